@@ -1,0 +1,277 @@
+//! Nodes and the graph that holds them.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use rustc_hash::FxBuildHasher;
+
+use crate::{DType, Error, ErrorKind, ListId, ListTable, Op, Result, ScalarBits, StartId};
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct NodeId(pub u32);
+
+impl NodeId {
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A set of nodes with a checkpoint policy of its own. Region 0 is the whole graph under the caller's policy.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct RegionId(pub u16);
+
+/// What `checkpoint=` can say.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum CheckpointPolicy {
+    /// Keep every recorded value that the backward part needs.
+    None,
+    /// Never spend a heavy operation twice; rebuild cheap elementwise values where they are used.
+    Auto,
+    /// Segments chosen so that live checkpoints and one segment balance: one extra forward.
+    Sqrt,
+    /// That many segments.
+    Segments(u32),
+    /// Keep only what enters the region: `ckad.checkpoint(fn)`.
+    Recompute,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Region {
+    pub policy: CheckpointPolicy,
+    pub parent: RegionId,
+}
+
+/// Where a node comes from: carried from stage to stage, and part of no value.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Attributes {
+    /// Source line, an id in the trace's line table; 0 is unknown.
+    pub line: u32,
+    /// Position on the recorded tape; derived nodes inherit that of the node they belong to.
+    pub position: u32,
+    /// 0 for recorded nodes; transposing a node of pass p when P passes exist gives 2P − 1 − p.
+    pub pass: u16,
+    pub region: RegionId,
+}
+
+/// One operation applied: at most 64 bytes with its operands.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Node {
+    pub op: Op,
+    pub shape: ListId,
+    pub attributes: Attributes,
+    first_operand: u32,
+    pub dtype: DType,
+}
+
+/// Memory that outlives the graph's use of it, in C order of its node's shape.
+pub trait HostArray: Send + Sync + fmt::Debug {
+    fn bytes(&self) -> &[u8];
+    /// Bytes that exist because of us (a snapshot), as against a caller's array that we only hold.
+    fn owned_bytes(&self) -> usize;
+}
+
+/// A captured array.
+pub type Constant = Arc<dyn HostArray>;
+
+/// A program: nodes in an order in which operands precede users.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    nodes: Vec<Node>,
+    operands: Vec<NodeId>,
+    pub lists: ListTable,
+    /// Values of `Op::Scalar`, by index.
+    pub scalars: Vec<ScalarBits>,
+    /// Values of `Op::Constant`, by index.
+    pub constants: Vec<Constant>,
+    /// Values of `StartId`, by index.
+    pub starts: Vec<i64>,
+    /// The nodes `Op::Input(0)`, `Op::Input(1)`, ….
+    pub inputs: Vec<NodeId>,
+    pub outputs: Vec<NodeId>,
+    /// Index 0 is always the whole graph.
+    pub regions: Vec<Region>,
+    structure: u64,
+}
+
+fn grow<T>(list: &mut Vec<T>, extra: usize) -> Result<()> {
+    list.try_reserve(extra).map_err(|_| Error::memory("record", (list.len() + extra) * size_of::<T>()))
+}
+
+impl Graph {
+    pub fn new() -> Graph {
+        Graph { regions: vec![Region { policy: CheckpointPolicy::None, parent: RegionId(0) }], ..Graph::default() }
+    }
+
+    /// An empty graph whose ids of lists, scalars, constants, starts and regions continue this one's.
+    pub fn derived(&self) -> Graph {
+        Graph {
+            lists: self.lists.clone(),
+            scalars: self.scalars.clone(),
+            constants: self.constants.clone(),
+            starts: self.starts.clone(),
+            regions: self.regions.clone(),
+            ..Graph::default()
+        }
+    }
+
+    /// Appends a node without inference; `ckad_prim::Builder` is the caller that knows dtype and shape.
+    pub fn push(
+        &mut self,
+        op: Op,
+        operands: &[NodeId],
+        dtype: DType,
+        shape: ListId,
+        attributes: Attributes,
+    ) -> Result<NodeId> {
+        let at = |error: Error| error.at_line(attributes.line);
+        grow(&mut self.nodes, 1).map_err(at)?;
+        grow(&mut self.operands, operands.len()).map_err(at)?;
+        let id = NodeId(
+            u32::try_from(self.nodes.len()).map_err(|_| at(Error::new(ErrorKind::Memory, "record", "2³² nodes")))?,
+        );
+        let first_operand = u32::try_from(self.operands.len())
+            .map_err(|_| at(Error::new(ErrorKind::Memory, "record", "2³² operands")))?;
+        debug_assert!(operands.iter().all(|operand| operand.0 < id.0));
+        let mut hasher = FxBuildHasher.build_hasher();
+        hasher.write_u64(self.structure);
+        op.hash(&mut hasher);
+        dtype.hash(&mut hasher);
+        shape.hash(&mut hasher);
+        operands.hash(&mut hasher);
+        hasher.write_u16(attributes.region.0);
+        self.structure = hasher.finish();
+        self.operands.extend_from_slice(operands);
+        self.nodes.push(Node { op, shape, attributes, first_operand, dtype });
+        Ok(id)
+    }
+
+    /// Appends the next `Op::Input`.
+    pub fn push_input(&mut self, dtype: DType, shape: ListId, attributes: Attributes) -> Result<NodeId> {
+        grow(&mut self.inputs, 1)?;
+        let id = self.push(Op::Input(self.inputs.len() as u32), &[], dtype, shape, attributes)?;
+        self.inputs.push(id);
+        Ok(id)
+    }
+
+    /// Appends a scalar that is an input of the program.
+    pub fn push_scalar(&mut self, dtype: DType, bits: ScalarBits, attributes: Attributes) -> Result<NodeId> {
+        grow(&mut self.scalars, 1)?;
+        self.scalars.push(bits);
+        self.push(Op::Scalar(self.scalars.len() as u32 - 1), &[], dtype, ListId::EMPTY, attributes)
+    }
+
+    pub fn push_constant(
+        &mut self,
+        dtype: DType,
+        shape: ListId,
+        value: Constant,
+        attributes: Attributes,
+    ) -> Result<NodeId> {
+        grow(&mut self.constants, 1)?;
+        self.constants.push(value);
+        self.push(Op::Constant(self.constants.len() as u32 - 1), &[], dtype, shape, attributes)
+    }
+
+    pub fn push_start(&mut self, start: i64) -> Result<StartId> {
+        grow(&mut self.starts, 1)?;
+        self.starts.push(start);
+        Ok(StartId(self.starts.len() as u32 - 1))
+    }
+
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    pub fn ids(&self) -> impl DoubleEndedIterator<Item = NodeId> + ExactSizeIterator + use<> {
+        (0..self.nodes.len() as u32).map(NodeId)
+    }
+
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.index()]
+    }
+
+    pub fn op(&self, id: NodeId) -> Op {
+        self.nodes[id.index()].op
+    }
+
+    pub fn dtype(&self, id: NodeId) -> DType {
+        self.nodes[id.index()].dtype
+    }
+
+    pub fn attributes(&self, id: NodeId) -> Attributes {
+        self.nodes[id.index()].attributes
+    }
+
+    pub fn operands(&self, id: NodeId) -> &[NodeId] {
+        let index = id.index();
+        let end = self.nodes.get(index + 1).map_or(self.operands.len(), |next| next.first_operand as usize);
+        &self.operands[self.nodes[index].first_operand as usize..end]
+    }
+
+    /// Extents of the node's axes.
+    pub fn shape(&self, id: NodeId) -> &[i64] {
+        self.lists.get(self.nodes[id.index()].shape)
+    }
+
+    pub fn rank(&self, id: NodeId) -> usize {
+        self.shape(id).len()
+    }
+
+    /// Number of elements. Products were checked when the node was inferred.
+    pub fn elements(&self, id: NodeId) -> usize {
+        self.shape(id).iter().product::<i64>() as usize
+    }
+
+    /// Bytes of the node's value.
+    pub fn bytes(&self, id: NodeId) -> usize {
+        self.elements(id) * self.dtype(id).size()
+    }
+
+    /// Bytes that the graph itself occupies.
+    pub fn own_bytes(&self) -> usize {
+        self.nodes.capacity() * size_of::<Node>()
+            + self.operands.capacity() * size_of::<NodeId>()
+            + self.scalars.capacity() * size_of::<ScalarBits>()
+            + self.starts.capacity() * size_of::<i64>()
+    }
+
+    /// Hash of everything but lines, positions, passes and the values of scalars, constants and starts.
+    pub fn structure_hash(&self) -> u64 {
+        let mut hasher = FxBuildHasher.build_hasher();
+        hasher.write_u64(self.structure);
+        hasher.write_u64(self.lists.hash());
+        self.outputs.hash(&mut hasher);
+        self.regions.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Equality of what `structure_hash` covers, lines left aside.
+    pub fn same_structure(&self, other: &Graph) -> bool {
+        self.structure == other.structure
+            && self.nodes.len() == other.nodes.len()
+            && self.outputs == other.outputs
+            && self.operands == other.operands
+            && self.regions == other.regions
+            && self.lists == other.lists
+            && self.nodes.iter().zip(&other.nodes).all(|(a, b)| {
+                a.op == b.op
+                    && a.dtype == b.dtype
+                    && a.shape == b.shape
+                    && a.first_operand == b.first_operand
+                    && a.attributes.region == b.attributes.region
+            })
+    }
+}
+
+/// `(2, 3)`, as NumPy prints a shape.
+pub fn shape_text(shape: &[i64]) -> String {
+    match shape {
+        [one] => format!("({one},)"),
+        _ => format!("({})", shape.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}

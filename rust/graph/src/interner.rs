@@ -1,0 +1,79 @@
+//! Interned lists of integers: shapes, strides, axes, permutations, padding widths.
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+use rustc_hash::{FxBuildHasher, FxHashMap};
+
+use crate::{Error, Result};
+
+/// An interned list of integers. Id 0 is the empty list, so it is also the shape of a scalar.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ListId(pub u32);
+
+impl ListId {
+    pub const EMPTY: ListId = ListId(0);
+}
+
+/// The lists of one graph. Ids are handed out in the order of first use, so equal programs get equal ids.
+#[derive(Clone, Debug)]
+pub struct ListTable {
+    lists: Vec<Arc<[i64]>>,
+    ids: FxHashMap<Arc<[i64]>, ListId>,
+    hash: u64,
+}
+
+impl Default for ListTable {
+    fn default() -> Self {
+        let empty: Arc<[i64]> = Arc::from([]);
+        let mut ids = FxHashMap::default();
+        ids.insert(Arc::clone(&empty), ListId::EMPTY);
+        ListTable { lists: vec![empty], ids, hash: 0 }
+    }
+}
+
+impl PartialEq for ListTable {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.lists == other.lists
+    }
+}
+
+impl ListTable {
+    pub fn intern(&mut self, list: &[i64]) -> Result<ListId> {
+        if let Some(&id) = self.ids.get(list) {
+            return Ok(id);
+        }
+        let refused = |_| Error::memory("record", std::mem::size_of_val(list));
+        self.lists.try_reserve(1).map_err(refused)?;
+        self.ids.try_reserve(1).map_err(refused)?;
+        let id = ListId(u32::try_from(self.lists.len()).map_err(|_| Error::memory("record", usize::MAX))?);
+        let list: Arc<[i64]> = Arc::from(list);
+        let mut hasher = FxBuildHasher.build_hasher();
+        hasher.write_u64(self.hash);
+        for &item in list.iter() {
+            hasher.write_i64(item);
+        }
+        hasher.write_usize(list.len());
+        self.hash = hasher.finish();
+        self.lists.push(Arc::clone(&list));
+        self.ids.insert(list, id);
+        Ok(id)
+    }
+
+    pub fn get(&self, id: ListId) -> &[i64] {
+        &self.lists[id.0 as usize]
+    }
+
+    pub fn len(&self) -> usize {
+        self.lists.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// A hash of all lists in order; it grows with the table and costs nothing to read.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+}

@@ -1,0 +1,24 @@
+//! The graph: what every stage of the pipeline reads and writes.
+//!
+//! A [`Graph`] is an append-only list of [`Node`]s. An operand always precedes its user, so a walk over
+//! indices is a walk in topological order and no walk needs recursion. Shapes and other lists of integers
+//! are interned per graph ([`ListId`]); a derived graph starts from a copy of its source's table, so ids
+//! stay valid from one stage to the next.
+//!
+//! This crate knows no primitive's meaning: shape inference, derivatives and costs live in `ckad-prim`.
+
+mod dtype;
+mod error;
+mod graph;
+mod interner;
+mod op;
+mod print;
+mod verify;
+
+pub use dtype::{DType, DTypeKind, ScalarBits};
+pub use error::{Error, ErrorKind, Result};
+pub use graph::{Attributes, CheckpointPolicy, Constant, Graph, HostArray, Node, NodeId, Region, RegionId, shape_text};
+pub use interner::{ListId, ListTable};
+pub use op::{DotAxes, ElementwiseId, Op, ReduceKind, StartId};
+pub use print::{NodeText, print_graph};
+pub use verify::verify_structure;

@@ -1,0 +1,3 @@
+//! The planner: from a graph to a program whose peak is known.
+pub mod program;
+pub mod schedule;

@@ -1,0 +1,178 @@
+//! What `lower` writes and an executor reads: kernels over buffers whose bytes are known. Plain data.
+
+use ckad_graph::{DType, ElementwiseId, NodeId, Op, ReduceKind, ScalarBits};
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct BufferId(pub u32);
+
+/// Where a buffer's bytes are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// In the arena, from this byte on.
+    Arena(usize),
+    /// The n-th input of the run; read only.
+    Input(u32),
+    /// The n-th output of the run, an allocation of its own.
+    Output(u32),
+    /// The n-th captured array; read only.
+    Constant(u32),
+}
+
+/// An array in C order.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Buffer {
+    pub place: Place,
+    pub bytes: usize,
+    /// The steps between which its bytes are its own (both included).
+    pub first_step: u32,
+    pub last_step: u32,
+    /// The node whose value it first holds: names it in traces and errors.
+    pub node: NodeId,
+}
+
+/// An operand or result of a structural kernel.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ArrayRef {
+    pub source: Source,
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Source {
+    Buffer(BufferId),
+    /// Bits of an f32, converted to the dtype at hand.
+    Literal(u32),
+    /// Entry of the run's table of scalars.
+    Scalar(u32),
+    /// The affine index itself as a value (an iota): only in fused kernels.
+    Index,
+}
+
+/// One kernel launch.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Step {
+    pub kernel: Kernel,
+    /// The node whose line names this step in traces and errors.
+    pub node: NodeId,
+    /// Floating point operations, for the plan.
+    pub flops: u64,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Kernel {
+    Fused(FusedKernel),
+    /// One structural node. Where the result's buffer is the base's (operand 0 of a write, add, scatter or
+    /// accumulate) it runs in place; otherwise the base is copied first.
+    Structural { op: Op, parameters: Parameters, operands: Vec<ArrayRef>, result: ArrayRef },
+}
+
+/// The interned lists that the node's `Op` refers to, resolved.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Parameters {
+    /// Strides, permutation, widths or axes of the op, as its documentation says; `DotAxes` as its list.
+    pub list: Vec<i64>,
+    /// Index into the run's table of starts, for strided operations.
+    pub start: Option<u32>,
+}
+
+/// Elementwise operations over one iteration shape, in one pass over tiles that stay in L1, with the
+/// reduction of the last value where there is one.
+#[derive(Clone, PartialEq, Debug)]
+pub struct FusedKernel {
+    /// Extents of the iteration, outermost first; C order. Empty for a scalar.
+    pub extents: Vec<usize>,
+    pub loads: Vec<Load>,
+    pub instructions: Vec<Instruction>,
+    pub stores: Vec<Store>,
+    pub reduce: Option<Reduction>,
+    /// Number of tile registers that loads and instructions use.
+    pub registers: u16,
+}
+
+/// `register[i…] = source[offset + starts[start] + Σ i·strides]`, in elements.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Load {
+    pub source: Source,
+    pub dtype: DType,
+    pub strides: Vec<i64>,
+    pub offset: i64,
+    /// Entries of the table of starts that are added to the offset.
+    pub starts: Vec<u32>,
+    pub register: u16,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum TileOp {
+    Elementwise(ElementwiseId),
+    /// From `Instruction::dtype` to `Instruction::result_dtype`.
+    Cast,
+}
+
+/// `result = op(operands…)` on whole tiles. `result` is never one of `operands`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Instruction {
+    pub op: TileOp,
+    /// dtype of the operands (of the second and third, for select, whose first is bool).
+    pub dtype: DType,
+    pub result_dtype: DType,
+    pub result: u16,
+    pub operands: [u16; 3],
+}
+
+/// Writes a register to a packed array of the iteration shape.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Store {
+    pub buffer: BufferId,
+    pub dtype: DType,
+    pub register: u16,
+}
+
+/// Reduces a register over the flagged iteration axes into a packed array of the remaining ones.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Reduction {
+    pub kind: ReduceKind,
+    /// For each iteration axis, whether it is reduced. The tree depends on extents, flags and dtype alone.
+    pub reduced: Vec<bool>,
+    pub dtype: DType,
+    pub register: u16,
+    pub buffer: BufferId,
+}
+
+/// dtype and extents of an input or output.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ArraySpec {
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+}
+
+/// A lowered schedule: runs as often as wanted, on any inputs of the same structure.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Program {
+    pub steps: Vec<Step>,
+    pub buffers: Vec<Buffer>,
+    pub inputs: Vec<ArraySpec>,
+    pub outputs: Vec<ArraySpec>,
+    /// Bytes of the one arena, 64-byte aligned.
+    pub arena_bytes: usize,
+    /// Bytes that kernels may use beside the arena: the sum over threads of the largest need.
+    pub scratch_bytes: usize,
+    /// Scalars and starts that rules added behind the recorded ones: (number recorded, values added).
+    pub scalars_added: (usize, Vec<ScalarBits>),
+    pub starts_added: (usize, Vec<i64>),
+}
+
+/// What `lower` must know of the machine that will run the program. Plain data.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Target {
+    /// Alignment of every buffer in the arena, bytes.
+    pub alignment: usize,
+    /// Most loads and stores of one fused kernel.
+    pub operand_limit: usize,
+    /// Most tile registers of one fused kernel.
+    pub register_limit: usize,
+    /// Number of threads that will run kernels (scratch is counted per thread; results never depend on it).
+    pub threads: usize,
+    /// Scratch bytes that one step needs in all; a function of the kernel and the number of threads.
+    pub scratch: fn(&Kernel, usize) -> usize,
+}

@@ -1,0 +1,46 @@
+//! Clusters and schedules: what a policy reads and what it returns. Plain data.
+
+use ckad_graph::NodeId;
+
+/// A kernel-to-be. A node may be a member of several clusters.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Cluster {
+    pub kind: ClusterKind,
+    /// In topological order; the last one is the root.
+    pub members: Vec<NodeId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClusterKind {
+    /// Elementwise operations, casts, iotas and view-like reads over one iteration shape.
+    Fused,
+    /// A fused group whose root is a `Reduce` of its last value.
+    Reduce,
+    /// One structural node.
+    Single,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ClusterId(pub u32);
+
+/// The clusters of a graph, in an executable order.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Clustering {
+    pub clusters: Vec<Cluster>,
+}
+
+/// One action of a run. A value is a node's array.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    Compute(ClusterId),
+    Free(NodeId),
+}
+
+/// What runs, in order. A cluster that appears twice is recomputed: recomputation exists nowhere else.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Schedule {
+    pub clustering: Clustering,
+    /// `stores[i]`: which members action i leaves in memory (empty for Free).
+    pub actions: Vec<Action>,
+    pub stores: Vec<Vec<NodeId>>,
+}

@@ -1,0 +1,3 @@
+//! The primitives.
+mod builder;
+pub use builder::{Builder, Expr};
