@@ -1,1 +1,51 @@
-//! placeholder
+//! The CPU: runs one kernel of a lowered program at a time over raw buffers.
+//!
+//! [`execute`] is the only way in. A fused kernel goes to the tile interpreter (`tile`), whose instructions are
+//! plain loops compiled once per instruction set (`lanes`) around branch-free approximations (`math`). A
+//! structural kernel goes to its file in `structural`; only `matmul` calls the GEMM library.
+//!
+//! Work is split by shape alone, so a result's bits depend neither on the number of threads nor on the
+//! instruction set. Parallelism is rayon's: call [`execute`] inside the pool that is to do the work.
+
+mod environment;
+mod isa;
+mod lanes;
+mod math;
+mod matmul;
+mod memory;
+mod structural;
+mod tile;
+
+use ckad_graph::Result;
+use ckad_plan::program::Kernel;
+
+pub use environment::{Environment, Memory};
+pub use isa::{Isa, isa};
+
+/// Runs `kernel`.
+///
+/// # Safety
+/// Every buffer that the kernel names lies in `environment.buffers` with at least the bytes of its array and the
+/// alignment of its dtype, is written by nobody else and, where the kernel writes it, read by nobody else
+/// meanwhile. Results do not overlap operands, except that a structural kernel's result may be its base. Bool bytes are 0 or 1.
+pub unsafe fn execute(kernel: &Kernel, environment: &Environment<'_>) -> Result<()> {
+    environment.check()?;
+    match kernel {
+        // SAFETY: the caller's promises are the callee's.
+        Kernel::Fused(fused) => unsafe { tile::execute(fused, environment) },
+        // SAFETY: as above.
+        Kernel::Structural { op, parameters, operands, result } => unsafe {
+            structural::execute(op, parameters, operands, result, environment)
+        },
+    }
+}
+
+/// Bytes of `Environment::scratch` that [`execute`] needs for `kernel` in a pool of `threads` threads.
+pub fn scratch_bytes(kernel: &Kernel, threads: usize) -> usize {
+    match kernel {
+        Kernel::Fused(fused) => tile::scratch_bytes(fused, threads),
+        Kernel::Structural { op, parameters, operands, result } => {
+            structural::scratch_bytes(op, parameters, operands, result, threads)
+        }
+    }
+}

@@ -1,0 +1,104 @@
+"""The exceptions that ckad raises.
+
+Every class inherits from :class:`CkadError` and from the builtin exception that fits, so ``except ValueError``
+catches a wrong shape and ``except ckad.CkadError`` catches whatever comes from this package.
+
+A message reads ``[op] what is wrong: the actual shapes. Hint: what to do.`` and is complete when it arrives here;
+``op`` and ``hint`` repeat its parts for programs. The Rust core imports these classes by name and builds them in one
+place (rust/python), so a new class is also a new line there.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CkadError",
+    "CkadIndexError",
+    "CkadInterrupted",
+    "CkadMemoryError",
+    "CkadNotImplementedError",
+    "CkadRuntimeError",
+    "CkadTypeError",
+    "CkadValueError",
+    "DTypeError",
+    "InternalError",
+    "MemoryLimitError",
+    "ShapeError",
+    "TracerError",
+]
+
+
+class CkadError(Exception):
+    """The base class of everything that ckad raises.
+
+    Args:
+        message: the complete text, as shown to the user.
+        op: the operation in whose name the error is raised, "" where there is none.
+        hint: what to do about it, also part of ``message``.
+
+    >>> error = ShapeError("[matmul] inner sizes differ: (2, 3) @ (4, 5).", op="matmul")
+    >>> error.op, str(error), isinstance(error, ValueError)
+    ('matmul', '[matmul] inner sizes differ: (2, 3) @ (4, 5).', True)
+    """
+
+    op: str
+    hint: str | None
+
+    def __init__(self, message: str, *, op: str = "", hint: str | None = None) -> None:
+        super().__init__(message)
+        self.op = op
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # BaseException pickles `args` alone, which would drop the two fields.
+        return (type(self), self.args, {"op": self.op, "hint": self.hint})
+
+
+class ShapeError(CkadError, ValueError):
+    """Shapes, axes or sizes that do not fit together."""
+
+
+class CkadValueError(CkadError, ValueError):
+    """An argument of the right type with a value that is not allowed."""
+
+
+class DTypeError(CkadError, TypeError):
+    """A dtype that is not supported, or not at this place."""
+
+
+class CkadTypeError(CkadError, TypeError):
+    """An argument of a type that is not supported at this place."""
+
+
+class CkadIndexError(CkadError, IndexError):
+    """An index outside of its axis."""
+
+
+class TracerError(CkadError, RuntimeError):
+    """A traced value was used where a plain number or array is needed, or outside of its transform.
+
+    It is a RuntimeError because NumPy swallows TypeErrors in places, and the gradient would be lost silently.
+    """
+
+
+class CkadMemoryError(CkadError, MemoryError):
+    """The system had no memory for a tape or a buffer. ckad keeps working afterwards."""
+
+
+class MemoryLimitError(CkadMemoryError):
+    """No plan fits into the memory limit that was asked for."""
+
+
+class CkadNotImplementedError(CkadError, NotImplementedError):
+    """A NumPy function, keyword or case that ckad does not support."""
+
+
+class CkadRuntimeError(CkadError, RuntimeError):
+    """Something that failed at run time and is not the fault of an argument."""
+
+
+class CkadInterrupted(CkadError, KeyboardInterrupt):
+    """A run was stopped by Ctrl-C."""
+
+
+class InternalError(CkadError, RuntimeError):
+    """A bug in ckad. Please report it with the message."""

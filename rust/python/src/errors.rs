@@ -1,0 +1,45 @@
+//! The one mapping from the core's errors to Python's exceptions.
+
+use ckad_graph::{Error, ErrorKind};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyMemoryError, PySystemError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+pyo3::import_exception!(ckad.errors, ShapeError);
+pyo3::import_exception!(ckad.errors, DTypeError);
+pyo3::import_exception!(ckad.errors, TracerError);
+pyo3::import_exception!(ckad.errors, CkadIndexError);
+
+/// The Python exception for an error of the core; `location` is `file:line` of the node at fault, or empty.
+pub fn to_python(error: &Error, location: &str) -> PyErr {
+    let mut message = error.to_string();
+    if !location.is_empty() {
+        message.push_str(&format!(" (recorded at {location})"));
+    }
+    Python::attach(|py| {
+        let data = PyDict::new(py);
+        let filled = data.set_item("op", &error.op).and_then(|()| data.set_item("hint", error.hint.as_deref()));
+        if let Err(broken) = filled {
+            return broken;
+        }
+        let class = match error.kind {
+            ErrorKind::Shape => py.get_type::<ShapeError>(),
+            ErrorKind::DType => py.get_type::<DTypeError>(),
+            ErrorKind::Tracer => py.get_type::<TracerError>(),
+            ErrorKind::Index => py.get_type::<CkadIndexError>(),
+            ErrorKind::Value => return PyValueError::new_err(message),
+            ErrorKind::Memory => return PyMemoryError::new_err(message),
+            ErrorKind::Interrupted => return PyKeyboardInterrupt::new_err(()),
+            ErrorKind::Internal => return PySystemError::new_err(format!("{message}. This is a bug in ckad")),
+        };
+        match class.call((message,), Some(&data)) {
+            Ok(exception) => PyErr::from_value(exception),
+            Err(broken) => broken,
+        }
+    })
+}
+
+/// For errors raised while the user's line is on the stack: the traceback names it already.
+pub fn raise(error: Error) -> PyErr {
+    to_python(&error, "")
+}

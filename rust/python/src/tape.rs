@@ -1,0 +1,219 @@
+//! The tape: the graph that a transform is recording, and what is known of its nodes.
+//!
+//! First stage of the pipeline. Every traced value holds a [`TapeCell`]; a record goes through
+//! [`TapeCell::record`], which checks thread and life, notes the user's line, and lets the caller append nodes.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+
+use ckad_graph::{Attributes, DType, Error, ErrorKind, Graph, NodeId, Op, RegionId, Result};
+use ckad_prim::Builder;
+use pyo3::prelude::*;
+use rustc_hash::FxHashMap;
+
+use crate::errors::raise;
+use crate::lines::LineTable;
+use crate::value::Value;
+
+/// A tape and what may be asked without locking it.
+pub struct TapeCell {
+    /// Identity: no two tapes of a process share it.
+    pub id: u64,
+    /// 0 for a transform called from ordinary Python, n + 1 for one called while a tape of depth n records.
+    pub depth: u32,
+    thread: ThreadId,
+    closed: AtomicBool,
+    tape: Mutex<Tape>,
+    /// Nodes whose last traced value was dropped, noted without locking the tape.
+    dropped: Mutex<Vec<NodeId>>,
+    /// Lines are shared by a trace and those nested in it.
+    pub lines: Arc<Mutex<LineTable>>,
+}
+
+/// A value of an enclosing trace that this one uses: input `input` of this tape's graph.
+pub struct Capture {
+    pub tape: Arc<TapeCell>,
+    pub node: NodeId,
+}
+
+pub struct Tape {
+    pub builder: Builder,
+    /// For each node: does it depend on a differentiated argument, of this trace or an enclosing one?
+    active: Vec<bool>,
+    /// For each node: the number of storages and scalars that Python still holds.
+    live: Vec<u32>,
+    /// Values that are known: those of inputs and constants, and those that were forced.
+    pub values: FxHashMap<NodeId, Value>,
+    /// All nodes before this one were looked at by a force.
+    pub forced_until: u32,
+    /// What each input beyond the arguments stands for, by input index.
+    pub captures: FxHashMap<u32, Capture>,
+    captured: FxHashMap<(u64, NodeId), NodeId>,
+    /// The region that operations recorded now belong to.
+    pub region: RegionId,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while the lock was held was reported where it happened; the data stays usable.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl TapeCell {
+    pub fn new(parent: Option<&Arc<TapeCell>>) -> Arc<TapeCell> {
+        Arc::new(TapeCell {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            depth: parent.map_or(0, |parent| parent.depth + 1),
+            thread: std::thread::current().id(),
+            closed: AtomicBool::new(false),
+            tape: Mutex::new(Tape {
+                builder: Builder::new(Graph::new()),
+                active: Vec::new(),
+                live: Vec::new(),
+                values: FxHashMap::default(),
+                forced_until: 0,
+                captures: FxHashMap::default(),
+                captured: FxHashMap::default(),
+                region: RegionId(0),
+            }),
+            dropped: Mutex::new(Vec::new()),
+            lines: parent.map_or_else(Arc::default, |parent| Arc::clone(&parent.lines)),
+        })
+    }
+
+    /// Frees what was recorded; traced values that survive raise from now on.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        let mut tape = lock(&self.tape);
+        let emptied = (std::mem::take(&mut tape.values), std::mem::take(&mut tape.captures));
+        tape.captured = FxHashMap::default();
+        tape.active = Vec::new();
+        tape.live = Vec::new();
+        let graph = std::mem::replace(&mut tape.builder, Builder::new(Graph::new()));
+        drop(tape);
+        // Dropped without the lock: values may run Python code.
+        drop((emptied, graph));
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// The tape for reading and recording, after checking that it is this thread's and still open.
+    pub fn open(&self) -> Result<MutexGuard<'_, Tape>> {
+        if self.thread != std::thread::current().id() {
+            return Err(Error::new(ErrorKind::Tracer, "record", "a traced value was used from another thread")
+                .with_hint("call the transform in the thread that uses its values"));
+        }
+        if self.is_closed() {
+            return Err(Error::new(
+                ErrorKind::Tracer,
+                "record",
+                "a traced value was used after the transform that made it had returned",
+            )
+            .with_hint("return it from the function with has_aux=True"));
+        }
+        Ok(lock(&self.tape))
+    }
+
+    /// Appends what `append` builds, under the user's current line, and returns what it returns.
+    pub fn record<R>(&self, py: Python<'_>, append: impl FnOnce(&mut Tape) -> Result<R>) -> PyResult<R> {
+        let line = lock(&self.lines).current(py);
+        let mut tape = self.open().map_err(raise)?;
+        let position = tape.builder.graph().len() as u32;
+        tape.builder.set_attributes(Attributes { line, position, pass: 0, region: tape.region });
+        let result = append(&mut tape).and_then(|value| tape.builder.take_error().map(|()| value));
+        tape.note_new_nodes().and(result).map_err(raise)
+    }
+
+    /// Reads from the tape.
+    pub fn read<R>(&self, look: impl FnOnce(&Tape) -> R) -> PyResult<R> {
+        self.open().map(|tape| look(&tape)).map_err(raise)
+    }
+
+    /// Notes that Python holds `node`; each call is balanced by one `release`.
+    pub fn release(&self, node: NodeId) {
+        if !self.is_closed() {
+            lock(&self.dropped).push(node);
+        }
+    }
+
+    /// Takes note of every released node; values that nobody can ask for any more are returned to be dropped
+    /// by the caller once the tape is unlocked.
+    pub fn settle(&self, tape: &mut Tape) -> Vec<Value> {
+        let dropped = std::mem::take(&mut *lock(&self.dropped));
+        let mut freed = Vec::new();
+        for node in dropped {
+            let count = &mut tape.live[node.index()];
+            *count = count.saturating_sub(1);
+            if *count == 0 && !tape.builder.graph().op(node).is_leaf() {
+                freed.extend(tape.values.remove(&node));
+            }
+        }
+        freed
+    }
+}
+
+impl Tape {
+    /// Extends the per-node tables over nodes appended since the last call.
+    fn note_new_nodes(&mut self) -> Result<()> {
+        let graph = self.builder.graph();
+        let (from, until) = (self.active.len(), graph.len());
+        let refused = |_| Error::memory("record", until);
+        self.active.try_reserve(until - from).map_err(refused)?;
+        self.live.try_reserve(until - from).map_err(refused)?;
+        for id in (from as u32..until as u32).map(NodeId) {
+            let carries = graph.dtype(id).is_float() && graph.op(id) != Op::StopGradient;
+            let active = carries && graph.operands(id).iter().any(|operand| self.active[operand.index()]);
+            self.active.push(active);
+            self.live.push(0);
+        }
+        Ok(())
+    }
+
+    /// Does the node depend on a differentiated argument of this trace or an enclosing one?
+    pub fn is_active(&self, node: NodeId) -> bool {
+        self.active[node.index()]
+    }
+
+    /// Notes that Python holds `node` from now on.
+    pub fn retain(&mut self, node: NodeId) {
+        self.live[node.index()] += 1;
+    }
+
+    pub fn is_live(&self, node: NodeId) -> bool {
+        self.live[node.index()] > 0
+    }
+
+    /// Appends an argument. `active`: it is differentiated.
+    pub fn input(&mut self, dtype: DType, shape: &[i64], active: bool, value: Option<Value>) -> Result<NodeId> {
+        let shape = self.builder.intern(shape)?;
+        let attributes = self.builder.attributes();
+        let node = self.builder.graph_mut().push_input(dtype, shape, attributes)?;
+        self.note_new_nodes()?;
+        self.active[node.index()] = active && dtype.is_float();
+        if let Some(value) = value {
+            self.values.insert(node, value);
+        }
+        Ok(node)
+    }
+
+    /// The input of this tape that stands for a node of an enclosing tape; the same one at each use.
+    pub fn capture(&mut self, outer: &Arc<TapeCell>, node: NodeId) -> Result<NodeId> {
+        if let Some(&known) = self.captured.get(&(outer.id, node)) {
+            return Ok(known);
+        }
+        let (dtype, shape, active, value) = {
+            let tape = outer.open()?;
+            let graph = tape.builder.graph();
+            (graph.dtype(node), graph.shape(node).to_vec(), tape.is_active(node), tape.values.get(&node).cloned())
+        };
+        let input = self.input(dtype, &shape, active, value)?;
+        let index = self.builder.graph().inputs.len() as u32 - 1;
+        self.captures.insert(index, Capture { tape: Arc::clone(outer), node });
+        self.captured.insert((outer.id, node), input);
+        Ok(input)
+    }
+}

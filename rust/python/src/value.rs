@@ -1,0 +1,76 @@
+//! Values that exist outside a program: arguments, captured arrays, results. In C order of their node's shape.
+
+use std::sync::Arc;
+
+use ckad_graph::{Constant, HostArray, ScalarBits};
+use pyo3::prelude::*;
+
+/// A value whose bytes are known.
+#[derive(Clone)]
+pub enum Value {
+    /// A scalar's bits, of its node's dtype.
+    Scalar(ScalarBits),
+    /// An array.
+    Array(Constant),
+}
+
+impl Value {
+    pub fn bytes(&self) -> Vec<u8> {
+        match self {
+            Value::Scalar(bits) => bits.to_le_bytes().to_vec(),
+            Value::Array(array) => array.bytes().to_vec(),
+        }
+    }
+}
+
+/// An array of ours.
+#[derive(Debug)]
+pub struct Snapshot(pub Vec<u64>, pub usize);
+
+impl HostArray for Snapshot {
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the vector holds at least `self.1` bytes, and any bytes are valid u8s.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.1) }
+    }
+
+    fn owned_bytes(&self) -> usize {
+        self.1
+    }
+}
+
+/// A NumPy array that is held, and whose packed memory is read where it lies.
+#[derive(Debug)]
+pub struct Borrowed {
+    pub array: Py<PyAny>,
+    pub data: *const u8,
+    pub bytes: usize,
+}
+
+// SAFETY: the memory is only read, and the array that owns it is kept alive by the reference, which is only
+// dropped, never used; dropping a `Py` without the GIL is deferred by PyO3.
+unsafe impl Send for Borrowed {}
+// SAFETY: as above.
+unsafe impl Sync for Borrowed {}
+
+impl HostArray for Borrowed {
+    fn bytes(&self) -> &[u8] {
+        if self.bytes == 0 {
+            return &[];
+        }
+        // SAFETY: `data` points to `bytes` bytes of the array that `array` keeps alive.
+        unsafe { std::slice::from_raw_parts(self.data, self.bytes) }
+    }
+
+    fn owned_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Snapshot {
+    pub fn shared(bytes: &[u8]) -> Constant {
+        let mut words = vec![0u64; bytes.len().div_ceil(8)];
+        // SAFETY: the vector has room for all bytes, and the two do not overlap.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), words.as_mut_ptr().cast(), bytes.len()) };
+        Arc::new(Snapshot(words, bytes.len()))
+    }
+}
