@@ -13,10 +13,8 @@ from __future__ import annotations
 __all__ = [
     "CkadError",
     "CkadIndexError",
-    "CkadInterrupted",
     "CkadMemoryError",
     "CkadNotImplementedError",
-    "CkadRuntimeError",
     "CkadTypeError",
     "CkadValueError",
     "DTypeError",
@@ -90,14 +88,6 @@ class MemoryLimitError(CkadMemoryError):
 
 class CkadNotImplementedError(CkadError, NotImplementedError):
     """A NumPy function, keyword or case that ckad does not support."""
-
-
-class CkadRuntimeError(CkadError, RuntimeError):
-    """Something that failed at run time and is not the fault of an argument."""
-
-
-class CkadInterrupted(CkadError, KeyboardInterrupt):
-    """A run was stopped by Ctrl-C."""
 
 
 class InternalError(CkadError, RuntimeError):

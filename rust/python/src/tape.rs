@@ -12,6 +12,7 @@ use ckad_prim::Builder;
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
+use crate::capture::CapturedArrays;
 use crate::errors::raise;
 use crate::lines::LineTable;
 use crate::value::Value;
@@ -52,6 +53,7 @@ pub struct Tape {
     captured: FxHashMap<(u64, NodeId), NodeId>,
     /// The region that operations recorded now belong to.
     pub region: RegionId,
+    pub arrays: CapturedArrays,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -77,6 +79,7 @@ impl TapeCell {
                 captures: FxHashMap::default(),
                 captured: FxHashMap::default(),
                 region: RegionId(0),
+                arrays: CapturedArrays::default(),
             }),
             dropped: Mutex::new(Vec::new()),
             lines: parent.map_or_else(Arc::default, |parent| Arc::clone(&parent.lines)),
@@ -84,10 +87,12 @@ impl TapeCell {
     }
 
     /// Frees what was recorded; traced values that survive raise from now on.
-    pub fn close(&self) {
+    pub fn close(&self, py: Python<'_>) {
         self.closed.store(true, Ordering::Relaxed);
         let mut tape = lock(&self.tape);
-        let emptied = (std::mem::take(&mut tape.values), std::mem::take(&mut tape.captures));
+        tape.arrays.restore(py);
+        let emptied =
+            (std::mem::take(&mut tape.values), std::mem::take(&mut tape.captures), std::mem::take(&mut tape.arrays));
         tape.captured = FxHashMap::default();
         tape.active = Vec::new();
         tape.live = Vec::new();

@@ -1,0 +1,25 @@
+"""The transforms: each takes a function and returns one, or a derivative at a point."""
+
+from ckad.transforms.checking import check_grads
+from ckad.transforms.gradient import grad, value_and_grad
+from ckad.transforms.inspection import Graph, Plan, plan, trace
+from ckad.transforms.jacobian import jacobian
+from ckad.transforms.linear import hvp, jvp, linearize, stop_gradient, vjp
+from ckad.transforms.region import checkpoint
+
+__all__ = [
+    "Graph",
+    "Plan",
+    "check_grads",
+    "checkpoint",
+    "grad",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "linearize",
+    "plan",
+    "stop_gradient",
+    "trace",
+    "value_and_grad",
+    "vjp",
+]

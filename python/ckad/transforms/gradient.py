@@ -1,0 +1,113 @@
+"""Reverse mode of scalar functions: `grad` and `value_and_grad`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ckad.errors import DTypeError, ShapeError
+from ckad.transforms.policy import INHERIT, Checkpoint, parse
+from ckad.transforms.recording import Recording, mark_transform, split_auxiliary
+
+
+def value_and_grad(
+    f: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    has_aux: bool = False,
+    checkpoint: Checkpoint = INHERIT,
+) -> Callable[..., Any]:
+    """A function that returns `f`'s value and its gradient.
+
+    Args:
+        f: function of arrays (or pytrees of them) to a scalar.
+        argnums: position or positions of the arguments to differentiate; their leaves are float64 or float32.
+        has_aux: `f` returns `(value, aux)`; `aux` is handed through, traced values in it evaluated.
+        checkpoint: 'none', 'auto', 'sqrt' or a number of segments: what is kept and what recomputed.
+
+    Returns:
+        A function of the same arguments that returns `(value, gradient)`, or `((value, aux), gradient)`. The
+        gradient has the structure of the argument, or is a tuple of such where `argnums` is a tuple.
+
+    Raises:
+        ShapeError: `f` returned no scalar.
+        DTypeError: a leaf to differentiate, or the value, is not a float.
+
+    Source: Griewank and Walther, Evaluating Derivatives, 2nd ed., chapter 3 (reverse mode).
+
+    >>> import numpy as np, ckad
+    >>> value, gradient = ckad.value_and_grad(lambda x: np.sum(x * x))(np.array([1.0, 2.0]))
+    >>> print(value, gradient)
+    5.0 [2. 4.]
+    """
+    policy = parse(checkpoint)
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with Recording("value_and_grad", f, args, kwargs, argnums) as recording:
+            value, aux = split_auxiliary("value_and_grad", recording.call(), has_aux)
+            _check_scalar(value)
+            values, gradients = recording.trace.value_and_grad([value, *aux.traced], policy)
+            gradient = recording.like_arguments(gradients)
+            if has_aux:
+                return (values[0], aux.with_values(values[1:])), gradient
+            return values[0], gradient
+
+    return mark_transform(wrapped)
+
+
+def grad(
+    f: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    has_aux: bool = False,
+    checkpoint: Checkpoint = INHERIT,
+) -> Callable[..., Any]:
+    """A function that returns the gradient of `f`.
+
+    Args:
+        f: function of arrays (or pytrees of them) to a scalar.
+        argnums: position or positions of the arguments to differentiate.
+        has_aux: `f` returns `(value, aux)`; the result is then `(gradient, aux)`.
+        checkpoint: 'none', 'auto', 'sqrt' or a number of segments: what is kept and what recomputed.
+
+    Returns:
+        A function of the same arguments that returns the gradient, in the structure of the argument.
+
+    Raises:
+        ShapeError: `f` returned no scalar.
+        DTypeError: a leaf to differentiate, or the value, is not a float.
+
+    Source: Griewank and Walther, Evaluating Derivatives, 2nd ed., chapter 3 (reverse mode).
+
+    >>> import numpy as np, ckad
+    >>> float(ckad.grad(np.sin)(0.0))
+    1.0
+    """
+    both = value_and_grad(f, argnums, has_aux=has_aux, checkpoint=checkpoint)
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if has_aux:
+            (_, aux), gradient = both(*args, **kwargs)
+            return gradient, aux
+        return both(*args, **kwargs)[1]
+
+    return mark_transform(wrapped)
+
+
+def _check_scalar(value: Any) -> None:
+    shape = np.shape(value)
+    if shape != ():
+        hint = "return np.sum(…) or np.mean(…), or use ckad.jacobian"
+        raise ShapeError(
+            f"[grad] the function returned an array of shape {shape}, not a scalar. Hint: {hint}", op="grad", hint=hint
+        )
+    dtype = getattr(value, "dtype", None)
+    if dtype not in (None, np.float64, np.float32) or (dtype is None and not isinstance(value, float)):
+        kind = dtype if dtype is not None else type(value).__name__
+        hint = "return a float"
+        raise DTypeError(f"[grad] the function returned {kind}, not a float. Hint: {hint}", op="grad", hint=hint)

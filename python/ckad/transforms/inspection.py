@@ -1,0 +1,92 @@
+"""Looking before running: `trace` returns the recorded graph, `plan` the plan of a run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ckad import _core
+from ckad.transforms.gradient import value_and_grad
+from ckad.transforms.policy import INHERIT, Checkpoint
+from ckad.transforms.recording import Recording, flatten, is_float_leaf, unflatten
+
+Graph = _core.Graph
+Plan = _core.Plan
+
+
+def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
+    """A function that records `f` and returns the graph instead of running it.
+
+    Args:
+        f: function of arrays (or pytrees of them).
+
+    Returns:
+        A function of the same arguments that returns a `Graph`: `print(graph)` has a line per node (name, operation,
+        operands, dtype, shape, source line); `to_dot()`, `to_svg()` draw it.
+
+    >>> import numpy as np, ckad
+    >>> len(ckad.trace(lambda x: np.sin(x) * 2.0)(1.0)) > 2
+    True
+    """
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> Graph:
+        with _FloatsOrNothing(f, args, kwargs) as recording:
+            return recording.trace.graph(flatten(recording.call())[0])
+
+    return wrapped
+
+
+class _FloatsOrNothing(Recording):
+    """A recording in which every argument is traced and none needs to be a float."""
+
+    def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__("trace", f, args, kwargs, tuple(range(len(args))) if args else 0)
+
+    def _trace_arguments(self) -> None:
+        self._traced_args = []
+        for argument in self._args:
+            leaves, structure = flatten(argument)
+            traced = [self.trace.argument(leaf, True) if is_float_leaf(leaf) else leaf for leaf in leaves]
+            self._traced_args.append(self._trace_constant(unflatten(structure, traced)))
+        self._traced_kwargs = {name: self._trace_constant(value) for name, value in self._kwargs.items()}
+
+
+def plan(
+    f: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    checkpoint: Checkpoint = INHERIT,
+) -> Callable[..., Plan]:
+    """A function that plans a run instead of doing it.
+
+    Args:
+        f: a transformed function such as `ckad.grad(loss)`, which is planned as it is; or a plain function, for
+            which its `value_and_grad` is planned.
+        argnums: for a plain function: position or positions of the arguments to differentiate.
+        checkpoint: for a plain function: 'none', 'auto', 'sqrt' or a number of segments.
+
+    Returns:
+        A function of the same arguments that returns a `Plan`: `peak_bytes` and its parts, `live_bytes`, `flops`,
+        `forward_flops`, `extra_flops`, `segments`, and a table per source line as text.
+
+    Source: docs/checkpointing.md.
+
+    >>> import numpy as np, ckad
+    >>> p = ckad.plan(lambda x: np.sum(np.sin(x)))(np.ones(1000))
+    >>> p.peak_bytes >= 8000
+    True
+    """
+    transformed = f if getattr(f, "__ckad_transform__", False) else value_and_grad(f, argnums, checkpoint=checkpoint)
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> Plan:
+        with _core.Planning() as planning:
+            try:
+                transformed(*args, **kwargs)
+            except _core.Planned:
+                return planning.plan
+        raise RuntimeError("[plan] the function ran nothing that ckad plans. Hint: pass a transformed function")
+
+    return wrapped

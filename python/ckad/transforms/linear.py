@@ -1,0 +1,204 @@
+"""Derivatives as linear functions: `jvp`, `vjp`, `linearize`, and what is built on them alone (`hvp`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ckad import _core
+from ckad.errors import DTypeError, ShapeError
+from ckad.transforms.gradient import grad
+from ckad.transforms.policy import INHERIT, Checkpoint, parse
+from ckad.transforms.recording import Recording, flatten, split_auxiliary, unflatten
+
+
+def _matching_leaves(name: str, what: str, tree: Any, structure: Any, primals: Sequence[Any]) -> list[Any]:
+    """Leaves of `tree`, checked to have the structure and shapes of `primals`."""
+    leaves, found = flatten(tree)
+    if found != structure:
+        raise ShapeError(f"[{name}] the {what} has structure {found}, expected {structure}", op=name)
+    for leaf, primal in zip(leaves, primals, strict=True):
+        if np.shape(leaf) != np.shape(primal):
+            raise ShapeError(
+                f"[{name}] a {what} leaf has shape {np.shape(leaf)}, expected {np.shape(primal)}", op=name
+            )
+    return [_as_dtype(name, what, leaf, primal) for leaf, primal in zip(leaves, primals, strict=True)]
+
+
+def _as_dtype(name: str, what: str, leaf: Any, primal: Any) -> Any:
+    """The leaf in the dtype of its primal; only casts that keep floats floats are made."""
+    wanted = getattr(primal, "dtype", np.dtype(np.float64))
+    found = getattr(leaf, "dtype", None)
+    if found == wanted:
+        return leaf
+    if found is not None and found.kind not in "fiub":
+        raise DTypeError(f"[{name}] a {what} leaf has dtype {found}, expected {wanted}", op=name)
+    return leaf.astype(wanted) if hasattr(leaf, "astype") else np.asarray(leaf, wanted)[()]
+
+
+def jvp(
+    f: Callable[..., Any],
+    args: Sequence[Any],
+    tangents: Sequence[Any],
+    *,
+    has_aux: bool = False,
+    checkpoint: Checkpoint = INHERIT,
+) -> Any:
+    """The value of `f` and its directional derivative: forward mode.
+
+    Args:
+        f: function of arrays (or pytrees of them).
+        args: tuple of its arguments; all leaves are float64 or float32.
+        tangents: tuple of directions, of the arguments' structure, shapes and dtypes.
+        has_aux: `f` returns `(out, aux)`; the result is then `(out, tangent, aux)`.
+        checkpoint: 'none', 'auto', 'sqrt' or a number of segments.
+
+    Returns:
+        `(out, tangent)`, both of the structure that `f` returns.
+
+    Raises:
+        ShapeError: the tangents do not fit the arguments.
+        DTypeError: an argument is not a float.
+
+    Source: Griewank and Walther, Evaluating Derivatives, 2nd ed., section 3.1 (forward mode).
+
+    >>> import numpy as np, ckad
+    >>> value, tangent = ckad.jvp(lambda x: x**3, (2.0,), (1.0,))
+    >>> print(value, tangent)
+    8.0 12.0
+    """
+    if not isinstance(args, (tuple, list)) or not isinstance(tangents, (tuple, list)):
+        raise TypeError("[jvp] args and tangents must be tuples. Hint: jvp(f, (x,), (v,))")
+    args, tangents = tuple(args), tuple(tangents)
+    with Recording("jvp", f, args, {}, tuple(range(len(args)))) as recording:
+        structure = flatten(args)[1]
+        directions = _matching_leaves("jvp", "tangent", tangents, structure, recording.leaves)
+        out, aux = split_auxiliary("jvp", recording.call(), has_aux)
+        leaves, out_structure = flatten(out)
+        values, out_tangents = recording.trace.jvp([*leaves, *aux.traced], directions, parse(checkpoint))
+        count = len(leaves)
+        result = (unflatten(out_structure, values[:count]), unflatten(out_structure, out_tangents[:count]))
+        return (*result, aux.with_values(values[count:])) if has_aux else result
+
+
+def linearize(
+    f: Callable[..., Any], *args: Any, has_aux: bool = False, checkpoint: Checkpoint = INHERIT
+) -> Any:
+    """The value of `f` and its derivative there as a linear function, for many directions.
+
+    Args:
+        f: function of arrays (or pytrees of them).
+        args: the point; all leaves are float64 or float32.
+        has_aux: `f` returns `(out, aux)`; the result is then `(out, linear, aux)`.
+        checkpoint: 'none', 'auto', 'sqrt' or a number of segments.
+
+    Returns:
+        `(out, linear)`; `linear(*tangents)` is the tangent of `out`. It owns what it needs: changing the arguments
+        afterwards changes nothing.
+
+    Source: Radul et al., You Only Linearize Once, POPL 2023.
+
+    >>> import numpy as np, ckad
+    >>> value, linear = ckad.linearize(np.sin, 0.0)
+    >>> print(value, linear(2.0))
+    0.0 2.0
+    """
+    with Recording("linearize", f, args, {}, tuple(range(len(args)))) as recording:
+        structure = flatten(args)[1]
+        out, aux = split_auxiliary("linearize", recording.call(), has_aux)
+        leaves, out_structure = flatten(out)
+        values, linear_map = recording.trace.linearize([*leaves, *aux.traced], parse(checkpoint))
+        primals = [_Signature(leaf) for leaf in recording.leaves]
+        count = len(leaves)
+
+        def linear(*tangents: Any) -> Any:
+            directions = _matching_leaves("linearize", "tangent", tangents, structure, primals)
+            return unflatten(out_structure, linear_map(directions)[:count])
+
+        value = unflatten(out_structure, values[:count])
+        return (value, linear, aux.with_values(values[count:])) if has_aux else (value, linear)
+
+
+def vjp(f: Callable[..., Any], *args: Any, has_aux: bool = False, checkpoint: Checkpoint = INHERIT) -> Any:
+    """The value of `f` and its pullback: reverse mode.
+
+    Args:
+        f: function of arrays (or pytrees of them).
+        args: the point; all leaves are float64 or float32.
+        has_aux: `f` returns `(out, aux)`; the result is then `(out, pullback, aux)`.
+        checkpoint: 'none', 'auto', 'sqrt' or a number of segments.
+
+    Returns:
+        `(out, pullback)`; `pullback(cotangent)` is a tuple with a cotangent per argument. It owns what it needs.
+
+    Source: Griewank and Walther, Evaluating Derivatives, 2nd ed., section 3.2 (reverse mode).
+
+    >>> import numpy as np, ckad
+    >>> value, pullback = ckad.vjp(lambda x, y: x * y, 2.0, 3.0)
+    >>> print(*(float(cotangent) for cotangent in pullback(1.0)))
+    3.0 2.0
+    """
+    with Recording("vjp", f, args, {}, tuple(range(len(args)))) as recording:
+        out, aux = split_auxiliary("vjp", recording.call(), has_aux)
+        leaves, out_structure = flatten(out)
+        values, linear_map = recording.trace.vjp([*leaves, *aux.traced], parse(checkpoint))
+        outs = [_Signature(leaf) for leaf in values]
+        count = len(leaves)
+
+        def pullback(cotangent: Any) -> Any:
+            cotangents = _matching_leaves("vjp", "cotangent", cotangent, out_structure, outs[:count])
+            zeros = [np.zeros(leaf.shape, leaf.dtype) for leaf in outs[count:]]
+            return recording.like_arguments(linear_map([*cotangents, *zeros]))
+
+        value = unflatten(out_structure, values[:count])
+        return (value, pullback, aux.with_values(values[count:])) if has_aux else (value, pullback)
+
+
+class _Signature:
+    """Shape and dtype of a leaf, without the leaf."""
+
+    def __init__(self, leaf: Any) -> None:
+        self.shape = np.shape(leaf)
+        self.dtype = np.dtype(getattr(leaf, "dtype", np.float64))
+
+
+def hvp(f: Callable[..., Any], x: Any, v: Any, *, checkpoint: Checkpoint = INHERIT) -> Any:
+    """The product of the Hessian of `f` at `x` with `v`, without the Hessian.
+
+    Args:
+        f: function of one array (or pytree) to a scalar.
+        x: the point.
+        v: the direction, of the structure, shapes and dtypes of `x`.
+        checkpoint: 'none', 'auto', 'sqrt' or a number of segments.
+
+    Returns:
+        ∇²f(x)·v, in the structure of `x`.
+
+    Source: Pearlmutter, Fast Exact Multiplication by the Hessian, Neural Computation 6 (1994): forward over reverse.
+
+    >>> import numpy as np, ckad
+    >>> print(ckad.hvp(lambda x: np.sum(x**3), np.array([1.0, 2.0]), np.array([1.0, 0.0])))
+    [6. 0.]
+    """
+    return jvp(grad(f, checkpoint=checkpoint), (x,), (v,), checkpoint=checkpoint)[1]
+
+
+def stop_gradient(x: Any) -> Any:
+    """The value of `x` as a constant: no derivative flows through.
+
+    Args:
+        x: a pytree of values.
+
+    Returns:
+        The same values.
+
+    >>> import ckad
+    >>> float(ckad.grad(lambda x: x * ckad.stop_gradient(x))(3.0))
+    3.0
+    """
+    leaves, structure = flatten(x)
+    return unflatten(
+        structure, [_core.stop_gradient(leaf) if isinstance(leaf, _core.Tracer) else leaf for leaf in leaves]
+    )

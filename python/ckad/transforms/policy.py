@@ -1,0 +1,36 @@
+"""What `checkpoint=` may say, checked where the user says it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+ALLOWED: Final = "'none', 'auto', 'sqrt', or a number of segments (an int ≥ 1)"
+
+
+class _Inherit:
+    """The signature's default: take the policy of the enclosing transform, 'auto' where there is none."""
+
+    def __repr__(self) -> str:
+        return "'auto'"
+
+
+INHERIT: Final = _Inherit()
+
+Checkpoint = str | int | None | _Inherit
+
+
+def parse(checkpoint: Checkpoint) -> str | int | None:
+    """The policy as the core reads it: a name, a number of segments, or None to inherit.
+
+    Raises:
+        ValueError: the policy is not one of those allowed.
+    """
+    if isinstance(checkpoint, _Inherit):
+        return None
+    if checkpoint is None:
+        return "none"
+    if isinstance(checkpoint, int) and not isinstance(checkpoint, bool) and 1 <= checkpoint < 2**31:
+        return checkpoint
+    if checkpoint in ("none", "auto", "sqrt"):
+        return checkpoint
+    raise ValueError(f"[checkpoint] unknown policy {checkpoint!r}. Hint: use {ALLOWED}")

@@ -1,0 +1,190 @@
+"""One traced call of a user's function: arguments in, traced values through, outputs out.
+
+Every transform starts here. `Recording` flattens the arguments as pytrees, makes traced values of the array leaves,
+calls the function, and leaves it to the transform to say what becomes of the recorded graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import optree
+
+from ckad import _core
+from ckad.errors import DTypeError
+
+NAMESPACE = "ckad"
+
+
+def flatten(tree: Any) -> tuple[list[Any], Any]:
+    """Leaves of a pytree and its structure."""
+    leaves, structure = optree.tree_flatten(tree, namespace=NAMESPACE)
+    return leaves, structure
+
+
+def unflatten(structure: Any, leaves: Sequence[Any]) -> Any:
+    """The pytree of that structure with these leaves."""
+    return optree.tree_unflatten(structure, leaves)
+
+
+def mark_transform(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Marks a function that a transform returned, so that `ckad.plan` plans it as it is."""
+    function.__ckad_transform__ = True  # type: ignore[attr-defined]
+    return function
+
+
+def normalise_argnums(name: str, argnums: int | Sequence[int], count: int) -> tuple[int, ...]:
+    """Positions of the differentiated arguments, non-negative and distinct."""
+    wanted = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
+    positions = []
+    for argnum in wanted:
+        if not isinstance(argnum, (int, np.integer)) or isinstance(argnum, bool):
+            raise TypeError(f"[{name}] argnums must be an int or a tuple of ints, not {argnums!r}")
+        if not -count <= argnum < count:
+            raise ValueError(
+                f"[{name}] argnums={argnums!r}, but the call has {count} positional argument"
+                f"{'' if count == 1 else 's'}. Hint: pass differentiated arguments by position"
+            )
+        positions.append(int(argnum) % count)
+    if len(set(positions)) != len(positions):
+        raise ValueError(f"[{name}] argnums={argnums!r} names an argument twice")
+    if not positions:
+        raise ValueError(f"[{name}] argnums is empty. Hint: name at least one argument")
+    return tuple(positions)
+
+
+def is_float_leaf(leaf: Any) -> bool:
+    """Can the leaf be differentiated: a Python float, or a NumPy or traced value of dtype float64 or float32?"""
+    if isinstance(leaf, float):
+        return True
+    dtype = getattr(leaf, "dtype", None)
+    return isinstance(leaf, (np.ndarray, np.generic, _core.Tracer)) and dtype in (np.float64, np.float32)
+
+
+class Recording:
+    """A context in which a function is called on traced values.
+
+    Args:
+        name: the transform's name, for errors.
+        f: the function.
+        args, kwargs: its arguments; leaves of `args[i]` for i in `argnums` are differentiated.
+        argnums: positions of the differentiated arguments.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        f: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        argnums: int | Sequence[int],
+    ) -> None:
+        self.name = name
+        self._f = f
+        self._args = args
+        self._kwargs = kwargs
+        self._single = isinstance(argnums, (int, np.integer))
+        self._argnums = normalise_argnums(name, argnums, len(args))
+        self.structures: list[Any] = []
+        """Structures of the differentiated arguments, in the order of `argnums`."""
+        self.leaves: list[Any] = []
+        """Their leaves, as the caller gave them."""
+
+    def __enter__(self) -> Recording:
+        self.trace = _core.Trace(self.name)
+        try:
+            self._trace_arguments()
+        except BaseException:
+            self.trace.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.trace.close()
+
+    def _trace_arguments(self) -> None:
+        traced = list(self._args)
+        # Differentiated arguments come first, so that the graph's first inputs are theirs.
+        for argnum in self._argnums:
+            paths, leaves, structure = optree.tree_flatten_with_path(self._args[argnum], namespace=NAMESPACE)
+            for path, leaf in zip(paths, leaves, strict=True):
+                if not is_float_leaf(leaf):
+                    raise self._not_float(argnum, path, leaf)
+            self.structures.append(structure)
+            self.leaves.extend(leaves)
+            traced[argnum] = unflatten(structure, [self.trace.argument(leaf, True) for leaf in leaves])
+        for position, argument in enumerate(self._args):
+            if position not in self._argnums:
+                traced[position] = self._trace_constant(argument)
+        self._traced_args = traced
+        self._traced_kwargs = {name: self._trace_constant(value) for name, value in self._kwargs.items()}
+
+    def _trace_constant(self, argument: Any) -> Any:
+        """The argument with its array leaves traced as values that depend on nothing differentiated."""
+        if type(argument) is np.ndarray:
+            return self.trace.argument(argument, False)
+        if isinstance(argument, (int, float, str, bytes, type(None), np.generic, _core.Tracer)):
+            return argument
+        leaves, structure = flatten(argument)
+        if not any(isinstance(leaf, np.ndarray) for leaf in leaves):
+            return argument
+        return unflatten(
+            structure,
+            [self.trace.argument(leaf, False) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves],
+        )
+
+    def _not_float(self, argnum: int, path: tuple[Any, ...], leaf: Any) -> DTypeError:
+        where = f"args[{argnum}]" + "".join(f"[{key!r}]" for key in path)
+        dtype = getattr(leaf, "dtype", None)
+        kind = f"dtype {dtype}" if dtype is not None else f"type {type(leaf).__name__}"
+        hint = "pass a float, or leave the argument out of argnums"
+        message = f"[{self.name}] {where} has {kind}; only float64 and float32 can be differentiated. Hint: {hint}"
+        return DTypeError(message, op=self.name, hint=hint)
+
+    def call(self) -> Any:
+        """The function's result on traced values."""
+        return self._f(*self._traced_args, **self._traced_kwargs)
+
+    def like_arguments(self, leaves: Sequence[Any]) -> Any:
+        """One value per differentiated leaf → the pytree(s) of the differentiated argument(s)."""
+        trees = []
+        start = 0
+        for structure in self.structures:
+            stop = start + structure.num_leaves
+            trees.append(unflatten(structure, leaves[start:stop]))
+            start = stop
+        return trees[0] if self._single else tuple(trees)
+
+
+class AuxiliaryOutput:
+    """The second output under `has_aux`: traced leaves are evaluated with the run, others pass through."""
+
+    def __init__(self, tree: Any) -> None:
+        self._leaves, self._structure = flatten(tree)
+        self._traced = [i for i, leaf in enumerate(self._leaves) if isinstance(leaf, _core.Tracer)]
+
+    @property
+    def traced(self) -> list[Any]:
+        """The leaves to evaluate."""
+        return [self._leaves[i] for i in self._traced]
+
+    def with_values(self, values: Sequence[Any]) -> Any:
+        """The pytree with the traced leaves' values in place."""
+        leaves = list(self._leaves)
+        for i, value in zip(self._traced, values, strict=True):
+            leaves[i] = value
+        return unflatten(self._structure, leaves)
+
+
+def split_auxiliary(name: str, result: Any, has_aux: bool) -> tuple[Any, AuxiliaryOutput]:
+    """`(out, aux)` of a function called under `has_aux`."""
+    if not has_aux:
+        return result, AuxiliaryOutput(())
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        raise TypeError(f"[{name}] with has_aux=True the function must return a pair (out, aux), not {result!r:.80}")
+    return result[0], AuxiliaryOutput(result[1])

@@ -1,0 +1,88 @@
+//! `base[i₀, …] = value` and `base[i₀, …] += value`. Of duplicates the last wins, or each is added in its turn:
+//! threads share the columns of the rows, never the index tuples, so the order is the same for any number of them.
+
+use ckad_graph::{Error, Result};
+
+use super::array::Array;
+use super::index::Indices;
+use super::number::{Number, with_dtype, with_size};
+use super::parallel::{PIECE, Shared, for_each_piece, for_each_piece_in_order};
+use super::views::copy_base;
+use crate::Environment;
+
+pub fn scatter_set(
+    base: &Array<'_>,
+    value: &Array<'_>,
+    indices: &[Array<'_>],
+    out: &Array<'_>,
+    environment: &Environment<'_>,
+) -> Result<()> {
+    let indices = prepare("scatter", base, value, indices, out, environment)?;
+    with_size!(out.dtype, T => {
+        // SAFETY: `prepare` checked indices and shapes.
+        unsafe { scatter(value.pointer::<T>(), &indices, out.pointer_mut::<T>(), environment, |_, value| value) }
+    })
+}
+
+pub fn scatter_add(
+    base: &Array<'_>,
+    value: &Array<'_>,
+    indices: &[Array<'_>],
+    out: &Array<'_>,
+    environment: &Environment<'_>,
+) -> Result<()> {
+    let indices = prepare("scatter_add", base, value, indices, out, environment)?;
+    with_dtype!(out.dtype, T => {
+        // SAFETY: as above.
+        unsafe { scatter(value.pointer::<T>(), &indices, out.pointer_mut::<T>(), environment, <T as Number>::add) }
+    })
+}
+
+/// Checks before the base is touched: a run that fails has changed nothing that another may read.
+fn prepare(
+    op: &str,
+    base: &Array<'_>,
+    value: &Array<'_>,
+    indices: &[Array<'_>],
+    out: &Array<'_>,
+    environment: &Environment<'_>,
+) -> Result<Indices> {
+    let indices = Indices::check(op, indices, out.shape, environment)?;
+    if value.elements() != indices.tuples * indices.row {
+        return Err(Error::internal(op, "the value is of another shape"));
+    }
+    copy_base(base, out, environment)?;
+    Ok(indices)
+}
+
+/// # Safety
+/// `value` has a row for each tuple; `out` is the array that the indices were checked for.
+unsafe fn scatter<T: Copy + Send + Sync>(
+    value: *const T,
+    indices: &Indices,
+    out: *mut T,
+    environment: &Environment<'_>,
+    join: impl Fn(T, T) -> T + Sync,
+) -> Result<()> {
+    let (tuples, row) = (indices.tuples, indices.row);
+    let (value, out) = (Shared::read_only(value), Shared::new(out));
+    // Columns of one cache line or more per piece, and at least a few thousand elements.
+    let width = (4096 / tuples.max(1)).max(64).min(row.max(1));
+    let width = if tuples * row < PIECE { row } else { width };
+    for_each_piece(environment, row, width, |columns| {
+        let length = columns.len();
+        for_each_piece_in_order(environment, tuples, PIECE / length, |range| {
+            for tuple in range {
+                // SAFETY: a part of a checked row; pieces have columns of their own.
+                unsafe {
+                    let value = value.at((tuple * row + columns.start) as isize);
+                    let place = out.at(indices.offset(tuple) + columns.start as isize);
+                    for column in 0..length {
+                        *place.add(column) = join(*place.add(column), *value.add(column));
+                    }
+                }
+            }
+            Ok(())
+        })
+    })
+}

@@ -1,0 +1,210 @@
+//! `flat[start + Σ i·stride] += value[i…]`, where positions may repeat: the transpose of every strided read.
+//!
+//! What is added to one element is added in an order that the shape and the strides fix: axes are taken by
+//! falling stride, and along an axis of stride 0 (a broadcast read) the values are summed pairwise first. Axes
+//! whose positions never meet are split between threads.
+
+use std::cmp::Reverse;
+
+use ckad_graph::Result;
+
+use super::array::{Array, packed_strides};
+use super::number::{Number, with_dtype};
+use super::parallel::{PIECE, Shared, for_each_piece};
+use super::strided::{self, Axis, Odometer, axes, check_reach};
+use super::views::{check_rank, copy_base};
+use crate::Environment;
+
+pub fn strided_add(
+    strides: &[i64],
+    start: i64,
+    base: &Array<'_>,
+    value: &Array<'_>,
+    out: &Array<'_>,
+    environment: &Environment<'_>,
+) -> Result<()> {
+    copy_base(base, out, environment)?;
+    if value.elements() == 0 {
+        return Ok(());
+    }
+    check_rank(strides, value)?;
+    check_reach("strided_add", start, value.shape, strides, out.elements())?;
+    with_dtype!(out.dtype, T => {
+        let target = out.pointer_mut::<T>().wrapping_offset(start as isize);
+        let source = value.pointer::<T>();
+        if value.elements() == 1 {
+            // SAFETY: `start` was checked; the arrays do not overlap.
+            unsafe { *target = (*target).add(*source) };
+            return Ok(());
+        }
+        let strides: Vec<isize> = strides.iter().map(|&stride| stride as isize).collect();
+        let axes = axes(value.shape, &strides, &packed_strides(value.shape));
+        // SAFETY: every position was checked.
+        unsafe { add(environment, axes, target, source) }
+    })
+}
+
+/// # Safety
+/// Every position of the walk is inside both arrays, which do not overlap.
+unsafe fn add<T: Number>(
+    environment: &Environment<'_>,
+    mut axes: Vec<Axis>,
+    target: *mut T,
+    source: *const T,
+) -> Result<()> {
+    axes.sort_by_key(|axis| (Reverse(axis.target.unsigned_abs()), axis.extent));
+    strided::merge(&mut axes);
+    let separable = separable(&axes);
+    let (target, source) = (Shared::new(target), Shared::read_only(source));
+
+    // The innermost loops: over the axes of stride 0, then over the smallest stride.
+    let summed = axes.split_off(axes.iter().position(|axis| axis.target == 0).unwrap_or(axes.len()));
+    let inner = axes.pop().unwrap_or(Axis { extent: 1, target: 1, source: 1 });
+    let outer = axes;
+    let separate: usize = outer.iter().take(separable).map(|axis| axis.extent).product();
+    let together: usize = outer.iter().skip(separable).map(|axis| axis.extent).product();
+    let depth: usize = summed.iter().map(|axis| axis.extent).product();
+    // A row is cut where all its positions differ; the stack holds one block's sums.
+    let block = if summed.is_empty() { PIECE } else { BLOCK };
+    let cut = if separable > outer.len() { block.min(inner.extent) } else { inner.extent };
+    let per_row = inner.extent.div_ceil(cut);
+    let work = together * cut * depth;
+
+    for_each_piece(environment, separate * per_row, PIECE / work.max(1), |range| {
+        for item in range {
+            let first = (item % per_row) * cut;
+            let length = cut.min(inner.extent - first);
+            let mut position = Odometer::at(&outer, (item / per_row) * together);
+            for turn in 0..together {
+                if turn % 64 == 63 {
+                    environment.check()?;
+                }
+                // Pieces of a long row, for the flag's sake.
+                for begin in (0..length).step_by(block) {
+                    let count = block.min(length - begin);
+                    let offset = (first + begin) as isize;
+                    // SAFETY: positions of the walk. Items differ in separable axes (or in the block of an inner axis
+                    // that is one), and there different indices are different positions.
+                    unsafe {
+                        let target = target.at(position.target + offset * inner.target);
+                        let source = source.at(position.source + offset * inner.source);
+                        if summed.is_empty() {
+                            add_row(target, inner.target, source, inner.source, count);
+                        } else {
+                            add_sums(environment, target, inner, source, &summed, count)?;
+                        }
+                    }
+                }
+                position.advance();
+            }
+        }
+        Ok(())
+    })
+}
+
+/// How many of the leading axes (by falling stride) reach elements of their own at each index.
+fn separable(axes: &[Axis]) -> usize {
+    let mut reach: u128 = axes.iter().map(span).sum();
+    for (place, axis) in axes.iter().enumerate() {
+        reach -= span(axis);
+        if (axis.target.unsigned_abs() as u128) <= reach || axis.target == 0 {
+            return place;
+        }
+    }
+    axes.len()
+}
+
+fn span(axis: &Axis) -> u128 {
+    (axis.extent as u128 - 1) * axis.target.unsigned_abs() as u128
+}
+
+/// # Safety
+/// `length` positions inside both arrays, which do not overlap.
+unsafe fn add_row<T: Number>(target: *mut T, step: isize, source: *const T, source_step: isize, length: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (step, source_step) == (1, 1) {
+            let target = std::slice::from_raw_parts_mut(target, length);
+            let source = std::slice::from_raw_parts(source, length);
+            for (target, &source) in target.iter_mut().zip(source) {
+                *target = target.add(source);
+            }
+            return;
+        }
+        for i in 0..length as isize {
+            let place = target.offset(i * step);
+            *place = (*place).add(*source.offset(i * source_step));
+        }
+    }
+}
+
+/// Columns summed at once.
+const BLOCK: usize = 64;
+/// Rows added one after another at the leaves of the pairwise tree.
+const LEAF: usize = 32;
+
+/// Adds to each of at most `BLOCK` targets the pairwise sum over the `summed` axes.
+///
+/// # Safety
+/// All positions inside both arrays, which do not overlap.
+unsafe fn add_sums<T: Number>(
+    environment: &Environment<'_>,
+    target: *mut T,
+    inner: Axis,
+    source: *const T,
+    summed: &[Axis],
+    count: usize,
+) -> Result<()> {
+    let total: usize = summed.iter().map(|axis| axis.extent).product();
+    // Sums of 2^level leaves that wait for their partners: a binary counter.
+    let mut waiting = [[T::ZERO; BLOCK]; 60];
+    let mut leaves = 0usize;
+    let mut position = Odometer::at(summed, 0);
+    let mut row = 0;
+    while row < total {
+        if leaves % 1024 == 1023 {
+            environment.check()?;
+        }
+        let mut sums = [T::ZERO; BLOCK];
+        for nth in row..total.min(row + LEAF) {
+            for (column, sum) in sums.iter_mut().enumerate().take(count) {
+                // SAFETY: the caller's promise.
+                let value = unsafe { *source.offset(position.source + column as isize * inner.source) };
+                *sum = if nth == row { value } else { sum.add(value) };
+            }
+            position.advance();
+        }
+        row += LEAF;
+        let mut level = 0;
+        while leaves >> level & 1 == 1 {
+            for (sum, waiting) in sums.iter_mut().zip(&waiting[level]) {
+                *sum = waiting.add(*sum);
+            }
+            level += 1;
+        }
+        waiting[level] = sums;
+        leaves += 1;
+    }
+    let mut sums: Option<[T; BLOCK]> = None;
+    for (level, waiting) in waiting.iter().enumerate() {
+        if leaves >> level & 1 == 1 {
+            sums = Some(match sums {
+                None => *waiting,
+                Some(mut sums) => {
+                    for (sum, waiting) in sums.iter_mut().zip(waiting) {
+                        *sum = waiting.add(*sum);
+                    }
+                    sums
+                }
+            });
+        }
+    }
+    for (column, sum) in sums.into_iter().flatten().enumerate().take(count) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let place = target.offset(column as isize * inner.target);
+            *place = (*place).add(sum);
+        }
+    }
+    Ok(())
+}

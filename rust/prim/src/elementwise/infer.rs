@@ -1,0 +1,74 @@
+//! Shapes, dtypes and the constructor of elementwise nodes. Recording passes here for most of its nodes, so the case
+//! of equal shapes touches no table.
+
+use ckad_graph::{DType, Error, Graph, NodeId, Result, shape_text};
+
+use super::Elementwise;
+use crate::infer::Inferred;
+use crate::shape::broadcast_shapes;
+use crate::{Builder, Cost, Expr};
+
+/// dtype of the result, or what is wrong with the operands'.
+fn infer_dtype(graph: &Graph, row: Elementwise, operands: &[NodeId]) -> Result<DType> {
+    if operands.len() != row.arity() {
+        return Err(Error::internal(row.name(), format!("{} operands instead of {}", operands.len(), row.arity())));
+    }
+    let typed = row.typed_operand();
+    let dtype = graph.dtype(operands[typed]);
+    let same = operands[typed..].iter().all(|&operand| graph.dtype(operand) == dtype);
+    let condition = operands[..typed].iter().all(|&operand| graph.dtype(operand) == DType::Bool);
+    if !same || !condition {
+        let dtypes = operands.iter().map(|&operand| graph.dtype(operand).name()).collect::<Vec<_>>().join(", ");
+        let needed = if typed == 0 { "one dtype" } else { "a bool, then one dtype" };
+        return Err(Error::dtype(row.name(), format!("operands of {needed} are needed, not {dtypes}"))
+            .with_hint("convert with `.astype` first"));
+    }
+    row.result_dtype(dtype).ok_or_else(|| {
+        Error::dtype(row.name(), format!("it is not defined for {dtype}, only for {}", row.dtypes_text()))
+            .with_hint("convert with `.astype` first")
+    })
+}
+
+pub(crate) fn infer(graph: &Graph, row: Elementwise, operands: &[NodeId]) -> Result<Inferred> {
+    let dtype = infer_dtype(graph, row, operands)?;
+    let mut shape = Vec::new();
+    for &operand in operands {
+        shape = broadcast_shapes(&shape, graph.shape(operand)).ok_or_else(|| {
+            let shapes = operands.iter().map(|&id| shape_text(graph.shape(id))).collect::<Vec<_>>().join(" and ");
+            Error::shape(row.name(), format!("operands do not broadcast: {shapes}"))
+                .with_hint("from the last axis backwards, extents must be equal or 1; insert axes with `[:, None]`")
+        })?;
+    }
+    Ok((dtype, shape))
+}
+
+pub(crate) fn cost(graph: &Graph, node: NodeId, row: Elementwise) -> Cost {
+    Cost::flops(graph.elements(node) as u64 * row.cost())
+}
+
+impl Builder {
+    /// Applies a row of the table to operands that broadcast.
+    pub fn elementwise(&self, row: Elementwise, operands: &[NodeId]) -> Result<NodeId> {
+        {
+            let mut graph = self.graph_mut();
+            let shape = operands.first().map(|&first| graph.node(first).shape);
+            if let Some(shape) = shape
+                && operands.iter().all(|&operand| graph.node(operand).shape == shape)
+            {
+                let dtype = infer_dtype(&graph, row, operands).map_err(|e| e.at_line(self.attributes().line))?;
+                return graph.push(row.op(), operands, dtype, shape, self.attributes());
+            }
+        }
+        self.infer_and_push(row.op(), operands, |graph| infer(graph, row, operands))
+    }
+}
+
+impl<'b> Expr<'b> {
+    pub(super) fn elementwise(self, row: Elementwise, operands: &[Expr<'b>]) -> Expr<'b> {
+        let mut ids = [self.id; 3];
+        for (id, operand) in ids.iter_mut().zip(operands) {
+            *id = operand.id;
+        }
+        self.builder.settle(self.builder.elementwise(row, &ids[..operands.len()]), self.id)
+    }
+}

@@ -1,0 +1,124 @@
+//! Arrays that a traced function takes from outside: one constant per array and content, and large ones made
+//! read-only until the trace ends, so that changing one raises at the user's line instead of corrupting a result
+//! that has yet to be computed.
+
+use std::sync::{Mutex, PoisonError};
+
+use ckad_graph::{Constant, NodeId};
+use numpy::npyffi;
+use numpy::{PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use rustc_hash::FxHashMap;
+
+use crate::convert::array_bytes_equal;
+use crate::errors::raise;
+use crate::layout::Layout;
+use crate::tape::TapeCell;
+
+/// A captured array as it was when it was captured.
+struct CapturedArray {
+    object: Py<PyAny>,
+    constant: Constant,
+    node: NodeId,
+    layout: Layout,
+}
+
+/// What a tape has captured, by the address of the Python object.
+#[derive(Default)]
+pub struct CapturedArrays {
+    known: FxHashMap<usize, Vec<CapturedArray>>,
+    guards: Vec<Py<PyAny>>,
+}
+
+/// How many open traces hold an array read-only. Only arrays whose flag we cleared are listed.
+static GUARDED: Mutex<Option<FxHashMap<usize, usize>>> = Mutex::new(None);
+
+fn with_guarded<R>(look: impl FnOnce(&mut FxHashMap<usize, usize>) -> R) -> R {
+    let mut guarded = GUARDED.lock().unwrap_or_else(PoisonError::into_inner);
+    look(guarded.get_or_insert_default())
+}
+
+fn flags(array: &Bound<'_, PyAny>) -> *mut std::ffi::c_int {
+    // SAFETY: callers pass arrays only; the struct stays where it is while the array lives.
+    unsafe { &raw mut (*npyffi::_PyArray_GET_ITEM_DATA(array.as_ptr().cast())).flags }
+}
+
+impl TapeCell {
+    /// The node that already stands for this array, if its content has not changed since.
+    pub fn captured_array(
+        &self,
+        py: Python<'_>,
+        object: &Bound<'_, PyAny>,
+        array: &Bound<'_, PyUntypedArray>,
+    ) -> PyResult<Option<(NodeId, Layout)>> {
+        let tape = self.open().map_err(raise)?;
+        let Some(versions) = tape.arrays.known.get(&(object.as_ptr() as usize)) else { return Ok(None) };
+        let Some(latest) = versions.last() else { return Ok(None) };
+        debug_assert!(latest.object.bind(py).is(object));
+        let same = array_bytes_equal(array, &latest.constant, &latest.layout);
+        Ok(same.then(|| (latest.node, latest.layout.clone())))
+    }
+
+    pub fn note_captured(
+        &self,
+        object: &Bound<'_, PyAny>,
+        constant: Constant,
+        node: NodeId,
+        layout: Layout,
+    ) -> PyResult<()> {
+        let mut tape = self.open().map_err(raise)?;
+        let captured = CapturedArray { object: object.clone().unbind(), constant, node, layout };
+        tape.arrays.known.entry(object.as_ptr() as usize).or_default().push(captured);
+        Ok(())
+    }
+
+    /// Makes the array read-only until the tape closes.
+    pub fn guard(&self, array: &Bound<'_, PyUntypedArray>) -> PyResult<()> {
+        let mut tape = self.open().map_err(raise)?;
+        let address = array.as_ptr() as usize;
+        // SAFETY: the flag word of a live array, under the GIL.
+        let writeable = unsafe { *flags(array.as_any()) & npyffi::NPY_ARRAY_WRITEABLE != 0 };
+        let held = with_guarded(|guarded| {
+            let count = guarded.get_mut(&address);
+            match count {
+                Some(count) => {
+                    *count += 1;
+                    true
+                }
+                None if writeable => {
+                    guarded.insert(address, 1);
+                    true
+                }
+                None => false,
+            }
+        });
+        if held {
+            // SAFETY: as above; the flag is given back by `CapturedArrays::restore`.
+            unsafe { *flags(array.as_any()) &= !npyffi::NPY_ARRAY_WRITEABLE };
+            tape.arrays.guards.push(array.clone().into_any().unbind());
+        }
+        Ok(())
+    }
+}
+
+impl CapturedArrays {
+    /// Gives back the writeable flags that this tape's captures cleared, unless another open trace needs them.
+    pub fn restore(&mut self, py: Python<'_>) {
+        for array in self.guards.drain(..) {
+            let address = array.as_ptr() as usize;
+            let last = with_guarded(|guarded| match guarded.get_mut(&address) {
+                Some(count) if *count > 1 => {
+                    *count -= 1;
+                    false
+                }
+                _ => guarded.remove(&address).is_some(),
+            });
+            if last {
+                // SAFETY: the array is alive (`array` holds it), and the flag was set before we cleared it.
+                unsafe { *flags(array.bind(py)) |= npyffi::NPY_ARRAY_WRITEABLE };
+            }
+        }
+        self.known.clear();
+    }
+}
+

@@ -1,0 +1,433 @@
+//! NumPy arrays and Python scalars into the graph, results out of it.
+//!
+//! A captured array becomes a node in *memory order*: its flat memory, axes sorted by stride, so that an array in
+//! Fortran order costs no copy and view-or-copy decisions agree with NumPy's. Small arrays are snapshotted; large
+//! ones are read where they lie and made read-only until the trace ends.
+
+use std::sync::Arc;
+
+use ckad_graph::{Attributes, Constant, DType, Error, HostArray, NodeId, Op, ScalarBits};
+use numpy::npyffi::{self, NpyTypes, PY_ARRAY_API};
+use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyFloat, PyInt};
+
+use crate::errors::raise;
+use crate::layout::Layout;
+use crate::tape::{Tape, TapeCell};
+use crate::value::{Borrowed, Snapshot, Value};
+
+/// Arrays up to this size are copied when captured; larger ones are made read-only instead.
+const SNAPSHOT_BYTES: usize = 64 * 1024;
+
+/// What an operand that is not a traced value is.
+pub enum Foreign {
+    /// Python scalars are weak: they take the dtype of the array beside them.
+    PythonBool(bool),
+    PythonInt,
+    PythonFloat(f64),
+    NumpyScalar(DType),
+    Array(DType),
+    /// A list, a tuple, None, …
+    Other,
+}
+
+/// An array used as an operand.
+pub struct ArrayOperand {
+    /// Its packed flat memory.
+    pub node: NodeId,
+    /// How the caller's axes lie in that memory.
+    pub layout: Layout,
+    /// The caller's own strides, in bytes.
+    pub numpy_strides: Vec<i64>,
+}
+
+fn unsupported(what: &str) -> PyErr {
+    raise(
+        Error::dtype("array", format!("{what} is not supported"))
+            .with_hint("convert with .astype(np.float64) or another of float64, float32, integers, bool"),
+    )
+}
+
+/// The dtype of a NumPy array, byte order aside.
+pub fn array_dtype(array: &Bound<'_, PyUntypedArray>) -> PyResult<DType> {
+    let descr = array.dtype();
+    let dtype = match (descr.kind(), descr.itemsize()) {
+        (b'b', 1) => DType::Bool,
+        (b'i', 1) => DType::I8,
+        (b'i', 2) => DType::I16,
+        (b'i', 4) => DType::I32,
+        (b'i', 8) => DType::I64,
+        (b'u', 1) => DType::U8,
+        (b'u', 2) => DType::U16,
+        (b'u', 4) => DType::U32,
+        (b'u', 8) => DType::U64,
+        (b'f', 4) => DType::F32,
+        (b'f', 8) => DType::F64,
+        _ => return Err(unsupported(&format!("dtype {descr}"))),
+    };
+    Ok(dtype)
+}
+
+/// NumPy's scalar base class, for `isinstance`.
+fn numpy_generic(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static GENERIC: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
+    GENERIC.get_or_try_init(py, || Ok(py.import("numpy")?.getattr("generic")?.unbind())).map(|class| class.bind(py))
+}
+
+/// An exact ndarray or a memmap; other subclasses change what operations mean.
+fn plain_array<'a, 'py>(object: &'a Bound<'py, PyAny>) -> PyResult<Option<&'a Bound<'py, PyUntypedArray>>> {
+    let Ok(array) = object.cast::<PyUntypedArray>() else { return Ok(None) };
+    let class = object.get_type();
+    if !class.is(object.py().get_type::<PyUntypedArray>()) {
+        let name = class.name()?.to_string();
+        if name != "memmap" {
+            return Err(raise(
+                Error::dtype("array", format!("ndarray subclass {name} is not supported"))
+                    .with_hint("pass np.asarray(x)"),
+            ));
+        }
+    }
+    Ok(Some(array))
+}
+
+pub fn classify(object: &Bound<'_, PyAny>) -> PyResult<Foreign> {
+    if let Ok(float) = object.cast_exact::<PyFloat>() {
+        return Ok(Foreign::PythonFloat(float.value()));
+    }
+    if object.is_exact_instance_of::<PyInt>() {
+        return Ok(Foreign::PythonInt);
+    }
+    if let Ok(boolean) = object.cast_exact::<PyBool>() {
+        return Ok(Foreign::PythonBool(boolean.is_true()));
+    }
+    if let Some(array) = plain_array(object)? {
+        return Ok(Foreign::Array(array_dtype(array)?));
+    }
+    if object.is_instance(numpy_generic(object.py())?)? {
+        let array = object.call_method0("__array__")?;
+        return Ok(Foreign::NumpyScalar(array_dtype(array.cast::<PyUntypedArray>()?)?));
+    }
+    if object.is_instance_of::<pyo3::types::PyComplex>() {
+        return Err(unsupported("complex"));
+    }
+    if let Ok(float) = object.cast::<PyFloat>() {
+        return Ok(Foreign::PythonFloat(float.value()));
+    }
+    if object.is_instance_of::<PyInt>() {
+        return Ok(Foreign::PythonInt);
+    }
+    Ok(Foreign::Other)
+}
+
+/// The bits of a Python or NumPy scalar as an element of `dtype`.
+pub fn scalar_bits(object: &Bound<'_, PyAny>, dtype: DType) -> PyResult<ScalarBits> {
+    if dtype.is_float() {
+        return Ok(dtype.bits_of_f64(object.extract::<f64>()?));
+    }
+    if dtype == DType::Bool {
+        return Ok(u64::from(object.is_truthy()?));
+    }
+    let out_of_range = || {
+        let text = object.str().map_or_else(|_| "integer".to_owned(), |text| text.to_string());
+        pyo3::exceptions::PyOverflowError::new_err(format!("Python integer {text} out of bounds for {dtype}"))
+    };
+    if dtype == DType::U64 {
+        return object.extract::<u64>().map_err(|_| out_of_range());
+    }
+    let value = object.extract::<i64>().map_err(|_| out_of_range())?;
+    let bits = dtype.bits_of_i64(value);
+    if dtype.i64_of_bits(bits) == value { Ok(bits) } else { Err(out_of_range()) }
+}
+
+/// Values that belong to a program's structure: 0, 1, small whole exponents and ±0.5.
+fn is_structural(value: f64, exponent: bool) -> bool {
+    let whole = value.fract() == 0.0 && value.abs() <= 65536.0;
+    (value == 0.0 && value.is_sign_positive()) || value == 1.0 || (exponent && (whole || value.abs() == 0.5))
+}
+
+/// A Python or NumPy scalar as a node of `dtype`. `exponent`: it is the second operand of a power.
+pub fn scalar_node(tape: &mut Tape, dtype: DType, bits: ScalarBits, exponent: bool) -> ckad_graph::Result<NodeId> {
+    let value = dtype.f64_of_bits(bits);
+    if is_structural(value, exponent) {
+        tape.builder.literal(dtype, value as f32)
+    } else {
+        tape.builder.scalar(dtype, bits)
+    }
+}
+
+/// The memory of an array in ascending addresses: where it starts, its axes from the outermost in, and how the
+/// caller's axes lie in it. `None` where the array has gaps or repeats elements and must be packed first.
+struct Memory {
+    data: *const u8,
+    extents: Vec<i64>,
+    layout: Layout,
+}
+
+fn memory_of(array: &Bound<'_, PyUntypedArray>, itemsize: i64) -> Option<Memory> {
+    let shape: Vec<i64> = array.shape().iter().map(|&extent| extent as i64).collect();
+    let strides: Vec<i64> = array.strides().iter().map(|&stride| stride as i64).collect();
+    // SAFETY: the array is alive, and its C struct is only read.
+    let data = unsafe { (*npyffi::_PyArray_GET_ITEM_DATA(array.as_array_ptr())).data }.cast_const().cast::<u8>();
+    if shape.contains(&0) {
+        return Some(Memory { data, extents: shape.clone(), layout: Layout::contiguous(&shape) });
+    }
+    let mut order: Vec<usize> = (0..shape.len()).collect();
+    // Axes of extent 1 say nothing about the order; they keep their place among the others.
+    order.sort_by_key(|&axis| std::cmp::Reverse(if shape[axis] == 1 { i64::MAX } else { strides[axis].abs() }));
+    let mut packed = vec![0i64; shape.len()];
+    let mut expected = 1i64;
+    for &axis in order.iter().rev() {
+        let sign = if strides[axis] < 0 && shape[axis] > 1 { -1 } else { 1 };
+        if shape[axis] > 1 && strides[axis].abs() != expected * itemsize {
+            return None;
+        }
+        packed[axis] = sign * expected;
+        expected = expected.checked_mul(shape[axis].max(1))?;
+    }
+    let offset: i64 = packed.iter().zip(&shape).filter(|(stride, _)| **stride < 0).map(|(s, n)| -s * (n - 1)).sum();
+    let extents = order.iter().map(|&axis| shape[axis]).collect();
+    // SAFETY: `offset` elements before `data` is the array's lowest address: negative strides start there.
+    let data = unsafe { data.offset(-(offset * itemsize) as isize) };
+    Some(Memory { data, extents, layout: Layout { offset, shape, strides: packed } })
+}
+
+/// An array's memory as a constant, and how its axes lie in it. Packs, converts the byte order and snapshots as
+/// needed; the second result is the array to make read-only, where it is read in place.
+fn take_array<'py>(
+    array: &Bound<'py, PyUntypedArray>,
+    always_copy: bool,
+) -> PyResult<(Constant, Vec<i64>, Layout, Option<Bound<'py, PyUntypedArray>>)> {
+    let py = array.py();
+    let dtype = array_dtype(array)?;
+    let itemsize = dtype.size() as i64;
+    let native = array.dtype().is_native_byteorder().unwrap_or(true);
+    let bytes = array.len() * dtype.size();
+    let in_place = if native && array.is_aligned() { memory_of(array, itemsize) } else { None };
+    if let Some(memory) = in_place {
+        let borrowed = Borrowed { array: array.clone().into_any().unbind(), data: memory.data, bytes };
+        if always_copy || bytes <= SNAPSHOT_BYTES {
+            return Ok((Snapshot::shared(borrowed.bytes()), memory.extents, memory.layout, None));
+        }
+        return Ok((Arc::new(borrowed), memory.extents, memory.layout, Some(array.clone())));
+    }
+    // Gaps, repeats, foreign byte order: a packed copy in the caller's axis order, which nobody else can change.
+    let kwargs = pyo3::types::PyDict::new(py);
+    kwargs.set_item("order", "K")?;
+    kwargs.set_item("copy", true)?;
+    let packed = array.call_method("astype", (dtype.name(),), Some(&kwargs))?;
+    let packed = packed.cast_into::<PyUntypedArray>()?;
+    let memory = memory_of(&packed, itemsize)
+        .ok_or_else(|| raise(Error::internal("array", "a K-order copy that is not packed")))?;
+    let copy = Borrowed { array: packed.into_any().unbind(), data: memory.data, bytes };
+    let constant: Constant = Arc::new(OwnedCopy(copy));
+    Ok((constant, memory.extents, memory.layout, None))
+}
+
+/// A packed copy that NumPy made for us: its bytes count as ours.
+#[derive(Debug)]
+struct OwnedCopy(Borrowed);
+
+impl HostArray for OwnedCopy {
+    fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+
+    fn owned_bytes(&self) -> usize {
+        self.0.bytes
+    }
+}
+
+/// Does the array still hold what was captured? An array that is read in place always does: it is read-only.
+pub fn array_bytes_equal(array: &Bound<'_, PyUntypedArray>, captured: &Constant, layout: &Layout) -> bool {
+    if captured.owned_bytes() == 0 {
+        return true;
+    }
+    let Ok(dtype) = array_dtype(array) else { return false };
+    let bytes = array.len() * dtype.size();
+    match memory_of(array, dtype.size() as i64) {
+        Some(memory) if memory.layout == *layout && bytes == captured.bytes().len() => {
+            let now = Borrowed { array: array.clone().into_any().unbind(), data: memory.data, bytes };
+            now.bytes() == captured.bytes()
+        }
+        // Arrays with gaps were packed: pack again and compare.
+        None => take_array(array, true).is_ok_and(|(now, ..)| now.bytes() == captured.bytes()),
+        Some(_) => false,
+    }
+}
+
+fn strides_of(array: &Bound<'_, PyUntypedArray>) -> Vec<i64> {
+    array.strides().iter().map(|&stride| stride as i64).collect()
+}
+
+/// A NumPy array (or scalar, or anything `np.asarray` takes) as an operand on `tape`.
+pub fn array_operand(py: Python<'_>, tape: &Arc<TapeCell>, object: &Bound<'_, PyAny>) -> PyResult<ArrayOperand> {
+    let array = match plain_array(object)? {
+        Some(array) => array.clone(),
+        None => as_array(object)?,
+    };
+    let dtype = array_dtype(&array)?;
+    let numpy_strides = strides_of(&array);
+    if let Some((node, layout)) = tape.captured_array(py, object, &array)? {
+        return Ok(ArrayOperand { node, layout, numpy_strides });
+    }
+    let (constant, extents, layout, guard) = take_array(&array, false)?;
+    if let Some(guarded) = guard {
+        tape.guard(&guarded)?;
+    }
+    let node = tape.record(py, |tape| {
+        let shape = tape.builder.intern(&extents)?;
+        let attributes = tape.builder.attributes();
+        let node = tape.builder.graph_mut().push_constant(dtype, shape, Arc::clone(&constant), attributes)?;
+        tape.values.insert(node, Value::Array(Arc::clone(&constant)));
+        Ok(node)
+    })?;
+    tape.note_captured(object, constant, node, layout.clone())?;
+    Ok(ArrayOperand { node, layout, numpy_strides })
+}
+
+/// `np.asarray(object)`: lists, tuples, NumPy scalars.
+pub fn as_array<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
+    let array = object.py().import("numpy")?.call_method1("asarray", (object,))?;
+    Ok(array.cast_into::<PyUntypedArray>()?)
+}
+
+/// A Python or NumPy scalar as a node of `dtype` on `tape`.
+pub fn scalar_operand(
+    py: Python<'_>,
+    tape: &Arc<TapeCell>,
+    object: &Bound<'_, PyAny>,
+    dtype: DType,
+) -> PyResult<NodeId> {
+    let bits = scalar_bits(object, dtype)?;
+    tape.record(py, |tape| scalar_node(tape, dtype, bits, false))
+}
+
+/// An argument of a transform: a node in memory order that is an input of the graph.
+pub struct Argument {
+    pub node: NodeId,
+    pub layout: Layout,
+    pub dtype: DType,
+    pub numpy_strides: Vec<i64>,
+}
+
+/// Makes `array` the next input of `tape`.
+pub fn array_argument(tape: &Arc<TapeCell>, object: &Bound<'_, PyAny>, active: bool) -> PyResult<Argument> {
+    let array = match plain_array(object)? {
+        Some(array) => array.clone(),
+        None => as_array(object)?,
+    };
+    let dtype = array_dtype(&array)?;
+    let (constant, extents, layout, guard) = take_array(&array, false)?;
+    if let Some(guarded) = guard {
+        tape.guard(&guarded)?;
+    }
+    let mut open = tape.open().map_err(raise)?;
+    open.builder.set_attributes(Attributes::default());
+    let node = open.input(dtype, &extents, active, Some(Value::Array(constant))).map_err(raise)?;
+    drop(open);
+    Ok(Argument { node, layout, dtype, numpy_strides: strides_of(&array) })
+}
+
+/// The NumPy type number of a dtype.
+fn type_number(dtype: DType) -> npyffi::NPY_TYPES {
+    use npyffi::NPY_TYPES as T;
+    match dtype {
+        DType::Bool => T::NPY_BOOL,
+        DType::I8 => T::NPY_BYTE,
+        DType::I16 => T::NPY_SHORT,
+        DType::I32 => T::NPY_INT,
+        DType::I64 => T::NPY_LONG,
+        DType::U8 => T::NPY_UBYTE,
+        DType::U16 => T::NPY_USHORT,
+        DType::U32 => T::NPY_UINT,
+        DType::U64 => T::NPY_ULONG,
+        DType::F32 => T::NPY_FLOAT,
+        DType::F64 => T::NPY_DOUBLE,
+    }
+}
+
+/// An array over memory that `owner` keeps alive, or a fresh one when `owner` is None.
+fn new_array<'py>(
+    py: Python<'py>,
+    dtype: DType,
+    shape: &[usize],
+    memory: Option<(*mut u8, Bound<'py, PyAny>)>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let mut extents: Vec<npyffi::npy_intp> = shape.iter().map(|&extent| extent as npyffi::npy_intp).collect();
+    let (data, owner) = match memory {
+        Some((data, owner)) => (data.cast(), Some(owner)),
+        None => (std::ptr::null_mut(), None),
+    };
+    let flags = if owner.is_some() { npyffi::NPY_ARRAY_CARRAY } else { 0 };
+    // SAFETY: descriptor and extents are valid; NewFromDescr steals the descriptor; `data`, where given, is a
+    // packed array of that dtype and shape which `owner` keeps alive; SetBaseObject steals the owner.
+    unsafe {
+        let descr = PY_ARRAY_API.PyArray_DescrFromType(py, type_number(dtype) as std::ffi::c_int);
+        let array = PY_ARRAY_API.PyArray_NewFromDescr(
+            py,
+            PY_ARRAY_API.get_type_object(py, NpyTypes::PyArray_Type),
+            descr,
+            extents.len() as std::ffi::c_int,
+            extents.as_mut_ptr(),
+            std::ptr::null_mut(),
+            data,
+            flags,
+            std::ptr::null_mut(),
+        );
+        let array = Bound::from_owned_ptr_or_err(py, array)?;
+        if let Some(owner) = owner
+            && PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), owner.into_ptr()) != 0
+        {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(array)
+    }
+}
+
+/// A NumPy array with a copy of `bytes`, C order; a NumPy scalar for rank 0.
+pub fn bytes_to_numpy(py: Python<'_>, bytes: &[u8], dtype: DType, shape: &[i64]) -> PyResult<Py<PyAny>> {
+    let extents: Vec<usize> = shape.iter().map(|&extent| extent as usize).collect();
+    let array = new_array(py, dtype, &extents, None)?;
+    let length = extents.iter().product::<usize>() * dtype.size();
+    if bytes.len() < length {
+        return Err(PyValueError::new_err("fewer bytes than the shape needs"));
+    }
+    // SAFETY: the array is fresh, packed and holds `length` bytes; `bytes` holds as many.
+    unsafe {
+        let data = (*npyffi::_PyArray_GET_ITEM_DATA(array.as_ptr().cast())).data;
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), data.cast(), length);
+    }
+    if shape.is_empty() { Ok(array.get_item(())?.unbind()) } else { Ok(array.unbind()) }
+}
+
+/// A NumPy array that takes over memory of ours; small results are cheaper copied.
+pub fn owned_to_numpy<T: Send + Sync + 'static>(
+    py: Python<'_>,
+    owner: T,
+    data: *mut u8,
+    dtype: DType,
+    shape: &[usize],
+) -> PyResult<Py<PyAny>> {
+    let capsule = pyo3::types::PyCapsule::new_with_value(py, owner, c"ckad.memory")?;
+    Ok(new_array(py, dtype, shape, Some((data, capsule.into_any())))?.unbind())
+}
+
+/// A known value as a NumPy array (a copy), or a NumPy scalar for rank 0.
+pub fn value_to_numpy(py: Python<'_>, value: &Value, dtype: DType, shape: &[i64]) -> PyResult<Py<PyAny>> {
+    match value {
+        Value::Scalar(bits) => bytes_to_numpy(py, &bits.to_le_bytes(), dtype, shape),
+        Value::Array(array) => bytes_to_numpy(py, array.bytes(), dtype, shape),
+    }
+}
+
+/// The value of a leaf that needs no run: a literal or a scalar of the tape.
+pub fn leaf_value(tape: &Tape, node: NodeId) -> Option<Value> {
+    let graph = tape.builder.graph();
+    match graph.op(node) {
+        Op::Literal(bits) => Some(Value::Scalar(graph.dtype(node).bits_of_f64(f64::from(f32::from_bits(bits))))),
+        Op::Scalar(index) => Some(Value::Scalar(graph.scalars[index as usize])),
+        _ => None,
+    }
+}
