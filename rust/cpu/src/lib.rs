@@ -12,7 +12,6 @@ mod isa;
 mod lanes;
 mod math;
 mod matmul;
-mod memory;
 mod structural;
 mod tile;
 

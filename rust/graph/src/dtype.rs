@@ -101,7 +101,11 @@ impl DType {
             (DTypeKind::Float, _) => DType::F64,
             // float32 holds integers of up to 16 bits exactly.
             (DTypeKind::Integer, DTypeKind::Float) => {
-                if low.size() <= 2 { high } else { DType::F64 }
+                if low.size() <= 2 {
+                    high
+                } else {
+                    DType::F64
+                }
             }
             _ => Self::promote_integers(low, high),
         }

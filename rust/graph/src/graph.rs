@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
@@ -74,6 +75,15 @@ pub trait HostArray: Send + Sync + fmt::Debug {
 /// A captured array.
 pub type Constant = Arc<dyn HostArray>;
 
+/// Nodes of a graph with several passes, copied into one that is being recorded, in their execution order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Splice {
+    /// Indices of the copies.
+    pub nodes: Range<u32>,
+    /// The first of as many tape positions.
+    pub position: u32,
+}
+
 /// A program: nodes in an order in which operands precede users.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
@@ -91,6 +101,8 @@ pub struct Graph {
     pub outputs: Vec<NodeId>,
     /// Index 0 is always the whole graph.
     pub regions: Vec<Region>,
+    /// What was spliced in while recording, in order; a graph that has any is not yet in execution order.
+    pub splices: Vec<Splice>,
     structure: u64,
 }
 

@@ -11,13 +11,16 @@ mod dtype;
 mod error;
 mod graph;
 mod interner;
+pub mod interrupt;
 mod op;
 mod print;
 mod verify;
 
 pub use dtype::{DType, DTypeKind, ScalarBits};
 pub use error::{Error, ErrorKind, Result};
-pub use graph::{Attributes, CheckpointPolicy, Constant, Graph, HostArray, Node, NodeId, Region, RegionId, shape_text};
+pub use graph::{
+    Attributes, CheckpointPolicy, Constant, Graph, HostArray, Node, NodeId, Region, RegionId, Splice, shape_text,
+};
 pub use interner::{ListId, ListTable};
 pub use op::{DotAxes, ElementwiseId, Op, ReduceKind, StartId};
 pub use print::{NodeText, print_graph};

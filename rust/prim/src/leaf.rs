@@ -65,8 +65,9 @@ mod tests {
     fn constants_are_literals_where_an_f32_holds_them() {
         let builder = Builder::new(Graph::new());
         let x = builder.expr(builder.literal(DType::F64, 1.0).unwrap());
-        assert_eq!(builder.graph().op(x.constant(0.5).id), Op::literal(0.5));
-        assert_eq!(builder.graph().op(x.constant(0.1).id), Op::Scalar(0));
+        let (half, tenth) = (x.constant(0.5).id, x.constant(0.1).id);
+        assert_eq!(builder.graph().op(half), Op::literal(0.5));
+        assert_eq!(builder.graph().op(tenth), Op::Scalar(0));
         assert_eq!(builder.graph().scalars, [0.1f64.to_bits()]);
         assert!(builder.literal(DType::U8, 300.0).is_err());
         assert!(builder.literal(DType::Bool, 1.0).is_ok());

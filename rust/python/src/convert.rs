@@ -14,6 +14,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt};
 
 use crate::errors::raise;
+use crate::execute::Output;
+use crate::finish::ResultSpec;
 use crate::layout::Layout;
 use crate::tape::{Tape, TapeCell};
 use crate::value::{Borrowed, Snapshot, Value};
@@ -348,21 +350,50 @@ fn type_number(dtype: DType) -> npyffi::NPY_TYPES {
     }
 }
 
-/// An array over memory that `owner` keeps alive, or a fresh one when `owner` is None.
-fn new_array<'py>(
+/// An array of the caller's layout over packed memory that `owner` keeps alive.
+fn array_over<'py>(
     py: Python<'py>,
     dtype: DType,
-    shape: &[usize],
-    memory: Option<(*mut u8, Bound<'py, PyAny>)>,
+    layout: &Layout,
+    data: *mut u8,
+    owner: Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let mut extents: Vec<npyffi::npy_intp> = shape.iter().map(|&extent| extent as npyffi::npy_intp).collect();
-    let (data, owner) = match memory {
-        Some((data, owner)) => (data.cast(), Some(owner)),
-        None => (std::ptr::null_mut(), None),
-    };
-    let flags = if owner.is_some() { npyffi::NPY_ARRAY_CARRAY } else { 0 };
-    // SAFETY: descriptor and extents are valid; NewFromDescr steals the descriptor; `data`, where given, is a
-    // packed array of that dtype and shape which `owner` keeps alive; SetBaseObject steals the owner.
+    let itemsize = dtype.size() as i64;
+    let mut extents: Vec<npyffi::npy_intp> = layout.shape.iter().map(|&n| n as npyffi::npy_intp).collect();
+    let mut strides: Vec<npyffi::npy_intp> =
+        layout.strides.iter().map(|&stride| (stride * itemsize) as npyffi::npy_intp).collect();
+    // SAFETY: descriptor, extents and strides are valid; NewFromDescr steals the descriptor; the elements that the
+    // layout names lie within memory which `owner` keeps alive; SetBaseObject steals the owner.
+    unsafe {
+        let descr = PY_ARRAY_API.PyArray_DescrFromType(py, type_number(dtype) as std::ffi::c_int);
+        let array = PY_ARRAY_API.PyArray_NewFromDescr(
+            py,
+            PY_ARRAY_API.get_type_object(py, NpyTypes::PyArray_Type),
+            descr,
+            extents.len() as std::ffi::c_int,
+            extents.as_mut_ptr(),
+            strides.as_mut_ptr(),
+            data.offset((layout.offset * itemsize) as isize).cast(),
+            npyffi::NPY_ARRAY_WRITEABLE | npyffi::NPY_ARRAY_ALIGNED,
+            std::ptr::null_mut(),
+        );
+        let array = Bound::from_owned_ptr_or_err(py, array)?;
+        if PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), owner.into_ptr()) != 0 {
+            return Err(PyErr::fetch(py));
+        }
+        PY_ARRAY_API.PyArray_UpdateFlags(
+            py,
+            array.as_ptr().cast(),
+            npyffi::NPY_ARRAY_C_CONTIGUOUS | npyffi::NPY_ARRAY_F_CONTIGUOUS,
+        );
+        Ok(array)
+    }
+}
+
+/// A fresh packed array in C order.
+fn fresh_array<'py>(py: Python<'py>, dtype: DType, shape: &[i64]) -> PyResult<(Bound<'py, PyAny>, *mut u8)> {
+    let mut extents: Vec<npyffi::npy_intp> = shape.iter().map(|&n| n as npyffi::npy_intp).collect();
+    // SAFETY: descriptor and extents are valid; NewFromDescr steals the descriptor and allocates the data.
     unsafe {
         let descr = PY_ARRAY_API.PyArray_DescrFromType(py, type_number(dtype) as std::ffi::c_int);
         let array = PY_ARRAY_API.PyArray_NewFromDescr(
@@ -372,54 +403,82 @@ fn new_array<'py>(
             extents.len() as std::ffi::c_int,
             extents.as_mut_ptr(),
             std::ptr::null_mut(),
-            data,
-            flags,
+            std::ptr::null_mut(),
+            0,
             std::ptr::null_mut(),
         );
         let array = Bound::from_owned_ptr_or_err(py, array)?;
-        if let Some(owner) = owner
-            && PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), owner.into_ptr()) != 0
-        {
-            return Err(PyErr::fetch(py));
-        }
-        Ok(array)
+        let data = (*npyffi::_PyArray_GET_ITEM_DATA(array.as_ptr().cast())).data;
+        Ok((array, data.cast()))
     }
 }
 
-/// A NumPy array with a copy of `bytes`, C order; a NumPy scalar for rank 0.
-pub fn bytes_to_numpy(py: Python<'_>, bytes: &[u8], dtype: DType, shape: &[i64]) -> PyResult<Py<PyAny>> {
-    let extents: Vec<usize> = shape.iter().map(|&extent| extent as usize).collect();
-    let array = new_array(py, dtype, &extents, None)?;
-    let length = extents.iter().product::<usize>() * dtype.size();
+/// A NumPy array of that layout with a copy of `bytes`, which are its packed memory; a NumPy scalar for rank 0.
+fn copied(py: Python<'_>, bytes: &[u8], dtype: DType, layout: &Layout) -> PyResult<Py<PyAny>> {
+    let elements = layout.elements();
+    let length = elements as usize * dtype.size();
     if bytes.len() < length {
         return Err(PyValueError::new_err("fewer bytes than the shape needs"));
     }
+    let plain = *layout == Layout::contiguous(&layout.shape);
+    let shape = if plain { layout.shape.clone() } else { vec![elements] };
+    let (array, data) = fresh_array(py, dtype, &shape)?;
     // SAFETY: the array is fresh, packed and holds `length` bytes; `bytes` holds as many.
-    unsafe {
-        let data = (*npyffi::_PyArray_GET_ITEM_DATA(array.as_ptr().cast())).data;
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), data.cast(), length);
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, length) };
+    if layout.rank() == 0 {
+        return Ok(array.get_item(())?.unbind());
     }
-    if shape.is_empty() { Ok(array.get_item(())?.unbind()) } else { Ok(array.unbind()) }
+    if plain { Ok(array.unbind()) } else { Ok(array_over(py, dtype, layout, data, array)?.unbind()) }
 }
 
-/// A NumPy array that takes over memory of ours; small results are cheaper copied.
-pub fn owned_to_numpy<T: Send + Sync + 'static>(
-    py: Python<'_>,
-    owner: T,
-    data: *mut u8,
-    dtype: DType,
-    shape: &[usize],
-) -> PyResult<Py<PyAny>> {
-    let capsule = pyo3::types::PyCapsule::new_with_value(py, owner, c"ckad.memory")?;
-    Ok(new_array(py, dtype, shape, Some((data, capsule.into_any())))?.unbind())
+/// Results up to this size are cheaper copied than handed over.
+const COPY_BYTES: usize = 1024;
+
+/// A result as a NumPy array in its own layout: handed over without a copy, or copied where it is small.
+pub fn owned_to_numpy(py: Python<'_>, output: Output, dtype: DType, layout: &Layout) -> PyResult<Py<PyAny>> {
+    let bytes = output.0.bytes();
+    if layout.rank() == 0 || bytes.len() <= COPY_BYTES {
+        return copied(py, bytes, dtype, layout);
+    }
+    let data = bytes.as_ptr().cast_mut();
+    let capsule = pyo3::types::PyCapsule::new_with_value(py, output.0, c"ckad.memory")?;
+    Ok(array_over(py, dtype, layout, data, capsule.into_any())?.unbind())
 }
 
-/// A known value as a NumPy array (a copy), or a NumPy scalar for rank 0.
+/// A known value as a NumPy array (a copy) in C order, or a NumPy scalar for rank 0.
 pub fn value_to_numpy(py: Python<'_>, value: &Value, dtype: DType, shape: &[i64]) -> PyResult<Py<PyAny>> {
+    value_in_layout(py, value, dtype, &Layout::contiguous(shape))
+}
+
+/// A known value as a NumPy array (a copy) in a layout over its packed memory.
+pub fn value_in_layout(py: Python<'_>, value: &Value, dtype: DType, layout: &Layout) -> PyResult<Py<PyAny>> {
     match value {
-        Value::Scalar(bits) => bytes_to_numpy(py, &bits.to_le_bytes(), dtype, shape),
-        Value::Array(array) => bytes_to_numpy(py, array.bytes(), dtype, shape),
+        Value::Scalar(bits) => copied(py, &bits.to_le_bytes(), dtype, layout),
+        Value::Array(array) => copied(py, array.bytes(), dtype, layout),
     }
+}
+
+/// Anything array-like as a packed copy in C order, of that dtype.
+pub fn packed_copy(object: &Bound<'_, PyAny>, dtype: DType) -> PyResult<Constant> {
+    let packed = object.py().import("numpy")?.call_method1("ascontiguousarray", (object, dtype.name()))?;
+    let packed = packed.cast_into::<PyUntypedArray>()?;
+    let memory = memory_of(&packed, dtype.size() as i64)
+        .ok_or_else(|| raise(Error::internal("array", "a contiguous copy that is not packed")))?;
+    let bytes = packed.len() * dtype.size();
+    Ok(Arc::new(OwnedCopy(Borrowed { array: packed.into_any().unbind(), data: memory.data, bytes })))
+}
+
+/// A known value as a node of a tape.
+pub fn value_node(py: Python<'_>, tape: &Arc<TapeCell>, value: &Value, spec: &ResultSpec) -> PyResult<NodeId> {
+    let extents = if spec.layout.rank() == 0 { Vec::new() } else { vec![spec.layout.elements()] };
+    tape.record(py, |tape| match value {
+        Value::Scalar(bits) => scalar_node(tape, spec.dtype, *bits, false),
+        Value::Array(array) => {
+            let shape = tape.builder.intern(&extents)?;
+            let attributes = tape.builder.attributes();
+            tape.builder.graph_mut().push_constant(spec.dtype, shape, Arc::clone(array), attributes)
+        }
+    })
 }
 
 /// The value of a leaf that needs no run: a literal or a scalar of the tape.

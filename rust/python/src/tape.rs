@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 
 use crate::capture::CapturedArrays;
 use crate::errors::raise;
+use crate::execute::{Executable, flops_of};
 use crate::lines::LineTable;
 use crate::value::Value;
 
@@ -54,6 +55,18 @@ pub struct Tape {
     /// The region that operations recorded now belong to.
     pub region: RegionId,
     pub arrays: CapturedArrays,
+    /// The caller's own arrays behind inputs that are not differentiated: `np.asarray` gives them back.
+    pub originals: FxHashMap<NodeId, Py<PyAny>>,
+    /// The largest peak and the total flops of the runs that forced values.
+    pub forced: ForcedRuns,
+}
+
+/// What forcing values has cost so far; the plan counts it.
+#[derive(Clone, Copy, Default)]
+pub struct ForcedRuns {
+    pub count: usize,
+    pub peak_bytes: usize,
+    pub flops: u64,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -80,6 +93,8 @@ impl TapeCell {
                 captured: FxHashMap::default(),
                 region: RegionId(0),
                 arrays: CapturedArrays::default(),
+                originals: FxHashMap::default(),
+                forced: ForcedRuns::default(),
             }),
             dropped: Mutex::new(Vec::new()),
             lines: parent.map_or_else(Arc::default, |parent| Arc::clone(&parent.lines)),
@@ -91,8 +106,12 @@ impl TapeCell {
         self.closed.store(true, Ordering::Relaxed);
         let mut tape = lock(&self.tape);
         tape.arrays.restore(py);
-        let emptied =
-            (std::mem::take(&mut tape.values), std::mem::take(&mut tape.captures), std::mem::take(&mut tape.arrays));
+        let emptied = (
+            std::mem::take(&mut tape.values),
+            std::mem::take(&mut tape.captures),
+            std::mem::take(&mut tape.arrays),
+            std::mem::take(&mut tape.originals),
+        );
         tape.captured = FxHashMap::default();
         tape.active = Vec::new();
         tape.live = Vec::new();
@@ -131,6 +150,17 @@ impl TapeCell {
         tape.builder.set_attributes(Attributes { line, position, pass: 0, region: tape.region });
         let result = append(&mut tape).and_then(|value| tape.builder.take_error().map(|()| value));
         tape.note_new_nodes().and(result).map_err(raise)
+    }
+
+    /// Remembers the caller's array behind an input.
+    pub fn keep_original(&self, node: NodeId, array: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.open().map_err(raise)?.originals.insert(node, array.clone().unbind());
+        Ok(())
+    }
+
+    /// The caller's array behind an input that is not differentiated.
+    pub fn original(&self, py: Python<'_>, node: NodeId) -> Option<Py<PyAny>> {
+        self.open().ok()?.originals.get(&node).map(|array| array.clone_ref(py))
     }
 
     /// Reads from the tape.
@@ -176,6 +206,21 @@ impl Tape {
             self.live.push(0);
         }
         Ok(())
+    }
+
+    /// Counts a run that forced values: its peak and what is held beside it.
+    pub fn note_forced(&mut self, executable: &Executable) {
+        let held: usize = self.values.values().map(Value::owned_bytes).sum();
+        self.forced.count += 1;
+        self.forced.peak_bytes = self.forced.peak_bytes.max(held + executable.peak_bytes());
+        self.forced.flops += flops_of(executable);
+    }
+
+    /// The recorded graph; the tape starts again from nothing.
+    pub fn take_graph(&mut self) -> Graph {
+        let graph = std::mem::take(&mut *self.builder.graph_mut());
+        *self.builder.graph_mut() = Graph::new();
+        graph
     }
 
     /// Does the node depend on a differentiated argument of this trace or an enclosing one?

@@ -15,10 +15,11 @@ pub enum Value {
 }
 
 impl Value {
-    pub fn bytes(&self) -> Vec<u8> {
+    /// Bytes that exist because of us.
+    pub fn owned_bytes(&self) -> usize {
         match self {
-            Value::Scalar(bits) => bits.to_le_bytes().to_vec(),
-            Value::Array(array) => array.bytes().to_vec(),
+            Value::Scalar(_) => 0,
+            Value::Array(array) => array.owned_bytes(),
         }
     }
 }

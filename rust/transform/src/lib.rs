@@ -1,1 +1,31 @@
-//! placeholder
+//! Transforms: a graph in, a graph out, one interpreter per file.
+//!
+//! [`jvp`] pushes tangents through the primitives' `diff` rules; [`vjp`] and [`value_and_grad`] transpose what `jvp`
+//! built; [`partition`] separates what is known from what is not; [`splice`] copies a graph into one under
+//! construction and [`settle`] puts such a graph into execution order; [`simplify`] removes what is dead or double
+//! and moves derivative coefficients to where they are used; [`extract`] keeps what given outputs reach.
+//!
+//! Every result is in the execution order of the policy that keeps everything: pass after pass, even passes up the
+//! tape, odd ones down. Every walk is a loop over indices, and linear.
+
+mod cone;
+mod copy;
+mod extract;
+mod jvp;
+mod partition;
+mod rewrite;
+mod settle;
+mod simplify;
+mod sink;
+mod splice;
+mod transpose;
+mod vjp;
+
+pub use cone::{Cone, cone};
+pub use extract::extract;
+pub use jvp::jvp;
+pub use partition::{Partition, Side, partition};
+pub use settle::settle;
+pub use simplify::simplify;
+pub use splice::splice;
+pub use vjp::{value_and_grad, vjp};

@@ -7,7 +7,7 @@ use super::float::{Float, choose, horner, two_sum};
 
 /// ln 2 in two parts, the first with so few bits that its product with an exponent is exact.
 #[inline(always)]
-fn ln2_parts<F: Float>() -> (F, F) {
+pub(super) fn ln2_parts<F: Float>() -> (F, F) {
     if F::DOUBLE {
         (F::of(0.6931471804855391), F::of(7.440617110012397e-11))
     } else {

@@ -2,17 +2,8 @@
 //!
 //! f32 uses a polynomial in f (no division); f64 one in s = f / (2 + f), as Tang (1990) and fdlibm do.
 
+use super::exponential::ln2_parts;
 use super::float::{Float, choose, horner, two_sum};
-
-/// ln 2 in two parts, the first exact when multiplied by an exponent.
-#[inline(always)]
-fn ln2_parts<F: Float>() -> (F, F) {
-    if F::DOUBLE {
-        (F::of(0.6931471804855391), F::of(7.440617110012397e-11))
-    } else {
-        (F::of(0.693145751953125), F::of(1.4286068203094173e-06))
-    }
-}
 
 /// `(k, m)` with `x = m · 2ᵏ` for positive finite x, subnormal ones included.
 #[inline(always)]

@@ -156,50 +156,16 @@ unsafe fn add_sums<T: Number>(
     count: usize,
 ) -> Result<()> {
     let total: usize = summed.iter().map(|axis| axis.extent).product();
-    // Sums of 2^level leaves that wait for their partners: a binary counter.
-    let mut waiting = [[T::ZERO; BLOCK]; 60];
-    let mut leaves = 0usize;
     let mut position = Odometer::at(summed, 0);
-    let mut row = 0;
-    while row < total {
-        if leaves % 1024 == 1023 {
-            environment.check()?;
+    // SAFETY: the caller's promise.
+    let sums = unsafe {
+        if total <= LEAF {
+            leaf(&mut position, source, inner.source, total, count)
+        } else {
+            tree(environment, &mut position, source, inner.source, total, count)?
         }
-        let mut sums = [T::ZERO; BLOCK];
-        for nth in row..total.min(row + LEAF) {
-            for (column, sum) in sums.iter_mut().enumerate().take(count) {
-                // SAFETY: the caller's promise.
-                let value = unsafe { *source.offset(position.source + column as isize * inner.source) };
-                *sum = if nth == row { value } else { sum.add(value) };
-            }
-            position.advance();
-        }
-        row += LEAF;
-        let mut level = 0;
-        while leaves >> level & 1 == 1 {
-            for (sum, waiting) in sums.iter_mut().zip(&waiting[level]) {
-                *sum = waiting.add(*sum);
-            }
-            level += 1;
-        }
-        waiting[level] = sums;
-        leaves += 1;
-    }
-    let mut sums: Option<[T; BLOCK]> = None;
-    for (level, waiting) in waiting.iter().enumerate() {
-        if leaves >> level & 1 == 1 {
-            sums = Some(match sums {
-                None => *waiting,
-                Some(mut sums) => {
-                    for (sum, waiting) in sums.iter_mut().zip(waiting) {
-                        *sum = waiting.add(*sum);
-                    }
-                    sums
-                }
-            });
-        }
-    }
-    for (column, sum) in sums.into_iter().flatten().enumerate().take(count) {
+    };
+    for (column, &sum) in sums.iter().enumerate().take(count) {
         // SAFETY: the caller's promise.
         unsafe {
             let place = target.offset(column as isize * inner.target);
@@ -207,4 +173,70 @@ unsafe fn add_sums<T: Number>(
         }
     }
     Ok(())
+}
+
+/// Sums of the next `rows` rows, one after another.
+///
+/// # Safety
+/// Their `count` columns are inside the source.
+unsafe fn leaf<T: Number>(
+    position: &mut Odometer<'_>,
+    source: *const T,
+    step: isize,
+    rows: usize,
+    count: usize,
+) -> [T; BLOCK] {
+    let mut sums = [T::ZERO; BLOCK];
+    for row in 0..rows {
+        for (column, sum) in sums.iter_mut().enumerate().take(count) {
+            // SAFETY: the caller's promise.
+            let value = unsafe { *source.offset(position.source + column as isize * step) };
+            *sum = if row == 0 { value } else { sum.add(value) };
+        }
+        position.advance();
+    }
+    sums
+}
+
+/// Pairwise sums of `total` rows over leaves of `LEAF`.
+///
+/// # Safety
+/// As for `leaf`.
+unsafe fn tree<T: Number>(
+    environment: &Environment<'_>,
+    position: &mut Odometer<'_>,
+    source: *const T,
+    step: isize,
+    total: usize,
+    count: usize,
+) -> Result<[T; BLOCK]> {
+    let join = |left: &[T; BLOCK], right: &mut [T; BLOCK]| {
+        for (right, left) in right.iter_mut().zip(left) {
+            *right = left.add(*right);
+        }
+    };
+    // Sums of 2^level leaves that wait for their partners: a binary counter. 2^48 elements fill no memory.
+    let mut waiting = [[T::ZERO; BLOCK]; 44];
+    let leaves = total.div_ceil(LEAF);
+    for nth in 0..leaves {
+        if nth % 1024 == 1023 {
+            environment.check()?;
+        }
+        // SAFETY: the caller's promise.
+        let mut sums = unsafe { leaf(position, source, step, LEAF.min(total - nth * LEAF), count) };
+        let mut level = 0;
+        while (nth >> level) & 1 == 1 {
+            join(&waiting[level], &mut sums);
+            level += 1;
+        }
+        waiting[level] = sums;
+    }
+    let lowest = leaves.trailing_zeros() as usize;
+    let mut sums = waiting[lowest];
+    for level in lowest + 1..waiting.len() {
+        if (leaves >> level) & 1 == 1 {
+            join(&waiting[level], &mut sums);
+        }
+    }
+    Ok(sums)
 }

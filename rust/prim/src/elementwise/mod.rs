@@ -2,10 +2,10 @@
 //!
 //! The enum and its facts are here; shapes and the constructor in `infer`, derivatives in `rules`.
 
-mod infer;
-mod rules;
 #[macro_use]
 mod table;
+mod infer;
+mod rules;
 
 pub(crate) use infer::{cost, infer};
 pub(crate) use rules::{diff, transpose};

@@ -1,0 +1,32 @@
+"""Layers, activations, losses, and saving them: plain NumPy functions over pytrees of arrays.
+
+A layer is a pytree, so `ckad.grad` differentiates with respect to it and `ckad.optim` updates it; calling it applies
+it. Nothing here knows of the tracer: each function is written as one would by hand in NumPy and runs on arrays too.
+
+>>> import numpy as np
+>>> model = Sequential(Linear(2, 16, rng=0), np.tanh, Linear(16, 3, rng=1))
+>>> model(np.zeros((5, 2))).shape
+(5, 3)
+"""
+
+from ckad.nn.activations import gelu, relu, sigmoid, softplus, tanh
+from ckad.nn.layer import layer
+from ckad.nn.linear import Linear
+from ckad.nn.losses import mse_loss, softmax_cross_entropy
+from ckad.nn.saving import load, save
+from ckad.nn.sequential import Sequential
+
+__all__ = [
+    "Linear",
+    "Sequential",
+    "gelu",
+    "layer",
+    "load",
+    "mse_loss",
+    "relu",
+    "save",
+    "sigmoid",
+    "softmax_cross_entropy",
+    "softplus",
+    "tanh",
+]

@@ -1,0 +1,73 @@
+"""Loss functions: arrays in, one number out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ckad.errors import DTypeError, ShapeError
+
+
+def mse_loss(prediction: NDArray[Any], target: ArrayLike) -> np.floating[Any]:
+    """The mean of the squared differences.
+
+    Args:
+        prediction: array of any shape.
+        target: array of the same shape.
+
+    Raises:
+        ValueError: the shapes differ. They are not broadcast: (n,) against (n, 1) would be n² differences.
+
+    >>> float(mse_loss(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
+    2.0
+    """
+    if np.shape(prediction) != np.shape(target):
+        hint = "reshape one of them; losses do not broadcast"
+        raise ShapeError(
+            f"[mse_loss] prediction and target differ in shape: {np.shape(prediction)} and {np.shape(target)}. "
+            f"Hint: {hint}",
+            op="mse_loss",
+            hint=hint,
+        )
+    return np.mean(np.square(prediction - target))
+
+
+def softmax_cross_entropy(logits: NDArray[Any], labels: ArrayLike) -> np.floating[Any]:
+    """The mean negative log-likelihood of the labels under softmax(logits).
+
+    Args:
+        logits: array of shape (..., classes), unnormalised log-probabilities.
+        labels: integers of shape (...), the class of each row; or floats of the shape of logits, its probabilities.
+
+    Raises:
+        ValueError: the shapes do not fit.
+        TypeError: the labels are neither integers nor floats.
+
+    >>> round(float(softmax_cross_entropy(np.zeros((4, 10)), np.arange(4))), 6) == round(np.log(10), 6)
+    True
+    """
+    values: Any = labels if hasattr(labels, "dtype") else np.asarray(labels)
+    shape = np.shape(logits)
+    integer = values.dtype.kind in "iu"
+    if not integer and values.dtype.kind != "f":
+        raise DTypeError(
+            f"[softmax_cross_entropy] labels have dtype {values.dtype}, neither integer nor float",
+            op="softmax_cross_entropy",
+        )
+    if not shape or np.shape(values) != (shape[:-1] if integer else shape):
+        expected = "the shape of logits without its last axis" if integer else "the shape of logits"
+        hint = f"{'integer' if integer else 'float'} labels have {expected}"
+        raise ShapeError(
+            f"[softmax_cross_entropy] logits {shape} and labels {np.shape(values)} do not fit. Hint: {hint}",
+            op="softmax_cross_entropy",
+            hint=hint,
+        )
+    # Less its maximum a row neither overflows nor underflows as a whole; the shift cancels in value and derivative.
+    shifted = logits - np.max(logits, axis=-1, keepdims=True)
+    log_sum = np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
+    if not integer:
+        return -np.mean(np.sum(values * (shifted - log_sum), axis=-1))
+    rows = np.reshape(shifted - log_sum, (-1, shape[-1]))
+    return -np.mean(rows[np.arange(rows.shape[0]), np.reshape(values, (-1,))])

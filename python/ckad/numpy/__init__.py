@@ -1,0 +1,9 @@
+"""NumPy's functions for traced values.
+
+Importing this package registers them; a user calls NumPy itself. One file per kind of function; what a file composes
+comes from the core's primitives, so that no derivative is written here.
+"""
+
+from ckad.numpy import creation, products, reductions, selection, shaping
+
+__all__ = ["creation", "products", "reductions", "selection", "shaping"]

@@ -1,0 +1,145 @@
+"""`np.einsum` as a sequence of general dot products, in the order that NumPy's greedy path finds."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import numpy as np
+
+from ckad import _core
+from ckad.errors import ShapeError
+from ckad.numpy.axes import cast
+
+
+def contract(subscripts: str, operands: list[Any]) -> Any:
+    """The contraction that `subscripts` describes.
+
+    Args:
+        subscripts: NumPy's notation, explicit or implicit output, with or without ellipsis.
+        operands: traced values and arrays.
+
+    Raises:
+        ShapeError: an index has two lengths.
+        ValueError: the subscripts do not fit the operands.
+    """
+    terms, output = _parse(subscripts, operands)
+    _check_extents(terms, operands, subscripts)
+    if len(operands) == 1:
+        return _finish(*_take_diagonals(terms[0], operands[0]), output)
+    common = np.result_type(*(operand.dtype for operand in operands))
+    work = [_take_diagonals(term, cast(operand, common)) for term, operand in zip(terms, operands, strict=True)]
+    stand_ins = [np.broadcast_to(np.float64(0), np.shape(operand)) for operand in operands]
+    path = np.einsum_path(",".join(terms) + "->" + output, *stand_ins, optimize="greedy")[0][1:]
+    for step in path:
+        chosen = [work[i] for i in step]
+        work = [item for i, item in enumerate(work) if i not in step]
+        needed = set(output).union(*(term for term, _ in work))
+        result = chosen[0]
+        for position, other in enumerate(chosen[1:], start=2):
+            later = set().union(*(term for term, _ in chosen[position:]))
+            result = _pair(result, other, needed | later)
+        work.append(result)
+    return _finish(*work[0], output)
+
+
+def _parse(subscripts: str, operands: list[Any]) -> tuple[list[str], str]:
+    text = subscripts.replace(" ", "")
+    inputs, arrow, output = text.partition("->")
+    terms = inputs.split(",")
+    if len(terms) != len(operands):
+        raise ValueError(f"[einsum] {subscripts!r} has {len(terms)} terms for {len(operands)} operands")
+    unused = [letter for letter in string.ascii_letters if letter not in text]
+    widths = [
+        operand.ndim - len(term.replace("...", "")) if "..." in term else 0
+        for term, operand in zip(terms, operands, strict=True)
+    ]
+    if any(width < 0 for width in widths):
+        raise ValueError(f"[einsum] {subscripts!r} names more axes than an operand has")
+    widest = max(widths)
+    dots = "".join(unused[:widest])
+    terms = [term.replace("...", dots[widest - width :]) for term, width in zip(terms, widths, strict=True)]
+    if arrow:
+        output = output.replace("...", dots)
+    else:
+        letters = "".join(terms)
+        output = dots + "".join(sorted(c for c in set(letters) - set(dots) if letters.count(c) == 1))
+    for term, operand in zip(terms, operands, strict=True):
+        if len(term) != operand.ndim or not term.isalpha() and term:
+            raise ValueError(f"[einsum] subscripts {term!r} do not fit an operand of shape {operand.shape}")
+    if len(set(output)) != len(output) or not set(output) <= set("".join(terms)):
+        raise ValueError(f"[einsum] output subscripts {output!r} are not distinct letters of the inputs")
+    return terms, output
+
+
+def _check_extents(terms: list[str], operands: list[Any], subscripts: str) -> None:
+    extents: dict[str, int] = {}
+    for term, operand in zip(terms, operands, strict=True):
+        for letter, extent in zip(term, operand.shape, strict=True):
+            if extents.setdefault(letter, extent) != extent and 1 not in (extent, extents[letter]):
+                shapes = ", ".join(str(operand.shape) for operand in operands)
+                raise ShapeError(
+                    f"[einsum] index {letter!r} of {subscripts!r} has lengths {extents[letter]} and {extent}: {shapes}",
+                    op="einsum",
+                )
+            extents[letter] = max(extents[letter], extent)
+
+
+def _take_diagonals(term: str, operand: Any) -> tuple[str, Any]:
+    """Each letter once: repeated ones become a diagonal view."""
+    for letter in dict.fromkeys(term):
+        while term.count(letter) > 1:
+            first = term.index(letter)
+            second = term.index(letter, first + 1)
+            operand = np.diagonal(operand, 0, first, second)
+            term = "".join(c for i, c in enumerate(term) if i not in (first, second)) + letter
+    return term, operand
+
+
+def _without(term: str, operand: Any, dropped: set[str]) -> tuple[str, Any]:
+    """The operand summed over some of its letters."""
+    axes = tuple(i for i, letter in enumerate(term) if letter in dropped)
+    if not axes:
+        return term, operand
+    return "".join(c for c in term if c not in dropped), np.sum(operand, axis=axes)
+
+
+def _squeeze_ones(term: str, operand: Any, other: str, other_operand: Any) -> tuple[str, Any]:
+    """Axes of length 1 that broadcast against a longer axis of the other operand go away."""
+    longer = dict(zip(other, other_operand.shape, strict=True))
+    axes = tuple(
+        i
+        for i, letter in enumerate(term)
+        if operand.shape[i] == 1 and longer.get(letter, 1) != 1
+    )
+    if not axes:
+        return term, operand
+    return "".join(c for i, c in enumerate(term) if i not in axes), np.squeeze(operand, axis=axes)
+
+
+def _pair(left: tuple[str, Any], right: tuple[str, Any], needed: set[str]) -> tuple[str, Any]:
+    a_term, a = _squeeze_ones(*left, *right)
+    b_term, b = _squeeze_ones(*right, *left)
+    a_term, a = _without(a_term, a, set(a_term) - set(b_term) - needed)
+    b_term, b = _without(b_term, b, set(b_term) - set(a_term) - needed)
+    shared = [letter for letter in a_term if letter in b_term]
+    batch = [letter for letter in shared if letter in needed]
+    summed = [letter for letter in shared if letter not in needed]
+    free_a = [letter for letter in a_term if letter not in shared]
+    free_b = [letter for letter in b_term if letter not in shared]
+    product = _core.dot_general(
+        a,
+        b,
+        tuple(a_term.index(letter) for letter in batch),
+        tuple(b_term.index(letter) for letter in batch),
+        tuple(a_term.index(letter) for letter in summed),
+        tuple(b_term.index(letter) for letter in summed),
+    )
+    return "".join(batch + free_a + free_b), product
+
+
+def _finish(term: str, operand: Any, output: str) -> Any:
+    term, operand = _without(term, operand, set(term) - set(output))
+    if term == output:
+        return operand
+    return np.transpose(operand, [term.index(letter) for letter in output])

@@ -1,0 +1,78 @@
+"""Products of arrays, all of them a general dot product of the core."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ckad import _core
+from ckad.errors import ShapeError
+from ckad.numpy.axes import array, axis_index, cast
+from ckad.numpy.einsum import contract
+from ckad.numpy.registry import given, implements, refuse
+
+
+def _same_dtype(a: Any, b: Any) -> tuple[Any, Any]:
+    common = np.result_type(a.dtype, b.dtype)
+    return cast(a, common), cast(b, common)
+
+
+def _general(a: Any, b: Any, contract_a: Sequence[int], contract_b: Sequence[int], name: str) -> Any:
+    """Contraction over the given axes: free axes of a, then of b."""
+    if [a.shape[i] for i in contract_a] != [b.shape[i] for i in contract_b]:
+        hint = "the contracted axes must have equal lengths"
+        raise ShapeError(f"[{name}] shapes {a.shape} and {b.shape} are not aligned. Hint: {hint}", op=name, hint=hint)
+    a, b = _same_dtype(a, b)
+    return _core.dot_general(a, b, (), (), tuple(contract_a), tuple(contract_b))
+
+
+@implements(np.dot, method="dot")
+def dot(a: Any, b: Any, out: Any = None) -> Any:
+    refuse("dot", out=out)
+    a, b = array(a), array(b)
+    if a.ndim == 0 or b.ndim == 0:
+        return a * b
+    return _general(a, b, (a.ndim - 1,), (max(b.ndim - 2, 0),), "dot")
+
+
+@implements(np.vdot)
+def vdot(a: Any, b: Any, /) -> Any:
+    return _general(array(a).ravel(), array(b).ravel(), (0,), (0,), "vdot")
+
+
+@implements(np.inner)
+def inner(a: Any, b: Any, /) -> Any:
+    a, b = array(a), array(b)
+    if a.ndim == 0 or b.ndim == 0:
+        return a * b
+    return _general(a, b, (a.ndim - 1,), (b.ndim - 1,), "inner")
+
+
+@implements(np.outer)
+def outer(a: Any, b: Any, out: Any = None) -> Any:
+    refuse("outer", out=out)
+    return array(a).ravel()[:, np.newaxis] * array(b).ravel()[np.newaxis, :]
+
+
+@implements(np.tensordot)
+def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
+    a, b = array(a), array(b)
+    if isinstance(axes, (int, np.integer)):
+        of_a, of_b = list(range(a.ndim - int(axes), a.ndim)), list(range(int(axes)))
+    else:
+        of_a, of_b = ([part] if isinstance(part, (int, np.integer)) else list(part) for part in axes)
+    if len(of_a) != len(of_b):
+        raise ShapeError(f"[tensordot] axes {axes!r} name different numbers of axes", op="tensordot")
+    return _general(
+        a, b, [axis_index(i, a.ndim) for i in of_a], [axis_index(i, b.ndim) for i in of_b], "tensordot"
+    )
+
+
+@implements(np.einsum)
+def einsum(*operands: Any, out: Any = None, optimize: Any = False, **keywords: Any) -> Any:
+    refuse("einsum", out=out, **{name: given(value) for name, value in keywords.items()})
+    if not operands or not isinstance(operands[0], str):
+        raise TypeError("[einsum] give the subscripts as a string: np.einsum('ij,jk->ik', a, b)")
+    return contract(operands[0], [array(operand) for operand in operands[1:]])

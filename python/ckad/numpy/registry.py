@@ -1,0 +1,58 @@
+"""How a NumPy function finds its traced implementation.
+
+NumPy hands `np.sum(x)` with a traced `x` to `Tracer.__array_function__`, which looks the function up in the core's
+table and calls what is registered here. A handler has NumPy's signature; a keyword that it does not support raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ckad import _core
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+def implements(*functions: Any, method: str | None = None) -> Callable[[Handler], Handler]:
+    """Registers a handler for NumPy functions, and as a method of traced values where `method` names one."""
+
+    def register(handler: Handler) -> Handler:
+        for function in functions:
+            _core.register_function(function, handler)
+        if method is not None:
+            _core.register_method(method, handler)
+        return handler
+
+    return register
+
+
+def creates(function: Any) -> Callable[[Handler], Handler]:
+    """Registers a handler for a creation function: it gets the array given as `like=` first."""
+
+    def register(handler: Handler) -> Handler:
+        _core.register_creation(function, handler)
+        return handler
+
+    return register
+
+
+def refuse(function: str, **keywords: Any) -> None:
+    """Raises for the first keyword that was given (is not None): none is ignored."""
+    for name, value in keywords.items():
+        if value is not None:
+            raise TypeError(
+                f"[{function}] {name}= is not supported for traced values. Hint: leave it out, or apply "
+                f"ckad.stop_gradient and NumPy if no gradient is needed"
+            )
+
+
+_NOT_GIVEN: Any = type("NotGiven", (), {"__repr__": lambda self: "<no value>"})()
+NOT_GIVEN = _NOT_GIVEN
+
+
+def given(value: Any) -> Any:
+    """The value, or None where NumPy's own 'not given' marker arrived."""
+    import numpy as np
+
+    return None if value is NOT_GIVEN or value is np._NoValue else value

@@ -1,0 +1,243 @@
+"""Rearranging elements: views where NumPy gives views, joins, rolls and tilings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
+
+from ckad import _core
+from ckad.numpy.axes import array, axis_index, cast
+from ckad.numpy.registry import given, implements, refuse
+
+
+@implements(np.shape)
+def shape(a: Any) -> tuple[int, ...]:
+    return array(a).shape
+
+
+@implements(np.ndim)
+def ndim(a: Any) -> int:
+    return array(a).ndim
+
+
+@implements(np.size)
+def size(a: Any, axis: Any = None) -> int:
+    a = array(a)
+    return a.size if axis is None else a.shape[axis_index(axis, a.ndim)]
+
+
+@implements(np.reshape)
+def reshape(a: Any, /, shape: Any = None, order: Any = "C", *, newshape: Any = None, copy: Any = None) -> Any:
+    refuse("reshape", copy=copy)
+    return array(a).reshape(shape if newshape is None else newshape, order=order)
+
+
+@implements(np.ravel)
+def ravel(a: Any, order: Any = "C") -> Any:
+    return array(a).ravel(order)
+
+
+@implements(np.transpose)
+def transpose(a: Any, axes: Any = None) -> Any:
+    a = array(a)
+    return a.transpose() if axes is None else a.transpose(axes)
+
+
+@implements(np.swapaxes)
+def swapaxes(a: Any, axis1: Any, axis2: Any) -> Any:
+    return array(a).swapaxes(axis1, axis2)
+
+
+@implements(np.moveaxis)
+def moveaxis(a: Any, source: Any, destination: Any) -> Any:
+    a = array(a)
+    sources = normalize_axis_tuple(source, a.ndim, "source")
+    destinations = normalize_axis_tuple(destination, a.ndim, "destination")
+    if len(sources) != len(destinations):
+        raise ValueError("`source` and `destination` arguments must have the same number of elements")
+    order = [axis for axis in range(a.ndim) if axis not in sources]
+    for target, axis in sorted(zip(destinations, sources, strict=True)):
+        order.insert(target, axis)
+    return a.transpose(order)
+
+
+@implements(np.expand_dims)
+def expand_dims(a: Any, axis: Any) -> Any:
+    a = array(a)
+    wanted = axis if isinstance(axis, (tuple, list)) else (axis,)
+    axes = normalize_axis_tuple(wanted, a.ndim + len(wanted))
+    return a[tuple(np.newaxis if i in axes else slice(None) for i in range(a.ndim + len(axes)))]
+
+
+@implements(np.squeeze)
+def squeeze(a: Any, axis: Any = None) -> Any:
+    return array(a).squeeze(axis)
+
+
+@implements(np.broadcast_to)
+def broadcast_to(array_: Any, shape: Any, subok: Any = False) -> Any:
+    refuse("broadcast_to", subok=subok or None)
+    wanted = (shape,) if isinstance(shape, (int, np.integer)) else tuple(int(extent) for extent in shape)
+    x = array(array_)
+    missing = len(wanted) - x.ndim
+    fits = missing >= 0 and all(n in (1, m) for n, m in zip(x.shape, wanted[max(missing, 0) :], strict=missing >= 0))
+    if not fits:
+        raise ValueError(f"operands could not be broadcast together with remapped shapes: {x.shape} to {wanted}")
+    return _core.broadcast_view(x, wanted)
+
+
+@implements(np.broadcast_arrays)
+def broadcast_arrays(*arrays: Any, subok: Any = False) -> tuple[Any, ...]:
+    refuse("broadcast_arrays", subok=subok or None)
+    wanted = np.broadcast_shapes(*(np.shape(x) for x in arrays))
+    return tuple(np.broadcast_to(x, wanted) for x in arrays)
+
+
+@implements(np.flip)
+def flip(m: Any, axis: Any = None) -> Any:
+    m = array(m)
+    axes = range(m.ndim) if axis is None else normalize_axis_tuple(axis, m.ndim)
+    return m[tuple(slice(None, None, -1) if i in axes else slice(None) for i in range(m.ndim))]
+
+
+@implements(np.flipud)
+def flipud(m: Any) -> Any:
+    return flip(m, 0)
+
+
+@implements(np.fliplr)
+def fliplr(m: Any) -> Any:
+    return flip(m, 1)
+
+
+@implements(np.roll)
+def roll(a: Any, shift: Any, axis: Any = None) -> Any:
+    a = array(a)
+    if axis is None:
+        return roll(a.ravel(), shift, 0).reshape(a.shape)
+    axes = normalize_axis_tuple(axis, a.ndim, allow_duplicate=True)
+    shifts = np.broadcast_to(shift, (len(axes),))
+    for along, distance in zip(axes, shifts.tolist(), strict=True):
+        extent = a.shape[along]
+        distance = distance % extent if extent else 0
+        if distance:
+            tail = a[_along(a, along, slice(extent - distance, None))]
+            head = a[_along(a, along, slice(None, extent - distance))]
+            a = np.concatenate([tail, head], axis=along)
+    return a.copy()
+
+
+def _along(a: Any, axis: int, index: Any) -> tuple[Any, ...]:
+    return tuple(index if i == axis else slice(None) for i in range(a.ndim))
+
+
+@implements(np.concatenate)
+def concatenate(arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: Any = "same_kind") -> Any:
+    refuse("concatenate", out=out, casting=None if casting == "same_kind" else casting)
+    pieces = [array(piece) for piece in arrays]
+    if not pieces:
+        raise ValueError("need at least one array to concatenate")
+    if axis is None:
+        pieces, axis = [piece.ravel() for piece in pieces], 0
+    if any(piece.ndim == 0 for piece in pieces):
+        raise ValueError("zero-dimensional arrays cannot be concatenated. Hint: use np.stack")
+    common = np.result_type(*(piece.dtype for piece in pieces)) if dtype is None else np.dtype(dtype)
+    return _core.concatenate([cast(piece, common) for piece in pieces], axis_index(axis, pieces[0].ndim))
+
+
+@implements(np.stack)
+def stack(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: Any = "same_kind") -> Any:
+    pieces = [array(piece) for piece in arrays]
+    if not pieces:
+        raise ValueError("need at least one array to stack")
+    shapes = {piece.shape for piece in pieces}
+    if len(shapes) != 1:
+        raise ValueError(f"all input arrays must have the same shape, not {sorted(shapes)}")
+    along = axis_index(axis, pieces[0].ndim + 1)
+    index = tuple(np.newaxis if i == along else slice(None) for i in range(pieces[0].ndim + 1))
+    return concatenate([_with_axis(piece, index) for piece in pieces], along, out, dtype=dtype, casting=casting)
+
+
+def _with_axis(piece: Any, index: tuple[Any, ...]) -> Any:
+    return piece.reshape((1,)) if piece.ndim == 0 else piece[index]
+
+
+@implements(np.vstack)
+def vstack(tup: Any, *, dtype: Any = None, casting: Any = "same_kind") -> Any:
+    return concatenate([np.atleast_2d(array(piece)) for piece in tup], 0, dtype=dtype, casting=casting)
+
+
+@implements(np.hstack)
+def hstack(tup: Any, *, dtype: Any = None, casting: Any = "same_kind") -> Any:
+    pieces = [np.atleast_1d(array(piece)) for piece in tup]
+    return concatenate(pieces, 0 if pieces and pieces[0].ndim == 1 else 1, dtype=dtype, casting=casting)
+
+
+@implements(np.atleast_1d)
+def atleast_1d(*arys: Any) -> Any:
+    results = tuple(x.reshape((1,)) if x.ndim == 0 else x for x in map(array, arys))
+    return results[0] if len(results) == 1 else results
+
+
+@implements(np.atleast_2d)
+def atleast_2d(*arys: Any) -> Any:
+    results = tuple(x.reshape((1, x.size)) if x.ndim < 2 else x for x in map(array, arys))
+    return results[0] if len(results) == 1 else results
+
+
+@implements(np.copy)
+def copy(a: Any, order: Any = "K", subok: Any = False) -> Any:
+    refuse("copy", subok=subok or None)
+    return array(a).copy(order)
+
+
+@implements(np.diagonal, method="diagonal")
+def diagonal(a: Any, offset: Any = 0, axis1: Any = 0, axis2: Any = 1) -> Any:
+    a = array(a)
+    if a.ndim < 2:
+        raise ValueError("diag requires an array of at least two dimensions")
+    first, second = axis_index(axis1, a.ndim), axis_index(axis2, a.ndim)
+    if first == second:
+        raise ValueError("axis1 and axis2 cannot be the same")
+    return _core.diagonal_view(a, int(offset), first, second)
+
+
+@implements(np.diag)
+def diag(v: Any, k: Any = 0) -> Any:
+    v = array(v)
+    if v.ndim == 2:
+        return np.diagonal(v, k)
+    if v.ndim != 1:
+        raise ValueError("Input must be 1- or 2-d.")
+    n = v.shape[0] + abs(k)
+    matrix = _core.zeros(v, (n, n), v.dtype.name)
+    rows = np.arange(v.shape[0]) + np.maximum(-k, 0)
+    columns = np.arange(v.shape[0]) + np.maximum(k, 0)
+    matrix[rows, columns] = v
+    return matrix
+
+
+@implements(np.trace, method="trace")
+def trace(a: Any, offset: Any = 0, axis1: Any = 0, axis2: Any = 1, dtype: Any = None, out: Any = None) -> Any:
+    return np.sum(np.diagonal(a, offset, axis1, axis2), axis=-1, dtype=dtype, out=given(out))
+
+
+@implements(np.diff)
+def diff(a: Any, n: Any = 1, axis: Any = -1, prepend: Any = None, append: Any = None) -> Any:
+    refuse("diff", prepend=given(prepend), append=given(append))
+    a = array(a)
+    along = axis_index(axis, a.ndim)
+    for _ in range(n):
+        a = a[_along(a, along, slice(1, None))] - a[_along(a, along, slice(None, -1))]
+    return a
+
+
+@implements(np.repeat, method="repeat")
+def repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
+    a = array(a)
+    if axis is None:
+        a, axis = a.ravel(), 0
+    along = axis_index(axis, a.ndim)
+    return np.take(a, np.repeat(np.arange(a.shape[along]), repeats), axis=along)

@@ -1,0 +1,96 @@
+"""What the optimisers share: the pair they return, the checks of trees, the learning rate, and the dtype rule.
+
+The rule: each parameter keeps its dtype. Python numbers are weak in NumPy and keep it by themselves; a NumPy scalar or
+a gradient of another dtype is not, so both are brought to the parameter's dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ckad import tree
+from ckad.errors import CkadTypeError, CkadValueError, DTypeError, ShapeError
+
+Schedule = Callable[[int], Any]
+"""The learning rate as a function of the number of updates done so far: 0, 1, 2, …"""
+
+State = dict[str, Any]
+
+
+class Optimizer(NamedTuple):
+    """An optimiser as two functions.
+
+    Attributes:
+        init: `state = init(params)`.
+        update: `params, state = update(grads, state, params)`.
+    """
+
+    init: Callable[[Any], State]
+    update: Callable[[Any, State, Any], tuple[Any, State]]
+
+
+def check_rate(op: str, lr: Any) -> None:
+    """Refuses a constant learning rate that is not a finite number ≥ 0. Schedules and traced values pass."""
+    if callable(lr):
+        return
+    if isinstance(lr, bool) or not (isinstance(lr, (int, float, np.number)) or hasattr(lr, "dtype")):
+        raise CkadTypeError(f"[{op}] lr must be a number or a function of the step, not {lr!r:.80}", op=op)
+    if isinstance(lr, (int, float, np.number)):
+        check_number(op, "lr", lr, below=math.inf)
+
+
+def check_number(op: str, name: str, value: Any, below: float) -> None:
+    """Refuses a number that is not in [0, below)."""
+    if not 0 <= value < below:
+        limit = "finite and at least 0" if below == math.inf else f"at least 0 and below {below:g}"
+        raise CkadValueError(f"[{op}] {name}={value!r} must be {limit}", op=op)
+
+
+def rate_at(lr: Any, step: int) -> Any:
+    """The learning rate of a step: a Python number, or a traced one."""
+    rate = lr(step) if callable(lr) else lr
+    return rate.item() if isinstance(rate, (np.generic, np.ndarray)) else rate
+
+
+def check_params(op: str, params: Any) -> None:
+    """Refuses parameters that are not floats."""
+    for name, leaf in zip(tree.paths(params), tree.flatten(params)[0], strict=True):
+        dtype = getattr(leaf, "dtype", None)
+        if not isinstance(leaf, float) and (dtype is None or dtype.kind != "f"):
+            kind = f"type {type(leaf).__name__}" if dtype is None else f"dtype {dtype}"
+            raise DTypeError(f"[{op}] parameter {name!r} has {kind}; only floats can be updated", op=op)
+
+
+def check_grads(op: str, grads: Any, params: Any) -> None:
+    """Refuses gradients whose structure or shapes are not those of the parameters."""
+    leaves, structure = tree.flatten(params)
+    grad_leaves, grad_structure = tree.flatten(grads)
+    if structure != grad_structure:
+        hint = "the order is update(grads, state, params)"
+        raise CkadValueError(
+            f"[{op}] gradients and parameters differ in structure: {grad_structure} and {structure}. Hint: {hint}",
+            op=op,
+            hint=hint,
+        )
+    for index, (leaf, grad) in enumerate(zip(leaves, grad_leaves, strict=True)):
+        if np.shape(leaf) != np.shape(grad):
+            raise ShapeError(
+                f"[{op}] gradient and parameter {tree.paths(params)[index]!r} differ in shape: "
+                f"{np.shape(grad)} and {np.shape(leaf)}",
+                op=op,
+            )
+
+
+def cast_like(value: Any, param: Any) -> Any:
+    """The value in the dtype of the parameter; a Python float where the parameter is one."""
+    dtype = getattr(param, "dtype", None)
+    if dtype is None:
+        # np.float64 would no longer be weak and so would widen what it is combined with in the next step.
+        return float(value) if isinstance(value, np.generic) else value
+    if getattr(value, "dtype", None) == dtype:
+        return value
+    return value.astype(dtype) if hasattr(value, "astype") else dtype.type(value)

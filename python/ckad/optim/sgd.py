@@ -1,0 +1,63 @@
+"""Gradient descent, with momentum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ckad import tree
+from ckad.optim.optimizer import (
+    Optimizer,
+    Schedule,
+    State,
+    cast_like,
+    check_grads,
+    check_number,
+    check_params,
+    check_rate,
+    rate_at,
+)
+
+
+def sgd(lr: float | Schedule, momentum: float = 0.0) -> Optimizer:
+    """Gradient descent: v ← momentum · v + g, p ← p − lr · v.
+
+    Args:
+        lr: the learning rate, or a function of the number of updates done so far.
+        momentum: in [0, 1). At 0 the state holds no velocity.
+
+    Returns:
+        `(init, update)`: `state = init(params)`; `params, state = update(grads, state, params)`.
+
+    Raises:
+        ValueError: a number out of its range; from `update`, gradients that do not fit the parameters.
+        TypeError: from `init`, a parameter that is not a float.
+
+    Source: Polyak, Some methods of speeding up the convergence of iteration methods (1964).
+
+    >>> init, update = sgd(0.1, momentum=0.9)
+    >>> params = np.array([1.0, 2.0], np.float32)
+    >>> params, state = update(np.ones(2, np.float32), init(params), params)
+    >>> params, state["velocity"]
+    (array([0.9, 1.9], dtype=float32), array([1., 1.], dtype=float32))
+    """
+    check_rate("sgd", lr)
+    check_number("sgd", "momentum", momentum, below=1.0)
+    momentum = float(momentum)
+
+    def init(params: Any) -> State:
+        check_params("sgd", params)
+        return {"step": 0, "velocity": tree.map_leaves(np.zeros_like, params)} if momentum else {"step": 0}
+
+    def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:
+        check_grads("sgd", grads, params)
+        rate = rate_at(lr, state["step"])
+        advanced: State = {"step": state["step"] + 1}
+        direction = tree.map_leaves(cast_like, grads, params)
+        if momentum:
+            direction = tree.map_leaves(lambda v, g: cast_like(momentum * v + g, g), state["velocity"], direction)
+            advanced["velocity"] = direction
+        return tree.map_leaves(lambda p, d: cast_like(p - rate * d, p), params, direction), advanced
+
+    return Optimizer(init, update)

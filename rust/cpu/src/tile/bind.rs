@@ -1,0 +1,121 @@
+//! A prepared kernel on the buffers of one run: addresses, scalars, lanes.
+
+use ckad_graph::{Error, Result, ScalarBits};
+use ckad_plan::program::{FusedKernel, Load, Source, TileOp};
+use ckad_prim::Elementwise;
+
+use super::load::{Gather, read_bits};
+use super::prepare::{Place, Prepared, Step};
+use crate::lanes::{self, Lane};
+use crate::{Environment, Isa};
+
+/// What a load turned out to be.
+#[derive(Debug)]
+pub enum Origin {
+    Memory(*mut u8),
+    Splat(ScalarBits),
+    Gather(Gather),
+}
+
+#[derive(Debug)]
+pub struct Bound {
+    /// By load.
+    pub origins: Vec<Origin>,
+    /// By store: the first byte.
+    pub stores: Vec<*mut u8>,
+    /// By instruction.
+    pub lanes: Vec<Lane>,
+}
+
+// SAFETY: addresses; what is done with them is justified where it is done.
+unsafe impl Sync for Bound {}
+
+fn broken(what: impl Into<String>) -> Error {
+    Error::internal("fused kernel", what)
+}
+
+impl Bound {
+    pub fn new(
+        kernel: &FusedKernel,
+        prepared: &Prepared,
+        isa: Isa,
+        environment: &Environment<'_>,
+    ) -> Result<Bound> {
+        let origins = kernel
+            .loads
+            .iter()
+            .enumerate()
+            .map(|(index, load)| origin(load, prepared.values[index].place, kernel, prepared, environment))
+            .collect::<Result<_>>()?;
+        let mut stores = Vec::with_capacity(kernel.stores.len());
+        for store in &kernel.stores {
+            let memory = environment.buffer(store.buffer)?;
+            if memory.bytes < prepared.total * store.dtype.size() {
+                return Err(broken("a store is larger than its buffer"));
+            }
+            stores.push(memory.pointer);
+        }
+        let lanes = prepared
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Gather { .. } => None,
+                Step::Compute { instruction, .. } => Some(&kernel.instructions[*instruction]),
+            })
+            .map(|instruction| match instruction.op {
+                TileOp::Cast => Ok(lanes::cast(instruction.dtype, instruction.result_dtype, isa)),
+                TileOp::Elementwise(id) => {
+                    let row = Elementwise::from_id(id);
+                    lanes::elementwise(row, instruction.dtype, isa)
+                        .ok_or_else(|| broken(format!("{} of {}", row.name(), instruction.dtype)))
+                }
+            })
+            .collect::<Result<_>>()?;
+        Ok(Bound { origins, stores, lanes })
+    }
+}
+
+fn origin(
+    load: &Load,
+    place: Place,
+    kernel: &FusedKernel,
+    prepared: &Prepared,
+    environment: &Environment<'_>,
+) -> Result<Origin> {
+    if let Some(bits) = environment.scalar(load.source, load.dtype)? {
+        return Ok(Origin::Splat(bits));
+    }
+    let mut offset = load.offset;
+    for &start in &load.starts {
+        offset = offset.wrapping_add(environment.start(start)?);
+    }
+    let Source::Buffer(buffer) = load.source else {
+        return match place {
+            Place::Splat(_) => Ok(Origin::Splat(load.dtype.bits_of_i64(offset))),
+            _ => Ok(Origin::Gather(Gather::of_index(offset, load.dtype, &kernel.extents, &load.strides)?)),
+        };
+    };
+    if prepared.total == 0 {
+        return Ok(Origin::Splat(0));
+    }
+    let memory = environment.buffer(buffer)?;
+    let size = load.dtype.size();
+    let (mut lowest, mut highest) = (i128::from(offset), i128::from(offset));
+    for (&extent, &stride) in kernel.extents.iter().zip(&load.strides) {
+        let reach = (extent as i128 - 1) * i128::from(stride);
+        lowest += reach.min(0);
+        highest += reach.max(0);
+    }
+    if lowest < 0 || (highest + 1) * size as i128 > memory.bytes as i128 {
+        let what = format!("a load of elements {lowest} to {highest} from a buffer of {} bytes", memory.bytes);
+        return Err(broken(what));
+    }
+    // SAFETY: the first element is inside the buffer, as just checked.
+    let first = unsafe { memory.pointer.offset(offset as isize * size as isize) };
+    Ok(match place {
+        Place::Memory(_) => Origin::Memory(first),
+        // SAFETY: an element of an operand, which the caller promises to be readable and aligned.
+        Place::Splat(_) => Origin::Splat(unsafe { read_bits(first, load.dtype) }),
+        _ => Origin::Gather(Gather::from_memory(first, load.dtype, &kernel.extents, &load.strides)?),
+    })
+}

@@ -1,0 +1,82 @@
+//! The tile interpreter: runs a fused kernel as a register program over short runs of elements that stay in L1.
+//!
+//! A tile is a run of consecutive flat (C order) indices of the iteration. `prepare` turns the kernel into steps
+//! over values with places; `bind` resolves buffers and lanes; `run` evaluates one tile after another; `load`
+//! gathers what does not lie contiguously; `reduce` consumes the last value where the kernel ends in a reduction.
+//!
+//! A value that lies in memory in the order of the iteration is read where it is, a stored value is computed where
+//! it is stored, a scalar is spread out once per piece of work. Pieces depend on shape and program alone, and
+//! reductions combine by a tree of their own, so neither tiles nor threads nor fusion change a bit.
+
+mod bind;
+mod cascade;
+mod load;
+mod prepare;
+mod reduce;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use ckad_graph::Result;
+use ckad_plan::program::FusedKernel;
+use rayon::prelude::*;
+
+use crate::{Environment, Isa, isa};
+use bind::Bound;
+use prepare::Prepared;
+use run::Runner;
+
+/// Runs a fused kernel.
+///
+/// # Safety
+/// As for `crate::execute`.
+pub unsafe fn execute(kernel: &FusedKernel, environment: &Environment<'_>) -> Result<()> {
+    // SAFETY: the caller's promises.
+    unsafe { execute_on(isa()?, kernel, environment) }
+}
+
+/// Runs a fused kernel on an instruction set that the CPU has.
+///
+/// # Safety
+/// As for `crate::execute`.
+unsafe fn execute_on(isa: Isa, kernel: &FusedKernel, environment: &Environment<'_>) -> Result<()> {
+    let prepared = Prepared::new(kernel)?;
+    let bound = Bound::new(kernel, &prepared, isa, environment)?;
+    if let Some(reduction) = &kernel.reduce {
+        // SAFETY: the caller's promises.
+        return unsafe { reduce::execute(kernel, reduction, &prepared, &bound, isa, environment) };
+    }
+    let piece = prepared.piece;
+    for_each(prepared.total.div_ceil(piece), |index| {
+        let scratch = environment.thread_scratch(0, prepared.thread_bytes())?;
+        let (first, last) = (index * piece, prepared.total.min((index + 1) * piece));
+        let mut runner = Runner::new(&prepared, &bound, scratch, last - first);
+        let mut flat = first;
+        while flat < last {
+            environment.check()?;
+            let n = prepared.tile.min(last - flat);
+            // SAFETY: the range is inside the iteration, and no other piece has it.
+            unsafe { runner.evaluate(flat, n) };
+            flat += n;
+        }
+        Ok(())
+    })
+}
+
+/// Scratch bytes that `execute` needs in a pool of `threads` threads; 0 for a kernel that it would refuse.
+pub fn scratch_bytes(kernel: &FusedKernel, threads: usize) -> usize {
+    let Ok(prepared) = Prepared::new(kernel) else { return 0 };
+    match &kernel.reduce {
+        None => threads.max(1) * prepared.thread_bytes(),
+        Some(reduction) => reduce::scratch_bytes(kernel, reduction, &prepared, threads.max(1)),
+    }
+}
+
+/// Runs pieces 0..count, on all threads of the pool when there is more than one.
+fn for_each(count: usize, work: impl Fn(usize) -> Result<()> + Sync + Send) -> Result<()> {
+    match count {
+        0 => Ok(()),
+        1 => work(0),
+        _ => (0..count).into_par_iter().try_for_each(work),
+    }
+}

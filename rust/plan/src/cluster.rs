@@ -1,0 +1,296 @@
+//! Graph → clusters: which nodes share a kernel.
+//!
+//! Nodes are taken in the graph's order, which is an order of execution. A heavy or structural operation is a
+//! cluster of its own. An elementwise node may join the group of highest index among those that compute its
+//! operands: every other operand then comes from an earlier group, so the order of groups stays executable. A
+//! reduction ends the group that computes its operand. Then a group whose values are all read by one later
+//! group is merged into it. Joining moves work to an earlier place, never a reader behind an overwrite of what
+//! it reads; merging moves work to a later place, so it spares groups that read what is overwritten.
+//!
+//! Bounds: one iteration shape, one pass, one region, nearby tape positions, the target's operands and registers,
+//! and few values that a later pass reads (a group is kept or recomputed whole). The clustering called auto then
+//! rebuilds cheap values in the groups of later passes: `cluster_auto`.
+
+use ckad_graph::{Graph, ListId, NodeId, Op, RegionId, Result};
+
+use crate::cluster_auto::rebuild_cheap_values;
+use crate::cluster_limits::{Limits, split};
+use crate::cluster_roles::{Role, Roles};
+use crate::liveness::{Lists, NONE};
+use crate::program::Target;
+use crate::schedule::{Cluster, ClusterKind, Clustering};
+
+/// Most computed nodes of one group.
+pub(crate) const MOST_MEMBERS: usize = 32;
+/// Members of one group stem from positions at most this far apart.
+const FARTHEST: u32 = 64;
+/// Most values of one group that a later pass reads, unless they are small.
+const MOST_LATE: usize = 8;
+/// Values below this many bytes do not count towards `MOST_LATE`.
+const SMALL: usize = 4096;
+
+/// A cluster under construction; deferred views are added at the end.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    pub(crate) kind: ClusterKind,
+    /// Of a fused group or a reduction: the shape it iterates over.
+    pub(crate) iteration: ListId,
+    pub(crate) members: Vec<NodeId>,
+    /// Operands that are loaded, leaves and deferred views included.
+    pub(crate) loads: Vec<NodeId>,
+    pub(crate) pass: u16,
+    region: RegionId,
+    position: u32,
+    late: usize,
+    reads_overwritten: bool,
+}
+
+/// What the steps of clustering share.
+pub(crate) struct Grouping<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) roles: Roles,
+    pub(crate) groups: Vec<Group>,
+    /// The group that computes a node; `NONE` for leaves and deferred views.
+    pub(crate) home: Vec<u32>,
+    /// For each node in memory or registers, the computed nodes that read it (directly or through views): the
+    /// node's index twice, plus 1 if it reads it directly.
+    pub(crate) users: Lists,
+    /// The latest pass of a user; 0 without users.
+    pub(crate) last_pass: Vec<u16>,
+    pub(crate) is_output: Vec<bool>,
+    pub(crate) limits: Limits,
+}
+
+/// The clusters of a graph; with `auto`, cheap values are rebuilt where later passes use them.
+pub fn cluster(graph: &Graph, target: &Target, auto: bool) -> Result<Clustering> {
+    let mut grouping = Grouping::new(graph, target);
+    grouping.form();
+    grouping.merge();
+    if auto {
+        rebuild_cheap_values(&mut grouping);
+    }
+    Ok(grouping.finish())
+}
+
+impl<'a> Grouping<'a> {
+    fn new(graph: &'a Graph, target: &Target) -> Grouping<'a> {
+        let roles = Roles::new(graph);
+        let mut pairs: Vec<(u32, u32)> = Vec::with_capacity(2 * graph.len());
+        let mut last_pass = vec![0; graph.len()];
+        for id in graph.ids().filter(|&id| !matches!(roles.of(id), Role::Dead | Role::Leaf | Role::Deferred)) {
+            let pass = graph.attributes(id).pass;
+            for &operand in graph.operands(id) {
+                let foot = roles.foot(graph, operand);
+                pairs.push((foot.0, id.0 << 1 | u32::from(foot == operand)));
+                last_pass[foot.index()] = pass.max(last_pass[foot.index()]);
+            }
+        }
+        let mut is_output = vec![false; graph.len()];
+        for output in &graph.outputs {
+            is_output[output.index()] = true;
+        }
+        Grouping {
+            graph,
+            groups: Vec::with_capacity(graph.len() / 2),
+            home: vec![NONE; graph.len()],
+            users: Lists::group(graph.len(), pairs.iter().copied()),
+            last_pass,
+            is_output,
+            limits: Limits { operands: target.operand_limit, registers: target.register_limit },
+            roles,
+        }
+    }
+
+    /// Whether a later pass reads the node.
+    pub(crate) fn is_late(&self, node: NodeId) -> bool {
+        self.last_pass[node.index()] > self.graph.attributes(node).pass
+    }
+
+    fn counts_as_late(&self, node: NodeId) -> bool {
+        self.is_late(node) && self.graph.bytes(node) >= SMALL
+    }
+
+    /// Whether `user` reads `operand` element by element, so that a register may hold it.
+    fn in_register(&self, user: NodeId, operand: NodeId) -> bool {
+        let op = self.graph.op(user);
+        let iteration = match op {
+            Op::Reduce { .. } => self.graph.node(operand).shape,
+            _ => self.graph.node(user).shape,
+        };
+        self.roles.of(operand) == Role::Fused
+            && !crate::view::is_view(op)
+            && self.graph.node(operand).shape == iteration
+    }
+
+    fn form(&mut self) {
+        for id in self.graph.ids() {
+            match self.roles.of(id) {
+                Role::Dead | Role::Leaf | Role::Deferred => {}
+                Role::Single => self.open(id, ClusterKind::Single),
+                role @ (Role::Fused | Role::Reduce) => match self.joinable(id) {
+                    Some(group) => self.join(id, group, role == Role::Reduce),
+                    None if role == Role::Reduce => self.open(id, ClusterKind::Reduce),
+                    None => self.open(id, ClusterKind::Fused),
+                },
+            }
+        }
+    }
+
+    fn open(&mut self, id: NodeId, kind: ClusterKind) {
+        let attributes = self.graph.attributes(id);
+        let iteration = match self.graph.op(id) {
+            Op::Reduce { .. } => self.graph.node(self.graph.operands(id)[0]).shape,
+            _ => self.graph.node(id).shape,
+        };
+        self.groups.push(Group {
+            kind: if kind == ClusterKind::Single { kind } else { ClusterKind::Fused },
+            iteration,
+            members: Vec::new(),
+            loads: Vec::new(),
+            pass: attributes.pass,
+            region: attributes.region,
+            position: attributes.position,
+            late: 0,
+            reads_overwritten: false,
+        });
+        let group = self.groups.len() - 1;
+        self.join(id, group, kind == ClusterKind::Reduce);
+    }
+
+    fn join(&mut self, id: NodeId, group: usize, closes: bool) {
+        let late = usize::from(self.counts_as_late(id));
+        let target = &mut self.groups[group];
+        for &operand in self.graph.operands(id) {
+            let foot = self.roles.foot(self.graph, operand);
+            target.reads_overwritten |= self.roles.is_overwritten(foot);
+            if self.home[operand.index()] != group as u32 && !target.loads.contains(&operand) {
+                target.loads.push(operand);
+            }
+        }
+        if closes {
+            target.kind = ClusterKind::Reduce;
+        }
+        target.late += late;
+        target.members.push(id);
+        self.home[id.index()] = group as u32;
+    }
+
+    /// The group of highest index among the operands', if the node may join it.
+    fn joinable(&self, id: NodeId) -> Option<usize> {
+        let (mut memory, mut register) = (None, None);
+        for &operand in self.graph.operands(id) {
+            let foot = self.roles.foot(self.graph, operand);
+            let home = Some(self.home[foot.index()]).filter(|&home| home != NONE);
+            if foot == operand && self.in_register(id, operand) {
+                register = register.max(home);
+            } else {
+                memory = memory.max(home);
+            }
+        }
+        let group = register.filter(|_| register > memory)? as usize;
+        let target = &self.groups[group];
+        let attributes = self.graph.attributes(id);
+        let new_loads = self.graph.operands(id).iter().filter(|&&operand| {
+            self.home[operand.index()] != group as u32 && !target.loads.contains(&operand)
+        });
+        let fits = target.kind == ClusterKind::Fused
+            && target.pass == attributes.pass
+            && target.region == attributes.region
+            && target.position.abs_diff(attributes.position) <= FARTHEST
+            && self.fits(target.members.len() + 1, target.loads.len() + new_loads.count(), target.late)
+            && (target.late < MOST_LATE || !self.counts_as_late(id));
+        fits.then_some(group)
+    }
+
+    /// Bounds that joining and merging respect. `finish` makes sure of the target's limits.
+    fn fits(&self, members: usize, loads: usize, late: usize) -> bool {
+        members <= MOST_MEMBERS && late <= MOST_LATE && loads + 2 <= self.limits.operands
+    }
+
+    /// Merges groups, from the last, into the one group that reads all their values.
+    fn merge(&mut self) {
+        for group in (0..self.groups.len()).rev() {
+            if let Some(reader) = self.only_reader(group) {
+                self.merge_into(group, reader);
+            }
+        }
+    }
+
+    fn only_reader(&self, group: usize) -> Option<usize> {
+        let own = &self.groups[group];
+        if own.kind != ClusterKind::Fused || own.reads_overwritten {
+            return None;
+        }
+        let mut reader = None;
+        for &member in &own.members {
+            for &user in self.users.get(member.index()) {
+                let (user, direct) = (NodeId(user >> 1), user & 1 == 1);
+                let home = self.home[user.index()] as usize;
+                if home == group {
+                    continue;
+                }
+                if !direct || !self.in_register(user, member) || reader.is_some_and(|reader| reader != home) {
+                    return None;
+                }
+                reader = Some(home);
+            }
+        }
+        let reader = reader?;
+        let other = &self.groups[reader];
+        let compatible = other.kind != ClusterKind::Single
+            && other.iteration == own.iteration
+            && other.pass == own.pass
+            && other.region == own.region
+            && other.position.abs_diff(own.position) <= FARTHEST;
+        let loads = other.loads.len() + own.loads.len();
+        (compatible && self.fits(own.members.len() + other.members.len(), loads, own.late + other.late))
+            .then_some(reader)
+    }
+
+    fn merge_into(&mut self, group: usize, reader: usize) {
+        let own = &mut self.groups[group];
+        let (members, loads, late) = (std::mem::take(&mut own.members), std::mem::take(&mut own.loads), own.late);
+        for member in &members {
+            self.home[member.index()] = reader as u32;
+        }
+        let other = &mut self.groups[reader];
+        other.members.extend(members);
+        other.members.sort_unstable();
+        other.loads.extend(loads);
+        other.loads.sort_unstable();
+        other.loads.dedup();
+        other.loads.retain(|load| self.home[load.index()] != reader as u32);
+        other.late += late;
+    }
+
+    /// Splits what exceeds the target's limits and adds the views that members read through.
+    fn finish(self) -> Clustering {
+        let mut clusters = Vec::with_capacity(self.groups.len());
+        for group in self.groups.iter().filter(|group| !group.members.is_empty()) {
+            for part in split(&self, group) {
+                let last = group.members.last() == part.last();
+                let kind = if group.kind == ClusterKind::Reduce && !last { ClusterKind::Fused } else { group.kind };
+                clusters.push(Cluster { kind, members: self.with_views(part) });
+            }
+        }
+        Clustering { clusters }
+    }
+
+    fn with_views(&self, computed: &[NodeId]) -> Vec<NodeId> {
+        let mut members = computed.to_vec();
+        for &member in computed {
+            for &operand in self.graph.operands(member) {
+                let mut view = operand;
+                while self.roles.of(view) == Role::Deferred {
+                    members.push(view);
+                    view = self.graph.operands(view)[0];
+                }
+            }
+        }
+        if members.len() > computed.len() {
+            members.sort_unstable();
+            members.dedup();
+        }
+        members
+    }
+}

@@ -1,0 +1,153 @@
+//! The clustering called auto: cheap values rebuilt in the groups of later passes that read them.
+//!
+//! A value that a later pass reads would be kept until then. Where a few elementwise operations rebuild it
+//! from values that are kept anyway, inside the very group that reads it, nothing needs to be kept: the nodes
+//! become members of that group too. Rebuilding costs operations on each use, so it is bounded per value and
+//! over the whole graph; within the bound, the values that free most bytes per operation come first.
+
+use ckad_graph::{NodeId, Op};
+
+use crate::cluster::{Grouping, MOST_MEMBERS};
+use crate::cluster_limits::respects_limits;
+use crate::cluster_roles::Role;
+use crate::cost::node_flops;
+use crate::liveness::NONE;
+use crate::schedule::ClusterKind;
+use crate::view::is_view;
+
+/// Most nodes that rebuild one value.
+const MOST_NODES: usize = 8;
+/// Share of all operations that may be spent: one in this many.
+const SHARE: u64 = 20;
+/// Smaller values are not worth a thought.
+const LEAST_BYTES: usize = 4096;
+
+struct Candidate {
+    value: NodeId,
+    bytes: u64,
+    flops: u64,
+}
+
+/// Makes members of later groups out of values that they read.
+pub(crate) fn rebuild_cheap_values(grouping: &mut Grouping<'_>) {
+    let graph = grouping.graph;
+    let mut dropped = vec![false; graph.len()];
+    let mut candidates = Vec::new();
+    for value in graph.ids() {
+        let Some(readers) = late_readers(grouping, value) else { continue };
+        if let Some(nodes) = recipe(grouping, &dropped, value) {
+            dropped[value.index()] = true;
+            let flops: u64 = nodes.iter().map(|&node| node_flops(graph, node)).sum();
+            let bytes = graph.bytes(value) as u64;
+            candidates.push(Candidate { value, bytes, flops: flops.max(1).saturating_mul(readers.len() as u64) });
+        }
+    }
+    if candidates.is_empty() {
+        return;
+    }
+    candidates.sort_by(|a, b| {
+        let gain = |x: &Candidate, y: &Candidate| u128::from(x.bytes) * u128::from(y.flops);
+        gain(b, a).cmp(&gain(a, b)).then(a.value.cmp(&b.value))
+    });
+    let total = graph.ids().fold(0u64, |sum, node| sum.saturating_add(node_flops(graph, node)));
+    let mut budget = total / SHARE;
+    let mut chosen = Vec::new();
+    for candidate in candidates {
+        if candidate.flops <= budget {
+            budget -= candidate.flops;
+            chosen.push(candidate.value);
+        }
+    }
+    // Operands before users, each recipe from what is kept in the end: never longer than the first estimate.
+    chosen.sort_unstable();
+    dropped.fill(false);
+    for value in chosen {
+        if let (Some(readers), Some(nodes)) = (late_readers(grouping, value), recipe(grouping, &dropped, value)) {
+            dropped[value.index()] = extend(grouping, &readers, &nodes);
+        }
+    }
+}
+
+/// The groups of later passes that read the value, if all of them read it element by element.
+fn late_readers(grouping: &Grouping<'_>, value: NodeId) -> Option<Vec<u32>> {
+    let graph = grouping.graph;
+    let op = graph.op(value);
+    let computed = grouping.roles.of(value) == Role::Fused && !is_view(op) && !matches!(op, Op::Iota { .. });
+    let late = computed && grouping.is_late(value) && graph.bytes(value) >= LEAST_BYTES;
+    if !late || grouping.is_output[value.index()] {
+        return None;
+    }
+    let (pass, shape) = (graph.attributes(value).pass, graph.node(value).shape);
+    let mut readers = Vec::new();
+    for &user in grouping.users.get(value.index()) {
+        let (user, direct) = (NodeId(user >> 1), user & 1 == 1);
+        if graph.attributes(user).pass == pass {
+            continue;
+        }
+        let home = grouping.home[user.index()];
+        let group = &grouping.groups[home as usize];
+        let element_by_element = direct && group.kind != ClusterKind::Single && !is_view(graph.op(user));
+        if !element_by_element || group.iteration != shape {
+            return None;
+        }
+        if !readers.contains(&home) {
+            readers.push(home);
+        }
+    }
+    Some(readers)
+}
+
+/// The nodes, in order, that compute the value from what is kept; `None` where there are too many or other than
+/// elementwise ones.
+fn recipe(grouping: &Grouping<'_>, dropped: &[bool], value: NodeId) -> Option<Vec<NodeId>> {
+    let (graph, roles) = (grouping.graph, &grouping.roles);
+    let (shape, until) = (graph.node(value).shape, grouping.last_pass[value.index()]);
+    let kept = |node: NodeId| {
+        let late = grouping.is_late(node) && grouping.last_pass[node.index()] >= until && !dropped[node.index()];
+        graph.op(node).is_leaf() || (late && !roles.is_overwritten(node))
+    };
+    let mut nodes = vec![value];
+    let mut next = 0;
+    while next < nodes.len() {
+        for &operand in graph.operands(nodes[next]) {
+            if kept(roles.foot(graph, operand)) || nodes.contains(&operand) {
+                continue;
+            }
+            let elementwise = roles.of(operand) == Role::Fused && !is_view(graph.op(operand));
+            if !elementwise || graph.node(operand).shape != shape || nodes.len() == MOST_NODES {
+                return None;
+            }
+            nodes.push(operand);
+        }
+        next += 1;
+    }
+    nodes.sort_unstable();
+    Some(nodes)
+}
+
+/// Adds the nodes to all readers, or to none where one would exceed a limit.
+fn extend(grouping: &mut Grouping<'_>, readers: &[u32], nodes: &[NodeId]) -> bool {
+    let mut extended = Vec::with_capacity(readers.len());
+    for &reader in readers {
+        let mut members = grouping.groups[reader as usize].members.clone();
+        members.extend(nodes);
+        members.sort_unstable();
+        members.dedup();
+        if members.len() > 2 * MOST_MEMBERS || !respects_limits(grouping, &members) {
+            return false;
+        }
+        extended.push(members);
+    }
+    for (&reader, members) in readers.iter().zip(extended) {
+        let inside = |node: &NodeId| members.binary_search(node).is_ok();
+        let group = &mut grouping.groups[reader as usize];
+        let operands = nodes.iter().flat_map(|&node| grouping.graph.operands(node));
+        group.loads.extend(operands);
+        group.loads.sort_unstable();
+        group.loads.dedup();
+        group.loads.retain(|load| !inside(load));
+        group.members = members;
+    }
+    debug_assert!(nodes.iter().all(|node| grouping.home[node.index()] != NONE));
+    true
+}

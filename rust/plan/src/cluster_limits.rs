@@ -1,0 +1,89 @@
+//! The target's limits on a fused kernel, checked exactly once groups are complete.
+
+use ckad_graph::{NodeId, Op};
+
+use crate::cluster::{Group, Grouping};
+use crate::schedule::ClusterKind;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Most loads and stores together.
+    pub(crate) operands: usize,
+    /// Most tile registers.
+    pub(crate) registers: usize,
+}
+
+/// The group's members in pieces that each respect the limits (a single node always does).
+pub(crate) fn split<'g>(grouping: &Grouping<'_>, group: &'g Group) -> Vec<&'g [NodeId]> {
+    let most = group.loads.len() + group.members.len();
+    let limits = grouping.limits;
+    if group.kind == ClusterKind::Single || (most + group.members.len() <= limits.operands && most <= limits.registers)
+    {
+        return vec![&group.members];
+    }
+    let mut pieces = Vec::new();
+    let mut waiting: Vec<&[NodeId]> = vec![&group.members];
+    while let Some(piece) = waiting.pop() {
+        if piece.len() <= 1 || respects_limits(grouping, piece) {
+            pieces.push(piece);
+        } else {
+            let (front, back) = piece.split_at(piece.len() / 2);
+            waiting.extend([back, front]);
+        }
+    }
+    pieces
+}
+
+/// Whether one kernel can compute these members and store what others read.
+///
+/// Registers are counted for a kernel that makes all loads first and all stores last; an instruction's result
+/// is never one of its operands' registers.
+pub(crate) fn respects_limits(grouping: &Grouping<'_>, members: &[NodeId]) -> bool {
+    let graph = grouping.graph;
+    let inside = |node: NodeId| members.binary_search(&node).ok();
+    let end = members.len();
+    // For each register, the first and last instruction between which it is taken.
+    let mut taken: Vec<(usize, usize)> = Vec::with_capacity(2 * members.len());
+    let mut loads: Vec<NodeId> = Vec::new();
+    let mut last_use: Vec<usize> = (0..members.len()).collect();
+    let mut load_last: Vec<usize> = Vec::new();
+    for (index, &member) in members.iter().enumerate() {
+        for &operand in graph.operands(member) {
+            if let Some(place) = inside(operand) {
+                last_use[place] = index;
+            } else if let Some(place) = loads.iter().position(|&load| load == operand) {
+                load_last[place] = index;
+            } else {
+                loads.push(operand);
+                load_last.push(index);
+            }
+        }
+    }
+    let mut stores = 0;
+    // What is rebuilt here has its home, and so its store, elsewhere.
+    let home = members.last().map(|root| grouping.home[root.index()]);
+    for (index, &member) in members.iter().enumerate() {
+        let read_outside = |&user: &u32| inside(NodeId(user >> 1)).is_none();
+        let needed = grouping.is_output[member.index()] || grouping.users.get(member.index()).iter().any(read_outside);
+        if needed && Some(grouping.home[member.index()]) == home {
+            stores += 1;
+            last_use[index] = end;
+        }
+        taken.push((index, last_use[index]));
+    }
+    let in_memory = |load: &&NodeId| !matches!(graph.op(**load), Op::Literal(_) | Op::Scalar(_));
+    if loads.iter().filter(in_memory).count() + stores > grouping.limits.operands {
+        return false;
+    }
+    taken.extend(load_last.into_iter().map(|last| (0, last)));
+    let mut change = vec![0i64; end + 2];
+    for (first, last) in taken {
+        change[first] += 1;
+        change[last + 1] -= 1;
+    }
+    let mut live = 0;
+    change.into_iter().all(|step| {
+        live += step;
+        live <= grouping.limits.registers as i64
+    })
+}

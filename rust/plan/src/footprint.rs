@@ -1,0 +1,96 @@
+//! What a program occupies: the figures that a user is told, and that a run measures.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use ckad_graph::{Graph, ScalarBits};
+
+use crate::program::{ArrayRef, Buffer, Instruction, Kernel, Load, Place, Program, Step, Store};
+
+/// What a normal run must have allocated at once, by what it is for. Each is a line of the plan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PeakBytes {
+    /// The one arena of values between steps.
+    pub arena: usize,
+    /// Results, in allocations of their own.
+    pub outputs: usize,
+    /// What kernels use while they run.
+    pub scratch: usize,
+    /// Captured arrays that were copied.
+    pub constants: usize,
+    pub graph: usize,
+    pub program: usize,
+}
+
+impl PeakBytes {
+    pub fn of(graph: &Graph, program: &Program) -> PeakBytes {
+        let outputs = program.outputs.iter().map(|spec| spec.shape.iter().product::<usize>() * spec.dtype.size()).sum();
+        // One snapshot may be captured by several nodes.
+        let mut seen = HashSet::new();
+        let snapshots = graph.constants.iter().filter(|constant| seen.insert(Arc::as_ptr(constant).cast::<u8>()));
+        PeakBytes {
+            arena: program.arena_bytes,
+            outputs,
+            scratch: program.scratch_bytes,
+            constants: snapshots.map(|constant| constant.owned_bytes()).sum(),
+            graph: graph.own_bytes(),
+            program: program.own_bytes(),
+        }
+    }
+
+    pub fn total(&self) -> usize {
+        let parts = [self.arena, self.outputs, self.scratch, self.constants, self.graph, self.program];
+        parts.iter().fold(0, |sum, &part| sum.saturating_add(part))
+    }
+}
+
+impl Program {
+    /// Bytes that the program itself occupies.
+    pub fn own_bytes(&self) -> usize {
+        let list = |array: &ArrayRef| array.shape.capacity() * size_of::<usize>();
+        let kernels = self.steps.iter().map(|step| match &step.kernel {
+            Kernel::Fused(kernel) => {
+                let load = |load: &Load| (load.strides.capacity() + load.starts.capacity().div_ceil(2)) * size_of::<i64>();
+                kernel.extents.capacity() * size_of::<usize>()
+                    + kernel.loads.capacity() * size_of::<Load>()
+                    + kernel.loads.iter().map(load).sum::<usize>()
+                    + kernel.instructions.capacity() * size_of::<Instruction>()
+                    + kernel.stores.capacity() * size_of::<Store>()
+                    + kernel.reduce.as_ref().map_or(0, |reduction| reduction.reduced.capacity())
+            }
+            Kernel::Structural { parameters, operands, result, .. } => {
+                parameters.list.capacity() * size_of::<i64>()
+                    + operands.capacity() * size_of::<ArrayRef>()
+                    + operands.iter().map(list).sum::<usize>()
+                    + list(result)
+            }
+        });
+        self.steps.capacity() * size_of::<Step>()
+            + kernels.sum::<usize>()
+            + self.buffers.capacity() * size_of::<Buffer>()
+            + self.scalars_added.1.capacity() * size_of::<ScalarBits>()
+            + self.starts_added.1.capacity() * size_of::<i64>()
+    }
+
+    /// Bytes of values alive at each step of the schedule (final copies left out), outputs from when they are
+    /// first written. Their maximum is what the simulator says of the schedule, and what debug mode measures.
+    pub fn live_bytes(&self) -> Vec<u64> {
+        let steps = self.copies_from as usize;
+        let mut change = vec![0i64; steps + 1];
+        for buffer in &self.buffers {
+            let owned = matches!(buffer.place, Place::Arena(_) | Place::Output(_));
+            let (first, last) = (buffer.first_step as usize, buffer.last_step as usize);
+            if owned && first < steps {
+                change[first] += buffer.bytes as i64;
+                change[(last + 1).min(steps)] -= buffer.bytes as i64;
+            }
+        }
+        change[..steps]
+            .iter()
+            .scan(0i64, |live, &change| {
+                *live += change;
+                Some(*live as u64)
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,138 @@
+//! Which values flow between clusters: the table that every policy reads.
+//!
+//! A *value* is a node's array in memory: what some cluster needs and does not compute itself, and what the
+//! graph returns. Inner values of a group and views that are resolved to strides are none, leaves neither.
+
+use ckad_graph::{Error, Graph, NodeId, Result};
+
+use crate::cost::clustering_flops;
+use crate::schedule::Clustering;
+
+/// Lists of indices, one after the other in memory.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Lists {
+    starts: Vec<u32>,
+    items: Vec<u32>,
+}
+
+impl Lists {
+    /// Groups `(list, item)` pairs by list, in the order of the pairs.
+    pub fn group(lists: usize, pairs: impl Iterator<Item = (u32, u32)> + Clone) -> Lists {
+        let mut starts = vec![0u32; lists + 1];
+        for (list, _) in pairs.clone() {
+            starts[list as usize + 1] += 1;
+        }
+        for list in 0..lists {
+            starts[list + 1] += starts[list];
+        }
+        let mut next = starts.clone();
+        let mut items = vec![0; starts[lists] as usize];
+        for (list, item) in pairs {
+            let place = &mut next[list as usize];
+            items[*place as usize] = item;
+            *place += 1;
+        }
+        Lists { starts, items }
+    }
+
+    pub fn get(&self, list: usize) -> &[u32] {
+        &self.items[self.starts[list] as usize..self.starts[list + 1] as usize]
+    }
+
+    pub fn len(&self) -> usize {
+        self.starts.len().saturating_sub(1)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// No cluster.
+pub const NONE: u32 = u32::MAX;
+
+/// Values and their clusters. Nodes and clusters are indices.
+#[derive(Clone, Debug, Default)]
+pub struct Flow {
+    /// For each cluster, the values it needs.
+    pub operands: Lists,
+    /// For each cluster, the values that it is the first to compute.
+    pub results: Lists,
+    /// For each node that is a value, the clusters that need it, ascending.
+    pub users: Lists,
+    /// For each node that is a value, the first cluster that computes it; `NONE` for other nodes.
+    pub producer: Vec<u32>,
+    /// For each node, whether the graph returns it.
+    pub output: Vec<bool>,
+    /// For each cluster, operations of one run.
+    pub flops: Vec<u64>,
+    /// Number of passes in the graph.
+    pub passes: u16,
+}
+
+impl Flow {
+    pub fn new(graph: &Graph, clustering: &Clustering) -> Result<Flow> {
+        let clusters = &clustering.clusters;
+        let mut first = vec![NONE; graph.len()];
+        let mut inside = vec![NONE; graph.len()];
+        let mut seen = vec![NONE; graph.len()];
+        let mut needs: Vec<(u32, u32)> = Vec::with_capacity(2 * clusters.len());
+        let mut passes = 1;
+        for (index, cluster) in clusters.iter().enumerate() {
+            let index = index as u32;
+            for member in &cluster.members {
+                inside[member.index()] = index;
+                if first[member.index()] == NONE {
+                    first[member.index()] = index;
+                }
+            }
+            for &member in &cluster.members {
+                passes = passes.max(graph.attributes(member).pass + 1);
+                for &operand in graph.operands(member) {
+                    let known = inside[operand.index()] == index || seen[operand.index()] == index;
+                    if known || graph.op(operand).is_leaf() {
+                        continue;
+                    }
+                    seen[operand.index()] = index;
+                    needs.push((index, operand.0));
+                }
+            }
+        }
+        let mut output = vec![false; graph.len()];
+        let mut value = vec![false; graph.len()];
+        for &id in &graph.outputs {
+            output[id.index()] = true;
+            value[id.index()] = !graph.op(id).is_leaf();
+        }
+        for &(_, operand) in &needs {
+            value[operand as usize] = true;
+        }
+        let mut producer = vec![NONE; graph.len()];
+        for node in (0..graph.len()).filter(|&node| value[node]) {
+            if first[node] == NONE {
+                return Err(Error::internal("cluster", format!("no cluster computes %{node}")));
+            }
+            producer[node] = first[node];
+        }
+        if let Some((user, operand)) = needs.iter().find(|&&(user, operand)| producer[operand as usize] >= user) {
+            let text = format!("cluster {user} needs %{operand}, which it does not follow");
+            return Err(Error::internal("cluster", text));
+        }
+        let made = (0..graph.len() as u32).filter(|&node| producer[node as usize] != NONE);
+        let results = Lists::group(clusters.len(), made.map(|node| (producer[node as usize], node)));
+        let users = Lists::group(graph.len(), needs.iter().map(|&(user, operand)| (operand, user)));
+        let operands = Lists::group(clusters.len(), needs.iter().copied());
+        let flops = clustering_flops(graph, clustering);
+        Ok(Flow { operands, results, users, producer, output, flops, passes })
+    }
+
+    /// Values, as nodes.
+    pub fn values(&self) -> impl Iterator<Item = NodeId> + '_ {
+        (0..self.producer.len() as u32).map(NodeId).filter(|node| self.producer[node.index()] != NONE)
+    }
+
+    /// Operations of every cluster once.
+    pub fn total_flops(&self) -> u64 {
+        self.flops.iter().fold(0, |sum, &flops| sum.saturating_add(flops))
+    }
+}

@@ -1,0 +1,139 @@
+//! Buffers of a program under construction: who holds which bytes, from which step to which.
+//!
+//! A value (a node's array between its `Compute` and its `Free`) holds one buffer. Values that take over each
+//! other's bytes in turn, as a chain of overwrites does, hold one buffer together; it lives from the first one's
+//! birth to the last one's end, and where the last is an output it is the output's own allocation from the start.
+
+use ckad_graph::{Error, Graph, NodeId, Op, Result};
+
+use crate::allocate::{Lifetime, allocate};
+use crate::program::{Buffer, BufferId, Place, Source};
+
+const NONE: u32 = u32::MAX;
+
+/// The table of buffers, and for each node the buffer that holds its value now.
+pub(crate) struct Buffers<'g> {
+    graph: &'g Graph,
+    buffers: Vec<Buffer>,
+    /// Number of live values that hold the buffer.
+    holders: Vec<u32>,
+    current: Vec<u32>,
+}
+
+impl<'g> Buffers<'g> {
+    /// Inputs and captured arrays have theirs from the beginning.
+    pub fn new(graph: &'g Graph) -> Result<Buffers<'g>> {
+        let mut table = Buffers { graph, buffers: Vec::new(), holders: Vec::new(), current: vec![NONE; graph.len()] };
+        for id in graph.ids() {
+            let place = match graph.op(id) {
+                Op::Input(index) => Place::Input(index),
+                Op::Constant(index) => Place::Constant(index),
+                _ => continue,
+            };
+            let buffer = table.add(id, place, 0)?;
+            table.hold(id, buffer);
+        }
+        Ok(table)
+    }
+
+    fn add(&mut self, node: NodeId, place: Place, first_step: usize) -> Result<BufferId> {
+        let too_many = |_| Error::internal("lower", "more than 2³² buffers or steps");
+        let id = BufferId(u32::try_from(self.buffers.len()).map_err(too_many)?);
+        let first_step = u32::try_from(first_step).map_err(too_many)?;
+        let bytes = self.graph.bytes(node);
+        self.buffers.push(Buffer { place, bytes, first_step, last_step: NONE, node });
+        self.holders.push(0);
+        Ok(id)
+    }
+
+    /// New bytes in the arena for `node`, from `step` on. Nobody holds them yet.
+    pub fn create(&mut self, node: NodeId, step: usize) -> Result<BufferId> {
+        self.add(node, Place::Arena(0), step)
+    }
+
+    /// From now on `buffer` holds the value of `node`.
+    pub fn hold(&mut self, node: NodeId, buffer: BufferId) {
+        self.current[node.index()] = buffer.0;
+        self.holders[buffer.0 as usize] += 1;
+    }
+
+    /// The buffer that holds `node` now.
+    pub fn of(&self, node: NodeId) -> Option<BufferId> {
+        Some(self.current[node.index()]).filter(|&buffer| buffer != NONE).map(BufferId)
+    }
+
+    /// Number of elements in `buffer`.
+    pub fn elements(&self, buffer: BufferId) -> usize {
+        self.graph.elements(self.buffers[buffer.0 as usize].node)
+    }
+
+    /// Where the value of `node` can be read now, if it exists outside of registers.
+    pub fn source(&self, node: NodeId) -> Option<Source> {
+        match self.graph.op(node) {
+            Op::Literal(bits) => Some(Source::Literal(bits)),
+            Op::Scalar(index) => Some(Source::Scalar(index)),
+            _ => self.of(node).map(Source::Buffer),
+        }
+    }
+
+    /// Whether `node` alone holds its bytes, and they may be written.
+    pub fn is_sole_owner(&self, node: NodeId) -> bool {
+        self.of(node).is_some_and(|BufferId(buffer)| {
+            self.holders[buffer as usize] == 1
+                && matches!(self.buffers[buffer as usize].place, Place::Arena(_) | Place::Output(_))
+        })
+    }
+
+    /// Ends the value of `node` before step `next`.
+    pub fn free(&mut self, node: NodeId, next: usize) -> Result<()> {
+        let Some(BufferId(buffer)) = self.of(node) else {
+            return Err(Error::internal("lower", format!("%{} is freed but not live", node.0)));
+        };
+        self.current[node.index()] = NONE;
+        self.holders[buffer as usize] -= 1;
+        if self.holders[buffer as usize] == 0 {
+            let buffer = &mut self.buffers[buffer as usize];
+            buffer.last_step = (next.saturating_sub(1) as u32).max(buffer.first_step);
+        }
+        Ok(())
+    }
+
+    /// Makes the buffer of `node` the `output`-th output's allocation, if nothing else has a claim to it.
+    pub fn claim_output(&mut self, node: NodeId, output: u32) -> bool {
+        let Some(BufferId(buffer)) = self.of(node) else { return false };
+        let buffer = &mut self.buffers[buffer as usize];
+        let free = matches!(buffer.place, Place::Arena(_)) && buffer.bytes == self.graph.bytes(node);
+        if free {
+            buffer.place = Place::Output(output);
+        }
+        free
+    }
+
+    /// New bytes that are the `output`-th output, for a copy of `node`'s value.
+    pub fn create_output(&mut self, node: NodeId, output: u32, step: usize) -> Result<BufferId> {
+        self.add(node, Place::Output(output), step)
+    }
+
+    /// Gives every buffer its place; the arena's bytes.
+    pub fn finish(mut self, steps: usize, alignment: usize) -> Result<(Vec<Buffer>, usize)> {
+        let last = steps.saturating_sub(1) as u32;
+        for buffer in &mut self.buffers {
+            buffer.last_step = buffer.last_step.min(last);
+            buffer.first_step = buffer.first_step.min(buffer.last_step);
+        }
+        let in_arena: Vec<usize> =
+            (0..self.buffers.len()).filter(|&index| matches!(self.buffers[index].place, Place::Arena(_))).collect();
+        let lifetimes: Vec<Lifetime> = in_arena
+            .iter()
+            .map(|&index| {
+                let Buffer { first_step: first, last_step: last, bytes, .. } = self.buffers[index];
+                Lifetime { first, last, bytes }
+            })
+            .collect();
+        let arena = allocate(&lifetimes, alignment)?;
+        for (&index, &offset) in in_arena.iter().zip(&arena.offsets) {
+            self.buffers[index].place = Place::Arena(offset);
+        }
+        Ok((self.buffers, arena.bytes))
+    }
+}

@@ -1,0 +1,290 @@
+//! The fused kernel of a cluster: which memory it loads, what it computes, what it leaves behind.
+//!
+//! Only what the wanted stores need is computed, so one cluster serves the first run and every recomputation.
+//! An operand that lies in memory is loaded; a chain of views over such memory becomes the load's strides; a member
+//! of the cluster is a register.
+
+use ckad_graph::{DType, Error, Graph, NodeId, Op, Result};
+use rustc_hash::FxHashMap;
+
+use crate::cost::node_flops;
+use crate::lower_axes::Axes;
+use crate::lower_buffers::Buffers;
+use crate::lower_registers::{Value, assign};
+use crate::program::{BufferId, FusedKernel, Instruction, Load, Reduction, Source, Store, TileOp};
+use crate::schedule::Cluster;
+use crate::view::{View, compose, is_view, packed_strides};
+
+/// The node whose shape a cluster iterates over: a reduction's operand, or the root itself.
+pub(crate) fn iteration_node(graph: &Graph, cluster: &Cluster) -> Result<NodeId> {
+    let root = cluster.members.last().copied().ok_or_else(|| Error::internal("lower", "a cluster without members"))?;
+    match (graph.op(root), graph.operands(root)) {
+        (Op::Reduce { .. }, [operand]) => Ok(*operand),
+        _ => Ok(root),
+    }
+}
+
+/// The kernel that computes `stores` of the cluster, each into its buffer; and its operations.
+pub(crate) fn fused_kernel(
+    graph: &Graph,
+    cluster: &Cluster,
+    stores: &[(NodeId, BufferId)],
+    buffers: &Buffers<'_>,
+) -> Result<(FusedKernel, u64)> {
+    let iteration = iteration_node(graph, cluster)?;
+    let mut body = Body {
+        graph,
+        buffers,
+        shape: graph.shape(iteration),
+        members: cluster.members.iter().enumerate().map(|(index, &member)| (member, index)).collect(),
+        loads: Vec::new(),
+        found: FxHashMap::default(),
+    };
+    let mut reduced = vec![false; body.shape.len()];
+    let mut reduction = None;
+    let mut wanted = Vec::with_capacity(stores.len());
+    for &(node, buffer) in stores {
+        match graph.op(node) {
+            Op::Reduce { kind, axes } => {
+                for &axis in graph.lists.get(axes) {
+                    reduced[axis as usize] = true;
+                }
+                wanted.push(iteration);
+                reduction = Some((kind, graph.dtype(iteration), buffer, node));
+            }
+            _ if graph.shape(node) == body.shape => wanted.push(node),
+            _ => {
+                return Err(Error::internal("lower", format!("%{} has not its cluster's shape", node.0)));
+            }
+        }
+    }
+    let needed = body.needed(&cluster.members, &wanted)?;
+    let mut flops = reduction.map_or(0, |(_, _, _, node)| node_flops(graph, node));
+    let mut drafts: Vec<Draft> = Vec::with_capacity(cluster.members.len());
+    let mut values: FxHashMap<NodeId, Value> = FxHashMap::default();
+    for (&member, _) in cluster.members.iter().zip(&needed).filter(|(_, needed)| **needed) {
+        flops = flops.saturating_add(node_flops(graph, member));
+        let operands = graph.operands(member);
+        let arguments = operands.iter().map(|&o| body.value(o, &values)).collect::<Result<Vec<_>>>()?;
+        let dtype = operands.last().map_or(graph.dtype(member), |&operand| graph.dtype(operand));
+        let op = match graph.op(member) {
+            Op::Elementwise(id) => Some(TileOp::Elementwise(id)),
+            Op::Cast if dtype != graph.dtype(member) => Some(TileOp::Cast),
+            _ => None,
+        };
+        let value = match (op, arguments.as_slice()) {
+            (Some(op), _) => {
+                drafts.push(Draft { op, dtype, result_dtype: graph.dtype(member), arguments });
+                (body.loads.len() + drafts.len() - 1) as Value
+            }
+            (None, &[argument]) => argument,
+            (None, _) => return Err(body.misplaced(member)),
+        };
+        values.insert(member, value);
+    }
+    let kept = wanted.iter().map(|&node| body.value(node, &values)).collect::<Result<Vec<_>>>()?;
+    let arguments: Vec<&[Value]> = drafts.iter().map(|draft| draft.arguments.as_slice()).collect();
+    let assignment = assign(body.loads.len(), &arguments, &kept)?;
+    let register = |value: Value| assignment.registers[value as usize];
+    let instructions = drafts.iter().enumerate().map(|(index, draft)| {
+        // Slots beyond the arity repeat the first operand: none of them is then the result.
+        let slot = |slot: usize| draft.arguments.get(slot).or(draft.arguments.first()).map_or(0, |&v| register(v));
+        Instruction {
+            op: draft.op,
+            dtype: draft.dtype,
+            result_dtype: draft.result_dtype,
+            result: register((body.loads.len() + index) as Value),
+            operands: [slot(0), slot(1), slot(2)],
+        }
+    });
+    let instructions: Vec<Instruction> = instructions.collect();
+    let mut kernel = FusedKernel {
+        extents: Vec::new(),
+        loads: Vec::new(),
+        instructions,
+        stores: Vec::new(),
+        reduce: None,
+        registers: assignment.count,
+    };
+    let mut axes = Axes {
+        extents: body.shape.iter().map(|&extent| extent as usize).collect(),
+        reduced,
+        strides: body.loads.iter_mut().map(|load| std::mem::take(&mut load.strides)).collect(),
+    };
+    axes.collapse();
+    for (&(node, buffer), &value) in stores.iter().zip(&kept) {
+        let (dtype, register) = (graph.dtype(node), register(value));
+        match reduction {
+            Some((kind, dtype, into, _)) if into == buffer && axes.reduced.contains(&true) => {
+                kernel.reduce = Some(Reduction { kind, reduced: axes.reduced.clone(), dtype, register, buffer });
+            }
+            // A reduction over axes of one element is its operand.
+            _ => kernel.stores.push(Store { buffer, dtype, register }),
+        }
+    }
+    kernel.extents = axes.extents;
+    let strides = axes.strides.into_iter();
+    kernel.loads = std::mem::take(&mut body.loads)
+        .into_iter()
+        .zip(strides)
+        .enumerate()
+        .map(|(index, (load, strides))| Load { strides, register: register(index as Value), ..load })
+        .collect();
+    Ok((kernel, flops))
+}
+
+/// An instruction over values, before registers.
+struct Draft {
+    op: TileOp,
+    dtype: DType,
+    result_dtype: DType,
+    arguments: Vec<Value>,
+}
+
+/// Where an operand comes from.
+#[derive(Clone, Copy)]
+enum Origin {
+    Load(Value),
+    Member(NodeId),
+}
+
+struct Body<'a, 'g> {
+    graph: &'g Graph,
+    buffers: &'a Buffers<'g>,
+    /// The iteration shape.
+    shape: &'g [i64],
+    members: FxHashMap<NodeId, usize>,
+    loads: Vec<Load>,
+    found: FxHashMap<NodeId, Origin>,
+}
+
+impl Body<'_, '_> {
+    fn misplaced(&self, node: NodeId) -> Error {
+        let what =
+            format!("%{} ({:?}) can be neither loaded nor computed in this cluster", node.0, self.graph.op(node));
+        Error::internal("lower", what).at_line(self.graph.attributes(node).line)
+    }
+
+    /// Which members must be computed for `wanted`; finds the loads on the way.
+    fn needed(&mut self, members: &[NodeId], wanted: &[NodeId]) -> Result<Vec<bool>> {
+        let mut needed = vec![false; members.len()];
+        for &node in wanted {
+            if let Origin::Member(member) = self.origin(node)? {
+                needed[self.members[&member]] = true;
+            }
+        }
+        for index in (0..members.len()).rev() {
+            if !needed[index] {
+                continue;
+            }
+            for &operand in self.graph.operands(members[index]) {
+                if let Origin::Member(member) = self.origin(operand)? {
+                    needed[self.members[&member]] = true;
+                }
+            }
+        }
+        Ok(needed)
+    }
+
+    fn value(&self, node: NodeId, values: &FxHashMap<NodeId, Value>) -> Result<Value> {
+        let value = match self.found.get(&node) {
+            Some(Origin::Load(load)) => Some(*load),
+            Some(Origin::Member(member)) => values.get(member).copied(),
+            None => None,
+        };
+        value.ok_or_else(|| self.misplaced(node))
+    }
+
+    fn origin(&mut self, node: NodeId) -> Result<Origin> {
+        if let Some(&origin) = self.found.get(&node) {
+            return Ok(origin);
+        }
+        let origin = self.find_origin(node)?;
+        self.found.insert(node, origin);
+        Ok(origin)
+    }
+
+    fn find_origin(&mut self, node: NodeId) -> Result<Origin> {
+        if self.buffers.source(node).is_none() && self.is_register(node) {
+            return Ok(Origin::Member(node));
+        }
+        // A view is followed until something lies in memory; what is live now holds the value meant.
+        let view = compose(self.graph, node, self.shape, |view| self.buffers.source(view).is_none());
+        let view = view.ok_or_else(|| self.misplaced(node))?;
+        let foot = view.foot;
+        match (self.buffers.source(foot), self.graph.op(foot)) {
+            (Some(source @ (Source::Literal(_) | Source::Scalar(_))), _) => {
+                let strides = vec![0; self.shape.len()];
+                Ok(self.load(source, View { foot, offset: 0, starts: Vec::new(), strides }))
+            }
+            (Some(source), _) => Ok(self.load(source, view)),
+            (None, Op::Iota { axis }) if self.members.contains_key(&foot) => {
+                let view = self.index_view(view, usize::from(axis)).ok_or_else(|| self.misplaced(node))?;
+                Ok(self.load(Source::Index, view))
+            }
+            (None, _) if self.is_register(foot) && self.is_identity(&view) => Ok(Origin::Member(foot)),
+            (None, _) => Err(self.misplaced(node)),
+        }
+    }
+
+    /// Whether `node` is computed by this cluster, at every point of the iteration.
+    fn is_register(&self, node: NodeId) -> bool {
+        let op = self.graph.op(node);
+        matches!(op, Op::Elementwise(_) | Op::Cast | Op::StopGradient)
+            && self.members.contains_key(&node)
+            && self.graph.shape(node) == self.shape
+    }
+
+    fn is_identity(&self, view: &View) -> bool {
+        let packed = packed_strides(self.shape);
+        let same = view.strides.iter().zip(packed).zip(self.shape).all(|((&a, b), &extent)| a == b || extent == 1);
+        same && view.offset == 0 && view.starts.is_empty()
+    }
+
+    /// The coordinate along `axis` of an iota, as an affine function of the iteration.
+    fn index_view(&self, view: View, axis: usize) -> Option<View> {
+        let shape = self.graph.shape(view.foot);
+        if shape.iter().enumerate().all(|(other, &extent)| other == axis || extent == 1) {
+            // Its flat memory is 0, 1, 2, ….
+            return Some(view);
+        }
+        if !view.starts.is_empty() || view.offset != 0 {
+            return None;
+        }
+        // Each axis of the iteration must move along whole axes of the iota: broadcasts and permutations do.
+        let packed = packed_strides(shape);
+        let mut used = vec![false; shape.len()];
+        let mut strides = vec![0; view.strides.len()];
+        for (position, (&stride, &extent)) in view.strides.iter().zip(self.shape).enumerate() {
+            if stride == 0 || extent <= 1 {
+                continue;
+            }
+            let along = (0..shape.len()).find(|&own| packed[own] == stride && shape[own] == extent && !used[own])?;
+            used[along] = true;
+            strides[position] = i64::from(along == axis);
+        }
+        Some(View { strides, ..view })
+    }
+
+    /// The load of `view`, one for all its users.
+    fn load(&mut self, source: Source, mut view: View) -> Origin {
+        for (stride, &extent) in view.strides.iter_mut().zip(self.shape) {
+            if extent == 1 {
+                *stride = 0;
+            }
+        }
+        let dtype = self.graph.dtype(view.foot);
+        let starts: Vec<u32> = view.starts.iter().map(|start| start.0).collect();
+        let load = Load { source, dtype, strides: view.strides, offset: view.offset, starts, register: 0 };
+        let index = self.loads.iter().position(|other| *other == load).unwrap_or_else(|| {
+            self.loads.push(load);
+            self.loads.len() - 1
+        });
+        Origin::Load(index as Value)
+    }
+}
+
+/// Whether a node's kernel is a fused one even where it is alone in its cluster.
+pub(crate) fn is_fusible(op: Op) -> bool {
+    is_view(op) || matches!(op, Op::Elementwise(_) | Op::Cast | Op::StopGradient | Op::Iota { .. } | Op::Reduce { .. })
+}

@@ -1,0 +1,150 @@
+//! Policies: what to keep and what to recompute.
+//!
+//! A policy is a clustering and a tree of [`cells`](cells::Cells) over tape positions; [`emit`] turns these into
+//! a [`Schedule`]. [`schedule`] tries what the policy asks for, lets `simulate` measure each, and returns the
+//! one with the smallest peak, never one above that of keeping everything.
+
+mod auto;
+pub mod cells;
+mod emit;
+mod none;
+mod pinned;
+mod profile;
+mod region;
+mod segments;
+mod sqrt;
+
+use ckad_graph::{CheckpointPolicy, Graph, Result};
+
+use crate::cluster::cluster;
+use crate::liveness::Flow;
+use crate::policy::cells::Cells;
+use crate::policy::pinned::pinned_values;
+use crate::policy::profile::{Positions, Profile};
+use crate::program::Target;
+use crate::schedule::{Clustering, Schedule};
+use crate::simulate::{Simulation, simulate};
+
+/// A schedule and what is known of it before it runs.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Planned {
+    pub schedule: Schedule,
+    /// Operations that the schedule executes.
+    pub flops: u64,
+    /// Operations of the recorded part, computed once.
+    pub forward_flops: u64,
+    /// Operations beyond those of keeping everything.
+    pub extra_flops: u64,
+    /// Number of stretches of the tape that are recomputed as one; 1 where nothing is.
+    pub segments: usize,
+    /// The most bytes of values live at once, outputs included.
+    pub live_peak: u64,
+    /// Why the schedule is not what the policy would have been, where it is not.
+    pub note: Option<String>,
+}
+
+/// A clustering with all that policies read of it.
+pub(crate) struct Material<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) clustering: Clustering,
+    pub(crate) flow: Flow,
+    /// For each node, whether it is kept from its first computation to its last use whatever the policy.
+    pub(crate) pinned: Vec<bool>,
+    pub(crate) positions: Positions,
+}
+
+/// A schedule that was tried.
+struct Attempt {
+    schedule: Schedule,
+    simulation: Simulation,
+    segments: usize,
+}
+
+impl<'a> Material<'a> {
+    fn new(graph: &'a Graph, clustering: Clustering) -> Result<Material<'a>> {
+        let flow = Flow::new(graph, &clustering)?;
+        let pinned = pinned_values(graph, &clustering, &flow);
+        let positions = Positions::new(graph, &clustering);
+        Ok(Material { graph, clustering, flow, pinned, positions })
+    }
+
+    fn attempt(&self, cells: &Cells) -> Result<Attempt> {
+        let schedule = emit::emit(self, cells)?;
+        let simulation = simulate(self.graph, &schedule)?;
+        Ok(Attempt { schedule, simulation, segments: cells.segments() })
+    }
+
+    fn profile(&self) -> Profile {
+        Profile::new(self)
+    }
+}
+
+/// Plans the graph under a policy.
+pub fn schedule(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Result<Planned> {
+    let plain = Material::new(graph, cluster(graph, target, false)?)?;
+    let none = plain.attempt(&none::cells(&plain))?;
+    let forward_flops = (0..plain.flow.flops.len())
+        .filter(|&index| plain.positions.pass[index] == 0)
+        .fold(0u64, |sum, index| sum.saturating_add(plain.flow.flops[index]));
+    let once = none.simulation.flops;
+    let finish = |attempt: Attempt, note: Option<String>| Planned {
+        flops: attempt.simulation.flops,
+        forward_flops,
+        extra_flops: attempt.simulation.flops.saturating_sub(once),
+        segments: attempt.segments,
+        live_peak: attempt.simulation.peak,
+        schedule: attempt.schedule,
+        note,
+    };
+    let regions = region::asks_for_recomputation(graph);
+    let is_none = matches!(policy, CheckpointPolicy::None | CheckpointPolicy::Recompute);
+    if plain.flow.passes == 1 || (is_none && !regions) {
+        return Ok(finish(none, None));
+    }
+    let mut attempts = Vec::new();
+    if policy == CheckpointPolicy::Auto {
+        if regions {
+            attempts.extend(tried(&plain, policy)?);
+        }
+        if let Some(material) = auto::material(&plain, target)? {
+            attempts.extend(tried(&material, policy)?);
+        }
+    } else if is_none {
+        attempts.extend(tried(&plain, policy)?);
+    } else {
+        attempts.extend(tried(&plain, policy)?);
+        if let Some(material) = auto::material(&plain, target)? {
+            attempts.extend(tried(&material, policy)?);
+        }
+    }
+    // Of equal peaks the one with least work, of these the first.
+    let best = attempts.into_iter().min_by_key(|attempt| (attempt.simulation.peak, attempt.simulation.flops));
+    Ok(match best {
+        None => finish(none, None),
+        Some(best) if best.simulation.peak < none.simulation.peak => finish(best, None),
+        Some(best) => {
+            let asked = policy != CheckpointPolicy::Auto && best.simulation.peak > none.simulation.peak;
+            let note = asked.then(|| {
+                format!(
+                    "keeping everything needs {} bytes, this policy {}: everything is kept",
+                    none.simulation.peak, best.simulation.peak
+                )
+            });
+            finish(none, note)
+        }
+    })
+}
+
+/// What the policy makes of one clustering, in several sizes where it has sizes.
+fn tried(material: &Material<'_>, policy: CheckpointPolicy) -> Result<Vec<Attempt>> {
+    let profile = material.profile();
+    let mut attempts: Vec<(Cells, Attempt)> = Vec::new();
+    for &slack in region::slacks(material.graph, policy) {
+        let cells = region::cells(material, &profile, policy, slack);
+        if attempts.iter().all(|(tried, _)| *tried != cells) {
+            let attempt = material.attempt(&cells)?;
+            attempts.push((cells, attempt));
+        }
+    }
+    Ok(attempts.into_iter().map(|(_, attempt)| attempt).collect())
+}

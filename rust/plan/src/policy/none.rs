@@ -1,0 +1,8 @@
+//! Keep every value until its last use; run clusters in the graph's own order.
+
+use crate::policy::Material;
+use crate::policy::cells::Cells;
+
+pub(crate) fn cells(material: &Material<'_>) -> Cells {
+    Cells::whole(material.positions.count)
+}

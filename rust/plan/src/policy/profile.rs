@@ -1,0 +1,168 @@
+//! Bytes over tape positions: where the tape is thin, and how much each stretch must hold.
+
+use ckad_graph::Graph;
+
+use crate::policy::Material;
+use crate::schedule::Clustering;
+
+/// Tape position and pass of each cluster, which are those of its root.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Positions {
+    /// For each cluster, its position, compressed to 0, 1, 2, ….
+    pub(crate) of: Vec<u32>,
+    pub(crate) pass: Vec<u16>,
+    /// Number of different positions; at least 1.
+    pub(crate) count: usize,
+    /// The uncompressed positions, ascending.
+    pub(crate) tape: Vec<u32>,
+}
+
+impl Positions {
+    pub(crate) fn new(graph: &Graph, clustering: &Clustering) -> Positions {
+        let roots = clustering.clusters.iter().filter_map(|cluster| cluster.members.last());
+        let attributes: Vec<_> = roots.map(|&root| graph.attributes(root)).collect();
+        let mut tape: Vec<u32> = attributes.iter().map(|attributes| attributes.position).collect();
+        tape.sort_unstable();
+        tape.dedup();
+        let of = attributes
+            .iter()
+            .map(|attributes| tape.partition_point(|&position| position < attributes.position) as u32)
+            .collect();
+        let pass = attributes.iter().map(|attributes| attributes.pass).collect();
+        Positions { of, pass, count: tape.len().max(1), tape }
+    }
+}
+
+/// A value from the first to the last position at which it is computed or used, in any pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Span {
+    pub(crate) begin: u32,
+    pub(crate) end: u32,
+    /// Where it is computed.
+    pub(crate) made: u32,
+    pub(crate) bytes: u64,
+    /// Whether a later pass uses it.
+    pub(crate) late: bool,
+}
+
+/// The spans of all values but those of the last pass and those that are pinned.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Profile {
+    /// Sorted by `begin`.
+    spans: Vec<Span>,
+}
+
+impl Profile {
+    pub(crate) fn new(material: &Material<'_>) -> Profile {
+        let (flow, positions) = (&material.flow, &material.positions);
+        let mut spans = Vec::new();
+        for value in flow.values().filter(|value| !material.pinned[value.index()]) {
+            let producer = flow.producer[value.index()] as usize;
+            let pass = positions.pass[producer];
+            if pass + 1 >= flow.passes {
+                continue;
+            }
+            let made = positions.of[producer];
+            let mut span =
+                Span { begin: made, end: made, made, bytes: material.graph.bytes(value) as u64, late: false };
+            for &user in flow.users.get(value.index()) {
+                let at = positions.of[user as usize];
+                span.begin = span.begin.min(at);
+                span.end = span.end.max(at);
+                span.late |= positions.pass[user as usize] > pass;
+            }
+            spans.push(span);
+        }
+        spans.sort_by_key(|span| span.begin);
+        Profile { spans }
+    }
+
+    /// The stretch from position `low` up to `high`. Spans within one of the `hidden` intervals do not count: a
+    /// plan of their own covers them. No border may fall inside one of the `whole` intervals.
+    pub(crate) fn stretch(&self, low: u32, high: u32, whole: &[Interval], hidden: &[Interval]) -> Stretch {
+        let length = (high - low) as usize;
+        let first = self.spans.partition_point(|span| span.begin < low);
+        let last = self.spans.partition_point(|span| span.begin < high);
+        let is_hidden = |span: &Span| {
+            let at = hidden.partition_point(|interval| interval.low <= span.begin);
+            at > 0 && span.end < hidden[at - 1].high
+        };
+        let spans: Vec<Span> = self.spans[first..last]
+            .iter()
+            .filter(|span| span.end < high && !is_hidden(span))
+            .map(|span| Span { begin: span.begin - low, end: span.end - low, made: span.made - low, ..*span })
+            .collect();
+        let mut held = vec![0u64; length + 1];
+        let mut begins = vec![0u32; length + 2];
+        for span in &spans {
+            begins[span.begin as usize + 1] += 1;
+            held[span.made as usize + 1] += if span.late { span.bytes } else { 0 };
+        }
+        for position in 1..=length {
+            held[position] += held[position - 1];
+            begins[position] += begins[position - 1];
+        }
+        begins[length + 1] = begins[length];
+        let mut by_end: Vec<u32> = (0..spans.len() as u32).collect();
+        by_end.sort_by_key(|&span| spans[span as usize].end);
+        let mut ends = vec![0u32; length + 2];
+        for span in &spans {
+            ends[span.end as usize + 1] += 1;
+        }
+        for position in 1..=length + 1 {
+            ends[position] += ends[position - 1];
+        }
+        let mut allowed = vec![true; length + 1];
+        allowed[0] = false;
+        allowed[length] = false;
+        for interval in whole {
+            allowed[(interval.low + 1 - low) as usize..(interval.high - low) as usize].fill(false);
+        }
+        Stretch { length, spans, begins, by_end, ends, held, allowed }
+    }
+}
+
+/// Positions from `low` up to `high`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Interval {
+    pub(crate) low: u32,
+    pub(crate) high: u32,
+}
+
+/// A part of the profile, its positions counted from 0. A border at q lies before position q.
+#[derive(Clone, Debug)]
+pub(crate) struct Stretch {
+    pub(crate) length: usize,
+    spans: Vec<Span>,
+    begins: Vec<u32>,
+    by_end: Vec<u32>,
+    ends: Vec<u32>,
+    /// Prefix sums over positions of the bytes computed there that a later pass uses.
+    pub(crate) held: Vec<u64>,
+    /// Whether a border may lie there.
+    pub(crate) allowed: Vec<bool>,
+}
+
+impl Stretch {
+    /// Bytes of the spans that begin at `from` or later and straddle a border, for the borders `from + 1`,
+    /// `from + 2`, ….
+    pub(crate) fn new_bytes(&self, from: usize) -> impl Iterator<Item = u64> + '_ {
+        let mut bytes = 0;
+        (from..self.length).map(move |position| {
+            for span in &self.spans[self.begins[position] as usize..self.begins[position + 1] as usize] {
+                bytes += if span.end as usize > position { span.bytes } else { 0 };
+            }
+            for &span in &self.by_end[self.ends[position] as usize..self.ends[position + 1] as usize] {
+                let span = &self.spans[span as usize];
+                let counted = (span.begin as usize) < position && span.begin as usize >= from;
+                bytes -= if counted { span.bytes } else { 0 };
+            }
+            bytes
+        })
+    }
+
+    /// Bytes that a later pass uses, in all.
+    pub(crate) fn total(&self) -> u64 {
+        self.held[self.length]
+    }
+}

@@ -1,0 +1,62 @@
+//! Segments that shrink towards the loss, so that checkpoints made so far plus one segment stay constant.
+//!
+//! For n equal steps this is about √(2n) segments and a peak of √(2n) steps. For any other program the greedy
+//! walk below takes borders where the tape is thin, and bisection finds the least budget that it can serve.
+
+use crate::policy::profile::Stretch;
+
+/// Budgets above the least one that are tried too: the walk counts no passing values, the simulator does.
+pub(crate) const SLACKS: &[f64] = &[1.0, 1.03, 1.07];
+
+const BISECTIONS: usize = 30;
+
+/// Borders for the least budget times `slack`.
+pub(crate) fn borders(stretch: &Stretch, slack: f64) -> Vec<usize> {
+    let (mut refused, mut served) = (0, stretch.total());
+    let Some(mut best) = walk(stretch, served) else { return Vec::new() };
+    for _ in 0..BISECTIONS {
+        if served - refused <= 1 {
+            break;
+        }
+        let budget = refused + (served - refused) / 2;
+        match walk(stretch, budget) {
+            Some(borders) => (served, best) = (budget, borders),
+            None => refused = budget,
+        }
+    }
+    if slack == 1.0 { best } else { walk(stretch, (served as f64 * slack) as u64).unwrap_or(best) }
+}
+
+/// Borders such that checkpoints so far plus the segment at hand never exceed the budget; `None` if the walk
+/// gets stuck.
+fn walk(stretch: &Stretch, budget: u64) -> Option<Vec<usize>> {
+    let mut borders = Vec::new();
+    let (mut start, mut kept) = (0, 0u64);
+    let mut fresh: Vec<u64> = Vec::new();
+    loop {
+        let fits = |border: usize| kept + stretch.held[border] - stretch.held[start] <= budget;
+        if fits(stretch.length) {
+            return Some(borders);
+        }
+        fresh.clear();
+        let reachable = (start + 1..stretch.length).take_while(|&border| fits(border)).count();
+        fresh.extend(stretch.new_bytes(start).take(reachable));
+        let offset = best_border(&fresh, &stretch.allowed[start + 1..])?;
+        kept += fresh[offset];
+        start += offset + 1;
+        borders.push(start);
+    }
+}
+
+/// Of the last half of the reach (of all of it where no border is allowed there), the farthest border whose new
+/// bytes are within 15 % of the least.
+fn best_border(fresh: &[u64], allowed: &[bool]) -> Option<usize> {
+    let least_from = |from: usize| (from..fresh.len()).filter(|&at| allowed[at]).map(|at| fresh[at]).min();
+    let half = fresh.len() / 2;
+    let (from, least) = match least_from(half) {
+        Some(least) => (half, least),
+        None => (0, least_from(0)?),
+    };
+    let most = u128::from(least) * 115;
+    (from..fresh.len()).rev().find(|&at| allowed[at] && u128::from(fresh[at]) * 100 <= most)
+}

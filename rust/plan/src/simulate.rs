@@ -1,0 +1,131 @@
+//! An independent judge of schedules: it shares no code with the policies that write them.
+//!
+//! It plays the actions on a table of live values and refuses what could not run: an operand that is not live,
+//! a value freed twice or stored twice, an output that is missing at the end, a value that is left over, more
+//! extra work than (P − 1)·F for P passes. It also says how many bytes are live at each action.
+//!
+//! **Which bytes count.** Live values, outputs included; inputs, constants and scalars not. At a `Compute` its
+//! operands and its results are live at once, with one exception that `lower` shares: where the cluster is a
+//! single overwriting operation (`Op::overwrites_base`), its base is a value, not a leaf, which is no other operand
+//! of it, and a `Free` of the base stands among the frees that directly follow, then the result takes the base's
+//! bytes and the two count once. Copies that return an input, or one value twice, are made after the last
+//! action and not counted.
+
+use ckad_graph::{Error, Graph, NodeId, Result};
+
+use crate::cost::cluster_flops;
+use crate::schedule::{Action, ClusterKind, Schedule};
+
+/// What a run of the schedule will need.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Simulation {
+    /// The most bytes live at once.
+    pub peak: u64,
+    /// The first action at which they are.
+    pub peak_action: usize,
+    /// Bytes live during each action.
+    pub live: Vec<u64>,
+    /// Operations of all computes.
+    pub flops: u64,
+    /// Operations beyond computing each cluster once.
+    pub extra_flops: u64,
+}
+
+/// The base whose bytes the result of the `Compute` at `action` takes.
+pub fn base_taken(graph: &Graph, schedule: &Schedule, action: usize) -> Option<NodeId> {
+    let Some(&Action::Compute(id)) = schedule.actions.get(action) else { return None };
+    let cluster = schedule.clustering.clusters.get(id.0 as usize)?;
+    let &root = cluster.members.last()?;
+    if cluster.kind != ClusterKind::Single || !graph.op(root).overwrites_base() {
+        return None;
+    }
+    let (&base, others) = graph.operands(root).split_first()?;
+    let usable = !graph.op(base).is_leaf() && !others.contains(&base) && schedule.stores[action].contains(&root);
+    let frees = schedule.actions[action + 1..].iter().map_while(|action| match action {
+        Action::Free(value) => Some(*value),
+        Action::Compute(_) => None,
+    });
+    (usable && frees.into_iter().any(|value| value == base)).then_some(base)
+}
+
+/// Plays the schedule.
+pub fn simulate(graph: &Graph, schedule: &Schedule) -> Result<Simulation> {
+    let fail = |action: usize, what: String| Error::internal("simulate", format!("action {action}: {what}"));
+    if schedule.actions.len() != schedule.stores.len() {
+        return Err(Error::internal("simulate", "actions and stores differ in length"));
+    }
+    let clusters = &schedule.clustering.clusters;
+    let mut alive = vec![false; graph.len()];
+    // The action that last listed a node as a member.
+    let mut listed = vec![usize::MAX; graph.len()];
+    let mut runs = vec![0u64; clusters.len()];
+    let mut bytes = 0u64;
+    let mut out = Simulation { live: Vec::with_capacity(schedule.actions.len()), ..Simulation::default() };
+    let mut passes = 1u64;
+    for (index, action) in schedule.actions.iter().enumerate() {
+        match *action {
+            Action::Compute(id) => {
+                let cluster = clusters
+                    .get(id.0 as usize)
+                    .ok_or_else(|| fail(index, format!("cluster {} does not exist", id.0)))?;
+                for &member in &cluster.members {
+                    for &operand in graph.operands(member) {
+                        let at_hand =
+                            listed[operand.index()] == index || alive[operand.index()] || graph.op(operand).is_leaf();
+                        if !at_hand {
+                            return Err(fail(index, format!("%{} needs %{}, which is not live", member.0, operand.0)));
+                        }
+                    }
+                    listed[member.index()] = index;
+                    passes = passes.max(u64::from(graph.attributes(member).pass) + 1);
+                }
+                for &value in &schedule.stores[index] {
+                    if listed[value.index()] != index || graph.op(value).is_leaf() {
+                        return Err(fail(index, format!("stores %{}, which it does not compute", value.0)));
+                    }
+                    if std::mem::replace(&mut alive[value.index()], true) {
+                        return Err(fail(index, format!("stores %{}, which is live", value.0)));
+                    }
+                    bytes += graph.bytes(value) as u64;
+                }
+                runs[id.0 as usize] += 1;
+                let taken = base_taken(graph, schedule, index).map_or(0, |base| graph.bytes(base) as u64);
+                out.live.push(bytes - taken);
+            }
+            Action::Free(value) => {
+                let was_alive = alive.get_mut(value.index()).is_some_and(std::mem::take);
+                if !was_alive || !schedule.stores[index].is_empty() {
+                    return Err(fail(index, format!("frees %{}, which is not live", value.0)));
+                }
+                bytes -= graph.bytes(value) as u64;
+                out.live.push(bytes);
+            }
+        }
+    }
+    for &output in &graph.outputs {
+        if !graph.op(output).is_leaf() && !alive[output.index()] {
+            return Err(Error::internal("simulate", format!("output %{} is not live at the end", output.0)));
+        }
+    }
+    for &output in &graph.outputs {
+        alive[output.index()] = false;
+    }
+    if let Some(left) = alive.iter().position(|&alive| alive) {
+        return Err(Error::internal("simulate", format!("%{left} is never freed")));
+    }
+    // `max_by_key` keeps the last of equals, so the walk is backwards.
+    if let Some((action, &peak)) = out.live.iter().enumerate().rev().max_by_key(|(_, live)| **live) {
+        (out.peak, out.peak_action) = (peak, action);
+    }
+    let mut once = 0u64;
+    for (cluster, &runs) in clusters.iter().zip(&runs).filter(|(_, runs)| **runs > 0) {
+        let flops = cluster_flops(graph, cluster);
+        once = once.saturating_add(flops);
+        out.flops = out.flops.saturating_add(flops.saturating_mul(runs));
+    }
+    out.extra_flops = out.flops - once;
+    if out.extra_flops > once.saturating_mul(passes - 1) {
+        return Err(Error::internal("simulate", format!("{} extra operations on {once}", out.extra_flops)));
+    }
+    Ok(out)
+}

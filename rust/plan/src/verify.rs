@@ -1,0 +1,247 @@
+//! Proves of a program, without its graph, that running it touches only the memory it may.
+//!
+//! * Buffers that are alive at the same step have disjoint bytes, inside the arena.
+//! * No step reads what was not written before, or outside the life of a buffer; inputs and constants are never
+//!   written; every output is written by the end.
+//! * No fused load reaches outside its buffer (where a start is known only to the run, [`start_bounds`] says what
+//!   the run must check), and every register is written before it is read.
+
+use std::collections::BTreeMap;
+
+use ckad_graph::{Error, Result};
+
+use crate::program::{ArrayRef, Buffer, BufferId, FusedKernel, Kernel, Load, Place, Program, Source};
+
+fn broken(what: String) -> Error {
+    Error::internal("verify", what)
+}
+
+/// Checks the whole program.
+pub fn verify_program(program: &Program) -> Result<()> {
+    verify_arena(program)?;
+    let mut written: Vec<bool> =
+        program.buffers.iter().map(|buffer| matches!(buffer.place, Place::Input(_) | Place::Constant(_))).collect();
+    for (index, step) in program.steps.iter().enumerate() {
+        verify_step(program, index, &step.kernel, &mut written)
+            .map_err(|error| broken(format!("step {index} (%{}): {}", step.node.0, error.what)))?;
+    }
+    let mut produced = vec![false; program.outputs.len()];
+    let last = program.steps.len().saturating_sub(1) as u32;
+    for (index, buffer) in program.buffers.iter().enumerate() {
+        let Place::Output(output) = buffer.place else { continue };
+        let spec = program.outputs.get(output as usize);
+        let spec = spec.ok_or_else(|| broken(format!("buffer {index} is an output that does not exist")))?;
+        let bytes = spec.shape.iter().product::<usize>() * spec.dtype.size();
+        let complete = bytes == buffer.bytes && (written[index] || bytes == 0) && buffer.last_step == last;
+        if !complete || std::mem::replace(&mut produced[output as usize], true) {
+            return Err(broken(format!("output {output} is not written once, in full, and kept")));
+        }
+    }
+    match produced.iter().position(|done| !done) {
+        Some(output) => Err(broken(format!("output {output} has no buffer"))),
+        None => Ok(()),
+    }
+}
+
+/// Sweeps the steps with the live ranges of the arena.
+fn verify_arena(program: &Program) -> Result<()> {
+    let mut births: Vec<(u32, usize, usize)> = Vec::new();
+    let mut deaths: Vec<(u32, usize)> = Vec::new();
+    for (index, buffer) in program.buffers.iter().enumerate() {
+        if buffer.first_step > buffer.last_step {
+            return Err(broken(format!("buffer {index} ends before it begins")));
+        }
+        let Place::Arena(offset) = buffer.place else { continue };
+        let inside = offset.checked_add(buffer.bytes).is_some_and(|end| end <= program.arena_bytes);
+        if !inside || offset % 64 != 0 {
+            return Err(broken(format!("buffer {index} is misplaced in the arena")));
+        }
+        if buffer.bytes > 0 {
+            births.push((buffer.first_step, offset, buffer.bytes));
+            deaths.push((buffer.last_step, offset));
+        }
+    }
+    births.sort_unstable();
+    deaths.sort_unstable();
+    let mut deaths = deaths.into_iter().peekable();
+    let mut live: BTreeMap<usize, usize> = BTreeMap::new();
+    for (step, offset, bytes) in births {
+        while let Some((_, dead)) = deaths.next_if(|&(last, _)| last < step) {
+            live.remove(&dead);
+        }
+        let below = live.range(..=offset).next_back().is_some_and(|(&start, &bytes)| start + bytes > offset);
+        let above = live.range(offset..).next().is_some_and(|(&start, _)| start < offset + bytes);
+        if below || above {
+            return Err(broken(format!("bytes {offset}..{} have two owners at step {step}", offset + bytes)));
+        }
+        live.insert(offset, bytes);
+    }
+    Ok(())
+}
+
+fn verify_step(program: &Program, step: usize, kernel: &Kernel, written: &mut [bool]) -> Result<()> {
+    let alive = |id: BufferId| -> Result<&Buffer> {
+        let buffer = program.buffers.get(id.0 as usize).ok_or_else(|| broken(format!("no buffer {}", id.0)))?;
+        if (buffer.first_step as usize..=buffer.last_step as usize).contains(&step) {
+            Ok(buffer)
+        } else {
+            Err(broken(format!("buffer {} is not alive", id.0)))
+        }
+    };
+    let mut results: Vec<BufferId> = Vec::new();
+    let mut result = |id: BufferId, bytes: usize, read: &[BufferId]| -> Result<()> {
+        let buffer = alive(id)?;
+        if buffer.bytes != bytes || matches!(buffer.place, Place::Input(_) | Place::Constant(_)) {
+            return Err(broken(format!("buffer {} cannot take the result", id.0)));
+        }
+        if read.contains(&id) || results.contains(&id) {
+            return Err(broken(format!("buffer {} is written beside another use", id.0)));
+        }
+        results.push(id);
+        Ok(())
+    };
+    let mut reads: Vec<BufferId> = Vec::new();
+    let mut read = |id: BufferId, written: &[bool]| -> Result<usize> {
+        let bytes = alive(id)?.bytes;
+        if bytes > 0 && !written[id.0 as usize] {
+            return Err(broken(format!("buffer {} is read before it is written", id.0)));
+        }
+        reads.push(id);
+        Ok(bytes)
+    };
+    match kernel {
+        Kernel::Fused(fused) => {
+            for load in &fused.loads {
+                if let Source::Buffer(id) = load.source {
+                    let bytes = read(id, written)?;
+                    check_reach(load, &fused.extents, bytes)?;
+                }
+            }
+            check_registers(fused)?;
+            let elements: usize = fused.extents.iter().product();
+            for store in &fused.stores {
+                result(store.buffer, elements * store.dtype.size(), &reads)?;
+            }
+            if let Some(reduction) = &fused.reduce {
+                let kept = fused.extents.iter().zip(&reduction.reduced).filter(|(_, reduced)| !**reduced);
+                let elements: usize = kept.map(|(extent, _)| extent).product();
+                result(reduction.buffer, elements * reduction.dtype.size(), &reads)?;
+            }
+        }
+        Kernel::Structural { op, operands, result: out, .. } => {
+            for operand in operands {
+                if let Source::Buffer(id) = operand.source
+                    && read(id, written)? < array_bytes(operand)
+                {
+                    return Err(broken(format!("buffer {} is smaller than its array", id.0)));
+                }
+            }
+            let Source::Buffer(id) = out.source else { return Err(broken("a result without a buffer".into())) };
+            // Only the base may be where the result is, and only once.
+            if op.overwrites_base() && reads.first() == Some(&id) && operands[0].source == out.source {
+                reads.remove(0);
+            }
+            result(id, array_bytes(out), &reads)?;
+        }
+    }
+    for id in results {
+        written[id.0 as usize] = true;
+    }
+    Ok(())
+}
+
+fn array_bytes(array: &ArrayRef) -> usize {
+    array.shape.iter().product::<usize>() * array.dtype.size()
+}
+
+fn check_registers(kernel: &FusedKernel) -> Result<()> {
+    let rank = kernel.extents.len();
+    let mut known = vec![false; usize::from(kernel.registers)];
+    let define = |register: u16, known: &mut [bool]| match known.get_mut(usize::from(register)) {
+        Some(slot) => {
+            *slot = true;
+            Ok(())
+        }
+        None => Err(broken(format!("register {register} does not exist"))),
+    };
+    let used = |register: u16, known: &[bool]| {
+        if known.get(usize::from(register)) == Some(&true) {
+            Ok(())
+        } else {
+            Err(broken(format!("register {register} is read before it is written")))
+        }
+    };
+    for load in &kernel.loads {
+        if load.strides.len() != rank || known.get(usize::from(load.register)) == Some(&true) {
+            return Err(broken("a load of another rank, or into a register that is taken".into()));
+        }
+        define(load.register, &mut known)?;
+    }
+    for instruction in &kernel.instructions {
+        for &operand in &instruction.operands {
+            used(operand, &known)?;
+        }
+        if instruction.operands.contains(&instruction.result) {
+            return Err(broken("an instruction overwrites its operand".into()));
+        }
+        define(instruction.result, &mut known)?;
+    }
+    for store in &kernel.stores {
+        used(store.register, &known)?;
+    }
+    match &kernel.reduce {
+        Some(reduction) if reduction.reduced.len() != rank => Err(broken("a reduction of another rank".into())),
+        Some(reduction) => used(reduction.register, &known),
+        None => Ok(()),
+    }
+}
+
+/// The least and the greatest element that a load touches before starts are added; `None` where it touches none.
+fn reach(load: &Load, extents: &[usize]) -> Option<(i128, i128)> {
+    if extents.contains(&0) {
+        return None;
+    }
+    let (mut low, mut high) = (i128::from(load.offset), i128::from(load.offset));
+    for (&extent, &stride) in extents.iter().zip(&load.strides) {
+        let far = (extent as i128 - 1) * i128::from(stride);
+        low += far.min(0);
+        high += far.max(0);
+    }
+    Some((low, high))
+}
+
+fn check_reach(load: &Load, extents: &[usize], bytes: usize) -> Result<()> {
+    let elements = (bytes / load.dtype.size()) as i128;
+    match reach(load, extents) {
+        Some((low, high)) if load.starts.is_empty() && (low < 0 || high >= elements) => {
+            Err(broken(format!("a load reaches elements {low}..={high} of {elements}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a run must check of its table of starts: that the sum of these entries lies within `low..=high`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StartBound {
+    pub starts: Vec<u32>,
+    pub low: i64,
+    pub high: i64,
+    pub step: u32,
+}
+
+/// The bounds of all fused loads whose place only a run knows. Structural kernels check their own.
+pub fn start_bounds(program: &Program) -> Vec<StartBound> {
+    let mut bounds = Vec::new();
+    for (index, step) in program.steps.iter().enumerate() {
+        let Kernel::Fused(kernel) = &step.kernel else { continue };
+        for load in kernel.loads.iter().filter(|load| !load.starts.is_empty()) {
+            let Source::Buffer(id) = load.source else { continue };
+            let Some((low, high)) = reach(load, &kernel.extents) else { continue };
+            let elements = program.buffers.get(id.0 as usize).map_or(0, |buffer| buffer.bytes / load.dtype.size());
+            let clamp = |bound: i128| bound.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
+            let (low, high) = (clamp(-low), clamp(elements as i128 - 1 - high));
+            bounds.push(StartBound { starts: load.starts.clone(), low, high, step: index as u32 });
+        }
+    }
+    bounds
+}

@@ -1,0 +1,139 @@
+//! Products of arrays: `@` and the general contraction behind `dot`, `tensordot` and `einsum`.
+//!
+//! Operands are read in their own memory order and the axes named accordingly, so that `x.T @ w` records one product
+//! and no transposition.
+
+use std::sync::Arc;
+
+use ckad_graph::{DotAxes, Error, shape_text};
+use pyo3::prelude::*;
+
+use crate::errors::raise;
+use crate::layout::{inverse, is_identity};
+use crate::operand::{Operand, innermost, prepare_with, promote};
+use crate::tracer::Tracer;
+
+/// An axis of the result by where it comes from: which operand, and which axis of it.
+pub type ResultAxis = (usize, usize);
+
+/// Axes of the result as the contraction is defined: batch, then the free axes of each operand.
+pub fn natural_axes(axes: &DotAxes, ranks: [usize; 2]) -> Vec<ResultAxis> {
+    let mut result: Vec<ResultAxis> = axes.lhs_batch.iter().map(|&axis| (0, axis)).collect();
+    result.extend(DotAxes::free(&axes.lhs_batch, &axes.lhs_contract, ranks[0]).iter().map(|&axis| (0, axis)));
+    result.extend(DotAxes::free(&axes.rhs_batch, &axes.rhs_contract, ranks[1]).iter().map(|&axis| (1, axis)));
+    result
+}
+
+/// Contracts over logical axes; the result is in C order with axes in the order `wanted`, then reshaped to `shape`
+/// (which only adds or drops axes of length 1).
+pub fn contract(
+    py: Python<'_>,
+    operands: &[Operand<'_, '_>; 2],
+    axes: &DotAxes,
+    wanted: &[ResultAxis],
+    shape: &[i64],
+) -> PyResult<Tracer> {
+    let dtype = promote(operands);
+    let tape = innermost(operands)?;
+    let mut orders: [Vec<usize>; 2] = [Vec::new(), Vec::new()];
+    let mut sources = Vec::with_capacity(2);
+    for (operand, order) in operands.iter().zip(&mut orders) {
+        sources.push(prepare_with(py, tape, operand, dtype, |layout| {
+            *order = layout.memory_order(1);
+            layout.transposed(order)
+        })?);
+    }
+    // Where each logical axis is in memory order.
+    let places = [inverse(&orders[0]), inverse(&orders[1])];
+    let placed = |side: usize, logical: &[usize]| logical.iter().map(|&axis| places[side][axis]).collect::<Vec<_>>();
+    let in_memory = DotAxes {
+        lhs_batch: placed(0, &axes.lhs_batch),
+        rhs_batch: placed(1, &axes.rhs_batch),
+        lhs_contract: placed(0, &axes.lhs_contract),
+        rhs_contract: placed(1, &axes.rhs_contract),
+    };
+    let ranks = [operands[0].rank(), operands[1].rank()];
+    let produced: Vec<ResultAxis> =
+        natural_axes(&in_memory, ranks).iter().map(|&(side, axis)| (side, orders[side][axis])).collect();
+    let permutation = wanted
+        .iter()
+        .map(|axis| produced.iter().position(|found| found == axis))
+        .collect::<Option<Vec<usize>>>()
+        .ok_or_else(|| raise(Error::internal("dot", "an axis of the result comes from nowhere")))?;
+    let node = tape.record(py, |tape| {
+        let a = sources[0].node(tape, dtype, false)?;
+        let b = sources[1].node(tape, dtype, false)?;
+        let product = tape.builder.dot(a, b, &in_memory, false)?;
+        let product =
+            if is_identity(&permutation) { product } else { tape.builder.transpose(product, &permutation)? };
+        tape.builder.reshape(product, shape)
+    })?;
+    Tracer::result(&Arc::clone(tape), node, dtype, shape)
+}
+
+fn misfit(name: &str, a: &[i64], b: &[i64], what: &str, hint: &str) -> PyErr {
+    let shapes = format!("{what}: {} @ {}", shape_text(a), shape_text(b));
+    raise(Error::shape(name, shapes).with_hint(hint.to_owned()))
+}
+
+/// `a @ b` with NumPy's rules for one, two and more axes.
+pub fn matmul(py: Python<'_>, operands: &[Operand<'_, '_>; 2]) -> PyResult<Tracer> {
+    let name = "matmul";
+    let (a, b) = (operands[0].shape(), operands[1].shape());
+    if a.is_empty() || b.is_empty() {
+        return Err(misfit(name, a, b, "both operands need at least one axis", "multiply by a scalar with *"));
+    }
+    let a_contract = a.len() - 1;
+    let b_contract = b.len().saturating_sub(2);
+    if a[a_contract] != b[b_contract] {
+        let hint = "the last axis of the first must equal the first of the last two of the second";
+        return Err(misfit(name, a, b, "inner sizes differ", hint));
+    }
+    let (a_stack, b_stack) = (a.len().saturating_sub(2), b.len().saturating_sub(2));
+    let stack = a_stack.max(b_stack);
+    let mut axes =
+        DotAxes { lhs_contract: vec![a_contract], rhs_contract: vec![b_contract], ..DotAxes::default() };
+    let (mut wanted, mut extra, mut shape) = (Vec::new(), Vec::new(), Vec::new());
+    for position in 0..stack {
+        let in_a = (position + a_stack).checked_sub(stack);
+        let in_b = (position + b_stack).checked_sub(stack);
+        match (in_a, in_b) {
+            (Some(i), Some(j)) if a[i] == b[j] => {
+                axes.lhs_batch.push(i);
+                axes.rhs_batch.push(j);
+                wanted.push((0, i));
+                shape.push(a[i]);
+            }
+            // An axis of length 1 beside a longer one is left over, and dropped by the reshape.
+            (Some(i), Some(j)) if b[j] == 1 => {
+                wanted.push((0, i));
+                extra.push((1, j));
+                shape.push(a[i]);
+            }
+            (Some(i), Some(j)) if a[i] == 1 => {
+                wanted.push((1, j));
+                extra.push((0, i));
+                shape.push(b[j]);
+            }
+            (Some(i), None) => {
+                wanted.push((0, i));
+                shape.push(a[i]);
+            }
+            (None, Some(j)) => {
+                wanted.push((1, j));
+                shape.push(b[j]);
+            }
+            _ => return Err(misfit(name, a, b, "the stacks of matrices do not broadcast", "check the leading axes")),
+        }
+    }
+    if a.len() > 1 {
+        wanted.push((0, a.len() - 2));
+        shape.push(a[a.len() - 2]);
+    }
+    if b.len() > 1 {
+        wanted.push((1, b.len() - 1));
+        shape.push(b[b.len() - 1]);
+    }
+    wanted.extend(extra);
+    contract(py, operands, &axes, &wanted, &shape)
+}

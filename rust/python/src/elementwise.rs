@@ -1,0 +1,229 @@
+//! Recording rows of the elementwise table: promotion, broadcasting, the layout of the result, and writing into
+//! an existing array (`x += y`, `out=x`).
+
+use std::sync::Arc;
+
+use ckad_graph::{DType, Error, NodeId, shape_text};
+use ckad_prim::Elementwise;
+use pyo3::prelude::*;
+
+use crate::errors::raise;
+use crate::layout::Layout;
+use crate::operand::{Operand, Source, broadcast, innermost, prepare, promote, result_order, same_kind};
+use crate::tape::{Tape, TapeCell};
+use crate::tracer::Tracer;
+
+/// NumPy computes these in int8 when all operands are bools, and refuses the others.
+fn bool_is_refused(row: Elementwise) -> Option<&'static str> {
+    match row {
+        Elementwise::Subtract => Some("use ^ (logical exclusive or)"),
+        Elementwise::Negative => Some("use ~ (logical not)"),
+        Elementwise::Sign => Some("convert with .astype first"),
+        _ => None,
+    }
+}
+
+/// The dtype in which a row is computed on operands that promote to `common`: NumPy's first loop that fits.
+pub fn loop_dtype(row: Elementwise, common: DType) -> PyResult<DType> {
+    if row.result_dtype(common).is_some() {
+        return Ok(common);
+    }
+    let refused = |hint: &str| {
+        raise(Error::dtype(row.name(), format!("it is not defined for {common}")).with_hint(hint.to_owned()))
+    };
+    if common == DType::Bool
+        && let Some(hint) = bool_is_refused(row)
+    {
+        return Err(refused(hint));
+    }
+    match row {
+        Elementwise::Divide | Elementwise::Isnan | Elementwise::Isinf | Elementwise::Isfinite => {
+            return Ok(DType::F64);
+        }
+        Elementwise::Reciprocal => return Err(refused("use 1 // x, or x.astype(float) first")),
+        _ => {}
+    }
+    if common == DType::Bool && row.result_dtype(DType::I8).is_some() {
+        return Ok(DType::I8);
+    }
+    if row.result_dtype(DType::F64).is_none() {
+        return Err(refused("convert with .astype first"));
+    }
+    match common {
+        DType::I16 | DType::U16 => Ok(DType::F32),
+        _ if common.size() >= 4 => Ok(DType::F64),
+        _ => Err(refused("NumPy gives float16 here, which is not supported; use x.astype(np.float32)")),
+    }
+}
+
+/// NumPy's rounding functions give integers back as they are.
+fn keeps_integers(row: Elementwise) -> bool {
+    matches!(row, Elementwise::Floor | Elementwise::Ceil | Elementwise::Trunc)
+}
+
+/// Records `row` and returns the new value. `dtype`: the dtype to compute in, where the caller asked for one.
+pub fn apply(py: Python<'_>, row: Elementwise, operands: &[Operand<'_, '_>], dtype: Option<DType>) -> PyResult<Tracer> {
+    let common = dtype.unwrap_or_else(|| promote(operands));
+    if keeps_integers(row) && !common.is_float() {
+        return convert(py, &operands[0], common);
+    }
+    let compute = loop_dtype(row, common)?;
+    check_exponent(row, operands, compute)?;
+    let dtypes = [compute; 3];
+    let result = row.result_dtype(compute).unwrap_or(compute);
+    record(py, row.name(), operands, &dtypes, result, |tape, nodes| tape.builder.elementwise(row, nodes))
+}
+
+/// `select(condition, a, b)`: a bool beside two values of one dtype.
+pub fn select(py: Python<'_>, operands: &[Operand<'_, '_>; 3]) -> PyResult<Tracer> {
+    let dtype = promote(&operands[1..]);
+    let dtypes = [DType::Bool, dtype, dtype];
+    let result =
+        record(py, "where", operands, &dtypes, dtype, |tape, nodes| {
+            tape.builder.elementwise(Elementwise::Select, nodes)
+        })?;
+    // `np.where` of scalars gives a 0-d array.
+    result.into_array()
+}
+
+/// A copy of the operand as a ufunc would lay it out, of dtype `dtype`.
+pub fn convert(py: Python<'_>, operand: &Operand<'_, '_>, dtype: DType) -> PyResult<Tracer> {
+    record(py, "positive", std::slice::from_ref(operand), &[dtype], dtype, |_, nodes| Ok(nodes[0]))
+}
+
+/// Brings operands into one shape, order and tape, and wraps what `build` records as NumPy would return it.
+pub fn record(
+    py: Python<'_>,
+    name: &str,
+    operands: &[Operand<'_, '_>],
+    dtypes: &[DType],
+    result: DType,
+    build: impl FnOnce(&mut Tape, &[NodeId]) -> ckad_graph::Result<NodeId>,
+) -> PyResult<Tracer> {
+    let shape = broadcast(name, operands)?;
+    let order = result_order(shape.len(), operands);
+    let tape = innermost(operands)?;
+    let exponent = name == Elementwise::Power.name();
+    let sources = sources(py, tape, operands, dtypes, shape.len(), &order)?;
+    let node = tape.record(py, |tape| {
+        let mut nodes = [NodeId(0); 3];
+        for (position, source) in sources.iter().enumerate() {
+            nodes[position] = source.node(tape, dtypes[position], exponent && position == 1)?;
+        }
+        build(tape, &nodes[..sources.len()])
+    })?;
+    if shape.is_empty() {
+        return Tracer::new_scalar(Arc::clone(tape), node, result);
+    }
+    Tracer::new_array(Arc::clone(tape), node, result, Layout::ordered(&shape, &order))
+}
+
+fn sources<'a>(
+    py: Python<'_>,
+    tape: &Arc<TapeCell>,
+    operands: &[Operand<'a, '_>],
+    dtypes: &[DType],
+    rank: usize,
+    order: &[usize],
+) -> PyResult<Vec<Source<'a>>> {
+    operands
+        .iter()
+        .zip(dtypes)
+        .map(|(operand, &dtype)| prepare(py, tape, operand, dtype, rank, order))
+        .collect()
+}
+
+/// `row(operands)` written into `target`, which is among the names of the user's own arrays.
+pub fn apply_into(
+    py: Python<'_>,
+    row: Elementwise,
+    operands: &[Operand<'_, '_>],
+    target: &Tracer,
+    dtype: Option<DType>,
+) -> PyResult<()> {
+    let common = dtype.unwrap_or_else(|| promote(operands));
+    if keeps_integers(row) && !common.is_float() {
+        return convert_into(py, row.name(), &operands[0], common, target);
+    }
+    let compute = loop_dtype(row, common)?;
+    check_exponent(row, operands, compute)?;
+    let result = row.result_dtype(compute).unwrap_or(compute);
+    record_into(py, row.name(), operands, &[compute; 3], result, target, |tape, nodes| {
+        tape.builder.elementwise(row, nodes)
+    })
+}
+
+/// The operand itself written into `target`.
+pub fn convert_into(
+    py: Python<'_>,
+    name: &str,
+    operand: &Operand<'_, '_>,
+    dtype: DType,
+    target: &Tracer,
+) -> PyResult<()> {
+    record_into(py, name, std::slice::from_ref(operand), &[dtype], dtype, target, |_, nodes| Ok(nodes[0]))
+}
+
+/// As [`record`], with the result written into `target`.
+pub fn record_into(
+    py: Python<'_>,
+    name: &str,
+    operands: &[Operand<'_, '_>],
+    dtypes: &[DType],
+    result: DType,
+    target: &Tracer,
+    build: impl FnOnce(&mut Tape, &[NodeId]) -> ckad_graph::Result<NodeId>,
+) -> PyResult<()> {
+    let (storage, view) = target.writable(name)?;
+    if !same_kind(result, storage.dtype) {
+        return Err(raise(
+            Error::dtype(name, format!("cannot write a result of dtype {result} into an array of {}", storage.dtype))
+                .with_hint("write x = x + y, which makes a new array, or convert with .astype"),
+        ));
+    }
+    let shape = broadcast(name, operands)?;
+    let target_shape = &view.layout.shape;
+    if Layout::contiguous(&shape).broadcast(target_shape).is_none() {
+        return Err(raise(
+            Error::shape(
+                name,
+                format!(
+                    "an array of shape {} cannot take a result of shape {}",
+                    shape_text(target_shape),
+                    shape_text(&shape)
+                ),
+            )
+            .with_hint("an in-place operation cannot enlarge its array; write x = x + y"),
+        ));
+    }
+    target.check_owns(py, name, operands)?;
+    let rank = target_shape.len();
+    let order = view.memory_order();
+    let sources = sources(py, &storage.tape, operands, dtypes, rank, &order)?;
+    let exponent = name == Elementwise::Power.name();
+    let destination = view.layout.transposed(&order);
+    storage.write(py, &destination, |tape| {
+        let mut nodes = [NodeId(0); 3];
+        for (position, source) in sources.iter().enumerate() {
+            nodes[position] = source.node(tape, dtypes[position], exponent && position == 1)?;
+        }
+        let node = build(tape, &nodes[..sources.len()])?;
+        let node = tape.builder.cast(node, storage.dtype)?;
+        tape.builder.broadcast(node, &destination.shape)
+    })
+}
+
+/// Integers have no negative powers.
+fn check_exponent(row: Elementwise, operands: &[Operand<'_, '_>], compute: DType) -> PyResult<()> {
+    let negative = |operand: &Operand<'_, '_>| match operand {
+        Operand::PythonInt(object) | Operand::NumpyScalar(object, _) => object.lt(0).unwrap_or(false),
+        _ => false,
+    };
+    if row == Elementwise::Power && compute.is_integer() && operands.get(1).is_some_and(negative) {
+        return Err(raise(
+            Error::value("power", "integers to negative integer powers are not allowed")
+                .with_hint("use a float base: x.astype(float) ** n"),
+        ));
+    }
+    Ok(())
+}

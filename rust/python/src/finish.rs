@@ -1,0 +1,411 @@
+//! From a recorded graph to results: transform, then run at once, or splice into the enclosing trace.
+//!
+//! Whether a call runs or is spliced is decided by its inputs alone: if any is a value of an enclosing trace, the
+//! result is recorded there (with the policy, where one was given, as a region of its own); otherwise the program
+//! is looked up or built, and runs.
+
+use std::sync::Arc;
+
+use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, NodeId, Region, RegionId, Result};
+use ckad_transform::{Partition, Side};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::boundary::{Length, enter};
+use crate::convert::{owned_to_numpy, value_to_numpy};
+use crate::errors::raise;
+use crate::execute::{Built, Executable, Kind, Tables, built, measure_or_run, run};
+use crate::layout::Layout;
+use crate::linear_map::{LinearMap, Operand, Parts};
+use crate::tape::TapeCell;
+use crate::trace::Recorded;
+use crate::tracer::Tracer;
+use crate::value::Value;
+
+/// What an input of a graph stands for.
+#[derive(Clone)]
+pub enum Binding {
+    Value(Value),
+    /// A value of an enclosing trace.
+    Outer(Arc<TapeCell>, NodeId),
+}
+
+/// How a result is handed to Python.
+#[derive(Clone)]
+pub struct ResultSpec {
+    pub dtype: DType,
+    pub layout: Layout,
+}
+
+impl Recorded {
+    /// Which inputs are differentiated.
+    pub fn active(&self) -> Vec<bool> {
+        let mut active = vec![false; self.graph.inputs.len()];
+        for argument in self.arguments.iter().filter(|argument| argument.differentiated) {
+            active[argument.input] = true;
+        }
+        active
+    }
+
+    pub fn bindings(&self) -> PyResult<Vec<Binding>> {
+        (0..self.graph.inputs.len() as u32)
+            .map(|index| {
+                if let Some(capture) = self.captures.get(&index) {
+                    return Ok(Binding::Outer(Arc::clone(&capture.tape), capture.node));
+                }
+                self.values.get(&index).cloned().map(Binding::Value).ok_or_else(|| {
+                    raise(Error::internal("trace", format!("input {index} has neither value nor capture")))
+                })
+            })
+            .collect()
+    }
+
+    pub fn output_specs(&self) -> Vec<ResultSpec> {
+        self.outputs.iter().map(|o| ResultSpec { dtype: o.dtype, layout: o.layout.clone() }).collect()
+    }
+
+    /// Specs of what has the shape of the differentiated arguments.
+    pub fn gradient_specs(&self) -> Vec<ResultSpec> {
+        self.arguments
+            .iter()
+            .filter(|argument| argument.differentiated)
+            .map(|argument| ResultSpec { dtype: argument.dtype, layout: argument.layout.clone() })
+            .collect()
+    }
+}
+
+/// The innermost enclosing trace among the inputs.
+pub fn innermost(bindings: &[Binding]) -> Option<Arc<TapeCell>> {
+    bindings
+        .iter()
+        .filter_map(|binding| match binding {
+            Binding::Outer(tape, _) => Some(tape),
+            Binding::Value(_) => None,
+        })
+        .max_by_key(|tape| tape.depth)
+        .map(Arc::clone)
+}
+
+/// Copies a transformed graph onto an enclosing tape; a policy makes it a region.
+pub fn splice_into(
+    py: Python<'_>,
+    target: &Arc<TapeCell>,
+    graph: &Graph,
+    bindings: &[Binding],
+    policy: Option<CheckpointPolicy>,
+) -> PyResult<Vec<NodeId>> {
+    target.record(py, |tape| {
+        let mut inputs = Vec::with_capacity(bindings.len());
+        for (binding, &input) in bindings.iter().zip(&graph.inputs) {
+            inputs.push(match binding {
+                Binding::Outer(outer, node) if outer.id == target.id => *node,
+                Binding::Outer(outer, node) => tape.capture(outer, *node)?,
+                Binding::Value(Value::Scalar(bits)) => tape.builder.scalar(graph.dtype(input), *bits)?,
+                Binding::Value(Value::Array(array)) => {
+                    let shape = tape.builder.intern(graph.shape(input))?;
+                    let attributes = tape.builder.attributes();
+                    tape.builder.graph_mut().push_constant(
+                        graph.dtype(input),
+                        shape,
+                        Arc::clone(array),
+                        attributes,
+                    )?
+                }
+            });
+        }
+        let mut attributes = tape.builder.attributes();
+        attributes.position = tape.builder.graph().len() as u32;
+        if let Some(policy) = policy {
+            let mut recording = tape.builder.graph_mut();
+            let id = u16::try_from(recording.regions.len())
+                .map_err(|_| Error::new(ErrorKind::Value, "checkpoint", "more than 65535 regions in one trace"))?;
+            recording.regions.push(Region { policy, parent: attributes.region });
+            attributes.region = RegionId(id);
+        }
+        tape.builder.set_attributes(attributes);
+        ckad_transform::splice(&tape.builder, graph, &inputs)
+    })
+}
+
+/// A node of an enclosing tape as a traced value.
+pub fn traced(tape: &Arc<TapeCell>, node: NodeId, spec: &ResultSpec) -> PyResult<Tracer> {
+    if spec.layout.rank() == 0 {
+        Tracer::scalar(Arc::clone(tape), node)
+    } else {
+        Tracer::array(Arc::clone(tape), node, spec.layout.clone(), false)
+    }
+}
+
+fn long_if(nodes: usize) -> Length {
+    if nodes > 20_000 { Length::Long } else { Length::Short }
+}
+
+/// A transform of a graph, without the GIL.
+pub fn transformed<R: Send>(
+    py: Python<'_>,
+    graph: &Graph,
+    transform: impl FnOnce(&Graph) -> Result<R> + Send,
+) -> PyResult<R> {
+    enter(py, long_if(graph.len()), |_| transform(graph))?.map_err(raise)
+}
+
+/// Runs or splices one transformed graph. `extra` are bindings beyond the recorded inputs.
+fn realise(
+    py: Python<'_>,
+    recorded: &Recorded,
+    kind: Kind,
+    policy: Option<CheckpointPolicy>,
+    extra: Vec<Binding>,
+    specs: &[ResultSpec],
+) -> PyResult<Vec<Py<PyAny>>> {
+    let mut bindings = recorded.bindings()?;
+    bindings.extend(extra);
+    if let Some(target) = innermost(&bindings) {
+        let graph = transformed(py, &recorded.graph, |graph| kind.transform(graph))?;
+        let nodes = splice_into(py, &target, &graph, &bindings, policy)?;
+        return nodes
+            .iter()
+            .zip(specs)
+            .map(|(&node, spec)| Ok(Py::new(py, traced(&target, node, spec)?)?.into_any()))
+            .collect();
+    }
+    let executable = built(py, recorded, kind, policy.unwrap_or(CheckpointPolicy::Auto))?;
+    let Built::One(executable) = executable.as_ref() else {
+        return Err(raise(Error::internal("run", "a transform of one graph built two")));
+    };
+    let values = values_of(bindings)?;
+    let outputs = measure_or_run(py, executable, &values, &Tables::of(&recorded.graph), &recorded.lines)?;
+    to_python(py, outputs, specs)
+}
+
+fn values_of(bindings: Vec<Binding>) -> PyResult<Vec<Value>> {
+    bindings
+        .into_iter()
+        .map(|binding| match binding {
+            Binding::Value(value) => Ok(value),
+            Binding::Outer(..) => Err(raise(Error::internal("run", "a traced value reached a run"))),
+        })
+        .collect()
+}
+
+/// Results as NumPy arrays in their own layouts; scalars of rank 0.
+pub fn to_python(py: Python<'_>, outputs: Vec<crate::execute::Output>, specs: &[ResultSpec]) -> PyResult<Vec<Py<PyAny>>> {
+    outputs.into_iter().zip(specs).map(|(output, spec)| owned_to_numpy(py, output, spec.dtype, &spec.layout)).collect()
+}
+
+pub fn evaluate(py: Python<'_>, recorded: &Recorded, policy: Option<CheckpointPolicy>) -> PyResult<Vec<Py<PyAny>>> {
+    realise(py, recorded, Kind::Evaluate, policy, Vec::new(), &recorded.output_specs())
+}
+
+/// All outputs, and the gradients of the first by the differentiated arguments.
+pub fn value_and_grad(
+    py: Python<'_>,
+    recorded: &Recorded,
+    policy: Option<CheckpointPolicy>,
+) -> PyResult<(Vec<Py<PyAny>>, Vec<Py<PyAny>>)> {
+    let mut specs = recorded.output_specs();
+    let count = specs.len();
+    specs.extend(recorded.gradient_specs());
+    let kind = Kind::ValueAndGrad(recorded.active());
+    let mut results = realise(py, recorded, kind, policy, Vec::new(), &specs)?;
+    let gradients = results.split_off(count);
+    Ok((results, gradients))
+}
+
+/// All outputs, and their tangents: zeros for integer outputs.
+pub fn jvp(
+    py: Python<'_>,
+    recorded: &Recorded,
+    tangents: &Bound<'_, PyList>,
+    policy: Option<CheckpointPolicy>,
+) -> PyResult<(Vec<Py<PyAny>>, Vec<Py<PyAny>>)> {
+    let extra = bind_like(py, tangents, &recorded.gradient_specs(), |i| {
+        let argument = recorded.arguments.iter().filter(|argument| argument.differentiated).nth(i);
+        argument.map_or_else(Vec::new, |a| recorded.graph.shape(recorded.graph.inputs[a.input]).to_vec())
+    })?;
+    let mut specs = recorded.output_specs();
+    let count = specs.len();
+    let floats: Vec<usize> = (0..count).filter(|&i| specs[i].dtype.is_float()).collect();
+    specs.extend(floats.iter().map(|&i| recorded.output_specs()[i].clone()).collect::<Vec<_>>());
+    let mut results = realise(py, recorded, Kind::Jvp(recorded.active()), policy, extra, &specs)?;
+    let mut found = results.split_off(count).into_iter();
+    let tangents = (0..count)
+        .map(|i| match (floats.contains(&i), &recorded.outputs[i]) {
+            (true, _) => found.next().ok_or_else(|| raise(Error::internal("jvp", "a tangent is missing"))),
+            (false, output) => float_zeros(py, &output.layout.shape),
+        })
+        .collect::<PyResult<Vec<_>>>()?;
+    Ok((results, tangents))
+}
+
+/// What stands for the tangent of an integer output.
+pub fn float_zeros(py: Python<'_>, shape: &[i64]) -> PyResult<Py<PyAny>> {
+    let bytes = vec![0u64; shape.iter().product::<i64>().max(1) as usize];
+    let value = Value::Array(crate::value::Snapshot::shared(bytemuck_bytes(&bytes)));
+    value_to_numpy(py, &value, DType::F64, shape)
+}
+
+fn bytemuck_bytes(words: &[u64]) -> &[u8] {
+    // SAFETY: any u64s are valid bytes, eight times as many.
+    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len() * 8) }
+}
+
+/// Python values as bindings for inputs of given layouts: reordered into the memory order of what they stand beside.
+pub fn bind_like(
+    py: Python<'_>,
+    objects: &Bound<'_, PyList>,
+    specs: &[ResultSpec],
+    memory_shape: impl Fn(usize) -> Vec<i64>,
+) -> PyResult<Vec<Binding>> {
+    if objects.len() != specs.len() {
+        return Err(raise(Error::internal("bind", format!("{} values for {}", objects.len(), specs.len()))));
+    }
+    objects
+        .iter()
+        .zip(specs)
+        .enumerate()
+        .map(|(index, (object, spec))| bind_one(py, &object, spec, &memory_shape(index)))
+        .collect()
+}
+
+fn bind_one(py: Python<'_>, object: &Bound<'_, PyAny>, spec: &ResultSpec, memory_shape: &[i64]) -> PyResult<Binding> {
+    let in_order = in_memory_order(object, &spec.layout)?;
+    if let Ok(tracer) = in_order.cast::<Tracer>() {
+        let shaped = in_order.call_method1("reshape", (memory_shape.to_vec(),))?;
+        let tracer = shaped.cast::<Tracer>().unwrap_or(tracer).get();
+        return Ok(Binding::Outer(Arc::clone(tracer.tape()), tracer.logical_node(py)?));
+    }
+    if spec.layout.rank() == 0 {
+        return Ok(Binding::Value(Value::Scalar(crate::convert::scalar_bits(&in_order, spec.dtype)?)));
+    }
+    let array = crate::convert::packed_copy(&in_order, spec.dtype)?;
+    Ok(Binding::Value(Value::Array(array)))
+}
+
+/// The array with its axes in the order of `layout`'s memory, ascending addresses.
+fn in_memory_order<'py>(object: &Bound<'py, PyAny>, layout: &Layout) -> PyResult<Bound<'py, PyAny>> {
+    let py = object.py();
+    let mut array = object.clone();
+    if layout.strides.iter().any(|&stride| stride < 0) {
+        let flips = layout.strides.iter().map(|&stride| {
+            let step = (stride < 0).then_some(-1isize);
+            py.get_type::<pyo3::types::PySlice>().call1((py.None(), py.None(), step))
+        });
+        array = array.get_item(pyo3::types::PyTuple::new(py, flips.collect::<PyResult<Vec<_>>>()?)?)?;
+    }
+    let mut order: Vec<usize> = (0..layout.rank()).collect();
+    order.sort_by_key(|&axis| std::cmp::Reverse(layout.strides[axis].abs()));
+    if order.iter().enumerate().all(|(i, &axis)| i == axis) {
+        return Ok(array);
+    }
+    array.call_method1("transpose", (order,))
+}
+
+/// The linearised program (`forward`) or its transpose, ready to be applied.
+pub fn linear(
+    py: Python<'_>,
+    recorded: &Recorded,
+    forward: bool,
+    policy: Option<CheckpointPolicy>,
+) -> PyResult<(Vec<Py<PyAny>>, LinearMap)> {
+    let kind = if forward { Kind::Linearize(recorded.active()) } else { Kind::Vjp(recorded.active()) };
+    let bindings = recorded.bindings()?;
+    let specs = recorded.output_specs();
+    let count = specs.len();
+    let memory = |node| recorded.graph.shape(node).to_vec();
+    let of_arguments: Vec<Operand> = recorded
+        .gradient_specs()
+        .into_iter()
+        .zip(recorded.arguments.iter().filter(|a| a.differentiated))
+        .map(|(spec, a)| Operand::Float(spec, memory(recorded.graph.inputs[a.input])))
+        .collect();
+    let of_outputs: Vec<Operand> = recorded
+        .outputs
+        .iter()
+        .zip(&specs)
+        .map(|(output, spec)| match spec.dtype.is_float() {
+            true => Operand::Float(spec.clone(), memory(output.node)),
+            false => Operand::Integer(spec.layout.shape.clone()),
+        })
+        .collect();
+    let (takes, gives) = if forward { (of_arguments, of_outputs) } else { (of_outputs, of_arguments) };
+
+    if let Some(target) = innermost(&bindings) {
+        let parts = transformed(py, &recorded.graph, |graph| kind.partition(graph))?;
+        let nodes = splice_into(py, &target, &parts.known, &bindings, policy)?;
+        let values = nodes[..count]
+            .iter()
+            .zip(&specs)
+            .map(|(&node, spec)| Ok(Py::new(py, traced(&target, node, spec)?)?.into_any()))
+            .collect::<PyResult<Vec<_>>>()?;
+        let known: Vec<Binding> = nodes.iter().map(|&node| Binding::Outer(Arc::clone(&target), node)).collect();
+        let linear = Parts {
+            graph: parts.unknown,
+            known,
+            residuals: parts.residuals,
+            sides: &parts.outputs[count..],
+            executable: None,
+        };
+        return Ok((values, LinearMap::new(linear, takes, gives, policy, &recorded.lines)));
+    }
+    let built = built(py, recorded, kind, policy.unwrap_or(CheckpointPolicy::Auto))?;
+    let Built::Two { known, unknown, graph, sides, residuals } = built.as_ref() else {
+        return Err(raise(Error::internal("run", "a linearisation built one graph")));
+    };
+    let tables = Tables::of(&recorded.graph);
+    let outputs = measure_or_run(py, known, &values_of(bindings)?, &tables, &recorded.lines)?;
+    let known_values: Vec<Binding> = outputs
+        .iter()
+        .map(|output| Binding::Value(Value::Array(Arc::new(crate::execute::Shared(Arc::clone(&output.0))))))
+        .collect();
+    let values = to_python(py, outputs.into_iter().take(count).collect(), &specs)?;
+    let linear = Parts {
+        graph: tables.applied_to(graph),
+        known: known_values,
+        residuals: *residuals,
+        sides: &sides[count..],
+        executable: Some(Arc::clone(unknown)),
+    };
+    Ok((values, LinearMap::new(linear, takes, gives, policy, &recorded.lines)))
+}
+
+/// Prices both modes on the recorded graph: flops of one application times the number of applications.
+pub fn forward_is_cheaper(py: Python<'_>, recorded: &Recorded, columns: u64, rows: u64) -> PyResult<bool> {
+    let price = |kind: Kind, times: u64| {
+        transformed(py, &recorded.graph, move |graph| {
+            let unknown = kind.partition(graph)?.unknown;
+            let flops: u64 = unknown.ids().map(|id| ckad_prim::cost(&unknown, id).flops).sum();
+            Ok(u128::from(flops) * u128::from(times))
+        })
+    };
+    let forward = price(Kind::Linearize(recorded.active()), columns)?;
+    let reverse = price(Kind::Vjp(recorded.active()), rows)?;
+    Ok(forward <= reverse)
+}
+
+impl Kind {
+    /// The graph that a kind of one graph runs.
+    pub fn transform(&self, graph: &Graph) -> Result<Graph> {
+        let outputs = graph.outputs.clone();
+        let graph = ckad_transform::extract(graph, &outputs)?;
+        let derived = match self {
+            Kind::Evaluate => ckad_transform::settle(graph)?,
+            Kind::ValueAndGrad(active) => ckad_transform::value_and_grad(&graph, active)?,
+            Kind::Jvp(active) | Kind::Linearize(active) => ckad_transform::jvp(&graph, active)?,
+            Kind::Vjp(active) => ckad_transform::vjp(&graph, active)?,
+        };
+        ckad_transform::simplify(derived)
+    }
+
+    /// The two graphs of a linearisation: what is known at the point, and the linear rest.
+    pub fn partition(&self, graph: &Graph) -> Result<Partition> {
+        let inputs = graph.inputs.len();
+        let whole = self.transform(graph)?;
+        let known: Vec<bool> = (0..whole.inputs.len()).map(|index| index < inputs).collect();
+        ckad_transform::partition(&whole, &known)
+    }
+}
+
+/// The sides of a partition's outputs, for the cache.
+pub type Sides = Vec<Side>;
+

@@ -1,0 +1,94 @@
+//! Values that Python asks for while recording: `if x > 0`, `int(n)`, printing.
+//!
+//! The pending part of the tape is cut out and goes through the same planner and executor as everything else. One
+//! run evaluates all that live traced values reach, and keeps those values; so a loop that looks at every step
+//! runs each step once, and holds a handful of values.
+
+use std::sync::Arc;
+
+use ckad_graph::{CheckpointPolicy, Error, NodeId, Op};
+use pyo3::prelude::*;
+
+use crate::convert::leaf_value;
+use crate::errors::raise;
+use crate::execute::{Kind, Tables, evaluated, run};
+use crate::tape::{Tape, TapeCell};
+use crate::value::Value;
+
+/// The value of a node, computed now if it is not known yet.
+pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Value> {
+    let (wanted, missing) = {
+        let mut tape = cell.open().map_err(raise)?;
+        let freed = cell.settle(&mut tape);
+        let known = tape.values.get(&node).cloned().or_else(|| leaf_value(&tape, node));
+        let plan = if known.is_some() { Vec::new() } else { pending(&tape, node) };
+        let missing = missing_inputs(&tape, &plan);
+        drop(tape);
+        drop(freed);
+        if let Some(value) = known {
+            return Ok(value);
+        }
+        (plan, missing)
+    };
+    // Values of enclosing traces that the cone reads are forced there.
+    for (input, outer, outer_node) in missing {
+        let value = force(py, &outer, outer_node)?;
+        cell.open().map_err(raise)?.values.insert(input, value);
+    }
+    if let Some(value) = cell.open().map_err(raise)?.values.get(&node) {
+        return Ok(value.clone());
+    }
+    let (cone, values) = {
+        let tape = cell.open().map_err(raise)?;
+        let graph = tape.builder.graph();
+        let cone = ckad_transform::cone(&graph, &wanted, |id| tape.values.contains_key(&id)).map_err(raise)?;
+        let values: Vec<Value> = cone
+            .inputs
+            .iter()
+            .map(|input| {
+                tape.values.get(input).cloned().ok_or_else(|| raise(Error::internal("force", "an input has no value")))
+            })
+            .collect::<PyResult<_>>()?;
+        (cone.graph, values)
+    };
+    let executable = evaluated(py, &cone, &Kind::Evaluate, CheckpointPolicy::None)?;
+    let outputs = run(py, &executable, &values, &Tables::of(&cone), &cell.lines)?;
+    let mut tape = cell.open().map_err(raise)?;
+    tape.note_forced(&executable);
+    tape.forced_until = tape.builder.graph().len() as u32;
+    for (&id, output) in wanted.iter().zip(outputs) {
+        let scalar = tape.builder.graph().rank(id) == 0;
+        let value = output.into_value(scalar);
+        tape.values.insert(id, value);
+    }
+    tape.values
+        .get(&node)
+        .cloned()
+        .ok_or_else(|| raise(Error::internal("force", format!("%{} was not computed", node.0))))
+}
+
+/// The node, and everything recorded since the last force that Python still holds.
+fn pending(tape: &Tape, node: NodeId) -> Vec<NodeId> {
+    let graph = tape.builder.graph();
+    let mut wanted = vec![node];
+    wanted.extend(
+        (tape.forced_until..graph.len() as u32)
+            .map(NodeId)
+            .filter(|&id| id != node && tape.is_live(id) && !graph.op(id).is_leaf() && !tape.values.contains_key(&id)),
+    );
+    wanted
+}
+
+/// Inputs in the cone of `wanted` whose values are known only to an enclosing trace, or not yet.
+fn missing_inputs(tape: &Tape, wanted: &[NodeId]) -> Vec<(NodeId, Arc<TapeCell>, NodeId)> {
+    if wanted.is_empty() || tape.captures.is_empty() {
+        return Vec::new();
+    }
+    let graph = tape.builder.graph();
+    tape.captures
+        .iter()
+        .map(|(&index, capture)| (graph.inputs[index as usize], capture))
+        .filter(|(input, _)| !tape.values.contains_key(input) && matches!(graph.op(*input), Op::Input(_)))
+        .map(|(input, capture)| (input, Arc::clone(&capture.tape), capture.node))
+        .collect()
+}

@@ -1,0 +1,276 @@
+//! Operands of one operation: traced values, arrays and scalars, brought onto one tape, one dtype and one order of
+//! axes.
+//!
+//! An operation belongs to the innermost trace among its operands; values of enclosing traces enter it as captures.
+//! Operands are read in the order in which the result will lie in memory, so that arrays which share a layout need
+//! no transposition.
+
+use std::sync::Arc;
+
+use ckad_graph::{DType, DTypeKind, Error, NodeId, ScalarBits, shape_text};
+use numpy::{PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::convert::{Foreign, array_dtype, array_operand, as_array, classify, scalar_bits, scalar_node};
+use crate::errors::raise;
+use crate::layout::{Layout, broadcast_shapes, broadcast_strides, is_identity, iteration_order};
+use crate::storage::read_layout;
+use crate::tape::{Tape, TapeCell};
+use crate::tracer::{Kind, Tracer};
+
+/// One operand as the user gave it.
+pub enum Operand<'a, 'py> {
+    Traced(&'a Tracer),
+    Array { array: Bound<'py, PyUntypedArray>, shape: Vec<i64>, strides: Vec<i64>, dtype: DType },
+    NumpyScalar(&'a Bound<'py, PyAny>, DType),
+    /// Weak: they take the dtype of what they meet.
+    PythonInt(&'a Bound<'py, PyAny>),
+    PythonFloat(f64),
+    PythonBool(bool),
+}
+
+impl<'a, 'py> Operand<'a, 'py> {
+    /// None for objects that are neither numbers nor arrays.
+    pub fn new(object: &'a Bound<'py, PyAny>) -> PyResult<Option<Self>> {
+        if let Ok(tracer) = object.cast::<Tracer>() {
+            return Ok(Some(Operand::Traced(tracer.get())));
+        }
+        Ok(Some(match classify(object)? {
+            Foreign::PythonFloat(value) => Operand::PythonFloat(value),
+            Foreign::PythonInt => Operand::PythonInt(object),
+            Foreign::PythonBool(value) => Operand::PythonBool(value),
+            Foreign::NumpyScalar(dtype) => Operand::NumpyScalar(object, dtype),
+            Foreign::Array(_) => Self::of_array(object.cast::<PyUntypedArray>()?.clone())?,
+            Foreign::Other => return Ok(None),
+        }))
+    }
+
+    /// Also takes lists and tuples, through `np.asarray`.
+    pub fn coerced(object: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+        match Self::new(object)? {
+            Some(operand) => Ok(operand),
+            None => Self::of_array(as_array(object)?),
+        }
+    }
+
+    pub fn of_array(array: Bound<'py, PyUntypedArray>) -> PyResult<Self> {
+        let dtype = array_dtype(&array)?;
+        let shape = array.shape().iter().map(|&extent| extent as i64).collect();
+        let strides = array.strides().iter().map(|&stride| stride as i64).collect();
+        Ok(Operand::Array { array, shape, strides, dtype })
+    }
+
+    pub fn shape(&self) -> &[i64] {
+        match self {
+            Operand::Traced(tracer) => tracer.shape(),
+            Operand::Array { shape, .. } => shape,
+            _ => &[],
+        }
+    }
+
+    pub fn rank(&self) -> usize {
+        self.shape().len()
+    }
+
+    /// The dtype that the operand brings along; weak scalars bring none.
+    pub fn strong_dtype(&self) -> Option<DType> {
+        match self {
+            Operand::Traced(tracer) => Some(tracer.dtype()),
+            Operand::Array { dtype, .. } | Operand::NumpyScalar(_, dtype) => Some(*dtype),
+            Operand::PythonBool(_) => Some(DType::Bool),
+            Operand::PythonInt(_) | Operand::PythonFloat(_) => None,
+        }
+    }
+
+    /// The dtype that the operand has by itself.
+    pub fn own_dtype(&self) -> DType {
+        self.strong_dtype().unwrap_or(if matches!(self, Operand::PythonInt(_)) { DType::I64 } else { DType::F64 })
+    }
+
+    fn tape(&self) -> Option<&Arc<TapeCell>> {
+        match self {
+            Operand::Traced(tracer) => Some(tracer.tape()),
+            _ => None,
+        }
+    }
+
+    /// NumPy's strides (in whatever unit: only their order matters), 0 where the operand repeats.
+    fn order_strides(&self, rank: usize) -> Option<Vec<i64>> {
+        match self {
+            Operand::Traced(tracer) => match tracer.kind() {
+                Kind::Scalar { .. } => None,
+                Kind::Array { view, .. } => {
+                    let (layout, _) = view.numpy();
+                    Some(broadcast_strides(&layout.shape, &layout.strides, rank))
+                }
+            },
+            Operand::Array { shape, strides, .. } => Some(broadcast_strides(shape, strides, rank)),
+            _ => None,
+        }
+    }
+
+    fn scalar_bits(&self, dtype: DType) -> PyResult<Option<ScalarBits>> {
+        Ok(Some(match self {
+            Operand::PythonFloat(value) => dtype.bits_of_f64(*value),
+            Operand::PythonBool(value) => dtype.bits_of_i64(i64::from(*value)),
+            Operand::PythonInt(object) => scalar_bits(object, dtype)?,
+            Operand::NumpyScalar(object, own) => strong_scalar_bits(object, *own, dtype)?,
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// A NumPy scalar converted to `dtype` as `astype` does it.
+fn strong_scalar_bits(object: &Bound<'_, PyAny>, own: DType, dtype: DType) -> PyResult<ScalarBits> {
+    let item = object.call_method0("item")?;
+    let bits = scalar_bits(&item, own)?;
+    Ok(if own == dtype {
+        bits
+    } else if own.is_float() || dtype.is_float() {
+        dtype.bits_of_f64(own.f64_of_bits(bits))
+    } else {
+        dtype.bits_of_i64(own.i64_of_bits(bits))
+    })
+}
+
+/// NumPy 2's `result_type`: arrays and NumPy scalars are strong, Python's ints and floats weak.
+pub fn promote(operands: &[Operand<'_, '_>]) -> DType {
+    let strong = operands.iter().filter_map(Operand::strong_dtype).reduce(DType::promote);
+    let weak = operands.iter().filter(|operand| operand.strong_dtype().is_none()).map(Operand::own_dtype);
+    weak.fold(strong, |dtype, weak| {
+        Some(match dtype {
+            Some(dtype) if dtype.kind() >= weak.kind() => dtype,
+            _ => weak,
+        })
+    })
+    .unwrap_or(DType::F64)
+}
+
+/// May a ufunc's result of dtype `from` be written to an array of dtype `to` (`casting="same_kind"`)?
+pub fn same_kind(from: DType, to: DType) -> bool {
+    let rank = |dtype: DType| match dtype.kind() {
+        DTypeKind::Bool => 0,
+        DTypeKind::Integer => 1 + i32::from(dtype.is_signed()),
+        DTypeKind::Float => 3,
+    };
+    rank(from) <= rank(to)
+}
+
+/// The innermost tape among the operands.
+pub fn innermost<'a>(operands: &'a [Operand<'_, '_>]) -> PyResult<&'a Arc<TapeCell>> {
+    operands
+        .iter()
+        .filter_map(Operand::tape)
+        .max_by_key(|tape| tape.depth)
+        .ok_or_else(|| raise(Error::internal("record", "no operand is traced")))
+}
+
+/// The broadcast shape of the operands, or the error that shows their shapes.
+pub fn broadcast(name: &str, operands: &[Operand<'_, '_>]) -> PyResult<Vec<i64>> {
+    broadcast_shapes(operands.iter().map(Operand::shape)).ok_or_else(|| {
+        let shapes = operands.iter().map(|operand| shape_text(operand.shape())).collect::<Vec<_>>().join(" and ");
+        raise(Error::shape(name, format!("operands could not be broadcast together: {shapes}")).with_hint(
+            "from the last axis backwards, extents must be equal or 1; insert axes of length 1 with x[:, None]",
+        ))
+    })
+}
+
+/// The order of axes, outermost first, in which NumPy lays out the result of an elementwise operation.
+pub fn result_order(rank: usize, operands: &[Operand<'_, '_>]) -> Vec<usize> {
+    if rank < 2 {
+        return (0..rank).collect();
+    }
+    let strides: Vec<Vec<i64>> = operands.iter().filter_map(|operand| operand.order_strides(rank)).collect();
+    iteration_order(rank, &strides)
+}
+
+/// An operand ready to be read inside `TapeCell::record`.
+pub enum Source<'a> {
+    /// A value of this tape, read through `layout`.
+    Own(&'a Tracer, Layout),
+    /// A node of an enclosing tape.
+    Outer(Arc<TapeCell>, NodeId),
+    /// A node of this tape, read through a layout.
+    Node(NodeId, Layout),
+    Scalar(ScalarBits),
+}
+
+/// How the operand's axes are read when the result has `rank` axes in memory order `order`: permuted likewise,
+/// without the leading axes that the operand lacks.
+fn aligned(layout: &Layout, rank: usize, order: &[usize]) -> Layout {
+    if is_identity(order) {
+        return layout.clone();
+    }
+    let missing = rank - layout.rank();
+    let mut padded = layout.clone();
+    for _ in 0..missing {
+        padded = padded.expanded(0);
+    }
+    let mut axes = order;
+    while let Some((&first, rest)) = axes.split_first()
+        && first < missing
+    {
+        axes = rest;
+    }
+    padded.transposed(axes)
+}
+
+/// Everything about an operand that must happen before its tape is locked. `order` as in [`aligned`].
+pub fn prepare<'a>(
+    py: Python<'_>,
+    tape: &Arc<TapeCell>,
+    operand: &Operand<'a, '_>,
+    dtype: DType,
+    rank: usize,
+    order: &[usize],
+) -> PyResult<Source<'a>> {
+    prepare_with(py, tape, operand, dtype, |layout| aligned(&layout, rank, order))
+}
+
+/// As [`prepare`], read through any change of layout.
+pub fn prepare_with<'a>(
+    py: Python<'_>,
+    tape: &Arc<TapeCell>,
+    operand: &Operand<'a, '_>,
+    dtype: DType,
+    change: impl FnOnce(Layout) -> Layout,
+) -> PyResult<Source<'a>> {
+    if let Some(bits) = operand.scalar_bits(dtype)? {
+        return Ok(Source::Scalar(bits));
+    }
+    match operand {
+        Operand::Traced(tracer) => {
+            let layout = change(tracer.layout());
+            if tracer.tape().id == tape.id {
+                return Ok(Source::Own(tracer, layout));
+            }
+            let outer = tracer.tape();
+            let node = outer.record(py, |tape| tracer.read(tape, &layout))?;
+            Ok(Source::Outer(Arc::clone(outer), node))
+        }
+        Operand::Array { array, .. } => {
+            let placed = array_operand(py, tape, array.as_any())?;
+            Ok(Source::Node(placed.node, change(placed.layout)))
+        }
+        _ => Err(raise(Error::internal("record", "an operand without a value"))),
+    }
+}
+
+impl Source<'_> {
+    /// The operand's node, of dtype `dtype`. `exponent`: it is the second operand of a power.
+    pub fn node(&self, tape: &mut Tape, dtype: DType, exponent: bool) -> ckad_graph::Result<NodeId> {
+        let node = match self {
+            Source::Own(tracer, layout) => tracer.read(tape, layout)?,
+            Source::Outer(outer, node) => tape.capture(outer, *node)?,
+            Source::Node(node, layout) => read_layout(tape, *node, layout)?,
+            Source::Scalar(bits) => return scalar_node(tape, dtype, *bits, exponent),
+        };
+        tape.builder.cast(node, dtype)
+    }
+}
+
+/// The operands of a list argument (`np.stack([...])`).
+pub fn sequence<'a, 'py>(objects: &'a Bound<'py, PyList>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    Ok(objects.iter().collect())
+}

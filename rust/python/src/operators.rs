@@ -1,0 +1,148 @@
+//! Python's operators on traced values: arithmetic, powers, comparisons, and their in-place forms.
+
+use ckad_prim::Elementwise;
+use pyo3::exceptions::PyOverflowError;
+use pyo3::prelude::*;
+use pyo3::pyclass::CompareOp;
+use pyo3::types::{PyFloat, PyInt, PyList, PyTuple};
+
+use crate::dot::matmul;
+use crate::elementwise::{apply, apply_into, convert};
+use crate::operand::Operand;
+use crate::tracer::Tracer;
+use ckad_graph::DType;
+
+/// The other operand of an operator, or None where Python should try the other object's own method. Lists and
+/// tuples become arrays, as beside an ndarray.
+fn other_operand<'a, 'py>(other: &'a Bound<'py, PyAny>) -> PyResult<Option<Operand<'a, 'py>>> {
+    match Operand::new(other)? {
+        None if other.is_instance_of::<PyList>() || other.is_instance_of::<PyTuple>() => {
+            Operand::coerced(other).map(Some)
+        }
+        operand => Ok(operand),
+    }
+}
+
+/// `this ∘ other`, or `other ∘ this` when `reflected`.
+pub fn binary(
+    py: Python<'_>,
+    row: Elementwise,
+    this: &Tracer,
+    other: &Bound<'_, PyAny>,
+    reflected: bool,
+) -> PyResult<Py<PyAny>> {
+    let Some(other) = other_operand(other)? else { return Ok(py.NotImplemented()) };
+    let this = Operand::Traced(this);
+    let operands = if reflected { [other, this] } else { [this, other] };
+    apply(py, row, &operands, None)?.into_object(py)
+}
+
+pub fn unary(py: Python<'_>, row: Elementwise, this: &Tracer) -> PyResult<Py<PyAny>> {
+    apply(py, row, &[Operand::Traced(this)], None)?.into_object(py)
+}
+
+/// `+x`: a copy.
+pub fn positive(py: Python<'_>, this: &Tracer) -> PyResult<Py<PyAny>> {
+    convert(py, &Operand::Traced(this), this.dtype())?.into_object(py)
+}
+
+/// The cheaper row that NumPy takes for some exponents which are Python numbers.
+fn special_power(base: DType, exponent: &Bound<'_, PyAny>) -> Option<Elementwise> {
+    let value: f64 = if let Ok(value) = exponent.cast_exact::<PyFloat>() {
+        if !base.is_float() {
+            return None;
+        }
+        value.value()
+    } else if exponent.is_exact_instance_of::<PyInt>() {
+        exponent.extract().ok()?
+    } else {
+        return None;
+    };
+    if value == 2.0 && base != DType::Bool {
+        return Some(Elementwise::Square);
+    }
+    if value == 0.5 && base.is_float() {
+        return Some(Elementwise::Sqrt);
+    }
+    (value == -1.0 && base.is_float()).then_some(Elementwise::Reciprocal)
+}
+
+fn is_one(exponent: &Bound<'_, PyAny>) -> bool {
+    (exponent.is_exact_instance_of::<PyInt>() || exponent.is_exact_instance_of::<PyFloat>())
+        && exponent.extract::<f64>().is_ok_and(|value| value == 1.0)
+}
+
+/// `this ** exponent`.
+pub fn power(py: Python<'_>, this: &Tracer, exponent: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    if let Some(row) = special_power(this.dtype(), exponent) {
+        return unary(py, row, this);
+    }
+    if this.dtype().is_float() && is_one(exponent) {
+        return positive(py, this);
+    }
+    binary(py, Elementwise::Power, this, exponent, false)
+}
+
+fn comparison(op: CompareOp) -> Elementwise {
+    match op {
+        CompareOp::Lt => Elementwise::Less,
+        CompareOp::Le => Elementwise::LessEqual,
+        CompareOp::Eq => Elementwise::Equal,
+        CompareOp::Ne => Elementwise::NotEqual,
+        CompareOp::Gt => Elementwise::Greater,
+        CompareOp::Ge => Elementwise::GreaterEqual,
+    }
+}
+
+pub fn compare(py: Python<'_>, op: CompareOp, this: &Tracer, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    let Some(other) = other_operand(other)? else { return Ok(py.NotImplemented()) };
+    let operands = [Operand::Traced(this), other];
+    let row = comparison(op);
+    let result = match apply(py, row, &operands, None) {
+        // A Python int outside the range of the array's dtype compares by value.
+        Err(error) if error.is_instance_of::<PyOverflowError>(py) => apply(py, row, &operands, Some(DType::F64)),
+        result => result,
+    };
+    result?.into_object(py)
+}
+
+/// `this ∘= other`, for arrays.
+pub fn in_place(py: Python<'_>, row: Elementwise, this: &Tracer, other: &Bound<'_, PyAny>) -> PyResult<()> {
+    let other = Operand::coerced(other)?;
+    apply_into(py, row, &[Operand::Traced(this), other], this, None)
+}
+
+pub fn in_place_power(py: Python<'_>, this: &Tracer, exponent: &Bound<'_, PyAny>) -> PyResult<()> {
+    if let Some(row) = special_power(this.dtype(), exponent) {
+        return apply_into(py, row, &[Operand::Traced(this)], this, None);
+    }
+    in_place(py, Elementwise::Power, this, exponent)
+}
+
+/// `this @ other`, or `other @ this`.
+pub fn matrix_product(
+    py: Python<'_>,
+    this: &Tracer,
+    other: &Bound<'_, PyAny>,
+    reflected: bool,
+) -> PyResult<Py<PyAny>> {
+    let Some(other) = other_operand(other)? else { return Ok(py.NotImplemented()) };
+    let this = Operand::Traced(this);
+    let operands = if reflected { [other, this] } else { [this, other] };
+    matmul(py, &operands)?.into_object(py)
+}
+
+/// `divmod(a, b)`.
+pub fn divide_with_remainder(
+    py: Python<'_>,
+    this: &Tracer,
+    other: &Bound<'_, PyAny>,
+    reflected: bool,
+) -> PyResult<Py<PyAny>> {
+    let quotient = binary(py, Elementwise::FloorDivide, this, other, reflected)?;
+    if quotient.is(py.NotImplemented()) {
+        return Ok(quotient);
+    }
+    let remainder = binary(py, Elementwise::Remainder, this, other, reflected)?;
+    Ok(PyTuple::new(py, [quotient, remainder])?.into_any().unbind())
+}

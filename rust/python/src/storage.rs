@@ -1,0 +1,243 @@
+//! Storages and views: what makes a write through one name seen through another, as in NumPy.
+//!
+//! A [`Storage`] is a flat memory: the node that holds its elements now, and how often it was written. A [`View`]
+//! is a layout over it. Reading records the view's elements (or finds the node that already is them); writing
+//! records the memory with the view's elements replaced and makes that the current node.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ckad_graph::{DType, NodeId, Result};
+use pyo3::prelude::*;
+
+use crate::errors::raise;
+use crate::layout::{Layout, inverse, is_identity};
+use crate::tape::{Tape, TapeCell};
+
+/// Reads of one version that are remembered.
+const REMEMBERED_READS: usize = 8;
+
+/// A flat memory that traced arrays share.
+pub struct Storage {
+    pub tape: Arc<TapeCell>,
+    pub dtype: DType,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Its elements, in C order of this node's shape.
+    node: NodeId,
+    /// Views of the current node that were read, most recent last.
+    reads: Vec<(Layout, NodeId)>,
+    /// A reshape or ravel was taken of an array whose layout in NumPy is not known: view or copy, nobody can say.
+    undecided_alias: bool,
+}
+
+/// Notes that Python holds `node` until `TapeCell::release`.
+pub fn hold(tape: &Arc<TapeCell>, node: NodeId) -> PyResult<()> {
+    tape.open().map_err(raise)?.retain(node);
+    Ok(())
+}
+
+impl Storage {
+    pub fn new(tape: Arc<TapeCell>, dtype: DType, node: NodeId) -> PyResult<Arc<Storage>> {
+        hold(&tape, node)?;
+        let state = Mutex::new(State { node, reads: Vec::new(), undecided_alias: false });
+        Ok(Arc::new(Storage { tape, dtype, state }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn node(&self) -> NodeId {
+        self.state().node
+    }
+
+    pub fn mark_undecided_alias(&self) {
+        self.state().undecided_alias = true;
+    }
+
+    pub fn has_undecided_alias(&self) -> bool {
+        self.state().undecided_alias
+    }
+
+    /// The elements that `layout` describes, as a node of the layout's shape. `tape` is the storage's own.
+    pub fn read(&self, tape: &mut Tape, layout: &Layout) -> Result<NodeId> {
+        let mut state = self.state();
+        let node = state.node;
+        if layout.shape == tape.builder.graph().shape(node) && layout.offset == 0 && layout.is_c_contiguous(1) {
+            return Ok(node);
+        }
+        if let Some((_, known)) = state.reads.iter().find(|(read, _)| read == layout) {
+            return Ok(*known);
+        }
+        let read = read_layout(tape, node, layout)?;
+        if state.reads.len() == REMEMBERED_READS {
+            state.reads.remove(0);
+        }
+        state.reads.push((layout.clone(), read));
+        Ok(read)
+    }
+
+    /// Records a write: `value` gives a node of the layout's shape and the storage's dtype.
+    pub fn write(
+        &self,
+        py: Python<'_>,
+        layout: &Layout,
+        value: impl FnOnce(&mut Tape) -> Result<NodeId>,
+    ) -> PyResult<()> {
+        let node = self.tape.record(py, |tape| {
+            let value = value(tape)?;
+            let base = self.node();
+            write_layout(tape, base, layout, value)
+        })?;
+        self.replace(node)
+    }
+
+    /// Makes `node` the memory's content.
+    pub fn replace(&self, node: NodeId) -> PyResult<()> {
+        hold(&self.tape, node)?;
+        let mut state = self.state();
+        let before = std::mem::replace(&mut state.node, node);
+        state.reads.clear();
+        drop(state);
+        self.tape.release(before);
+        Ok(())
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        self.tape.release(self.state().node);
+    }
+}
+
+/// The elements of `node`'s flat memory that `layout` describes, as a node of the layout's shape.
+pub fn read_layout(tape: &mut Tape, node: NodeId, layout: &Layout) -> Result<NodeId> {
+    let builder = &tape.builder;
+    let elements = builder.graph().elements(node) as i64;
+    match layout.covering_order(elements) {
+        Some(order) => {
+            let memory = builder.reshape(node, &layout.transposed(&order).shape)?;
+            builder.transpose(memory, &inverse(&order))
+        }
+        None if layout.elements() == 0 => builder.zeros(builder.dtype(node), &layout.shape),
+        None => builder.strided_read(node, &layout.shape, &layout.strides, layout.offset),
+    }
+}
+
+/// The memory `base` with `value` at the elements that `layout` describes.
+fn write_layout(tape: &mut Tape, base: NodeId, layout: &Layout, value: NodeId) -> Result<NodeId> {
+    let builder = &tape.builder;
+    let elements = builder.graph().elements(base) as i64;
+    if layout.elements() == 0 {
+        return Ok(base);
+    }
+    // A write of everything is the value itself, in the order of the memory.
+    let (upright, flipped) = layout.unflipped();
+    if let Some(order) = upright.covering_order(elements) {
+        let value = if flipped.is_empty() {
+            value
+        } else {
+            let mut turned = Layout::contiguous(&layout.shape);
+            for axis in flipped {
+                let extent = turned.shape[axis];
+                turned = turned.sliced(axis, extent - 1, -1, extent);
+            }
+            builder.strided_read(value, &turned.shape, &turned.strides, turned.offset)?
+        };
+        return builder.transpose(value, &order);
+    }
+    builder.strided_write(base, value, &layout.strides, layout.offset)
+}
+
+/// A window on a storage.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Over the storage's packed memory, in elements.
+    pub layout: Layout,
+    /// NumPy's own layout and itemsize, in bytes, where the caller's array is laid out more loosely than our
+    /// packed copy of it: it alone decides what is contiguous and what is a view.
+    loose: Option<Box<(Layout, i64)>>,
+    pub read_only: bool,
+    /// We do not know how NumPy would have laid this array out.
+    pub unknown_layout: bool,
+}
+
+impl View {
+    pub fn new(layout: Layout, read_only: bool) -> View {
+        View { layout, loose: None, read_only, unknown_layout: false }
+    }
+
+    /// Of an argument: `strides` are the caller's, in bytes.
+    pub fn of_argument(layout: Layout, strides: &[i64], itemsize: i64, read_only: bool) -> View {
+        let packed = layout.strides.iter().zip(strides).all(|(ours, theirs)| ours * itemsize == *theirs);
+        let loose = (!packed).then(|| {
+            let theirs = Layout { offset: 0, shape: layout.shape.clone(), strides: strides.to_vec() };
+            Box::new((theirs, itemsize))
+        });
+        View { layout, loose, read_only, unknown_layout: false }
+    }
+
+    /// The layout that NumPy would see and the stride of adjacent elements in it.
+    pub fn numpy(&self) -> (&Layout, i64) {
+        match &self.loose {
+            Some(loose) => (&loose.0, loose.1),
+            None => (&self.layout, 1),
+        }
+    }
+
+    /// NumPy's strides in bytes.
+    pub fn strides_in_bytes(&self, dtype: DType) -> Vec<i64> {
+        let (layout, unit) = self.numpy();
+        let scale = dtype.size() as i64 / unit.max(1);
+        layout.strides.iter().map(|stride| stride * scale).collect()
+    }
+
+    /// A view of this view: `change` is applied to our layout and to NumPy's.
+    pub fn map(&self, change: impl Fn(Layout) -> Layout) -> View {
+        View {
+            layout: change(self.layout.clone()),
+            loose: self.loose.as_ref().map(|loose| Box::new((change(loose.0.clone()), loose.1))),
+            read_only: self.read_only,
+            unknown_layout: self.unknown_layout,
+        }
+    }
+
+    /// The view under another shape where NumPy makes no copy.
+    pub fn reshaped(&self, shape: &[i64]) -> Option<View> {
+        let loose = match &self.loose {
+            Some(loose) => Some(Box::new((loose.0.reshaped(shape, loose.1)?, loose.1))),
+            None => None,
+        };
+        let layout = self.layout.reshaped(shape, 1)?;
+        Some(View { layout, loose, read_only: self.read_only, unknown_layout: self.unknown_layout })
+    }
+
+    pub fn is_c_contiguous(&self) -> bool {
+        let (layout, unit) = self.numpy();
+        layout.is_c_contiguous(unit)
+    }
+
+    pub fn is_f_contiguous(&self) -> bool {
+        let (layout, unit) = self.numpy();
+        layout.is_f_contiguous(unit)
+    }
+
+    /// The order of axes in memory of a copy that keeps the layout.
+    pub fn memory_order(&self) -> Vec<usize> {
+        let (layout, unit) = self.numpy();
+        layout.memory_order(unit)
+    }
+
+    /// The view with its axes in memory order, and whether that changed anything.
+    pub fn in_memory_order(&self) -> (Layout, Vec<usize>) {
+        let order = self.memory_order();
+        if is_identity(&order) { (self.layout.clone(), order) } else { (self.layout.transposed(&order), order) }
+    }
+
+    /// Is `other` the same elements in the same places?
+    pub fn same_place(&self, other: &View) -> bool {
+        self.layout == other.layout
+    }
+}

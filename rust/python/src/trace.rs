@@ -1,0 +1,374 @@
+//! A traced call: opens a tape, makes traced values of arguments, and turns the recorded graph into results.
+//!
+//! `ckad.transforms` drives it: `Trace()`, `argument(…)` for each leaf, the user's function, one of the finishing
+//! methods, `close()`. What a finishing method does with the graph is in `finish.rs`.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, NodeId, Region as GraphRegion, RegionId};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use rustc_hash::FxHashMap;
+
+use crate::convert::{Foreign, array_argument, array_operand, classify, scalar_bits, scalar_operand};
+use crate::errors::raise;
+use crate::finish;
+use crate::graph_view::GraphView;
+use crate::layout::Layout;
+use crate::linear_map::LinearMap;
+use crate::tape::{Capture, TapeCell};
+use crate::tracer::Tracer;
+use crate::value::Value;
+
+thread_local! {
+    /// The open tapes of this thread, outermost first.
+    static OPEN: RefCell<Vec<Arc<TapeCell>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The tapes that record on this thread, outermost first.
+pub fn open_tapes() -> Vec<Arc<TapeCell>> {
+    OPEN.with(|open| open.borrow().clone())
+}
+
+/// An argument of the traced call.
+#[derive(Clone)]
+pub struct ArgumentInfo {
+    /// Its index among the graph's inputs.
+    pub input: usize,
+    pub differentiated: bool,
+    pub dtype: DType,
+    /// How its axes lie in the input's flat memory.
+    pub layout: Layout,
+}
+
+/// An output of the traced call, as a node of the graph.
+#[derive(Clone)]
+pub struct OutputInfo {
+    pub node: NodeId,
+    pub dtype: DType,
+    pub layout: Layout,
+}
+
+/// A recorded graph with what is needed to transform, run or splice it.
+pub struct Recorded {
+    pub graph: Graph,
+    pub arguments: Vec<ArgumentInfo>,
+    pub outputs: Vec<OutputInfo>,
+    /// Known values of inputs, by input index.
+    pub values: FxHashMap<u32, Value>,
+    /// Values of enclosing traces, by input index.
+    pub captures: FxHashMap<u32, Capture>,
+    pub lines: Arc<Mutex<crate::lines::LineTable>>,
+}
+
+/// One traced call.
+#[pyclass(frozen, module = "ckad._core")]
+pub struct Trace {
+    pub tape: Arc<TapeCell>,
+    arguments: Mutex<Vec<ArgumentInfo>>,
+}
+
+#[pymethods]
+impl Trace {
+    #[new]
+    fn new(name: &str) -> Trace {
+        let _ = name;
+        let tape = OPEN.with(|open| {
+            let mut open = open.borrow_mut();
+            let tape = TapeCell::new(open.last());
+            open.push(Arc::clone(&tape));
+            tape
+        });
+        Trace { tape, arguments: Mutex::new(Vec::new()) }
+    }
+
+    /// A leaf of an argument as a traced value.
+    fn argument(&self, py: Python<'_>, leaf: &Bound<'_, PyAny>, differentiated: bool) -> PyResult<Tracer> {
+        let index = self.tape.read(|tape| tape.builder.graph().inputs.len())?;
+        let (tracer, dtype, layout) = if let Ok(outer) = leaf.cast::<Tracer>() {
+            self.outer_argument(py, outer.get(), differentiated)?
+        } else {
+            match classify(leaf)? {
+                Foreign::Array(_) => {
+                    let argument = array_argument(&self.tape, leaf, differentiated)?;
+                    if !differentiated {
+                        self.tape.keep_original(argument.node, leaf)?;
+                    }
+                    let tracer = Tracer::argument(
+                        &self.tape,
+                        argument.node,
+                        argument.layout.clone(),
+                        argument.numpy_strides,
+                    )?;
+                    (tracer, argument.dtype, argument.layout)
+                }
+                Foreign::PythonFloat(_) => self.scalar_argument(leaf, DType::F64, differentiated)?,
+                Foreign::NumpyScalar(dtype) => self.scalar_argument(leaf, dtype, differentiated)?,
+                _ => return Err(PyValueError::new_err("an argument to trace must be a float or an array")),
+            }
+        };
+        let info = ArgumentInfo { input: index, differentiated, dtype, layout };
+        self.arguments.lock().unwrap_or_else(PoisonError::into_inner).push(info);
+        Ok(tracer)
+    }
+
+    /// The values of the outputs.
+    #[pyo3(signature = (outputs, policy=None))]
+    fn evaluate(
+        &self,
+        py: Python<'_>,
+        outputs: &Bound<'_, PyList>,
+        policy: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Vec<Py<PyAny>>> {
+        let policy = parse_policy(policy)?;
+        finish::evaluate(py, &self.take(py, outputs)?, policy)
+    }
+
+    /// The values of the outputs, and the gradients of the first by the differentiated arguments.
+    fn value_and_grad(
+        &self,
+        py: Python<'_>,
+        outputs: &Bound<'_, PyList>,
+        policy: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<(Vec<Py<PyAny>>, Vec<Py<PyAny>>)> {
+        let policy = parse_policy(policy)?;
+        finish::value_and_grad(py, &self.take(py, outputs)?, policy)
+    }
+
+    /// The values of the outputs and their tangents.
+    fn jvp(
+        &self,
+        py: Python<'_>,
+        outputs: &Bound<'_, PyList>,
+        tangents: &Bound<'_, PyList>,
+        policy: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<(Vec<Py<PyAny>>, Vec<Py<PyAny>>)> {
+        let policy = parse_policy(policy)?;
+        finish::jvp(py, &self.take(py, outputs)?, tangents, policy)
+    }
+
+    /// The values of the outputs and the derivative as a function of tangents.
+    fn linearize(
+        &self,
+        py: Python<'_>,
+        outputs: &Bound<'_, PyList>,
+        policy: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<(Vec<Py<PyAny>>, LinearMap)> {
+        let policy = parse_policy(policy)?;
+        finish::linear(py, &self.take(py, outputs)?, true, policy)
+    }
+
+    /// The values of the outputs and the transposed derivative as a function of cotangents.
+    fn vjp(
+        &self,
+        py: Python<'_>,
+        outputs: &Bound<'_, PyList>,
+        policy: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<(Vec<Py<PyAny>>, LinearMap)> {
+        let policy = parse_policy(policy)?;
+        finish::linear(py, &self.take(py, outputs)?, false, policy)
+    }
+
+    /// The chosen mode and the linear function that a Jacobian of `inputs` columns and `outputs` rows applies.
+    fn jacobian(
+        &self,
+        py: Python<'_>,
+        outputs: &Bound<'_, PyList>,
+        mode: &str,
+        columns: u64,
+        rows: u64,
+        policy: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<(&'static str, LinearMap)> {
+        let policy = parse_policy(policy)?;
+        let recorded = self.take(py, outputs)?;
+        let forward = match mode {
+            "forward" => true,
+            "reverse" => false,
+            _ => finish::forward_is_cheaper(py, &recorded, columns, rows)?,
+        };
+        let (_, map) = finish::linear(py, &recorded, forward, policy)?;
+        Ok((if forward { "forward" } else { "reverse" }, map))
+    }
+
+    /// The recorded graph.
+    fn graph(&self, py: Python<'_>, outputs: &Bound<'_, PyList>) -> PyResult<GraphView> {
+        GraphView::new(py, self.take(py, outputs)?)
+    }
+
+    /// Frees the tape; traced values that survive raise from now on.
+    fn close(&self, py: Python<'_>) {
+        OPEN.with(|open| open.borrow_mut().retain(|tape| tape.id != self.tape.id));
+        self.tape.close(py);
+    }
+}
+
+impl Trace {
+    fn scalar_argument(
+        &self,
+        leaf: &Bound<'_, PyAny>,
+        dtype: DType,
+        differentiated: bool,
+    ) -> PyResult<(Tracer, DType, Layout)> {
+        let bits = scalar_bits(leaf, dtype)?;
+        let mut tape = self.tape.open().map_err(raise)?;
+        let node = tape.input(dtype, &[], differentiated, Some(Value::Scalar(bits))).map_err(raise)?;
+        drop(tape);
+        Ok((Tracer::scalar(Arc::clone(&self.tape), node)?, dtype, Layout::contiguous(&[])))
+    }
+
+    /// An argument that is a value of an enclosing trace: an input of its own, even where the value is also captured.
+    fn outer_argument(
+        &self,
+        py: Python<'_>,
+        outer: &Tracer,
+        differentiated: bool,
+    ) -> PyResult<(Tracer, DType, Layout)> {
+        let (outer_node, layout) = outer.memory_node(py)?;
+        let outer_tape = outer.tape();
+        let (dtype, shape, active, value) = outer_tape.read(|tape| {
+            let graph = tape.builder.graph();
+            (
+                graph.dtype(outer_node),
+                graph.shape(outer_node).to_vec(),
+                tape.is_active(outer_node),
+                tape.values.get(&outer_node).cloned(),
+            )
+        })?;
+        let mut tape = self.tape.open().map_err(raise)?;
+        let node = tape.input(dtype, &shape, differentiated || active, value).map_err(raise)?;
+        let index = tape.builder.graph().inputs.len() as u32 - 1;
+        tape.captures.insert(index, Capture { tape: Arc::clone(outer_tape), node: outer_node });
+        drop(tape);
+        let tracer = if outer.is_scalar() {
+            Tracer::scalar(Arc::clone(&self.tape), node)?
+        } else {
+            Tracer::array(Arc::clone(&self.tape), node, layout.clone(), false)?
+        };
+        Ok((tracer, dtype, layout))
+    }
+
+    /// An output of the traced function as a node of this tape, in the memory order of its array.
+    fn output(&self, py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<OutputInfo> {
+        let (node, layout) = if let Ok(tracer) = object.cast::<Tracer>() {
+            let tracer = tracer.get();
+            let (node, layout) = tracer.memory_node(py)?;
+            if tracer.tape().id == self.tape.id {
+                (node, layout)
+            } else {
+                let outer = Arc::clone(tracer.tape());
+                (self.tape.record(py, |tape| tape.capture(&outer, node))?, layout)
+            }
+        } else {
+            let dtype = match classify(object)? {
+                Foreign::PythonFloat(_) => DType::F64,
+                Foreign::PythonInt => DType::I64,
+                Foreign::PythonBool(_) => DType::Bool,
+                Foreign::NumpyScalar(dtype) => dtype,
+                Foreign::Array(_) => {
+                    let operand = array_operand(py, &self.tape, object)?;
+                    return self.output_info(operand.node, operand.layout);
+                }
+                Foreign::Other => {
+                    let kind = object.get_type().name()?.to_string();
+                    return Err(raise(
+                        Error::dtype("output", format!("the function returned a leaf of type {kind}"))
+                            .with_hint("return numbers and arrays, or use has_aux=True for anything else"),
+                    ));
+                }
+            };
+            (scalar_operand(py, &self.tape, object, dtype)?, Layout::contiguous(&[]))
+        };
+        self.output_info(node, layout)
+    }
+
+    fn output_info(&self, node: NodeId, layout: Layout) -> PyResult<OutputInfo> {
+        let dtype = self.tape.read(|tape| tape.builder.dtype(node))?;
+        Ok(OutputInfo { node, dtype, layout })
+    }
+
+    /// The recorded graph with these outputs. The tape is empty afterwards: one finishing call per trace.
+    pub fn take(&self, py: Python<'_>, outputs: &Bound<'_, PyList>) -> PyResult<Recorded> {
+        let outputs = outputs.iter().map(|object| self.output(py, &object)).collect::<PyResult<Vec<_>>>()?;
+        let mut tape = self.tape.open().map_err(raise)?;
+        let mut graph = tape.take_graph();
+        graph.outputs = outputs.iter().map(|output| output.node).collect();
+        let values = graph
+            .inputs
+            .iter()
+            .enumerate()
+            .filter_map(|(index, node)| Some((index as u32, tape.values.get(node)?.clone())))
+            .collect();
+        Ok(Recorded {
+            graph,
+            arguments: self.arguments.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            outputs,
+            values,
+            captures: std::mem::take(&mut tape.captures),
+            lines: Arc::clone(&self.tape.lines),
+        })
+    }
+}
+
+/// The policy that Python's `policy.parse` returned; None inherits.
+pub fn parse_policy(policy: Option<&Bound<'_, PyAny>>) -> PyResult<Option<CheckpointPolicy>> {
+    let Some(policy) = policy.filter(|policy| !policy.is_none()) else { return Ok(None) };
+    if let Ok(segments) = policy.extract::<u32>() {
+        return Ok(Some(CheckpointPolicy::Segments(segments)));
+    }
+    match policy.extract::<&str>()? {
+        "none" => Ok(Some(CheckpointPolicy::None)),
+        "auto" => Ok(Some(CheckpointPolicy::Auto)),
+        "sqrt" => Ok(Some(CheckpointPolicy::Sqrt)),
+        other => Err(PyValueError::new_err(format!("unknown policy {other:?}"))),
+    }
+}
+
+/// A context in which everything recorded belongs to a new region that keeps only its inputs.
+#[pyclass(frozen, module = "ckad._core")]
+pub struct Region {
+    entered: Mutex<Vec<(Arc<TapeCell>, RegionId)>>,
+}
+
+#[pymethods]
+impl Region {
+    #[new]
+    fn new() -> Region {
+        Region { entered: Mutex::new(Vec::new()) }
+    }
+
+    fn __enter__(&self) -> PyResult<()> {
+        let mut entered = self.entered.lock().unwrap_or_else(PoisonError::into_inner);
+        for cell in open_tapes() {
+            let mut tape = cell.open().map_err(raise)?;
+            let outer = tape.region;
+            let id = {
+                let mut graph = tape.builder.graph_mut();
+                let id = u16::try_from(graph.regions.len()).map_err(|_| {
+                    raise(Error::new(ErrorKind::Value, "checkpoint", "more than 65535 regions in one trace"))
+                })?;
+                graph.regions.push(GraphRegion { policy: CheckpointPolicy::Recompute, parent: outer });
+                RegionId(id)
+            };
+            tape.region = id;
+            drop(tape);
+            entered.push((cell, outer));
+        }
+        Ok(())
+    }
+
+    fn __exit__(
+        &self,
+        _kind: &Bound<'_, PyAny>,
+        _error: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) -> bool {
+        for (cell, outer) in self.entered.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            if let Ok(mut tape) = cell.open() {
+                tape.region = outer;
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,274 @@
+//! The traced value: what a transformed function is given in place of a number or an array.
+//!
+//! What NumPy would return as a scalar is an immutable node; anything else is a view of a storage. The methods that
+//! Python sees are in `class.rs`; this file knows how a value is held, read and written.
+
+use std::sync::Arc;
+
+use ckad_graph::{DType, Error, ErrorKind, NodeId};
+use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use crate::errors::raise;
+use crate::layout::Layout;
+use crate::operand::Operand;
+use crate::storage::{Storage, View, hold};
+use crate::tape::{Tape, TapeCell};
+
+/// A value that is being recorded. It belongs to one call of one transform and to one thread.
+#[pyclass(frozen, mapping, subclass, name = "Tracer", module = "ckad")]
+pub struct Tracer {
+    kind: Kind,
+}
+
+/// A traced array: what in-place operators apply to. Scalars are of the base class, so that Python makes
+/// `s = s + 1` of `s += 1`.
+#[pyclass(frozen, mapping, extends = Tracer, name = "Tracer", module = "ckad")]
+pub struct ArrayTracer;
+
+pub enum Kind {
+    /// What NumPy would return as a scalar.
+    Scalar { tape: Arc<TapeCell>, node: NodeId, dtype: DType },
+    Array { storage: Arc<Storage>, view: View },
+}
+
+impl Tracer {
+    /// An immutable value.
+    pub fn scalar(tape: Arc<TapeCell>, node: NodeId) -> PyResult<Tracer> {
+        let dtype = tape.read(|tape| tape.builder.dtype(node))?;
+        Tracer::new_scalar(tape, node, dtype)
+    }
+
+    /// A new storage, whose flat memory is `node`, seen through `layout`.
+    pub fn array(tape: Arc<TapeCell>, node: NodeId, layout: Layout, read_only: bool) -> PyResult<Tracer> {
+        let dtype = tape.read(|tape| tape.builder.dtype(node))?;
+        let storage = Storage::new(tape, dtype, node)?;
+        Ok(Tracer::view_of(storage, View::new(layout, read_only)))
+    }
+
+    /// An argument, whose caller's array has these strides in bytes. It is our copy: writing to it is allowed.
+    pub fn argument(
+        tape: &Arc<TapeCell>,
+        node: NodeId,
+        layout: Layout,
+        numpy_strides: Vec<i64>,
+        read_only: bool,
+    ) -> PyResult<Tracer> {
+        let dtype = tape.read(|tape| tape.builder.dtype(node))?;
+        let view = View::of_argument(layout, &numpy_strides, dtype.size() as i64, read_only);
+        Ok(Tracer::view_of(Storage::new(Arc::clone(tape), dtype, node)?, view))
+    }
+
+    pub fn new_scalar(tape: Arc<TapeCell>, node: NodeId, dtype: DType) -> PyResult<Tracer> {
+        hold(&tape, node)?;
+        Ok(Tracer { kind: Kind::Scalar { tape, node, dtype } })
+    }
+
+    pub fn new_array(tape: Arc<TapeCell>, node: NodeId, dtype: DType, layout: Layout) -> PyResult<Tracer> {
+        Ok(Tracer::view_of(Storage::new(tape, dtype, node)?, View::new(layout, false)))
+    }
+
+    /// A fresh result in C order: a scalar where NumPy gives one.
+    pub fn result(tape: &Arc<TapeCell>, node: NodeId, dtype: DType, shape: &[i64]) -> PyResult<Tracer> {
+        if shape.is_empty() {
+            return Tracer::new_scalar(Arc::clone(tape), node, dtype);
+        }
+        Tracer::new_array(Arc::clone(tape), node, dtype, Layout::contiguous(shape))
+    }
+
+    pub fn view_of(storage: Arc<Storage>, view: View) -> Tracer {
+        Tracer { kind: Kind::Array { storage, view } }
+    }
+
+    /// Another view of the same storage; None for scalars.
+    pub fn with_view(&self, change: impl FnOnce(&View) -> View) -> Option<Tracer> {
+        match &self.kind {
+            Kind::Scalar { .. } => None,
+            Kind::Array { storage, view } => Some(Tracer::view_of(Arc::clone(storage), change(view))),
+        }
+    }
+
+    /// The value as an array: a scalar becomes a 0-d array of its own.
+    pub fn into_array(self) -> PyResult<Tracer> {
+        match &self.kind {
+            Kind::Array { .. } => Ok(self),
+            Kind::Scalar { tape, node, dtype } => {
+                Tracer::new_array(Arc::clone(tape), *node, *dtype, Layout::contiguous(&[]))
+            }
+        }
+    }
+
+    /// The Python object. Arrays are of the class that has in-place operators. The object refers to no other Python
+    /// object, so the garbage collector need not look at it.
+    pub fn into_object(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let object = match self.kind() {
+            Kind::Scalar { .. } => Bound::new(py, self)?.into_any(),
+            Kind::Array { .. } => {
+                Bound::new(py, PyClassInitializer::from(self).add_subclass(ArrayTracer))?.into_any()
+            }
+        };
+        // SAFETY: a live object that we hold; untracking one twice, as its destructor will, is allowed.
+        unsafe { ffi::PyObject_GC_UnTrack(object.as_ptr().cast()) };
+        Ok(object.unbind())
+    }
+
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    pub fn is_scalar(&self) -> bool {
+        matches!(self.kind, Kind::Scalar { .. })
+    }
+
+    pub fn tape(&self) -> &Arc<TapeCell> {
+        match &self.kind {
+            Kind::Scalar { tape, .. } => tape,
+            Kind::Array { storage, .. } => &storage.tape,
+        }
+    }
+
+    pub fn dtype(&self) -> DType {
+        match &self.kind {
+            Kind::Scalar { dtype, .. } => *dtype,
+            Kind::Array { storage, .. } => storage.dtype,
+        }
+    }
+
+    pub fn shape(&self) -> &[i64] {
+        match &self.kind {
+            Kind::Scalar { .. } => &[],
+            Kind::Array { view, .. } => &view.layout.shape,
+        }
+    }
+
+    pub fn rank(&self) -> usize {
+        self.shape().len()
+    }
+
+    pub fn elements(&self) -> i64 {
+        self.shape().iter().product()
+    }
+
+    /// How its axes lie in its flat memory.
+    pub fn layout(&self) -> Layout {
+        match &self.kind {
+            Kind::Scalar { .. } => Layout::contiguous(&[]),
+            Kind::Array { view, .. } => view.layout.clone(),
+        }
+    }
+
+    /// How the value would be copied: its axes from the outermost in memory to the innermost.
+    pub fn memory_order(&self) -> Vec<usize> {
+        match &self.kind {
+            Kind::Scalar { .. } => Vec::new(),
+            Kind::Array { view, .. } => view.memory_order(),
+        }
+    }
+
+    /// The current elements that `layout` describes, on this value's own tape.
+    pub fn read(&self, tape: &mut Tape, layout: &Layout) -> ckad_graph::Result<NodeId> {
+        match &self.kind {
+            Kind::Scalar { node, .. } if layout.shape.is_empty() => Ok(*node),
+            Kind::Scalar { node, .. } => tape.builder.broadcast(*node, &layout.shape),
+            Kind::Array { storage, .. } => storage.read(tape, layout),
+        }
+    }
+
+    /// The node that holds the value's memory now.
+    pub fn current_node(&self) -> NodeId {
+        match &self.kind {
+            Kind::Scalar { node, .. } => *node,
+            Kind::Array { storage, .. } => storage.node(),
+        }
+    }
+
+    /// The current value in C order of its shape.
+    pub fn logical_node(&self, py: Python<'_>) -> PyResult<NodeId> {
+        match &self.kind {
+            Kind::Scalar { node, tape, .. } => tape.read(|_| *node),
+            Kind::Array { storage, view } => storage.tape.record(py, |tape| storage.read(tape, &view.layout)),
+        }
+    }
+
+    /// The current value packed in its own order of axes, and how its axes lie in that.
+    pub fn memory_node(&self, py: Python<'_>) -> PyResult<(NodeId, Layout)> {
+        match &self.kind {
+            Kind::Scalar { node, tape, .. } => Ok((tape.read(|_| *node)?, Layout::contiguous(&[]))),
+            Kind::Array { storage, view } => {
+                let (layout, order) = view.in_memory_order();
+                let node = storage.tape.record(py, |tape| storage.read(tape, &layout))?;
+                Ok((node, Layout::ordered(&view.layout.shape, &order)))
+            }
+        }
+    }
+
+    /// Does it depend on a differentiated argument?
+    pub fn is_active(&self) -> PyResult<bool> {
+        if !self.dtype().is_float() {
+            return Ok(false);
+        }
+        let node = self.current_node();
+        self.tape().read(|tape| tape.is_active(node))
+    }
+
+    /// The storage and view to write through, or the error that says why not.
+    pub fn writable(&self, name: &str) -> PyResult<(&Arc<Storage>, &View)> {
+        match &self.kind {
+            Kind::Scalar { .. } => Err(raise(
+                Error::new(ErrorKind::Tracer, name, "a traced scalar cannot be changed in place")
+                    .with_hint("make a new value: s = s + 1"),
+            )),
+            Kind::Array { view, .. } if view.read_only => Err(PyValueError::new_err(format!(
+                "[{name}] assignment destination is read-only. Hint: write to x.copy()"
+            ))),
+            Kind::Array { storage, .. } if storage.has_undecided_alias() => Err(raise(
+                Error::new(
+                    ErrorKind::Tracer,
+                    name,
+                    "the array was reshaped, and whether NumPy would have made a view or a copy of it is not known",
+                )
+                .with_hint("take .copy() before the reshape or ravel, or before writing"),
+            )),
+            Kind::Array { storage, view } => Ok((storage, view)),
+        }
+    }
+
+    /// Refuses to write values of a nested trace into this array of an enclosing one, and differentiated values
+    /// into integers.
+    pub fn check_owns(&self, _py: Python<'_>, name: &str, operands: &[Operand<'_, '_>]) -> PyResult<()> {
+        for operand in operands {
+            let Operand::Traced(value) = operand else { continue };
+            if value.tape().depth > self.tape().depth {
+                return Err(raise(
+                    Error::new(
+                        ErrorKind::Tracer,
+                        name,
+                        "a value of an inner transform cannot be written into an array of the function around it",
+                    )
+                    .with_hint("return the value from the inner function and write it outside"),
+                ));
+            }
+            if !self.dtype().is_float() && value.is_active()? {
+                return Err(raise(
+                    Error::new(
+                        ErrorKind::Tracer,
+                        name,
+                        format!("a differentiated value written into an array of {} loses its gradient", self.dtype()),
+                    )
+                    .with_hint("make the array of a float dtype, or write ckad.stop_gradient(value)"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        // A storage releases its node itself, when its last view goes.
+        if let Kind::Scalar { tape, node, .. } = &self.kind {
+            tape.release(*node);
+        }
+    }
+}

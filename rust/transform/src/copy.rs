@@ -1,0 +1,91 @@
+//! What all transforms share: liveness, tables over nodes, and copying a node into a derived graph, whose ids of
+//! lists, scalars, constants and starts continue the source's.
+
+use ckad_graph::{Attributes, Error, Graph, NodeId, Op, Result};
+
+/// A table of `len` entries, or a memory error of the transform `op`.
+pub(crate) fn table<T: Clone>(op: &str, value: T, len: usize) -> Result<Vec<T>> {
+    let mut entries = Vec::new();
+    entries.try_reserve_exact(len).map_err(|_| Error::memory(op, len.saturating_mul(size_of::<T>())))?;
+    entries.resize(len, value);
+    Ok(entries)
+}
+
+/// The nodes that `outputs` reach.
+pub(crate) fn reached(op: &str, graph: &Graph, outputs: impl IntoIterator<Item = NodeId>) -> Result<Vec<bool>> {
+    let mut live = table(op, false, graph.len())?;
+    for output in outputs {
+        live[output.index()] = true;
+    }
+    for id in graph.ids().rev() {
+        if live[id.index()] {
+            for operand in graph.operands(id) {
+                live[operand.index()] = true;
+            }
+        }
+    }
+    Ok(live)
+}
+
+/// A copy under construction: where each node of the source went.
+pub(crate) struct Copy {
+    op: &'static str,
+    map: Vec<Option<NodeId>>,
+    operands: Vec<NodeId>,
+}
+
+impl Copy {
+    pub fn new(op: &'static str, source: &Graph) -> Result<Copy> {
+        Ok(Copy { op, map: table(op, None, source.len())?, operands: Vec::new() })
+    }
+
+    pub fn set(&mut self, id: NodeId, copy: NodeId) {
+        self.map[id.index()] = Some(copy);
+    }
+
+    pub fn get(&self, id: NodeId) -> Option<NodeId> {
+        self.map[id.index()]
+    }
+
+    pub fn of(&self, id: NodeId) -> Result<NodeId> {
+        self.map[id.index()].ok_or_else(|| Error::internal(self.op, format!("%{} was not copied", id.0)))
+    }
+
+    pub fn all(&self, ids: &[NodeId]) -> Result<Vec<NodeId>> {
+        ids.iter().map(|&id| self.of(id)).collect()
+    }
+
+    /// Appends a copy of the node `input` as the next input of `target`.
+    pub fn input(&mut self, target: &mut Graph, source: &Graph, input: NodeId) -> Result<NodeId> {
+        let node = source.node(input);
+        let copy = target.push_input(node.dtype, node.shape, node.attributes)?;
+        self.set(input, copy);
+        Ok(copy)
+    }
+
+    /// All inputs of the source, in order.
+    pub fn inputs(&mut self, target: &mut Graph, source: &Graph) -> Result<()> {
+        source.inputs.iter().try_for_each(|&input| self.input(target, source, input).map(drop))
+    }
+
+    /// Appends a copy of a node whose operands were copied. Inputs are copied by [`Copy::inputs`].
+    pub fn node(&mut self, target: &mut Graph, source: &Graph, id: NodeId, attributes: Attributes) -> Result<NodeId> {
+        let node = source.node(id);
+        if matches!(node.op, Op::Input(_)) {
+            return self.of(id);
+        }
+        self.operands.clear();
+        for &operand in source.operands(id) {
+            let operand = self.of(operand)?;
+            self.operands.push(operand);
+        }
+        let copy = target.push(node.op, &self.operands, node.dtype, node.shape, attributes)?;
+        self.set(id, copy);
+        Ok(copy)
+    }
+}
+
+/// One more than the greatest pass of a graph.
+pub(crate) fn passes(graph: &Graph) -> u32 {
+    graph.ids().map(|id| u32::from(graph.attributes(id).pass)).max().unwrap_or(0) + 1
+}

@@ -1,0 +1,106 @@
+//! Forward mode: beside every node that depends on an active input, its tangent. An absent tangent means zero.
+//!
+//! Reverse mode starts here too: it transposes the tangent part of what [`with_tangents`] builds.
+
+use ckad_graph::{Attributes, Error, Graph, NodeId, Op, RegionId, Result, interrupt};
+use ckad_prim::{Builder, Expr, diff};
+
+use crate::copy::{Copy, reached, table};
+use crate::settle::settled;
+
+/// The inputs followed by tangents of the active inputs → the outputs followed by tangents of the float outputs.
+pub fn jvp(graph: &Graph, active: &[bool]) -> Result<Graph> {
+    let source = settled(graph)?;
+    let builder = Builder::new(source.derived());
+    let linearised = with_tangents("jvp", &builder, &source, active, &source.outputs)?;
+    let mut outputs = linearised.copy.all(&source.outputs)?;
+    for &output in source.outputs.iter().filter(|&&output| source.dtype(output).is_float()) {
+        let tangent = match linearised.tangents[output.index()] {
+            Some(tangent) => tangent,
+            None => {
+                builder.set_attributes(Attributes { line: source.attributes(output).line, ..last_place(&builder) });
+                builder.zeros(source.dtype(output), source.shape(output))?
+            }
+        };
+        outputs.push(tangent);
+    }
+    let mut target = builder.finish()?;
+    target.outputs = outputs;
+    Ok(target)
+}
+
+/// Pass and position of what runs last.
+fn last_place(builder: &Builder) -> Attributes {
+    let graph = builder.graph();
+    let last = graph.ids().rev().find(|&id| !graph.op(id).is_leaf()).map(|id| graph.attributes(id));
+    last.map_or_else(Attributes::default, |last| Attributes { region: RegionId(0), ..last })
+}
+
+pub(crate) struct Linearised {
+    pub copy: Copy,
+    /// For each node of the source, its tangent in the derived graph.
+    pub tangents: Vec<Option<NodeId>>,
+    /// The inputs that were appended, one per active input.
+    pub tangent_inputs: Vec<NodeId>,
+}
+
+/// Copies what is live of `source` into `builder`, and beside each node on a path from an active input to one of
+/// `wanted` its tangent, with the pass and position of its primal.
+pub(crate) fn with_tangents(
+    op: &'static str,
+    builder: &Builder,
+    source: &Graph,
+    active: &[bool],
+    wanted: &[NodeId],
+) -> Result<Linearised> {
+    if active.len() != source.inputs.len() {
+        let what = format!("{} flags for {} inputs", active.len(), source.inputs.len());
+        return Err(Error::internal(op, what));
+    }
+    let live = reached(op, source, source.outputs.iter().copied())?;
+    let leads = reached(op, source, wanted.iter().copied())?;
+    let mut copy = Copy::new(op, source)?;
+    let mut tangents = table(op, None, source.len())?;
+    let mut tangent_inputs = Vec::new();
+    copy.inputs(&mut builder.graph_mut(), source)?;
+    for (&input, _) in source.inputs.iter().zip(active).filter(|(_, active)| **active) {
+        let node = source.node(input);
+        if !node.dtype.is_float() {
+            return Err(Error::dtype(op, format!("an argument of dtype {} has no derivative", node.dtype))
+                .with_hint("differentiate with respect to float arguments"));
+        }
+        let tangent = builder.graph_mut().push_input(node.dtype, node.shape, node.attributes)?;
+        tangents[input.index()] = Some(tangent);
+        tangent_inputs.push(tangent);
+    }
+
+    let mut operand_exprs: Vec<Expr<'_>> = Vec::new();
+    let mut operand_tangents: Vec<Option<Expr<'_>>> = Vec::new();
+    for id in source.ids() {
+        interrupt::check_at(id.index())?;
+        if !live[id.index()] || matches!(source.op(id), Op::Input(_)) {
+            continue;
+        }
+        let attributes = source.attributes(id);
+        let out = copy.node(&mut builder.graph_mut(), source, id, attributes)?;
+        if !leads[id.index()] || !source.dtype(id).is_float() {
+            continue;
+        }
+        operand_tangents.clear();
+        let known = |operand: &NodeId| tangents[operand.index()].map(|tangent| builder.expr(tangent));
+        operand_tangents.extend(source.operands(id).iter().map(known));
+        if operand_tangents.iter().all(Option::is_none) {
+            continue;
+        }
+        operand_exprs.clear();
+        for &operand in source.operands(id) {
+            operand_exprs.push(builder.expr(copy.of(operand)?));
+        }
+        builder.set_attributes(attributes);
+        let tangent = diff(source, id, &operand_exprs, builder.expr(out), &operand_tangents)
+            .and_then(|tangent| builder.take_error().map(|()| tangent))
+            .map_err(|error| error.at_line(attributes.line))?;
+        tangents[id.index()] = tangent.map(|tangent| tangent.id);
+    }
+    Ok(Linearised { copy, tangents, tangent_inputs })
+}

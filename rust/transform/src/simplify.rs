@@ -1,0 +1,166 @@
+//! Simplification: exact rewriting and common subexpressions in one walk, then dead code, then derivative coefficients
+//! moved to where they are used.
+//!
+//! The order matters: a coefficient of the backward part that equals another is merged with it first and placed
+//! afterwards, so merging never makes it a value that the forward part stores.
+//!
+//! Operations have no side effects, so equal ones are merged wherever they stand, overwrites of equal versions
+//! included. Three things are kept apart: regions (a value computed inside a region is not replaced by one kept
+//! outside), arrays of one repeated scalar (each accumulator starts from its own zeros), and scalars and starts of
+//! different index, which are inputs of the program. Constants are the same if they are the same snapshot.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use ckad_graph::{Attributes, DType, Graph, ListId, NodeId, Op, RegionId, Result, interrupt};
+use rustc_hash::{FxBuildHasher, FxHashMap};
+
+use crate::copy::{Copy, reached, table};
+use crate::settle::settle;
+use crate::sink::{in_new_order, sinking};
+
+/// An equivalent graph in execution order; every output keeps its bits.
+pub fn simplify(graph: Graph) -> Result<Graph> {
+    let graph = settle(graph)?;
+    let merged = Simplifier::run(&graph)?;
+    drop(graph);
+    place_late(&merged)
+}
+
+/// Drops dead nodes and moves late coefficients.
+fn place_late(graph: &Graph) -> Result<Graph> {
+    let live = reached("simplify", graph, graph.outputs.iter().copied())?;
+    let stage: Vec<u16> = graph.ids().map(|id| graph.attributes(id).pass).collect();
+    let sunk = sinking("simplify", graph, &live, &stage)?;
+    let mut target = graph.derived();
+    let mut copy = Copy::new("simplify", graph)?;
+    copy.inputs(&mut target, graph)?;
+    in_new_order("simplify", graph, &live, &sunk, |id, place| {
+        interrupt::check_at(id.index())?;
+        let Attributes { pass, position, .. } = graph.attributes(place);
+        copy.node(&mut target, graph, id, Attributes { pass, position, ..graph.attributes(id) })?;
+        Ok(())
+    })?;
+    target.outputs = copy.all(&graph.outputs)?;
+    Ok(target)
+}
+
+/// A node about to be appended.
+pub(crate) struct Draft<'a> {
+    pub op: Op,
+    pub operands: &'a [NodeId],
+    pub dtype: DType,
+    pub shape: ListId,
+    pub attributes: Attributes,
+}
+
+/// The simplified graph so far, in which nodes are found by content.
+pub(crate) struct Simplifier {
+    pub target: Graph,
+    /// The node appended last of those with a hash, and from each node the one before with the same hash.
+    newest: FxHashMap<u64, NodeId>,
+    older: Vec<Option<NodeId>>,
+    /// For each constant, the first that is the same snapshot.
+    constants: Vec<u32>,
+}
+
+impl Simplifier {
+    fn run(source: &Graph) -> Result<Graph> {
+        let mut simplifier = Simplifier {
+            target: source.derived(),
+            newest: FxHashMap::default(),
+            older: Vec::new(),
+            constants: same_snapshots(source),
+        };
+        let live = reached("simplify", source, source.outputs.iter().copied())?;
+        let mut copy = Copy::new("simplify", source)?;
+        copy.inputs(&mut simplifier.target, source)?;
+        simplifier.older = table("simplify", None, simplifier.target.len())?;
+        let mut operands: Vec<NodeId> = Vec::new();
+        for id in source.ids() {
+            interrupt::check_at(id.index())?;
+            let node = source.node(id);
+            if !live[id.index()] || matches!(node.op, Op::Input(_)) {
+                continue;
+            }
+            operands.clear();
+            for &operand in source.operands(id) {
+                operands.push(copy.of(operand)?);
+            }
+            let op = match node.op {
+                Op::Constant(index) => Op::Constant(simplifier.constants[index as usize]),
+                op => op,
+            };
+            let simplified = simplifier.simplified(op, &mut operands, node.dtype, node.shape, node.attributes)?;
+            copy.set(id, simplified);
+        }
+        simplifier.target.outputs = copy.all(&source.outputs)?;
+        Ok(simplifier.target)
+    }
+
+    /// The node with this content: one that exists, or a new one.
+    pub(crate) fn find_or_push(&mut self, draft: &Draft<'_>) -> Result<NodeId> {
+        if self.is_filled(draft) {
+            return self.push(draft);
+        }
+        let hash = draft.hash();
+        let newest = self.newest.get(&hash).copied();
+        let mut candidate = newest;
+        while let Some(id) = candidate {
+            if draft.equals(&self.target, id) {
+                return Ok(id);
+            }
+            candidate = self.older[id.index()];
+        }
+        let id = self.push(draft)?;
+        self.older[id.index()] = newest;
+        self.newest.insert(hash, id);
+        Ok(id)
+    }
+
+    fn push(&mut self, draft: &Draft<'_>) -> Result<NodeId> {
+        self.older.push(None);
+        self.target.push(draft.op, draft.operands, draft.dtype, draft.shape, draft.attributes)
+    }
+
+    /// An array of one repeated scalar: cheaper to have twice than to share.
+    fn is_filled(&self, draft: &Draft<'_>) -> bool {
+        draft.op == Op::Broadcast && draft.operands.iter().all(|&operand| self.is_scalar_leaf(operand))
+    }
+
+    pub(crate) fn is_scalar_leaf(&self, id: NodeId) -> bool {
+        matches!(self.target.op(id), Op::Literal(_) | Op::Scalar(_))
+    }
+}
+
+impl Draft<'_> {
+    /// Leaves exist once for all regions.
+    fn region(&self) -> RegionId {
+        if self.op.is_leaf() { RegionId(0) } else { self.attributes.region }
+    }
+
+    fn hash(&self) -> u64 {
+        let mut hasher = FxBuildHasher.build_hasher();
+        self.op.hash(&mut hasher);
+        self.operands.hash(&mut hasher);
+        self.dtype.hash(&mut hasher);
+        self.shape.hash(&mut hasher);
+        self.region().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn equals(&self, graph: &Graph, id: NodeId) -> bool {
+        let node = graph.node(id);
+        node.op == self.op
+            && node.dtype == self.dtype
+            && node.shape == self.shape
+            && (node.op.is_leaf() || node.attributes.region == self.attributes.region)
+            && graph.operands(id) == self.operands
+    }
+}
+
+fn same_snapshots(graph: &Graph) -> Vec<u32> {
+    let mut first = FxHashMap::default();
+    let snapshots = graph.constants.iter().zip(0u32..);
+    snapshots.map(|(constant, index)| *first.entry(Arc::as_ptr(constant).cast::<()>()).or_insert(index)).collect()
+}

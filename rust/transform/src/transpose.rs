@@ -1,0 +1,244 @@
+//! Transposition of the linear part of a graph.
+//!
+//! The linear nodes are the forward cone of the tangent inputs, found here and stored nowhere. They are visited in
+//! reverse; each primitive's `transpose` rule sends the cotangent of a node on to its operands, where it is added up:
+//! sums in the order of arrival, strided and scattered updates in place of one accumulator that starts as zeros
+//! (so that a loop over slices stays linear in the elements that it touches).
+//!
+//! With P passes so far, the transposed of a node of pass p belongs to pass 2P − 1 − p at the node's position; so the
+//! reverse of an execution order is one too.
+
+use ckad_graph::{Attributes, Error, Graph, NodeId, Op, Result, interrupt};
+use ckad_prim::{Accumulator, Builder, Elementwise, Expr, transpose};
+
+use crate::copy::{Copy, passes, table};
+
+/// Cotangents of values used more often than this are accumulated if the uses are also far apart.
+const NEAR_USES: u32 = 2;
+/// How many nodes, recorded or derived, lie between the first and the last of uses that are far apart.
+const FAR: u32 = 64;
+
+/// A graph with a linear part.
+pub(crate) struct Linear {
+    /// Its outputs are those that do not depend on the tangent inputs.
+    pub graph: Graph,
+    /// The last inputs of the graph.
+    pub tangent_inputs: Vec<NodeId>,
+    /// The linear outputs; `None` is a zero.
+    pub tangent_outputs: Vec<Option<NodeId>>,
+}
+
+/// The graph with its linear part transposed: the outputs are the graph's own, followed by the cotangents of the
+/// tangent inputs. `seed` appends the cotangents of tangent outputs, as inputs or otherwise.
+pub(crate) fn transpose_linear(
+    op: &'static str,
+    linear: &Linear,
+    seed: impl FnOnce(&Builder, &Linear) -> Result<Vec<(NodeId, NodeId)>>,
+) -> Result<Graph> {
+    let source = &linear.graph;
+    let uses = LinearUses::find(op, linear)?;
+    let transposed_passes = passes(source) * 2;
+    if transposed_passes > u32::from(u16::MAX) {
+        return Err(Error::value(op, "derivatives are nested too deeply"));
+    }
+
+    let builder = Builder::new(source.derived());
+    let mut copy = Copy::new(op, source)?;
+    copy_known(&builder, source, linear, &uses, &mut copy)?;
+    let mut cotangents = Cotangents {
+        builder: &builder,
+        source,
+        uses: &uses,
+        values: table(op, None, source.len())?,
+        node: NodeId(0),
+        error: None,
+    };
+    for (tangent, cotangent) in seed(&builder, linear)? {
+        builder.set_attributes(transposed(source.attributes(tangent), transposed_passes));
+        cotangents.add_to(tangent, cotangent);
+    }
+
+    let mut coefficients: Vec<Option<Expr<'_>>> = Vec::new();
+    let mut is_linear: Vec<bool> = Vec::new();
+    for id in source.ids().rev() {
+        interrupt::check_at(id.index())?;
+        if matches!(source.op(id), Op::Input(_)) {
+            continue;
+        }
+        let Some(cotangent) = cotangents.values[id.index()] else { continue };
+        coefficients.clear();
+        is_linear.clear();
+        for &operand in source.operands(id) {
+            let linear = uses.is_linear(operand);
+            is_linear.push(linear);
+            coefficients.push(if linear { None } else { Some(builder.expr(copy.of(operand)?)) });
+        }
+        let attributes = transposed(source.attributes(id), transposed_passes);
+        builder.set_attributes(attributes);
+        cotangents.node = id;
+        transpose(source, id, &coefficients, &is_linear, builder.expr(cotangent), &mut cotangents)
+            .and_then(|()| builder.take_error())
+            .and_then(|()| cotangents.error.take().map_or(Ok(()), Err))
+            .map_err(|error| error.at_line(attributes.line))?;
+    }
+
+    let mut outputs = copy.all(&source.outputs)?;
+    for &input in &linear.tangent_inputs {
+        let gradient = match cotangents.values[input.index()] {
+            Some(gradient) => gradient,
+            None => {
+                let line = source.attributes(input).line;
+                // The end of the last pass, which runs down the tape.
+                let last = Attributes { line, pass: (transposed_passes - 1) as u16, ..Attributes::default() };
+                builder.set_attributes(last);
+                builder.zeros(source.dtype(input), source.shape(input))?
+            }
+        };
+        outputs.push(gradient);
+    }
+    let mut target = builder.finish()?;
+    target.outputs = outputs;
+    Ok(target)
+}
+
+fn transposed(attributes: Attributes, passes: u32) -> Attributes {
+    Attributes { pass: (passes - 1 - u32::from(attributes.pass)) as u16, ..attributes }
+}
+
+/// Copies what does not depend on the tangent inputs and is needed, and the inputs that are not tangents.
+fn copy_known(builder: &Builder, source: &Graph, linear: &Linear, uses: &LinearUses, copy: &mut Copy) -> Result<()> {
+    let mut target = builder.graph_mut();
+    let primal_inputs = source.inputs.len() - linear.tangent_inputs.len();
+    for &input in &source.inputs[..primal_inputs] {
+        copy.input(&mut target, source, input)?;
+    }
+    for id in source.ids() {
+        if uses.needed[id.index()] && !uses.is_linear(id) && !matches!(source.op(id), Op::Input(_)) {
+            copy.node(&mut target, source, id, source.attributes(id))?;
+        }
+    }
+    Ok(())
+}
+
+/// The forward cone of the tangent inputs, and how its values are used.
+struct LinearUses {
+    linear: Vec<bool>,
+    /// Reached by an output, linear or not.
+    needed: Vec<bool>,
+    /// For each linear node: are its uses many and far apart?
+    far: Vec<bool>,
+}
+
+impl LinearUses {
+    fn find(op: &str, linear_graph: &Linear) -> Result<LinearUses> {
+        let graph = &linear_graph.graph;
+        let mut linear = table(op, false, graph.len())?;
+        for input in &linear_graph.tangent_inputs {
+            linear[input.index()] = true;
+        }
+        for id in graph.ids() {
+            if graph.operands(id).iter().any(|operand| linear[operand.index()]) {
+                linear[id.index()] = true;
+            }
+        }
+
+        // Users are met from the last to the first.
+        let mut needed = table(op, false, graph.len())?;
+        let mut count = table(op, 0u32, graph.len())?;
+        let mut last: Vec<u32> = table(op, 0, graph.len())?;
+        let mut far = table(op, false, graph.len())?;
+        for &output in linear_graph.tangent_outputs.iter().flatten() {
+            needed[output.index()] = true;
+            count[output.index()] += 1;
+            last[output.index()] = output.0;
+        }
+        for output in &graph.outputs {
+            needed[output.index()] = true;
+        }
+        for id in graph.ids().rev() {
+            if !needed[id.index()] {
+                continue;
+            }
+            for operand in graph.operands(id) {
+                let index = operand.index();
+                needed[index] = true;
+                if linear[index] {
+                    count[index] += 1;
+                    if last[index] == 0 {
+                        last[index] = id.0;
+                    }
+                    far[index] = count[index] > NEAR_USES && far_apart(graph, id, NodeId(last[index]));
+                }
+            }
+        }
+        Ok(LinearUses { linear, needed, far })
+    }
+
+    fn is_linear(&self, id: NodeId) -> bool {
+        self.linear[id.index()]
+    }
+}
+
+/// Is there more between two users than the derived nodes of a few recorded ones?
+fn far_apart(graph: &Graph, first: NodeId, last: NodeId) -> bool {
+    let (a, b) = (graph.attributes(first), graph.attributes(last));
+    last.0.abs_diff(first.0) > FAR && (a.pass != b.pass || a.position.abs_diff(b.position) > FAR)
+}
+
+/// The cotangents of the linear nodes, as far as they are known.
+struct Cotangents<'a, 'b> {
+    builder: &'b Builder,
+    source: &'a Graph,
+    uses: &'a LinearUses,
+    values: Vec<Option<NodeId>>,
+    /// The node that is being transposed.
+    node: NodeId,
+    error: Option<Error>,
+}
+
+impl Cotangents<'_, '_> {
+    fn target(&self, operand: usize) -> Option<NodeId> {
+        self.source.operands(self.node).get(operand).copied().filter(|&target| self.uses.is_linear(target))
+    }
+
+    fn settle(&mut self, target: NodeId, value: Result<NodeId>) {
+        match value {
+            Ok(value) => self.values[target.index()] = Some(value),
+            Err(error) => {
+                self.error.get_or_insert(error);
+            }
+        }
+    }
+
+    fn add_to(&mut self, target: NodeId, cotangent: NodeId) {
+        let sum = match self.values[target.index()] {
+            None => Ok(cotangent),
+            Some(sum) if self.uses.far[target.index()] => self.builder.accumulate(sum, cotangent),
+            Some(sum) => self.builder.elementwise(Elementwise::Add, &[sum, cotangent]),
+        };
+        self.settle(target, sum);
+    }
+}
+
+impl<'b> Accumulator<'b> for Cotangents<'_, 'b> {
+    fn add(&mut self, operand: usize, cotangent: Expr<'b>) {
+        if let Some(target) = self.target(operand) {
+            self.add_to(target, cotangent.id);
+        }
+    }
+
+    fn update(&mut self, operand: usize, op: Op, value: Expr<'b>, indices: &[Expr<'b>]) {
+        let Some(target) = self.target(operand) else { return };
+        let (dtype, shape) = (self.source.dtype(target), self.source.shape(target));
+        let base = match self.values[target.index()] {
+            Some(sum) => Ok(sum),
+            None => self.builder.zeros(dtype, shape),
+        };
+        let sum = base.and_then(|base| {
+            let operands: Vec<NodeId> =
+                [base, value.id].into_iter().chain(indices.iter().map(|index| index.id)).collect();
+            self.builder.push(op, &operands, dtype, shape)
+        });
+        self.settle(target, sum);
+    }
+}
