@@ -45,8 +45,8 @@ def softmax_cross_entropy(logits: NDArray[Any], labels: ArrayLike) -> np.floatin
         ValueError: the shapes do not fit.
         TypeError: the labels are neither integers nor floats.
 
-    >>> round(float(softmax_cross_entropy(np.zeros((4, 10)), np.arange(4))), 6) == round(np.log(10), 6)
-    True
+    >>> float(np.exp(softmax_cross_entropy(np.zeros((3, 4)), np.arange(3))).round(6))
+    4.0
     """
     values: Any = labels if hasattr(labels, "dtype") else np.asarray(labels)
     shape = np.shape(logits)

@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from ckad import tree
+from ckad import tree as pytree
 from ckad.errors import CkadTypeError, CkadValueError, DTypeError, ShapeError
 
 _ROOT = "value"
 """The name of the leaf of a tree that is itself a leaf."""
 
 
-def save(path: str | os.PathLike[str], tree_: Any, /) -> None:
+def save(path: str | os.PathLike[str], tree: Any) -> None:
     """Writes a pytree of arrays and numbers to an .npz file, all of it or nothing.
 
     Args:
         path: where to; the name is taken as it is. A file of that name is replaced.
-        tree_: the pytree.
+        tree: the pytree.
 
     Raises:
         TypeError: a leaf is neither an array nor a number.
@@ -40,7 +40,7 @@ def save(path: str | os.PathLike[str], tree_: Any, /) -> None:
     ['a/0', 'a/1']
     """
     arrays = {}
-    for name, leaf in _named_leaves(tree_, "save").items():
+    for name, leaf in _named_leaves(tree, "save").items():
         array = _as_array(name, leaf, "save")
         arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
     path = Path(path)
@@ -80,7 +80,7 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(pathlib.Path(folder, "state.npz"), {"step": 7, "mean": np.arange(2.0)})
     ...     load(pathlib.Path(folder, "state.npz"), like={"step": 0, "mean": np.zeros(2)})
-    {'mean': array([0., 1.]), 'step': 7}
+    {'step': 7, 'mean': array([0., 1.])}
     """
     expected = _named_leaves(like, "load")
     found = _read(path)
@@ -100,13 +100,13 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
             leaves.append(array)
         else:
             leaves.append(array[()] if isinstance(leaf, np.generic) else array.item())
-    return tree.unflatten(tree.flatten(like)[1], leaves)
+    return pytree.unflatten(pytree.flatten(like)[1], leaves)
 
 
-def _named_leaves(tree_: Any, op: str) -> dict[str, Any]:
+def _named_leaves(tree: Any, op: str) -> dict[str, Any]:
     """The leaves by name, in the order of the tree."""
     named: dict[str, Any] = {}
-    for name, leaf in zip(tree.paths(tree_), tree.flatten(tree_)[0], strict=True):
+    for name, leaf in zip(pytree.paths(tree), pytree.flatten(tree)[0], strict=True):
         name = name or _ROOT
         if name in named:
             hint = "rename one of the keys"
@@ -124,10 +124,10 @@ def _as_array(name: str, leaf: Any, op: str) -> np.ndarray[Any, Any]:
 
 def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.lib.npyio.NpzFile):
                 return {name: archive[name] for name in archive.files}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CkadValueError(f"[load] {path} is damaged or no .npz file: {error}", op="load") from error
     raise CkadValueError(f"[load] {path} is no .npz file", op="load")
-

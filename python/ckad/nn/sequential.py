@@ -64,7 +64,7 @@ class Sequential:
     def __iter__(self) -> Iterator[Callable[[Any], Any]]:
         return iter(self.layers)
 
-    def __getitem__(self, position: int) -> Callable[[Any], Any]:
+    def __getitem__(self, position: int) -> Any:
         return self.layers[position]
 
     def __repr__(self) -> str:

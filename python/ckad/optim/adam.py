@@ -18,6 +18,7 @@ from ckad.optim.optimizer import (
     check_params,
     check_rate,
     rate_at,
+    zero_like,
 )
 
 
@@ -56,8 +57,8 @@ def adam(lr: float | Schedule, b1: float = 0.9, b2: float = 0.999, eps: float = 
         check_params("adam", params)
         return {
             "step": 0,
-            "mean": tree.map_leaves(np.zeros_like, params),
-            "square": tree.map_leaves(np.zeros_like, params),
+            "mean": tree.map_leaves(zero_like, params),
+            "square": tree.map_leaves(zero_like, params),
         }
 
     def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:

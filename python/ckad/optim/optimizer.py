@@ -94,3 +94,11 @@ def cast_like(value: Any, param: Any) -> Any:
     if getattr(value, "dtype", None) == dtype:
         return value
     return value.astype(dtype) if hasattr(value, "astype") else dtype.type(value)
+
+
+def zero_like(param: Any) -> Any:
+    """Zero in the shape, dtype and kind (array, NumPy scalar, Python float) of the parameter."""
+    if isinstance(param, float) and not isinstance(param, np.generic):
+        return 0.0
+    zero = np.zeros_like(param)
+    return zero[()] if isinstance(param, np.generic) else zero

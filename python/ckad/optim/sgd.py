@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ckad import tree
 from ckad.optim.optimizer import (
     Optimizer,
@@ -17,6 +15,7 @@ from ckad.optim.optimizer import (
     check_params,
     check_rate,
     rate_at,
+    zero_like,
 )
 
 
@@ -36,6 +35,7 @@ def sgd(lr: float | Schedule, momentum: float = 0.0) -> Optimizer:
 
     Source: Polyak, Some methods of speeding up the convergence of iteration methods (1964).
 
+    >>> import numpy as np
     >>> init, update = sgd(0.1, momentum=0.9)
     >>> params = np.array([1.0, 2.0], np.float32)
     >>> params, state = update(np.ones(2, np.float32), init(params), params)
@@ -48,7 +48,7 @@ def sgd(lr: float | Schedule, momentum: float = 0.0) -> Optimizer:
 
     def init(params: Any) -> State:
         check_params("sgd", params)
-        return {"step": 0, "velocity": tree.map_leaves(np.zeros_like, params)} if momentum else {"step": 0}
+        return {"step": 0, "velocity": tree.map_leaves(zero_like, params)} if momentum else {"step": 0}
 
     def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:
         check_grads("sgd", grads, params)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ckad.transforms.gradient import grad
 from ckad.transforms.linear import jvp, vjp
-from ckad.transforms.recording import flatten, unflatten
+from ckad.tree import flatten, unflatten
 
 
 def check_grads(

@@ -9,7 +9,8 @@ from typing import Any
 from ckad import _core
 from ckad.transforms.gradient import value_and_grad
 from ckad.transforms.policy import INHERIT, Checkpoint
-from ckad.transforms.recording import Recording, flatten, is_float_leaf, unflatten
+from ckad.transforms.recording import Recording, is_float_leaf
+from ckad.tree import flatten, unflatten
 
 Graph = _core.Graph
 Plan = _core.Plan

@@ -10,7 +10,8 @@ import numpy as np
 
 from ckad.errors import DTypeError
 from ckad.transforms.policy import INHERIT, Checkpoint, parse
-from ckad.transforms.recording import Recording, flatten, mark_transform, unflatten
+from ckad.transforms.recording import Recording, mark_transform
+from ckad.tree import flatten, unflatten
 
 Mode = Literal["forward", "reverse", "auto"]
 

@@ -11,7 +11,8 @@ from ckad import _core
 from ckad.errors import DTypeError, ShapeError
 from ckad.transforms.gradient import grad
 from ckad.transforms.policy import INHERIT, Checkpoint, parse
-from ckad.transforms.recording import Recording, flatten, split_auxiliary, unflatten
+from ckad.transforms.recording import Recording, split_auxiliary
+from ckad.tree import flatten, unflatten
 
 
 def _matching_leaves(name: str, what: str, tree: Any, structure: Any, primals: Sequence[Any]) -> list[Any]:

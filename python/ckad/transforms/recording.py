@@ -15,20 +15,7 @@ import optree
 
 from ckad import _core
 from ckad.errors import DTypeError
-
-NAMESPACE = "ckad"
-
-
-def flatten(tree: Any) -> tuple[list[Any], Any]:
-    """Leaves of a pytree and its structure."""
-    leaves, structure = optree.tree_flatten(tree, namespace=NAMESPACE)
-    return leaves, structure
-
-
-def unflatten(structure: Any, leaves: Sequence[Any]) -> Any:
-    """The pytree of that structure with these leaves."""
-    return optree.tree_unflatten(structure, leaves)
-
+from ckad.tree import NAMESPACE, flatten, unflatten
 
 def mark_transform(function: Callable[..., Any]) -> Callable[..., Any]:
     """Marks a function that a transform returned, so that `ckad.plan` plans it as it is."""

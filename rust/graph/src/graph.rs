@@ -127,6 +127,17 @@ impl Graph {
         }
     }
 
+    /// Makes room for that many more nodes and operands.
+    pub fn reserve(&mut self, nodes: usize, operands: usize) -> Result<()> {
+        grow(&mut self.nodes, nodes)?;
+        grow(&mut self.operands, operands)
+    }
+
+    /// Number of operands of all nodes together.
+    pub fn operand_count(&self) -> usize {
+        self.operands.len()
+    }
+
     /// Appends a node without inference; `ckad_prim::Builder` is the caller that knows dtype and shape.
     pub fn push(
         &mut self,

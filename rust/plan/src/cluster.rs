@@ -3,9 +3,10 @@
 //! Nodes are taken in the graph's order, which is an order of execution. A heavy or structural operation is a
 //! cluster of its own. An elementwise node may join the group of highest index among those that compute its
 //! operands: every other operand then comes from an earlier group, so the order of groups stays executable. A
-//! reduction ends the group that computes its operand. Then a group whose values are all read by one later
-//! group is merged into it. Joining moves work to an earlier place, never a reader behind an overwrite of what
-//! it reads; merging moves work to a later place, so it spares groups that read what is overwritten.
+//! reduction ends the group that computes its operand. By the same rule whole groups are then lifted into the
+//! last group they read from, and at last merged into the first group that reads from them. Joining and lifting
+//! move work to an earlier place, never a reader behind an overwrite of what it reads; merging moves work to a
+//! later place, but not past such an overwrite.
 //!
 //! Bounds: one iteration shape, one pass, one region, nearby tape positions, the target's operands and registers,
 //! and few values that a later pass reads (a group is kept or recomputed whole). The clustering called auto then
@@ -42,7 +43,6 @@ pub(crate) struct Group {
     region: RegionId,
     position: u32,
     late: usize,
-    reads_overwritten: bool,
 }
 
 /// What the steps of clustering share.
@@ -65,6 +65,7 @@ pub(crate) struct Grouping<'a> {
 pub fn cluster(graph: &Graph, target: &Target, auto: bool) -> Result<Clustering> {
     let mut grouping = Grouping::new(graph, target);
     grouping.form();
+    grouping.lift();
     grouping.merge();
     if auto {
         rebuild_cheap_values(&mut grouping);
@@ -151,7 +152,6 @@ impl<'a> Grouping<'a> {
             region: attributes.region,
             position: attributes.position,
             late: 0,
-            reads_overwritten: false,
         });
         let group = self.groups.len() - 1;
         self.join(id, group, kind == ClusterKind::Reduce);
@@ -161,8 +161,6 @@ impl<'a> Grouping<'a> {
         let late = usize::from(self.counts_as_late(id));
         let target = &mut self.groups[group];
         for &operand in self.graph.operands(id) {
-            let foot = self.roles.foot(self.graph, operand);
-            target.reads_overwritten |= self.roles.is_overwritten(foot);
             if self.home[operand.index()] != group as u32 && !target.loads.contains(&operand) {
                 target.loads.push(operand);
             }
@@ -190,9 +188,11 @@ impl<'a> Grouping<'a> {
         let group = register.filter(|_| register > memory)? as usize;
         let target = &self.groups[group];
         let attributes = self.graph.attributes(id);
-        let new_loads = self.graph.operands(id).iter().filter(|&&operand| {
-            self.home[operand.index()] != group as u32 && !target.loads.contains(&operand)
-        });
+        let new_loads = self
+            .graph
+            .operands(id)
+            .iter()
+            .filter(|&&operand| self.home[operand.index()] != group as u32 && !target.loads.contains(&operand));
         let fits = target.kind == ClusterKind::Fused
             && target.pass == attributes.pass
             && target.region == attributes.region
@@ -207,60 +207,107 @@ impl<'a> Grouping<'a> {
         members <= MOST_MEMBERS && late <= MOST_LATE && loads + 2 <= self.limits.operands
     }
 
-    /// Merges groups, from the last, into the one group that reads all their values.
+    /// Moves each group up into the last group whose values it reads. Coefficients that open a group of their own,
+    /// to be joined by what uses them, so find their way back.
+    fn lift(&mut self) {
+        for group in 0..self.groups.len() {
+            if let Some(source) = self.last_source(group) {
+                self.merge_into(group, source);
+            }
+        }
+    }
+
+    /// The last group whose values this one reads, if the two can be one at that group's place.
+    fn last_source(&self, group: usize) -> Option<usize> {
+        let own = &self.groups[group];
+        let home =
+            |load: NodeId| Some(self.home[self.roles.foot(self.graph, load).index()]).filter(|&home| home != NONE);
+        let source = own.loads.iter().filter_map(|&load| home(load)).max()? as usize;
+        let other = &self.groups[source];
+        if other.kind != ClusterKind::Fused || !self.compatible(own, other) {
+            return None;
+        }
+        let in_registers = own.members.iter().all(|&member| {
+            let mut loads = self.graph.operands(member).iter().filter(|&&operand| home(operand) == Some(source as u32));
+            loads.all(|&load| self.in_register(member, load))
+        });
+        // A reduction stays the last member.
+        let ordered = own.kind == ClusterKind::Fused || other.members.last() < own.members.last();
+        (in_registers && ordered).then_some(source)
+    }
+
+    /// Merges groups, from the last, into the first group that reads their values.
     fn merge(&mut self) {
         for group in (0..self.groups.len()).rev() {
-            if let Some(reader) = self.only_reader(group) {
+            if let Some(reader) = self.first_reader(group) {
                 self.merge_into(group, reader);
             }
         }
     }
 
-    fn only_reader(&self, group: usize) -> Option<usize> {
+    /// The first group that reads values of this one, if the two can be one at that group's place.
+    fn first_reader(&self, group: usize) -> Option<usize> {
         let own = &self.groups[group];
-        if own.kind != ClusterKind::Fused || own.reads_overwritten {
+        if own.kind != ClusterKind::Fused {
             return None;
         }
-        let mut reader = None;
-        for &member in &own.members {
-            for &user in self.users.get(member.index()) {
-                let (user, direct) = (NodeId(user >> 1), user & 1 == 1);
-                let home = self.home[user.index()] as usize;
-                if home == group {
-                    continue;
-                }
-                if !direct || !self.in_register(user, member) || reader.is_some_and(|reader| reader != home) {
-                    return None;
-                }
-                reader = Some(home);
-            }
-        }
-        let reader = reader?;
+        let uses = || {
+            own.members.iter().flat_map(|&member| {
+                let users = self.users.get(member.index()).iter();
+                users.map(move |&user| (member, NodeId(user >> 1), user & 1 == 1))
+            })
+        };
+        let home = |user: NodeId| self.home[user.index()] as usize;
+        let reader = uses().map(|(_, user, _)| home(user)).filter(|&home| home != group).min()?;
         let other = &self.groups[reader];
-        let compatible = other.kind != ClusterKind::Single
-            && other.iteration == own.iteration
-            && other.pass == own.pass
-            && other.region == own.region
-            && other.position.abs_diff(own.position) <= FARTHEST;
-        let loads = other.loads.len() + own.loads.len();
-        (compatible && self.fits(own.members.len() + other.members.len(), loads, own.late + other.late))
-            .then_some(reader)
+        if !self.compatible(own, other) {
+            return None;
+        }
+        let in_registers =
+            uses().all(|(member, user, direct)| home(user) != reader || (direct && self.in_register(user, member)));
+        let in_time = own.loads.iter().all(|&load| self.overwritten_at(load).is_none_or(|place| reader < place));
+        (in_registers && in_time).then_some(reader)
     }
 
-    fn merge_into(&mut self, group: usize, reader: usize) {
+    /// Whether two groups may be one as far as their bounds go.
+    fn compatible(&self, one: &Group, other: &Group) -> bool {
+        one.kind != ClusterKind::Single
+            && other.kind != ClusterKind::Single
+            && other.iteration == one.iteration
+            && other.pass == one.pass
+            && other.region == one.region
+            && other.position.abs_diff(one.position) <= FARTHEST
+            && self.fits(
+                one.members.len() + other.members.len(),
+                one.loads.len() + other.loads.len(),
+                one.late + other.late,
+            )
+    }
+
+    /// The group that overwrites what a load reads.
+    fn overwritten_at(&self, load: NodeId) -> Option<usize> {
+        let overwriter = self.roles.overwriter(self.roles.foot(self.graph, load))?;
+        Some(self.home[overwriter.index()] as usize)
+    }
+
+    fn merge_into(&mut self, group: usize, target: usize) {
         let own = &mut self.groups[group];
-        let (members, loads, late) = (std::mem::take(&mut own.members), std::mem::take(&mut own.loads), own.late);
+        let (members, loads) = (std::mem::take(&mut own.members), std::mem::take(&mut own.loads));
+        let (kind, late) = (own.kind, own.late);
         for member in &members {
-            self.home[member.index()] = reader as u32;
+            self.home[member.index()] = target as u32;
         }
-        let other = &mut self.groups[reader];
+        let other = &mut self.groups[target];
         other.members.extend(members);
         other.members.sort_unstable();
         other.loads.extend(loads);
         other.loads.sort_unstable();
         other.loads.dedup();
-        other.loads.retain(|load| self.home[load.index()] != reader as u32);
+        other.loads.retain(|load| self.home[load.index()] != target as u32);
         other.late += late;
+        if kind == ClusterKind::Reduce {
+            other.kind = kind;
+        }
     }
 
     /// Splits what exceeds the target's limits and adds the views that members read through.

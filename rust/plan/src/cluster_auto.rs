@@ -104,7 +104,7 @@ fn recipe(grouping: &Grouping<'_>, dropped: &[bool], value: NodeId) -> Option<Ve
     let (shape, until) = (graph.node(value).shape, grouping.last_pass[value.index()]);
     let kept = |node: NodeId| {
         let late = grouping.is_late(node) && grouping.last_pass[node.index()] >= until && !dropped[node.index()];
-        graph.op(node).is_leaf() || (late && !roles.is_overwritten(node))
+        graph.op(node).is_leaf() || (late && roles.overwriter(node).is_none())
     };
     let mut nodes = vec![value];
     let mut next = 0;

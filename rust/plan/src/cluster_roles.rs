@@ -24,7 +24,8 @@ pub(crate) enum Role {
 
 pub(crate) struct Roles {
     roles: Vec<Role>,
-    overwritten: Vec<bool>,
+    /// For each value, the first node that overwrites it; `None` in most places and for leaves, which nothing does.
+    overwriter: Vec<Option<NodeId>>,
 }
 
 /// Longer chains of deferred views are cut, so that resolving one is quick.
@@ -36,7 +37,7 @@ impl Roles {
         for output in &graph.outputs {
             needed[output.index()] = true;
         }
-        let mut overwritten = vec![false; graph.len()];
+        let mut overwriter = vec![None; graph.len()];
         for id in graph.ids().rev() {
             if !needed[id.index()] {
                 continue;
@@ -45,10 +46,11 @@ impl Roles {
                 needed[operand.index()] = true;
             }
             if graph.op(id).overwrites_base() {
-                overwritten[graph.operands(id)[0].index()] = true;
+                let base = graph.operands(id)[0];
+                overwriter[base.index()] = Some(id).filter(|_| !graph.op(base).is_leaf());
             }
         }
-        let computed = computed_views(graph, &needed, &overwritten);
+        let computed = computed_views(graph, &needed, &overwriter);
         let role = |id: NodeId| match graph.op(id) {
             _ if !needed[id.index()] => Role::Dead,
             op if op.is_leaf() => Role::Leaf,
@@ -57,16 +59,16 @@ impl Roles {
             Op::Reduce { .. } => Role::Reduce,
             _ => Role::Single,
         };
-        Roles { roles: graph.ids().map(role).collect(), overwritten }
+        Roles { roles: graph.ids().map(role).collect(), overwriter }
     }
 
     pub(crate) fn of(&self, node: NodeId) -> Role {
         self.roles[node.index()]
     }
 
-    /// Whether an operation of the graph overwrites this very value.
-    pub(crate) fn is_overwritten(&self, node: NodeId) -> bool {
-        self.overwritten[node.index()]
+    /// The first operation of the graph that overwrites this very value.
+    pub(crate) fn overwriter(&self, node: NodeId) -> Option<NodeId> {
+        self.overwriter[node.index()]
     }
 
     /// What a reader of `node` finds in memory: the end of its chain of deferred views.
@@ -82,7 +84,7 @@ fn is_fusable(op: Op) -> bool {
     matches!(op, Op::Elementwise(_) | Op::Cast | Op::StopGradient | Op::Iota { .. }) || is_view(op)
 }
 
-fn computed_views(graph: &Graph, needed: &[bool], overwritten: &[bool]) -> Vec<bool> {
+fn computed_views(graph: &Graph, needed: &[bool], overwriter: &[Option<NodeId>]) -> Vec<bool> {
     let view = |id: NodeId| is_view(graph.op(id));
     let mut computed = vec![false; graph.len()];
     for &output in &graph.outputs {
@@ -94,7 +96,7 @@ fn computed_views(graph: &Graph, needed: &[bool], overwritten: &[bool]) -> Vec<b
         let op = graph.op(id);
         if is_view(op) {
             let operand = graph.operands(id)[0];
-            endangered[id.index()] = overwritten[operand.index()] || endangered[operand.index()];
+            endangered[id.index()] = overwriter[operand.index()].is_some() || endangered[operand.index()];
             continue;
         }
         let in_memory = !is_fusable(op) && !matches!(op, Op::Reduce { .. });

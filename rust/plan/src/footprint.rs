@@ -50,7 +50,8 @@ impl Program {
         let list = |array: &ArrayRef| array.shape.capacity() * size_of::<usize>();
         let kernels = self.steps.iter().map(|step| match &step.kernel {
             Kernel::Fused(kernel) => {
-                let load = |load: &Load| (load.strides.capacity() + load.starts.capacity().div_ceil(2)) * size_of::<i64>();
+                let load =
+                    |load: &Load| (load.strides.capacity() + load.starts.capacity().div_ceil(2)) * size_of::<i64>();
                 kernel.extents.capacity() * size_of::<usize>()
                     + kernel.loads.capacity() * size_of::<Load>()
                     + kernel.loads.iter().map(load).sum::<usize>()

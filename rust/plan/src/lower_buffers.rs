@@ -41,7 +41,7 @@ impl<'g> Buffers<'g> {
         let id = BufferId(u32::try_from(self.buffers.len()).map_err(too_many)?);
         let first_step = u32::try_from(first_step).map_err(too_many)?;
         let bytes = self.graph.bytes(node);
-        self.buffers.push(Buffer { place, bytes, first_step, last_step: NONE, node });
+        self.buffers.push(Buffer { place, bytes, dtype: self.graph.dtype(node), first_step, last_step: NONE, node });
         self.holders.push(0);
         Ok(id)
     }

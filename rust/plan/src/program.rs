@@ -23,6 +23,8 @@ pub enum Place {
 pub struct Buffer {
     pub place: Place,
     pub bytes: usize,
+    /// Of the elements it first holds.
+    pub dtype: DType,
     /// The steps between which its bytes are its own (both included).
     pub first_step: u32,
     pub last_step: u32,

@@ -41,11 +41,11 @@ pub fn base_taken(graph: &Graph, schedule: &Schedule, action: usize) -> Option<N
     }
     let (&base, others) = graph.operands(root).split_first()?;
     let usable = !graph.op(base).is_leaf() && !others.contains(&base) && schedule.stores[action].contains(&root);
-    let frees = schedule.actions[action + 1..].iter().map_while(|action| match action {
+    let mut frees = schedule.actions[action + 1..].iter().map_while(|action| match action {
         Action::Free(value) => Some(*value),
         Action::Compute(_) => None,
     });
-    (usable && frees.into_iter().any(|value| value == base)).then_some(base)
+    (usable && frees.any(|value| value == base)).then_some(base)
 }
 
 /// Plays the schedule.
@@ -62,6 +62,8 @@ pub fn simulate(graph: &Graph, schedule: &Schedule) -> Result<Simulation> {
     let mut bytes = 0u64;
     let mut out = Simulation { live: Vec::with_capacity(schedule.actions.len()), ..Simulation::default() };
     let mut passes = 1u64;
+    // The base whose bytes the last result took, until it is freed.
+    let mut taken: Option<NodeId> = None;
     for (index, action) in schedule.actions.iter().enumerate() {
         match *action {
             Action::Compute(id) => {
@@ -89,8 +91,7 @@ pub fn simulate(graph: &Graph, schedule: &Schedule) -> Result<Simulation> {
                     bytes += graph.bytes(value) as u64;
                 }
                 runs[id.0 as usize] += 1;
-                let taken = base_taken(graph, schedule, index).map_or(0, |base| graph.bytes(base) as u64);
-                out.live.push(bytes - taken);
+                taken = base_taken(graph, schedule, index);
             }
             Action::Free(value) => {
                 let was_alive = alive.get_mut(value.index()).is_some_and(std::mem::take);
@@ -98,9 +99,10 @@ pub fn simulate(graph: &Graph, schedule: &Schedule) -> Result<Simulation> {
                     return Err(fail(index, format!("frees %{}, which is not live", value.0)));
                 }
                 bytes -= graph.bytes(value) as u64;
-                out.live.push(bytes);
+                taken = taken.filter(|&base| base != value);
             }
         }
+        out.live.push(bytes - taken.map_or(0, |base| graph.bytes(base) as u64));
     }
     for &output in &graph.outputs {
         if !graph.op(output).is_leaf() && !alive[output.index()] {

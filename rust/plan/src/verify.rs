@@ -3,8 +3,8 @@
 //! * Buffers that are alive at the same step have disjoint bytes, inside the arena.
 //! * No step reads what was not written before, or outside the life of a buffer; inputs and constants are never
 //!   written; every output is written by the end.
-//! * No fused load reaches outside its buffer (where a start is known only to the run, [`start_bounds`] says what
-//!   the run must check), and every register is written before it is read.
+//! * No fused load reaches outside its buffer (where a start is known only to the run, the kernel
+//!   checks), and every register is written before it is read.
 
 use std::collections::BTreeMap;
 
@@ -218,30 +218,4 @@ fn check_reach(load: &Load, extents: &[usize], bytes: usize) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// What a run must check of its table of starts: that the sum of these entries lies within `low..=high`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StartBound {
-    pub starts: Vec<u32>,
-    pub low: i64,
-    pub high: i64,
-    pub step: u32,
-}
-
-/// The bounds of all fused loads whose place only a run knows. Structural kernels check their own.
-pub fn start_bounds(program: &Program) -> Vec<StartBound> {
-    let mut bounds = Vec::new();
-    for (index, step) in program.steps.iter().enumerate() {
-        let Kernel::Fused(kernel) = &step.kernel else { continue };
-        for load in kernel.loads.iter().filter(|load| !load.starts.is_empty()) {
-            let Source::Buffer(id) = load.source else { continue };
-            let Some((low, high)) = reach(load, &kernel.extents) else { continue };
-            let elements = program.buffers.get(id.0 as usize).map_or(0, |buffer| buffer.bytes / load.dtype.size());
-            let clamp = |bound: i128| bound.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
-            let (low, high) = (clamp(-low), clamp(elements as i128 - 1 - high));
-            bounds.push(StartBound { starts: load.starts.clone(), low, high, step: index as u32 });
-        }
-    }
-    bounds
 }

@@ -21,11 +21,8 @@ pub(crate) fn infer(graph: &Graph, operands: &[NodeId], axis: usize) -> Result<I
         let other = graph.shape(operand);
         let fits = other.len() == shape.len() && (0..other.len()).all(|i| i == axis || other[i] == shape[i]);
         if !fits {
-            let what = format!(
-                "shapes differ off axis {axis}: {} and {}",
-                shape_text(graph.shape(first)),
-                shape_text(other)
-            );
+            let what =
+                format!("shapes differ off axis {axis}: {} and {}", shape_text(graph.shape(first)), shape_text(other));
             return Err(Error::shape(NAME, what).with_hint("all extents but the joined axis' must be equal"));
         }
         let joined = shape[axis].checked_add(other[axis]);

@@ -2,7 +2,8 @@
 
 use ckad_graph::{Error, Graph, ListId, NodeId, Op, Result};
 
-use crate::{Accumulator, Builder, Expr, op_name};
+use crate::dispatch::op_label;
+use crate::{Accumulator, Builder, Expr};
 
 /// Forward: a node of `source`, with operands and result mapped to the derived graph.
 pub(crate) struct Diff<'a, 'b> {
@@ -54,7 +55,7 @@ impl<'b> Transpose<'_, 'b> {
         match self.coefficients.get(index) {
             Some(Some(coefficient)) if !self.is_linear(index) => Ok(*coefficient),
             _ => Err(Error::internal(
-                op_name(self.source.op(self.node)),
+                op_label(self.source.op(self.node)),
                 format!("it is not linear in operand {index}, but a tangent passes through it"),
             )),
         }

@@ -7,13 +7,13 @@ use crate::elementwise::{self, Elementwise};
 use crate::infer::Inferred;
 use crate::shape::check_shape;
 use crate::{
-    Accumulator, Cost, Expr, accumulate, arg_reduce, argsort, broadcast, cast, concatenate, cumulative_sum, dot, gather,
-    iota, leaf, linear_recurrence, pad, reduce, reshape, scatter_add, scatter_set, stop_gradient, strided_add,
+    Accumulator, Cost, Expr, accumulate, arg_reduce, argsort, broadcast, cast, concatenate, cumulative_sum, dot,
+    gather, iota, leaf, linear_recurrence, pad, reduce, reshape, scatter_add, scatter_set, stop_gradient, strided_add,
     strided_read, strided_write, transpose as transpose_axes,
 };
 
-/// Tangent of a node of `source`, whose operands and result are given as mapped to the derived graph, where the tangents
-/// live too. A tangent has the shape and dtype of its operand; an absent one is zero, and so is an absent result.
+/// Tangent of a node of `source`, whose operands and result are given as mapped to the derived graph, where the
+/// tangents live too. A tangent has the shape and dtype of its operand; an absent one is zero, as is an absent result.
 ///
 /// The derived graph must continue `source`'s tables (`Graph::derived`): rules reuse lists and starts by id.
 pub fn diff<'b>(
@@ -54,7 +54,7 @@ pub fn diff<'b>(
     Ok(tangent)
 }
 
-/// Adds to the cotangents of the linear operands of a node of `source` what `cotangent`, that of its result, gives them.
+/// Adds to the cotangents of the linear operands of a node of `source` what `cotangent`, that of its result, gives.
 ///
 /// `operands` holds the other ones, mapped to the derived graph; `linear` says which are linear. The derived graph must
 /// continue `source`'s tables. An error is internal: a tangent went through an operation that is not linear.
@@ -90,7 +90,7 @@ pub fn transpose<'b>(
         Op::Accumulate => accumulate::transpose(at),
         Op::Input(_) | Op::Literal(_) | Op::Scalar(_) | Op::Constant(_) | Op::Iota { .. } => Ok(()),
         Op::StopGradient | Op::ArgReduce { .. } | Op::Argsort { .. } => {
-            Err(Error::internal(op_name(op), "it is not linear, but a tangent passes through it"))
+            Err(Error::internal(op_label(op), "it is not linear, but a tangent passes through it"))
         }
     }?;
     cotangent.builder.take_error()
@@ -157,8 +157,8 @@ fn infer(graph: &Graph, node: NodeId) -> Result<Inferred> {
 pub fn verify(graph: &Graph) -> Result<()> {
     verify_structure(graph)?;
     for node in graph.ids() {
-        let name = || op_name(graph.op(node));
-        let found = infer(graph, node).and_then(|found| check_shape(&name(), &found.1).map(|()| found));
+        let name = op_label(graph.op(node));
+        let found = infer(graph, node).and_then(|found| check_shape(name, &found.1).map(|()| found));
         let wrong = match found {
             Ok((dtype, shape)) if dtype == graph.dtype(node) && shape == graph.shape(node) => continue,
             Ok((dtype, shape)) => {
@@ -167,7 +167,7 @@ pub fn verify(graph: &Graph) -> Result<()> {
             }
             Err(error) => error.to_string(),
         };
-        let error = Error::internal("verify", format!("%{} ({}) {wrong}", node.0, name()));
+        let error = Error::internal("verify", format!("%{} ({name}) {wrong}", node.0));
         return Err(error.at_line(graph.attributes(node).line));
     }
     Ok(())
@@ -175,7 +175,11 @@ pub fn verify(graph: &Graph) -> Result<()> {
 
 /// Name in printed graphs and errors: NumPy's where NumPy has the operation.
 pub fn op_name(op: Op) -> String {
-    let name = match op {
+    op_label(op).to_owned()
+}
+
+pub(crate) fn op_label(op: Op) -> &'static str {
+    match op {
         Op::Input(_) => "input",
         Op::Literal(_) => "literal",
         Op::Scalar(_) => "scalar",
@@ -202,6 +206,5 @@ pub fn op_name(op: Op) -> String {
         Op::Argsort { .. } => "argsort",
         Op::Dot { .. } => "dot",
         Op::Accumulate => "accumulate",
-    };
-    name.to_owned()
+    }
 }

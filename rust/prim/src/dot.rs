@@ -65,8 +65,8 @@ pub(crate) fn diff<'b>(at: &Diff<'_, 'b>, axes: ListId) -> Result<Option<Expr<'b
     })
 }
 
-/// The cotangent's axes are batch, free of a, free of b. For `a` it is contracted with b over b's free axes, for `b` with a
-/// over a's, in the order (a, cotangent), so that neither side of a matrix product needs its result transposed.
+/// The cotangent's axes are batch, free of a, free of b. For `a` it is contracted with b over b's free axes, for `b`
+/// with a over a's, in the order (a, cotangent), so that neither side of a matrix product needs its result transposed.
 pub(crate) fn transpose(at: &mut Transpose<'_, '_>, axes: ListId) -> Result<()> {
     let DotAxes { lhs_batch, rhs_batch, lhs_contract, rhs_contract } = DotAxes::read(&at.source.lists, axes);
     let lhs_free = DotAxes::free(&lhs_batch, &lhs_contract, at.operand_shape(0).len());

@@ -58,8 +58,8 @@ pub(crate) fn index_count(name: &str, indices: &[NodeId]) -> Result<u8> {
     u8::try_from(indices.len()).map_err(|_| Error::internal(name, "too many indices"))
 }
 
-/// For a scatter into the leading axes `dims`: a bool array, of the shape of the selection made to broadcast, that holds
-/// where an index is the last of its duplicates. Found by scattering the indices' own positions and reading them back.
+/// For a scatter into the leading axes `dims`: a bool array that broadcasts to the selection and holds where an index
+/// is the last of its duplicates. Found by scattering the indices' own positions and reading them back.
 /// `None` where there is at most one index.
 pub(crate) fn last_of_duplicates<'b>(
     builder: &'b Builder,

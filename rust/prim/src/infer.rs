@@ -3,6 +3,7 @@
 use ckad_graph::{DType, Error, Graph, NodeId, Op, Result};
 
 use crate::Builder;
+use crate::dispatch::op_label;
 use crate::shape::check_shape;
 
 pub(crate) type Inferred = (DType, Vec<i64>);
@@ -43,9 +44,11 @@ impl Builder {
         operands: &[NodeId],
         infer: impl FnOnce(&Graph) -> Result<Inferred>,
     ) -> Result<NodeId> {
-        let inferred = infer(&self.graph());
+        let inferred = infer(&self.graph()).and_then(|inferred| {
+            check_shape(op_label(op), &inferred.1)?;
+            Ok(inferred)
+        });
         let (dtype, shape) = inferred.map_err(|error| error.at_line(self.attributes().line))?;
-        check_shape(&crate::op_name(op), &shape).map_err(|error| error.at_line(self.attributes().line))?;
         self.push(op, operands, dtype, &shape)
     }
 }

@@ -3,12 +3,13 @@
 
 use ckad_graph::{DType, Error, Graph, NodeId, Op, Result, ScalarBits};
 
+use crate::dispatch::op_label;
 use crate::infer::{Inferred, exactly};
 use crate::{Builder, Expr};
 
 /// A leaf is what its node says; scalars are shapeless, and literals fit their dtype.
 pub(crate) fn infer(graph: &Graph, node: NodeId) -> Result<Inferred> {
-    let [] = exactly(&crate::op_name(graph.op(node)), graph.operands(node))?;
+    let [] = exactly(op_label(graph.op(node)), graph.operands(node))?;
     let dtype = graph.dtype(node);
     match graph.op(node) {
         Op::Literal(bits) => {

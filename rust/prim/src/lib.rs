@@ -1,8 +1,8 @@
 //! The primitives: what each operation of a graph means, short of running it.
 //!
 //! Elementwise primitives are rows of one table (`elementwise/table.rs`); each structural primitive is a file with its
-//! constructor and inference, derivative, transpose, cost and samples. `dispatch` goes from an `Op` to its file; `builder`
-//! and `expr` are how nodes are made.
+//! constructor and inference, derivative, transpose, cost and samples. `dispatch` goes from an `Op` to its file;
+//! `builder` and `expr` are how nodes are made.
 //!
 //! There is one derivative rule per primitive, [`diff`], forward; [`transpose`] turns a linear node around. Rules are
 //! written in primitives and never call a kernel. What all rules keep to:

@@ -1,5 +1,5 @@
-//! `linear_recurrence`: s₀ = b₀, s_k = a_k·s_{k−1} + b_k along an axis. Products and cumulative products are recurrences
-//! with b = (x₀, 0, 0, …), so their derivatives are exact whatever the number of zeros: nothing divides.
+//! `linear_recurrence`: s₀ = b₀, s_k = a_k·s_{k−1} + b_k along an axis. Products and cumulative products are
+//! recurrences with b = (x₀, 0, 0, …), so their derivatives are exact whatever the number of zeros: nothing divides.
 
 use ckad_graph::{DType, Error, Graph, NodeId, Op, Result, shape_text};
 
@@ -15,8 +15,9 @@ pub(crate) fn infer(graph: &Graph, operands: &[NodeId], axis: usize, absorb: boo
     let dtype = graph.dtype(b);
     check_same_dtype(NAME, graph.dtype(a), dtype)?;
     if dtype == DType::Bool || (absorb && !dtype.is_float()) {
-        return Err(Error::dtype(NAME, format!("it is not defined for {dtype}"))
-            .with_hint("convert with `.astype(int)` first"));
+        return Err(
+            Error::dtype(NAME, format!("it is not defined for {dtype}")).with_hint("convert with `.astype(int)` first")
+        );
     }
     if graph.shape(a) != graph.shape(b) {
         let what = format!("shapes differ: {} and {}", shape_text(graph.shape(a)), shape_text(graph.shape(b)));

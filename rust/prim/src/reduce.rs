@@ -22,7 +22,9 @@ pub(crate) fn infer(graph: &Graph, operands: &[NodeId], kind: ReduceKind, axes: 
     let (dtype, shape) = (graph.dtype(x), graph.shape(x));
     match kind {
         ReduceKind::Sum if dtype == DType::Bool => {
-            return Err(Error::dtype("sum", "it is not defined for bool").with_hint("convert with `.astype(int)` first"));
+            return Err(
+                Error::dtype("sum", "it is not defined for bool").with_hint("convert with `.astype(int)` first")
+            );
         }
         ReduceKind::Any | ReduceKind::All if dtype != DType::Bool => {
             return Err(Error::dtype(name(kind), format!("it is defined for bool, not {dtype}"))
@@ -39,8 +41,11 @@ pub(crate) fn infer(graph: &Graph, operands: &[NodeId], kind: ReduceKind, axes: 
     let reduced = without_axes(shape, axes);
     let has_identity = !matches!(kind, ReduceKind::Max | ReduceKind::Min);
     if !has_identity && elements(shape) == 0 && elements(&reduced) != 0 {
-        return Err(Error::value(name(kind), format!("no elements to choose from: the shape is {}", shape_text(shape)))
-            .with_hint("it has no identity; reduce an array that is not empty"));
+        return Err(Error::value(
+            name(kind),
+            format!("no elements to choose from: the shape is {}", shape_text(shape)),
+        )
+        .with_hint("it has no identity; reduce an array that is not empty"));
     }
     Ok((dtype, reduced))
 }

@@ -1,16 +1,16 @@
 //! Sample graphs of every primitive: what tests of all crates loop over.
 //!
 //! A [`Sample`] is a graph of one primitive applied to inputs, with a range that each input may be filled from: floats
-//! uniformly, integers from the integers within (ends included), bools at random. Within the ranges floats stay clear of
-//! kinks, except that ties and positions drawn at random may collide in integers.
+//! uniformly, integers from the integers within (ends included), bools at random. Functions are smooth inside, but for
+//! the kinks of those that round or compare (`floor`, `remainder`, `maximum`).
 
 use ckad_graph::{Attributes, DType, Graph, NodeId, ReduceKind, Result};
 
 use crate::elementwise::Elementwise;
 use crate::{
     Builder, accumulate, arg_reduce, argsort, broadcast, cast, concatenate, cumulative_sum, dot, gather, iota,
-    linear_recurrence, op_name, pad, reduce, reshape, scatter_add, scatter_set, stop_gradient, strided_add, strided_read,
-    strided_write, transpose,
+    linear_recurrence, op_name, pad, reduce, reshape, scatter_add, scatter_set, stop_gradient, strided_add,
+    strided_read, strided_write, transpose,
 };
 
 /// One primitive applied to inputs: the graph's last node, which is its one output.

@@ -11,13 +11,7 @@ use crate::{Builder, Expr, Sample};
 
 const NAME: &str = "strided_read";
 
-fn infer_resolved(
-    graph: &Graph,
-    operands: &[NodeId],
-    shape: &[i64],
-    strides: &[i64],
-    start: i64,
-) -> Result<Inferred> {
+fn infer_resolved(graph: &Graph, operands: &[NodeId], shape: &[i64], strides: &[i64], start: i64) -> Result<Inferred> {
     let [x] = exactly(NAME, operands)?;
     Window { shape, strides, start }.check(NAME, elements(graph.shape(x)))?;
     Ok((graph.dtype(x), shape.to_vec()))

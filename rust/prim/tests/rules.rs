@@ -1,6 +1,9 @@
 //! Every derivative rule against five-point differences, every transpose against ⟨u, J v⟩ = ⟨Jᵀ u, v⟩, first and second
 //! order, on the samples of every primitive.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use ckad_graph::{DType, Graph};
@@ -144,7 +147,8 @@ fn absent_tangents() {
                 let operands: Vec<_> = graph.operands(node).iter().map(|o| mapped[o.index()]).collect();
                 let id = if let ckad_graph::Op::Input(index) = graph.op(node) {
                     let shape = graph.node(node).shape;
-                    let input = builder.graph_mut().push_input(graph.dtype(node), shape, graph.attributes(node)).unwrap();
+                    let input =
+                        builder.graph_mut().push_input(graph.dtype(node), shape, graph.attributes(node)).unwrap();
                     if index as usize == frozen { builder.stop_gradient(input).unwrap() } else { input }
                 } else {
                     builder.push(graph.op(node), &operands, graph.dtype(node), graph.shape(node)).unwrap()

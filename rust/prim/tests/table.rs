@@ -1,5 +1,8 @@
 //! The table and the samples are complete, and every sample is a graph that `verify` accepts.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 
 use ckad_graph::{DType, Graph, ListId, NodeId, Op};
@@ -27,9 +30,32 @@ fn every_primitive_has_samples() {
         assert!(sampled.contains(row.name()), "{}", row.name());
     }
     let structural = [
-        "arange", "astype", "stop_gradient", "reshape", "transpose", "broadcast_to", "strided_read", "strided_write",
-        "strided_add", "pad", "concatenate", "gather", "scatter_set", "scatter_add", "sum", "max", "min", "any", "all",
-        "argmax", "argmin", "cumsum", "linear_recurrence", "argsort", "dot", "accumulate",
+        "arange",
+        "astype",
+        "stop_gradient",
+        "reshape",
+        "transpose",
+        "broadcast_to",
+        "strided_read",
+        "strided_write",
+        "strided_add",
+        "pad",
+        "concatenate",
+        "gather",
+        "scatter_set",
+        "scatter_add",
+        "sum",
+        "max",
+        "min",
+        "any",
+        "all",
+        "argmax",
+        "argmin",
+        "cumsum",
+        "linear_recurrence",
+        "argsort",
+        "dot",
+        "accumulate",
     ];
     for name in structural {
         assert!(sampled.contains(name), "{name}");
@@ -109,12 +135,13 @@ fn with_inputs(shapes: &[(DType, &[i64])]) -> (Builder, Vec<NodeId>) {
 
 #[test]
 fn errors_name_operation_shapes_and_a_hint() {
-    let (builder, ids) = with_inputs(&[(DType::F64, &[2, 3]), (DType::F64, &[4]), (DType::I64, &[3]), (DType::Bool, &[])]);
+    let (builder, ids) =
+        with_inputs(&[(DType::F64, &[2, 3]), (DType::F64, &[4]), (DType::I64, &[3]), (DType::Bool, &[])]);
     let text = |result: ckad_graph::Result<NodeId>| result.unwrap_err().to_string();
     assert_eq!(
         text(builder.elementwise(Elementwise::Add, &ids[..2])),
-        "[add] operands do not broadcast: (2, 3) and (4,). Hint: from the last axis backwards, extents must be equal or 1; \
-         insert axes with `[:, None]`"
+        "[add] operands do not broadcast: (2, 3) and (4,). Hint: from the last axis backwards, extents must be equal \
+         or 1; insert axes with `[:, None]`"
     );
     assert_eq!(
         text(builder.elementwise(Elementwise::Sin, &ids[2..3])),

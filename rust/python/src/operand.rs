@@ -10,7 +10,6 @@ use std::sync::Arc;
 use ckad_graph::{DType, DTypeKind, Error, NodeId, ScalarBits, shape_text};
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::PyList;
 
 use crate::convert::{Foreign, array_dtype, array_operand, as_array, classify, scalar_bits, scalar_node};
 use crate::errors::raise;
@@ -71,6 +70,23 @@ impl<'a, 'py> Operand<'a, 'py> {
 
     pub fn rank(&self) -> usize {
         self.shape().len()
+    }
+
+    /// The same operand once more.
+    pub fn duplicate(&self) -> Operand<'a, 'py> {
+        match self {
+            Operand::Traced(tracer) => Operand::Traced(tracer),
+            Operand::Array { array, shape, strides, dtype } => Operand::Array {
+                array: array.clone(),
+                shape: shape.clone(),
+                strides: strides.clone(),
+                dtype: *dtype,
+            },
+            Operand::NumpyScalar(object, dtype) => Operand::NumpyScalar(object, *dtype),
+            Operand::PythonInt(object) => Operand::PythonInt(object),
+            Operand::PythonFloat(value) => Operand::PythonFloat(*value),
+            Operand::PythonBool(value) => Operand::PythonBool(*value),
+        }
     }
 
     /// The dtype that the operand brings along; weak scalars bring none.
@@ -268,9 +284,4 @@ impl Source<'_> {
         };
         tape.builder.cast(node, dtype)
     }
-}
-
-/// The operands of a list argument (`np.stack([...])`).
-pub fn sequence<'a, 'py>(objects: &'a Bound<'py, PyList>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    Ok(objects.iter().collect())
 }

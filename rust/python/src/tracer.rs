@@ -81,6 +81,14 @@ impl Tracer {
         Tracer { kind: Kind::Array { storage, view } }
     }
 
+    /// The same value under another object: the scalar, or the same view.
+    pub fn alias(&self) -> PyResult<Tracer> {
+        match &self.kind {
+            Kind::Scalar { tape, node, dtype } => Tracer::new_scalar(Arc::clone(tape), *node, *dtype),
+            Kind::Array { storage, view } => Ok(Tracer::view_of(Arc::clone(storage), view.clone())),
+        }
+    }
+
     /// Another view of the same storage; None for scalars.
     pub fn with_view(&self, change: impl FnOnce(&View) -> View) -> Option<Tracer> {
         match &self.kind {

@@ -1,1 +1,26 @@
-//! placeholder
+//! Runs lowered programs: the last stage of the pipeline, and the only one that allocates arrays.
+//!
+//! [`run`] takes a `Program` and the arrays, scalars and starts that it is to run on ([`Bindings`]), leases one arena
+//! from the process-wide pool (`arena`), enters the thread pool once (`threads`) and launches one kernel after
+//! another; results are allocations of their own ([`OutputBuffer`]) that the caller keeps. Nothing here decides what to
+//! keep or where a buffer lies: that is in the program. [`ProgramCache`] keeps lowered programs by the structure of
+//! their graph. Runs may nest and overlap; no lock is held while one goes on.
+
+mod arena;
+mod bindings;
+mod block;
+mod cache;
+mod execute;
+mod output;
+mod separate;
+mod threads;
+mod trace;
+
+pub use arena::{Lease, MemoryUse, lease, memory_use, release};
+pub use bindings::{Bindings, InputArray};
+pub use cache::ProgramCache;
+pub use execute::{RunOptions, run, run_interruptible};
+pub use output::OutputBuffer;
+pub use separate::AllocationHooks;
+pub use threads::{pool, thread_count};
+pub use trace::{MemoryTrace, TraceEntry};

@@ -33,6 +33,7 @@ fn place_late(graph: &Graph) -> Result<Graph> {
     let stage: Vec<u16> = graph.ids().map(|id| graph.attributes(id).pass).collect();
     let sunk = sinking("simplify", graph, &live, &stage)?;
     let mut target = graph.derived();
+    target.reserve(graph.len(), graph.operand_count())?;
     let mut copy = Copy::new("simplify", graph)?;
     copy.inputs(&mut target, graph)?;
     in_new_order("simplify", graph, &live, &sunk, |id, place| {
@@ -54,12 +55,21 @@ pub(crate) struct Draft<'a> {
     pub attributes: Attributes,
 }
 
+/// Of the nodes with the same last operand, as many are compared in turn; further ones are found by hash.
+const COMPARED: usize = 8;
+
 /// The simplified graph so far, in which nodes are found by content.
+///
+/// Equal nodes have the same operand that was appended last. The few nodes that share it are mostly close to each
+/// other in memory, which a hash of the content is not.
 pub(crate) struct Simplifier {
     pub target: Graph,
-    /// The node appended last of those with a hash, and from each node the one before with the same hash.
-    newest: FxHashMap<u64, NodeId>,
+    /// By node, the newest of the nodes compared in turn that have it as their last-appended operand.
+    newest: Vec<Option<NodeId>>,
+    /// By such a node, the one before it.
     older: Vec<Option<NodeId>>,
+    /// Leaves, and nodes on operands of many users.
+    by_hash: FxHashMap<u64, Vec<NodeId>>,
     /// For each constant, the first that is the same snapshot.
     constants: Vec<u32>,
 }
@@ -68,13 +78,16 @@ impl Simplifier {
     fn run(source: &Graph) -> Result<Graph> {
         let mut simplifier = Simplifier {
             target: source.derived(),
-            newest: FxHashMap::default(),
+            newest: Vec::new(),
             older: Vec::new(),
+            by_hash: FxHashMap::default(),
             constants: same_snapshots(source),
         };
         let live = reached("simplify", source, source.outputs.iter().copied())?;
         let mut copy = Copy::new("simplify", source)?;
+        simplifier.target.reserve(source.len(), source.operand_count())?;
         copy.inputs(&mut simplifier.target, source)?;
+        simplifier.newest = table("simplify", None, simplifier.target.len())?;
         simplifier.older = table("simplify", None, simplifier.target.len())?;
         let mut operands: Vec<NodeId> = Vec::new();
         for id in source.ids() {
@@ -103,22 +116,35 @@ impl Simplifier {
         if self.is_filled(draft) {
             return self.push(draft);
         }
-        let hash = draft.hash();
-        let newest = self.newest.get(&hash).copied();
-        let mut candidate = newest;
+        let last = draft.operands.iter().max().copied();
+        let mut compared = 0;
+        let mut candidate = last.and_then(|last| self.newest[last.index()]);
         while let Some(id) = candidate {
             if draft.equals(&self.target, id) {
                 return Ok(id);
             }
             candidate = self.older[id.index()];
+            compared += 1;
         }
-        let id = self.push(draft)?;
-        self.older[id.index()] = newest;
-        self.newest.insert(hash, id);
-        Ok(id)
+        if let Some(last) = last.filter(|_| compared < COMPARED) {
+            let id = self.push(draft)?;
+            self.older[id.index()] = self.newest[last.index()].replace(id);
+            return Ok(id);
+        }
+        let hash = draft.hash();
+        let found = self.by_hash.get(&hash).and_then(|ids| ids.iter().find(|&&id| draft.equals(&self.target, id)));
+        match found {
+            Some(&id) => Ok(id),
+            None => {
+                let id = self.push(draft)?;
+                self.by_hash.entry(hash).or_default().push(id);
+                Ok(id)
+            }
+        }
     }
 
     fn push(&mut self, draft: &Draft<'_>) -> Result<NodeId> {
+        self.newest.push(None);
         self.older.push(None);
         self.target.push(draft.op, draft.operands, draft.dtype, draft.shape, draft.attributes)
     }

@@ -14,7 +14,7 @@ fn floats(graph: &Graph) -> Vec<bool> {
 
 fn is_smooth(sample: &Sample) -> bool {
     // No interpretation here, or (the exponent of ldexp) no derivative by definition.
-    let constant = ["nextafter", "spacing", "ldexp"];
+    let constant = ["nextafter", "spacing", "ldexp", "stop_gradient"];
     !constant.iter().any(|name| sample.name.starts_with(name))
 }
 

@@ -6,11 +6,13 @@
 
 mod cast;
 mod loops;
+mod reduce;
 mod rows;
 
 use crate::Isa;
 
 pub use cast::cast;
+pub use reduce::{BLOCK, LEVELS, ReduceLanes, reduce};
 pub use rows::elementwise;
 
 /// `dst[i] = f(a[i], b[i], c[i])` for i < n; operands that the function does not have are not read.
@@ -91,3 +93,8 @@ macro_rules! compiled {
     };
 }
 use {compiled, element};
+
+#[cfg(test)]
+mod correct;
+#[cfg(test)]
+mod tests;

@@ -46,7 +46,6 @@ pub trait Float:
     fn ceil(self) -> Self;
     fn trunc(self) -> Self;
     fn rint(self) -> Self;
-    fn is_nan(self) -> bool;
     /// The sign bit.
     fn is_sign_negative(self) -> bool;
 
@@ -150,10 +149,6 @@ macro_rules! float {
             #[inline(always)]
             fn rint(self) -> Self {
                 Lane(self.0.round_ties_even())
-            }
-            #[inline(always)]
-            fn is_nan(self) -> bool {
-                self.0.is_nan()
             }
             #[inline(always)]
             fn is_sign_negative(self) -> bool {

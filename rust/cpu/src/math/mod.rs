@@ -16,14 +16,14 @@ mod rare;
 mod trigonometric;
 
 pub use exponential::{exp, exp2, expm1, logaddexp, logaddexp2};
-pub use float::{Float, Lane, choose};
+pub use float::{Float, Lane};
 pub use hyperbolic::{cosh, sinh, tanh};
 pub use integer::{
-    Bits, Bool, Integer, bitwise_and, bitwise_or, bitwise_xor, gcd, invert, lcm, left_shift, right_shift,
+    Bool, bitwise_and, bitwise_or, bitwise_xor, gcd, invert, lcm, left_shift, right_shift,
 };
 pub use logarithm::{log, log1p, log2, log10};
 pub use number::{
-    Element, Number, absolute, add, ceil, copysign, divide, floor, floor_divide, fmax, fmin, fmod, heaviside, lmul,
+    Element, absolute, add, ceil, copysign, divide, floor, floor_divide, fmax, fmin, fmod, heaviside, lmul,
     maximum, minimum, multiply, negative, nextafter, power, reciprocal, remainder, rint, select, sign, spacing, sqrt,
     square, subtract, trunc,
 };

@@ -51,7 +51,7 @@ pub struct Prepared {
 }
 
 /// Tiles are multiples of this, the length of the runs that reductions are made of.
-pub const BLOCK: usize = 256;
+pub const BLOCK: usize = crate::lanes::BLOCK;
 
 /// A tile's values should take no more than this, to leave most of L1 to the operands in memory.
 const TILE_BYTES: usize = 16 << 10;

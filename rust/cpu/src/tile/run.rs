@@ -9,6 +9,8 @@ use crate::Memory;
 pub struct Runner<'a> {
     prepared: &'a Prepared,
     bound: &'a Bound,
+    /// First byte of the slots.
+    scratch: *mut u8,
     /// Where each value of the current tile is.
     pointers: Vec<*mut u8>,
 }
@@ -17,25 +19,28 @@ impl<'a> Runner<'a> {
     /// A runner for tiles of at most `longest` elements in all, on scratch of `prepared.thread_bytes()`.
     pub fn new(prepared: &'a Prepared, bound: &'a Bound, scratch: Memory, longest: usize) -> Runner<'a> {
         debug_assert!(scratch.bytes >= prepared.thread_bytes());
-        let slot = |multiple: usize| {
-            // SAFETY: slots are inside the scratch that `prepared` asked for.
-            unsafe { scratch.pointer.add(multiple * prepared.tile) }
-        };
-        let mut pointers = Vec::with_capacity(prepared.values.len());
+        let mut runner = Runner { prepared, bound, scratch: scratch.pointer, pointers: Vec::new() };
+        runner.pointers.reserve_exact(prepared.values.len());
         for (index, value) in prepared.values.iter().enumerate() {
-            pointers.push(match value.place {
-                Place::Slot(multiple) => slot(multiple),
+            let pointer = match value.place {
+                Place::Slot(multiple) => runner.slot(multiple),
                 Place::Splat(multiple) => {
                     if let Some(Origin::Splat(bits)) = bound.origins.get(index) {
                         // SAFETY: a slot has room for a tile.
-                        unsafe { fill(slot(multiple), value.dtype, *bits, prepared.tile.min(longest)) };
+                        unsafe { fill(runner.slot(multiple), value.dtype, *bits, prepared.tile.min(longest)) };
                     }
-                    slot(multiple)
+                    runner.slot(multiple)
                 }
                 Place::Memory(_) | Place::Store(_) => std::ptr::null_mut(),
-            });
+            };
+            runner.pointers.push(pointer);
         }
-        Runner { prepared, bound, pointers }
+        runner
+    }
+
+    fn slot(&self, multiple: usize) -> *mut u8 {
+        // SAFETY: slots are inside the scratch that `prepared` asked for.
+        unsafe { self.scratch.add(multiple * self.prepared.tile) }
     }
 
     /// Evaluates the elements `flat..flat + n`, with their stores.

@@ -5,20 +5,20 @@
 //! post-order and remembered until the visit of their cell ends. What is stored and when it is freed follows
 //! from a walk backwards over the computes: stored if used before the next computation, freed after the last use.
 
-use ckad_graph::{Error, NodeId, Result};
+use ckad_graph::NodeId;
 
 use crate::liveness::Flow;
 use crate::policy::Material;
 use crate::policy::cells::{Cells, ROOT};
 use crate::schedule::{Action, ClusterId, Schedule};
 
-pub(crate) fn emit(material: &Material<'_>, cells: &Cells) -> Result<Schedule> {
+pub(crate) fn emit(material: &Material<'_>, cells: &Cells) -> Schedule {
     let places = places(material, cells);
     let scopes = scopes(material, cells, &places.cell);
     let mut writer = Writer::new(&material.flow, cells, &scopes);
     for &cluster in &places.order {
         writer.move_to(places.cell[cluster as usize]);
-        writer.compute(cluster)?;
+        writer.compute(cluster);
     }
     writer.finish(material)
 }
@@ -141,10 +141,10 @@ impl<'a> Writer<'a> {
     }
 
     /// Computes the cluster after what it needs and lacks.
-    fn compute(&mut self, cluster: u32) -> Result<()> {
+    fn compute(&mut self, cluster: u32) {
         let results = self.flow.results.get(cluster as usize);
         if results.iter().all(|&result| self.at_hand[result as usize]) {
-            return Ok(());
+            return;
         }
         self.walk.push((cluster, 0));
         while let Some((cluster, next)) = self.walk.last_mut() {
@@ -152,8 +152,6 @@ impl<'a> Writer<'a> {
             if let Some(&operand) = operands.get(*next) {
                 if self.at_hand[operand as usize] {
                     *next += 1;
-                } else if self.scopes[operand as usize] == ROOT && self.walk.len() > self.flow.flops.len() {
-                    return Err(Error::internal("plan", format!("%{operand} is needed to compute itself")));
                 } else {
                     self.walk.push((self.flow.producer[operand as usize], 0));
                 }
@@ -163,7 +161,6 @@ impl<'a> Writer<'a> {
                 self.record(cluster);
             }
         }
-        Ok(())
     }
 
     fn record(&mut self, cluster: u32) {
@@ -184,7 +181,7 @@ impl<'a> Writer<'a> {
         self.computed.push(Computed { cluster, end: self.made.len() });
     }
 
-    fn finish(self, material: &Material<'_>) -> Result<Schedule> {
+    fn finish(self, material: &Material<'_>) -> Schedule {
         let mut live = self.flow.output.clone();
         let mut actions = Vec::with_capacity(self.computed.len() + self.made.len());
         let mut stores: Vec<Vec<NodeId>> = Vec::with_capacity(self.computed.len() + self.made.len());
@@ -208,6 +205,6 @@ impl<'a> Writer<'a> {
         }
         actions.reverse();
         stores.reverse();
-        Ok(Schedule { clustering: material.clustering.clone(), actions, stores })
+        Schedule { clustering: material.clustering.clone(), actions, stores }
     }
 }

@@ -69,7 +69,7 @@ impl<'a> Material<'a> {
     }
 
     fn attempt(&self, cells: &Cells) -> Result<Attempt> {
-        let schedule = emit::emit(self, cells)?;
+        let schedule = emit::emit(self, cells);
         let simulation = simulate(self.graph, &schedule)?;
         Ok(Attempt { schedule, simulation, segments: cells.segments() })
     }

@@ -13,8 +13,6 @@ pub(crate) struct Positions {
     pub(crate) pass: Vec<u16>,
     /// Number of different positions; at least 1.
     pub(crate) count: usize,
-    /// The uncompressed positions, ascending.
-    pub(crate) tape: Vec<u32>,
 }
 
 impl Positions {
@@ -29,7 +27,7 @@ impl Positions {
             .map(|attributes| tape.partition_point(|&position| position < attributes.position) as u32)
             .collect();
         let pass = attributes.iter().map(|attributes| attributes.pass).collect();
-        Positions { of, pass, count: tape.len().max(1), tape }
+        Positions { of, pass, count: tape.len().max(1) }
     }
 }
 

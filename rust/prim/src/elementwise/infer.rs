@@ -43,7 +43,7 @@ pub(crate) fn infer(graph: &Graph, row: Elementwise, operands: &[NodeId]) -> Res
 }
 
 pub(crate) fn cost(graph: &Graph, node: NodeId, row: Elementwise) -> Cost {
-    Cost::flops(graph.elements(node) as u64 * row.cost())
+    Cost::flops((graph.elements(node) as u64).saturating_mul(row.cost()))
 }
 
 impl Builder {

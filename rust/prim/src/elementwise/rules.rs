@@ -118,20 +118,25 @@ impl<'b> Expr<'b> {
 
     /// `self` is `maximum(self, other)`; a NaN is greater than all numbers.
     fn is_maximum(self, other: Expr<'b>) -> Expr<'b> {
-        self.greater_equal(other).logical_or(self.isnan())
+        self.greater_equal(other).or_nan(self)
     }
 
     fn is_minimum(self, other: Expr<'b>) -> Expr<'b> {
-        self.less_equal(other).logical_or(self.isnan())
+        self.less_equal(other).or_nan(self)
     }
 
     /// `self` is `fmax(self, other)`; a NaN is less than all numbers.
     fn is_fmax(self, other: Expr<'b>) -> Expr<'b> {
-        self.greater_equal(other).logical_or(other.isnan())
+        self.greater_equal(other).or_nan(other)
     }
 
     fn is_fmin(self, other: Expr<'b>) -> Expr<'b> {
-        self.less_equal(other).logical_or(other.isnan())
+        self.less_equal(other).or_nan(other)
+    }
+
+    /// `self` or `x` is NaN; a literal number (relu's 0) need not be asked.
+    fn or_nan(self, x: Expr<'b>) -> Expr<'b> {
+        if x.literal_value().is_some_and(|value| !value.is_nan()) { self } else { self.logical_or(x.isnan()) }
     }
 
     /// `self` to the power y − 1. A literal y stays one, so that x³ has x² for its derivative's factor.

@@ -65,9 +65,8 @@ fn evaluate(graph: &Graph, node: NodeId, values: &[Array], inputs: &[Array]) -> 
         let rest = positions(&base[count..]);
         let mut flats = Vec::new();
         for i in 0..operand(from).len() {
-            let leading: Vec<usize> = (0..count)
-                .map(|k| operand(from + k)[i].rem_euclid(base[k] as f64) as usize)
-                .collect();
+            let leading: Vec<usize> =
+                (0..count).map(|k| operand(from + k)[i].rem_euclid(base[k] as f64) as usize).collect();
             flats.extend(rest.iter().map(|rest| flat(&base, &[&leading[..], rest].concat())));
         }
         flats
@@ -97,12 +96,8 @@ fn evaluate(graph: &Graph, node: NodeId, values: &[Array], inputs: &[Array]) -> 
             };
             positions(&shape).iter().map(source).collect()
         }
-        Op::Broadcast => {
-            positions(&shape).iter().map(|p| operand(0)[broadcast_flat(&operand_shape(0), p)]).collect()
-        }
-        Op::StridedRead { strides, start } => {
-            window(strides, start, &shape).iter().map(|&at| operand(0)[at]).collect()
-        }
+        Op::Broadcast => positions(&shape).iter().map(|p| operand(0)[broadcast_flat(&operand_shape(0), p)]).collect(),
+        Op::StridedRead { strides, start } => window(strides, start, &shape).iter().map(|&at| operand(0)[at]).collect(),
         Op::StridedWrite { strides, start } => {
             let mut base = operand(0).clone();
             let places = window(strides, start, &operand_shape(1));
@@ -176,9 +171,9 @@ fn evaluate(graph: &Graph, node: NodeId, values: &[Array], inputs: &[Array]) -> 
             let best = (1..line.len()).fold(0, |best, i| if better(line[i], line[best]) { i } else { best });
             vec![best as f64]
         }),
-        Op::CumulativeSum { axis, reverse } => along(&shape, axis.into(), operand(0), |line| {
-            recurrence(&vec![1.0; line.len()], line, reverse, false)
-        }),
+        Op::CumulativeSum { axis, reverse } => {
+            along(&shape, axis.into(), operand(0), |line| recurrence(&vec![1.0; line.len()], line, reverse, false))
+        }
         Op::LinearRecurrence { axis, reverse, absorb } => {
             let pairs: Vec<f64> = (0..operand(0).len()).map(|i| i as f64).collect();
             along(&shape, axis.into(), &pairs, |line| {
@@ -188,13 +183,16 @@ fn evaluate(graph: &Graph, node: NodeId, values: &[Array], inputs: &[Array]) -> 
         }
         Op::Argsort { axis } => along(&shape, axis.into(), operand(0), |line| {
             let mut order: Vec<usize> = (0..line.len()).collect();
-            order.sort_by(|&i, &j| line[i].is_nan().cmp(&line[j].is_nan()).then(line[i].partial_cmp(&line[j]).unwrap()));
+            order
+                .sort_by(|&i, &j| line[i].is_nan().cmp(&line[j].is_nan()).then(line[i].partial_cmp(&line[j]).unwrap()));
             order.iter().map(|&i| i as f64).collect()
         }),
-        Op::Dot { axes, absorb } => dot(&DotAxes::read(&graph.lists, axes), absorb, [operand(0), operand(1)], [
-            operand_shape(0),
-            operand_shape(1),
-        ]),
+        Op::Dot { axes, absorb } => dot(
+            &DotAxes::read(&graph.lists, axes),
+            absorb,
+            [operand(0), operand(1)],
+            [operand_shape(0), operand_shape(1)],
+        ),
         Op::Accumulate => operand(0).iter().zip(operand(1)).map(|(a, b)| a + b).collect(),
     }
 }
@@ -205,9 +203,8 @@ fn along(shape: &[usize], axis: usize, x: &[f64], f: impl Fn(&[f64]) -> Vec<f64>
     let inner: usize = shape[axis + 1..].iter().product();
     let mut out = Vec::new();
     for o in 0..outer {
-        let lines: Vec<Vec<f64>> = (0..inner)
-            .map(|i| f(&(0..extent).map(|k| x[(o * extent + k) * inner + i]).collect::<Vec<_>>()))
-            .collect();
+        let lines: Vec<Vec<f64>> =
+            (0..inner).map(|i| f(&(0..extent).map(|k| x[(o * extent + k) * inner + i]).collect::<Vec<_>>())).collect();
         let length = lines.first().map_or(0, Vec::len);
         out.extend((0..length).flat_map(|k| lines.iter().map(move |line| line[k])));
     }
@@ -293,9 +290,21 @@ fn row(row: Elementwise, a: f64, b: f64, c: f64) -> f64 {
         E::Minimum | E::Fmin => a.min(b),
         E::Copysign => a.copysign(b),
         E::Nextafter if a == b => b,
-        E::Nextafter => if (a < b) == (a >= 0.0) { f64::from_bits(a.to_bits() + 1) } else { f64::from_bits(a.to_bits() - 1) },
+        E::Nextafter => {
+            if (a < b) == (a >= 0.0) {
+                f64::from_bits(a.to_bits() + 1)
+            } else {
+                f64::from_bits(a.to_bits() - 1)
+            }
+        }
         E::Spacing => f64::from_bits(a.to_bits() + 1) - a,
-        E::Heaviside => if a == 0.0 { b } else { truth(a > 0.0) },
+        E::Heaviside => {
+            if a == 0.0 {
+                b
+            } else {
+                truth(a > 0.0)
+            }
+        }
         E::Hypot => a.hypot(b),
         E::Arctan2 => a.atan2(b),
         E::Ldexp => a * b.trunc().exp2(),
@@ -337,7 +346,13 @@ fn row(row: Elementwise, a: f64, b: f64, c: f64) -> f64 {
         E::Isinf => truth(a.is_infinite()),
         E::Isfinite => truth(a.is_finite()),
         E::Signbit => truth(a.is_sign_negative()),
-        E::Select => if a != 0.0 { b } else { c },
+        E::Select => {
+            if a != 0.0 {
+                b
+            } else {
+                c
+            }
+        }
         E::BitwiseAnd | E::BitwiseOr | E::BitwiseXor | E::Invert | E::LeftShift | E::RightShift | E::Gcd | E::Lcm => {
             panic!("{} is of integers", row.name())
         }

@@ -1,4 +1,4 @@
-//! Forward mode (`jvp`) and reverse mode (`vjp`: forward mode transposed) over whole graphs, without any care for speed.
+//! Forward mode (`jvp`) and reverse mode (`vjp`: forward mode transposed) over whole graphs, with no care for speed.
 
 use ckad_graph::{Graph, NodeId, Op, Result};
 use ckad_prim::{Accumulator, Builder, Expr};
@@ -12,7 +12,8 @@ fn input_like(builder: &Builder, source: &Graph, node: NodeId) -> Result<NodeId>
 }
 
 fn copy<'b>(builder: &'b Builder, source: &Graph, node: NodeId, mapped: &[Option<Expr<'b>>]) -> Result<Expr<'b>> {
-    let operands: Vec<NodeId> = source.operands(node).iter().map(|operand| mapped[operand.index()].unwrap().id).collect();
+    let operands: Vec<NodeId> =
+        source.operands(node).iter().map(|operand| mapped[operand.index()].unwrap().id).collect();
     let id = builder.push(source.op(node), &operands, source.dtype(node), source.shape(node))?;
     Ok(builder.expr(id))
 }

@@ -1,9 +1,13 @@
 //! A naive interpreter of graphs in f64, and what tests check with it: five-point differences, execution order.
 
-#![allow(dead_code)]
+// Each test file uses a part of it.
+#![allow(dead_code, unused_imports)]
 
 use ckad_graph::{DType, DotAxes, Graph, NodeId, Op, ReduceKind};
 use ckad_prim::Elementwise;
+
+mod record;
+pub use record::{Tape, record};
 
 pub type Values = Vec<f64>;
 

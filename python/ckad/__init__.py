@@ -1,0 +1,53 @@
+"""Automatic differentiation of plain NumPy programs within a memory budget.
+
+>>> import numpy as np, ckad
+>>> gradient = ckad.grad(lambda x: np.sum(np.tanh(x) ** 2), checkpoint="sqrt")
+>>> gradient(np.zeros(3))
+array([0., 0., 0.])
+"""
+
+from ckad import errors, memory, nn, numpy, optim, tree
+from ckad._core import Tracer, __version__
+from ckad.errors import CkadError
+from ckad.transforms import (
+    Graph,
+    Plan,
+    check_grads,
+    checkpoint,
+    grad,
+    hvp,
+    jacobian,
+    jvp,
+    linearize,
+    plan,
+    stop_gradient,
+    trace,
+    value_and_grad,
+    vjp,
+)
+
+__all__ = [
+    "CkadError",
+    "Graph",
+    "Plan",
+    "Tracer",
+    "__version__",
+    "check_grads",
+    "checkpoint",
+    "errors",
+    "grad",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "linearize",
+    "memory",
+    "nn",
+    "numpy",
+    "optim",
+    "plan",
+    "stop_gradient",
+    "trace",
+    "tree",
+    "value_and_grad",
+    "vjp",
+]

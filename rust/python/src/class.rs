@@ -1,0 +1,597 @@
+//! What Python sees of a traced value: slots, attributes and methods, each one line to where it is written.
+
+use ckad_graph::ReduceKind;
+use ckad_prim::Elementwise;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::pyclass::CompareOp;
+use pyo3::types::{PyDict, PyString, PyTuple};
+
+use crate::function::{array_function, attribute};
+use crate::indexing::{get_item, set_item};
+use crate::operators::{
+    binary, compare, divide_with_remainder, in_place, in_place_power, matrix_product, positive, power, unary,
+};
+use crate::reductions::reduce;
+use crate::shapes::{self, Order, normal_axes, parse_shape, transpose_axes};
+use crate::tracer::{ArrayTracer, Kind, Tracer};
+use crate::ufunc::array_ufunc;
+use crate::values;
+
+type Any<'a, 'py> = &'a Bound<'py, PyAny>;
+
+/// `x.sum(axis, dtype, out, keepdims)` and its like.
+fn reduced(
+    py: Python<'_>,
+    kind: ReduceKind,
+    this: &Tracer,
+    axis: Option<Any<'_, '_>>,
+    dtype: Option<Any<'_, '_>>,
+    out: Option<Any<'_, '_>>,
+    keepdims: bool,
+) -> PyResult<Py<PyAny>> {
+    if out.is_some_and(|out| !out.is_none()) {
+        return Err(PyTypeError::new_err("out= of a reduction is not supported for traced values"));
+    }
+    let dtype = dtype.filter(|dtype| !dtype.is_none()).map(values::parse_dtype).transpose()?;
+    let axes = normal_axes("reduce", axis, this.rank())?;
+    reduce(py, kind, this, &axes, dtype, keepdims)?.into_object(py)
+}
+
+#[pymethods]
+impl Tracer {
+    fn __add__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::Add, self, other, false)
+    }
+
+    fn __radd__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::Add, self, other, true)
+    }
+
+    fn __sub__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::Subtract, self, other, false)
+    }
+
+    fn __rsub__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::Subtract, self, other, true)
+    }
+
+    fn __mul__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::Multiply, self, other, false)
+    }
+
+    fn __rmul__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::Multiply, self, other, true)
+    }
+
+    fn __truediv__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::Divide, self, other, false)
+    }
+
+    fn __rtruediv__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::Divide, self, other, true)
+    }
+
+    fn __floordiv__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::FloorDivide, self, other, false)
+    }
+
+    fn __rfloordiv__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::FloorDivide, self, other, true)
+    }
+
+    fn __mod__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::Remainder, self, other, false)
+    }
+
+    fn __rmod__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::Remainder, self, other, true)
+    }
+
+    fn __and__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::BitwiseAnd, self, other, false)
+    }
+
+    fn __rand__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::BitwiseAnd, self, other, true)
+    }
+
+    fn __or__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::BitwiseOr, self, other, false)
+    }
+
+    fn __ror__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::BitwiseOr, self, other, true)
+    }
+
+    fn __xor__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::BitwiseXor, self, other, false)
+    }
+
+    fn __rxor__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::BitwiseXor, self, other, true)
+    }
+
+    fn __lshift__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::LeftShift, self, other, false)
+    }
+
+    fn __rlshift__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::LeftShift, self, other, true)
+    }
+
+    fn __rshift__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::RightShift, self, other, false)
+    }
+
+    fn __rrshift__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        binary(py, Elementwise::RightShift, self, other, true)
+    }
+
+    fn __pow__(&self, py: Python<'_>, exponent: Any<'_, '_>, modulus: Option<Any<'_, '_>>) -> PyResult<Py<PyAny>> {
+        match modulus {
+            None => power(py, self, exponent),
+            Some(_) => Ok(py.NotImplemented()),
+        }
+    }
+
+    fn __rpow__(&self, py: Python<'_>, base: Any<'_, '_>, modulus: Option<Any<'_, '_>>) -> PyResult<Py<PyAny>> {
+        match modulus {
+            None => binary(py, Elementwise::Power, self, base, true),
+            Some(_) => Ok(py.NotImplemented()),
+        }
+    }
+
+    fn __matmul__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        matrix_product(py, self, other, false)
+    }
+
+    fn __rmatmul__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        matrix_product(py, self, other, true)
+    }
+
+    fn __divmod__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        divide_with_remainder(py, self, other, false)
+    }
+
+    fn __rdivmod__(&self, py: Python<'_>, other: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        divide_with_remainder(py, self, other, true)
+    }
+
+    fn __neg__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        unary(py, Elementwise::Negative, self)
+    }
+
+    fn __pos__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        positive(py, self)
+    }
+
+    fn __abs__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        unary(py, Elementwise::Absolute, self)
+    }
+
+    fn __invert__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        unary(py, Elementwise::Invert, self)
+    }
+
+    fn __richcmp__(&self, py: Python<'_>, other: Any<'_, '_>, op: CompareOp) -> PyResult<Py<PyAny>> {
+        compare(py, op, self, other)
+    }
+
+    fn __bool__(&self, py: Python<'_>) -> PyResult<bool> {
+        values::truth(py, self)
+    }
+
+    fn __int__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        values::integer(py, self)
+    }
+
+    fn __index__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        values::index(py, self)
+    }
+
+    fn __float__(&self, py: Python<'_>) -> PyResult<f64> {
+        values::float(py, self)
+    }
+
+    #[pyo3(signature = (digits = None))]
+    fn __round__(&self, py: Python<'_>, digits: Option<Any<'_, '_>>) -> PyResult<Py<PyAny>> {
+        values::round(py, self, digits)
+    }
+
+    fn __trunc__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        values::integer(py, self)
+    }
+
+    fn __format__(&self, py: Python<'_>, spec: &Bound<'_, PyString>) -> PyResult<Py<PyAny>> {
+        values::format(py, self, spec)
+    }
+
+    fn __str__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        values::string(py, self)
+    }
+
+    fn __repr__(&self) -> String {
+        values::representation(self)
+    }
+
+    fn __len__(&self) -> PyResult<usize> {
+        match self.shape().first() {
+            Some(&extent) => Ok(extent as usize),
+            None => Err(PyTypeError::new_err("len() of unsized object")),
+        }
+    }
+
+    fn __getitem__(&self, py: Python<'_>, index: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        get_item(py, self, index)
+    }
+
+    fn __setitem__(&self, py: Python<'_>, index: Any<'_, '_>, value: Any<'_, '_>) -> PyResult<()> {
+        set_item(py, self, index, value)
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> PyResult<Elements> {
+        Elements::of(slf, false)
+    }
+
+    fn __reversed__(slf: Bound<'_, Self>) -> PyResult<Elements> {
+        Elements::of(slf, true)
+    }
+
+    fn __contains__(&self, py: Python<'_>, value: Any<'_, '_>) -> PyResult<bool> {
+        let equal = compare(py, CompareOp::Eq, self, value)?;
+        let Ok(equal) = equal.bind(py).cast::<Tracer>() else { return Ok(false) };
+        let axes: Vec<usize> = (0..equal.get().rank()).collect();
+        values::truth(py, &reduce(py, ReduceKind::Any, equal.get(), &axes, None, false)?)
+    }
+
+    fn __copy__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        shapes::copy(py, self, Order::C)?.into_object(py)
+    }
+
+    fn __deepcopy__(&self, py: Python<'_>, _memo: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        shapes::copy(py, self, Order::C)?.into_object(py)
+    }
+
+    fn __reduce_ex__(&self, _protocol: Any<'_, '_>) -> PyResult<()> {
+        Err(PyTypeError::new_err("a traced value cannot be pickled: it exists only while its function is recorded"))
+    }
+
+    #[pyo3(signature = (dtype = None, copy = None))]
+    fn __array__(&self, py: Python<'_>, dtype: Option<Any<'_, '_>>, copy: Option<bool>) -> PyResult<Py<PyAny>> {
+        values::to_array(py, self, dtype, copy)
+    }
+
+    #[pyo3(signature = (ufunc, method, *inputs, **keywords))]
+    fn __array_ufunc__(
+        &self,
+        py: Python<'_>,
+        ufunc: Any<'_, '_>,
+        method: &str,
+        inputs: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Py<PyAny>> {
+        array_ufunc(py, ufunc, method, inputs, keywords)
+    }
+
+    fn __array_function__(
+        &self,
+        py: Python<'_>,
+        function: Any<'_, '_>,
+        _types: Any<'_, '_>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: &Bound<'_, PyDict>,
+    ) -> PyResult<Py<PyAny>> {
+        array_function(py, function, args, kwargs)
+    }
+
+    fn __getattr__<'py>(slf: &Bound<'py, Self>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        attribute(slf, name)
+    }
+
+    #[getter(shape)]
+    fn shape_tuple<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.shape())
+    }
+
+    #[getter(dtype)]
+    fn dtype_object(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        values::dtype_object(py, self.dtype())
+    }
+
+    #[getter]
+    fn ndim(&self) -> usize {
+        self.rank()
+    }
+
+    #[getter]
+    fn size(&self) -> i64 {
+        self.elements()
+    }
+
+    #[getter]
+    fn itemsize(&self) -> usize {
+        self.dtype().size()
+    }
+
+    #[getter]
+    fn nbytes(&self) -> i64 {
+        self.elements() * self.dtype().size() as i64
+    }
+
+    /// NumPy's strides, in bytes.
+    #[getter]
+    fn strides<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        match self.kind() {
+            Kind::Scalar { .. } => Ok(PyTuple::empty(py)),
+            Kind::Array { view, .. } => PyTuple::new(py, view.strides_in_bytes(self.dtype())),
+        }
+    }
+
+    #[getter]
+    fn flags(&self) -> Flags {
+        match self.kind() {
+            Kind::Scalar { .. } => Flags { writeable: false, c_contiguous: true, f_contiguous: true },
+            Kind::Array { view, .. } => Flags {
+                writeable: !view.read_only,
+                c_contiguous: view.is_c_contiguous(),
+                f_contiguous: view.is_f_contiguous(),
+            },
+        }
+    }
+
+    #[getter(T)]
+    fn transposed(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        shapes::transpose(self, None)?.into_object(py)
+    }
+
+    #[pyo3(signature = (*shape, order = "C", copy = None))]
+    fn reshape(
+        &self,
+        py: Python<'_>,
+        shape: &Bound<'_, PyTuple>,
+        order: &str,
+        copy: Option<bool>,
+    ) -> PyResult<Py<PyAny>> {
+        if copy.is_some() {
+            return Err(PyTypeError::new_err("[reshape] copy= is not supported for traced values"));
+        }
+        shapes::reshape(py, self, &parse_shape(shape)?, Order::parse(order)?)?.into_object(py)
+    }
+
+    #[pyo3(signature = (order = "C"))]
+    fn ravel(&self, py: Python<'_>, order: &str) -> PyResult<Py<PyAny>> {
+        shapes::ravel(py, self, Order::parse(order)?)?.into_object(py)
+    }
+
+    #[pyo3(signature = (order = "C"))]
+    fn flatten(&self, py: Python<'_>, order: &str) -> PyResult<Py<PyAny>> {
+        shapes::flatten(py, self, Order::parse(order)?)?.into_object(py)
+    }
+
+    #[pyo3(signature = (*axes))]
+    fn transpose(&self, py: Python<'_>, axes: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
+        let axes = transpose_axes(axes, self.rank())?;
+        shapes::transpose(self, axes.as_deref())?.into_object(py)
+    }
+
+    fn swapaxes(&self, py: Python<'_>, axis1: i64, axis2: i64) -> PyResult<Py<PyAny>> {
+        shapes::swap_axes(self, axis1, axis2)?.into_object(py)
+    }
+
+    #[pyo3(signature = (axis = None))]
+    fn squeeze(slf: &Bound<'_, Self>, axis: Option<Any<'_, '_>>) -> PyResult<Py<PyAny>> {
+        match shapes::squeeze(slf.get(), axis)? {
+            Some(squeezed) => squeezed.into_object(slf.py()),
+            None => Ok(slf.clone().into_any().unbind()),
+        }
+    }
+
+    #[pyo3(signature = (offset = 0, axis1 = 0, axis2 = 1))]
+    fn diagonal(&self, py: Python<'_>, offset: i64, axis1: i64, axis2: i64) -> PyResult<Py<PyAny>> {
+        shapes::diagonal(self, offset, axis1, axis2)?.into_object(py)
+    }
+
+    #[pyo3(signature = (order = "C"))]
+    fn copy(&self, py: Python<'_>, order: &str) -> PyResult<Py<PyAny>> {
+        shapes::copy(py, self, Order::parse(order)?)?.into_object(py)
+    }
+
+    #[pyo3(signature = (dtype, order = "K", casting = "unsafe", subok = true, copy = true))]
+    fn astype(
+        slf: &Bound<'_, Self>,
+        dtype: Any<'_, '_>,
+        order: &str,
+        casting: &str,
+        subok: bool,
+        copy: bool,
+    ) -> PyResult<Py<PyAny>> {
+        let _ = subok;
+        if casting != "unsafe" {
+            return Err(PyTypeError::new_err("[astype] casting= other than 'unsafe' is not supported"));
+        }
+        let (py, this) = (slf.py(), slf.get());
+        let dtype = values::parse_dtype(dtype)?;
+        if !copy && dtype == this.dtype() {
+            return Ok(slf.clone().into_any().unbind());
+        }
+        shapes::as_type(py, this, dtype, Order::parse(order)?)?.into_object(py)
+    }
+
+    fn fill(&self, py: Python<'_>, value: Any<'_, '_>) -> PyResult<()> {
+        shapes::fill(py, self, value)
+    }
+
+    fn item(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        values::item(py, self)
+    }
+
+    fn tolist(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        values::to_list(py, self)
+    }
+
+    #[pyo3(signature = (axis = None, dtype = None, out = None, keepdims = false))]
+    fn sum(
+        &self,
+        py: Python<'_>,
+        axis: Option<Any<'_, '_>>,
+        dtype: Option<Any<'_, '_>>,
+        out: Option<Any<'_, '_>>,
+        keepdims: bool,
+    ) -> PyResult<Py<PyAny>> {
+        reduced(py, ReduceKind::Sum, self, axis, dtype, out, keepdims)
+    }
+
+    #[pyo3(signature = (axis = None, out = None, keepdims = false))]
+    fn max(
+        &self,
+        py: Python<'_>,
+        axis: Option<Any<'_, '_>>,
+        out: Option<Any<'_, '_>>,
+        keepdims: bool,
+    ) -> PyResult<Py<PyAny>> {
+        reduced(py, ReduceKind::Max, self, axis, None, out, keepdims)
+    }
+
+    #[pyo3(signature = (axis = None, out = None, keepdims = false))]
+    fn min(
+        &self,
+        py: Python<'_>,
+        axis: Option<Any<'_, '_>>,
+        out: Option<Any<'_, '_>>,
+        keepdims: bool,
+    ) -> PyResult<Py<PyAny>> {
+        reduced(py, ReduceKind::Min, self, axis, None, out, keepdims)
+    }
+
+    #[pyo3(signature = (axis = None, out = None, keepdims = false))]
+    fn any(
+        &self,
+        py: Python<'_>,
+        axis: Option<Any<'_, '_>>,
+        out: Option<Any<'_, '_>>,
+        keepdims: bool,
+    ) -> PyResult<Py<PyAny>> {
+        reduced(py, ReduceKind::Any, self, axis, None, out, keepdims)
+    }
+
+    #[pyo3(signature = (axis = None, out = None, keepdims = false))]
+    fn all(
+        &self,
+        py: Python<'_>,
+        axis: Option<Any<'_, '_>>,
+        out: Option<Any<'_, '_>>,
+        keepdims: bool,
+    ) -> PyResult<Py<PyAny>> {
+        reduced(py, ReduceKind::All, self, axis, None, out, keepdims)
+    }
+}
+
+#[pymethods]
+impl ArrayTracer {
+    fn __iadd__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
+        in_place(slf.py(), Elementwise::Add, slf.as_super().get(), other)
+    }
+
+    fn __isub__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
+        in_place(slf.py(), Elementwise::Subtract, slf.as_super().get(), other)
+    }
+
+    fn __imul__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
+        in_place(slf.py(), Elementwise::Multiply, slf.as_super().get(), other)
+    }
+
+    fn __itruediv__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
+        in_place(slf.py(), Elementwise::Divide, slf.as_super().get(), other)
+    }
+
+    fn __ifloordiv__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
+        in_place(slf.py(), Elementwise::FloorDivide, slf.as_super().get(), other)
+    }
+
+    fn __imod__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
+        in_place(slf.py(), Elementwise::Remainder, slf.as_super().get(), other)
+    }
+
+    fn __iand__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
+        in_place(slf.py(), Elementwise::BitwiseAnd, slf.as_super().get(), other)
+    }
+
+    fn __ior__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
+        in_place(slf.py(), Elementwise::BitwiseOr, slf.as_super().get(), other)
+    }
+
+    fn __ixor__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
+        in_place(slf.py(), Elementwise::BitwiseXor, slf.as_super().get(), other)
+    }
+
+    fn __ilshift__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
+        in_place(slf.py(), Elementwise::LeftShift, slf.as_super().get(), other)
+    }
+
+    fn __irshift__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
+        in_place(slf.py(), Elementwise::RightShift, slf.as_super().get(), other)
+    }
+
+    fn __ipow__(slf: &Bound<'_, Self>, exponent: Any<'_, '_>, _modulus: Option<Any<'_, '_>>) -> PyResult<()> {
+        in_place_power(slf.py(), slf.as_super().get(), exponent)
+    }
+}
+
+/// What `iter(x)` returns: the elements along the first axis, each as `x[i]` at the time it is asked for.
+#[pyclass(frozen, module = "ckad")]
+pub struct Elements {
+    array: Py<Tracer>,
+    next: std::sync::atomic::AtomicI64,
+    reversed: bool,
+}
+
+impl Elements {
+    fn of(array: Bound<'_, Tracer>, reversed: bool) -> PyResult<Elements> {
+        if array.get().rank() == 0 {
+            return Err(PyTypeError::new_err("iteration over a 0-d array"));
+        }
+        Ok(Elements { array: array.unbind(), next: std::sync::atomic::AtomicI64::new(0), reversed })
+    }
+}
+
+#[pymethods]
+impl Elements {
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let array = self.array.get();
+        let extent = array.shape().first().copied().unwrap_or(0);
+        let index = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if index >= extent {
+            return Ok(None);
+        }
+        let index = if self.reversed { extent - 1 - index } else { index };
+        get_item(py, array, index.into_pyobject(py)?.as_any()).map(Some)
+    }
+}
+
+/// `x.flags`.
+#[pyclass(frozen, module = "ckad")]
+pub struct Flags {
+    #[pyo3(get)]
+    writeable: bool,
+    #[pyo3(get)]
+    c_contiguous: bool,
+    #[pyo3(get)]
+    f_contiguous: bool,
+}
+
+#[pymethods]
+impl Flags {
+    fn __getitem__(&self, name: &str) -> PyResult<bool> {
+        match name {
+            "WRITEABLE" | "W" => Ok(self.writeable),
+            "C_CONTIGUOUS" | "C" | "CONTIGUOUS" => Ok(self.c_contiguous),
+            "F_CONTIGUOUS" | "F" | "FORTRAN" => Ok(self.f_contiguous),
+            _ => Err(pyo3::exceptions::PyKeyError::new_err(format!("Unknown flag {name}"))),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! NumPy's functions and ndarray's methods on traced values: tables that the Python layer fills.
+//!
+//! `np.sum(x)` arrives in `__array_function__`, which looks the function up by identity; a method that is not
+//! written here (`x.mean()`) arrives in `__getattr__`. Both tables map to plain Python functions.
+
+use std::sync::{Mutex, PoisonError};
+
+use ckad_graph::{Error, ErrorKind};
+use pyo3::call::PyCallArgs;
+use pyo3::exceptions::PyAttributeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use rustc_hash::FxHashMap;
+
+use crate::errors::raise;
+use crate::tracer::Tracer;
+
+/// Handlers by the address of the NumPy function, which the entry keeps alive.
+static FUNCTIONS: Mutex<Option<FxHashMap<usize, (Py<PyAny>, Py<PyAny>)>>> = Mutex::new(None);
+static METHODS: Mutex<Option<FxHashMap<String, Py<PyAny>>>> = Mutex::new(None);
+
+/// Makes `handler(*args, **kwargs)` what a NumPy function does on traced values.
+#[pyfunction]
+pub fn register_function(numpy_function: Py<PyAny>, handler: Py<PyAny>) {
+    let mut functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    let address = numpy_function.as_ptr() as usize;
+    let replaced = functions.get_or_insert_default().insert(address, (numpy_function, handler));
+    drop(functions);
+    drop(replaced);
+}
+
+/// Makes `function(x, *args, **kwargs)` the method `x.name` of traced values.
+#[pyfunction]
+pub fn register_method(name: String, function: Py<PyAny>) {
+    let mut methods = METHODS.lock().unwrap_or_else(PoisonError::into_inner);
+    let replaced = methods.get_or_insert_default().insert(name, function);
+    drop(methods);
+    drop(replaced);
+}
+
+fn method(py: Python<'_>, name: &str) -> Option<Py<PyAny>> {
+    let methods = METHODS.lock().unwrap_or_else(PoisonError::into_inner);
+    Some(methods.as_ref()?.get(name)?.clone_ref(py))
+}
+
+/// Calls a registered method.
+pub fn call_method<'py>(
+    py: Python<'py>,
+    name: &str,
+    this: &Tracer,
+    args: (&Bound<'py, PyAny>,),
+    kwargs: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Py<PyAny>> {
+    let this = this.alias()?.into_object(py)?;
+    call_registered(py, name, (this, args.0), kwargs)
+}
+
+pub fn call_registered<'py>(
+    py: Python<'py>,
+    name: &str,
+    args: impl PyCallArgs<'py>,
+    kwargs: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Py<PyAny>> {
+    let function = method(py, name).ok_or_else(|| unknown_attribute(name))?;
+    function.bind(py).call(args, kwargs).map(Bound::unbind)
+}
+
+fn unknown_attribute(name: &str) -> PyErr {
+    PyAttributeError::new_err(format!(
+        "a traced array has no attribute '{name}'. Hint: if ndarray has it, use the function np.{name} where there is one"
+    ))
+}
+
+/// `x.name` for names that the class itself lacks: a bound method from the table.
+pub fn attribute<'py>(this: &Bound<'py, Tracer>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let function = method(py, name).ok_or_else(|| unknown_attribute(name))?;
+    static METHOD_TYPE: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
+    let class =
+        METHOD_TYPE.get_or_try_init(py, || PyResult::Ok(py.import("types")?.getattr("MethodType")?.unbind()))?;
+    class.bind(py).call1((function, this))
+}
+
+/// `__array_function__`.
+pub fn array_function<'py>(
+    py: Python<'py>,
+    function: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+    kwargs: &Bound<'py, PyDict>,
+) -> PyResult<Py<PyAny>> {
+    let handler = {
+        let functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        functions
+            .as_ref()
+            .and_then(|functions| functions.get(&(function.as_ptr() as usize)))
+            .map(|(_, handler)| handler.clone_ref(py))
+    };
+    match handler {
+        Some(handler) => handler.bind(py).call(args, Some(kwargs)).map(Bound::unbind),
+        None => Err(unknown_function(function)),
+    }
+}
+
+fn unknown_function(function: &Bound<'_, PyAny>) -> PyErr {
+    let text = |name: &str| function.getattr(name).and_then(|found| found.extract::<String>()).unwrap_or_default();
+    let (module, name) = (text("__module__"), text("__name__"));
+    let module = if module.starts_with("numpy") { module.replacen("numpy", "np", 1) } else { module };
+    raise(
+        Error::new(
+            ErrorKind::Tracer,
+            name.clone(),
+            format!("{module}.{name} is not supported on traced values"),
+        )
+        .with_hint(
+            "compose it from supported functions (see ckad.numpy), or call it on ckad.stop_gradient(x) where no \
+             gradient should flow",
+        ),
+    )
+}

@@ -1,0 +1,92 @@
+//! Reductions over axes, with NumPy's result dtypes and layouts: K-order of the operand less the reduced axes.
+
+use std::sync::Arc;
+
+use ckad_graph::{DType, Error, ErrorKind, ReduceKind, shape_text};
+use pyo3::prelude::*;
+
+use crate::errors::raise;
+use crate::layout::{Layout, broadcast_strides, inverse, iteration_order};
+use crate::tracer::{Kind, Tracer};
+
+fn name(kind: ReduceKind) -> &'static str {
+    match kind {
+        ReduceKind::Sum => "sum",
+        ReduceKind::Max => "max",
+        ReduceKind::Min => "min",
+        ReduceKind::Any => "any",
+        ReduceKind::All => "all",
+    }
+}
+
+/// The dtype that NumPy reduces in: small integers and bools are summed in 64 bits.
+pub fn reduce_dtype(kind: ReduceKind, dtype: DType) -> DType {
+    match kind {
+        ReduceKind::Any | ReduceKind::All => DType::Bool,
+        ReduceKind::Max | ReduceKind::Min => dtype,
+        ReduceKind::Sum if dtype.is_float() => dtype,
+        ReduceKind::Sum if dtype.is_signed() || dtype == DType::Bool => DType::I64,
+        ReduceKind::Sum => DType::U64,
+    }
+}
+
+/// The order in which NumPy walks the operand of a reduction.
+fn walk_order(this: &Tracer) -> Vec<usize> {
+    match this.kind() {
+        Kind::Scalar { .. } => Vec::new(),
+        Kind::Array { view, .. } => {
+            let (layout, _) = view.numpy();
+            let rank = layout.rank();
+            iteration_order(rank, &[broadcast_strides(&layout.shape, &layout.strides, rank)])
+        }
+    }
+}
+
+/// Reduces over `axes` (ascending). A scalar where all axes go; with `keep_axes` they stay with length 1.
+pub fn reduce(
+    py: Python<'_>,
+    kind: ReduceKind,
+    this: &Tracer,
+    axes: &[usize],
+    dtype: Option<DType>,
+    keep_axes: bool,
+) -> PyResult<Tracer> {
+    let shape = this.shape();
+    if matches!(kind, ReduceKind::Max | ReduceKind::Min) && axes.iter().any(|&axis| shape[axis] == 0) {
+        return Err(raise(
+            Error::new(
+                ErrorKind::Value,
+                name(kind),
+                format!("zero-size array of shape {} has no greatest or least element", shape_text(shape)),
+            )
+            .with_hint("check x.size first"),
+        ));
+    }
+    let dtype = dtype.unwrap_or_else(|| reduce_dtype(kind, this.dtype()));
+    let order = walk_order(this);
+    let memory = this.layout().transposed(&order);
+    let places = inverse(&order);
+    let mut reduced: Vec<usize> = axes.iter().map(|&axis| places[axis]).collect();
+    reduced.sort_unstable();
+    let tape = Arc::clone(this.tape());
+    let node = tape.record(py, |tape| {
+        let node = this.read(tape, &memory)?;
+        let node = tape.builder.cast(node, dtype)?;
+        tape.builder.reduce(kind, node, &reduced)
+    })?;
+    let kept: Vec<usize> = (0..shape.len()).filter(|axis| !axes.contains(axis)).collect();
+    if kept.is_empty() && !keep_axes {
+        return Tracer::new_scalar(tape, node, dtype);
+    }
+    // The kept axes in memory order, each by its place among the kept ones.
+    let kept_order: Vec<usize> =
+        order.iter().filter_map(|axis| kept.iter().position(|kept| kept == axis)).collect();
+    let kept_shape: Vec<i64> = kept.iter().map(|&axis| shape[axis]).collect();
+    let mut layout = Layout::ordered(&kept_shape, &kept_order);
+    if keep_axes {
+        for &axis in axes {
+            layout = layout.expanded(axis);
+        }
+    }
+    Tracer::new_array(tape, node, dtype, layout)
+}

@@ -1,0 +1,311 @@
+//! Methods that change the shape of a traced array, view or copy exactly where NumPy makes one, and copies.
+
+use std::sync::Arc;
+
+use ckad_graph::{DType, Error, ErrorKind, shape_text};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::elementwise::convert;
+use crate::errors::raise;
+use crate::indexing::assign;
+use crate::layout::Layout;
+use crate::operand::Operand;
+use crate::storage::{Storage, View};
+use crate::tracer::{Kind, Tracer};
+
+/// `order=` of NumPy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    C,
+    F,
+    /// F where the array is in F order and not in C order.
+    A,
+    /// The array's own.
+    K,
+}
+
+impl Order {
+    pub fn parse(text: &str) -> PyResult<Order> {
+        match text {
+            "C" | "c" => Ok(Order::C),
+            "F" | "f" => Ok(Order::F),
+            "A" | "a" => Ok(Order::A),
+            "K" | "k" => Ok(Order::K),
+            _ => Err(PyValueError::new_err(format!("order must be one of 'C', 'F', 'A', or 'K' (got '{text}')"))),
+        }
+    }
+}
+
+/// A shape given as `f(2, 3)`, `f((2, 3))` or `f(6)`.
+pub fn parse_shape(arguments: &Bound<'_, PyTuple>) -> PyResult<Vec<i64>> {
+    if arguments.len() == 1 {
+        return shape_of(&arguments.get_item(0)?);
+    }
+    arguments.iter().map(|extent| extent.extract()).collect()
+}
+
+/// An int, or a sequence of them.
+pub fn shape_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+    match object.extract::<i64>() {
+        Ok(extent) => Ok(vec![extent]),
+        Err(_) => object.try_iter()?.map(|extent| extent?.extract()).collect(),
+    }
+}
+
+/// An axis counted from either end.
+pub fn normal_axis(name: &str, axis: i64, rank: usize) -> PyResult<usize> {
+    let normal = if axis < 0 { axis + rank as i64 } else { axis };
+    usize::try_from(normal).ok().filter(|&normal| normal < rank).ok_or_else(|| {
+        raise(Error::new(ErrorKind::Shape, name, format!("axis {axis} is out of bounds for array of dimension {rank}")))
+    })
+}
+
+/// Axes given as None (all), an int or a tuple; ascending.
+pub fn normal_axes(name: &str, axis: Option<&Bound<'_, PyAny>>, rank: usize) -> PyResult<Vec<usize>> {
+    let Some(axis) = axis.filter(|axis| !axis.is_none()) else { return Ok((0..rank).collect()) };
+    let mut axes = Vec::new();
+    for axis in shape_of(axis)? {
+        let axis = normal_axis(name, axis, rank)?;
+        if axes.contains(&axis) {
+            return Err(PyValueError::new_err(format!("[{name}] duplicate value in 'axis'")));
+        }
+        axes.push(axis);
+    }
+    axes.sort_unstable();
+    Ok(axes)
+}
+
+/// Storage and view of an array; a scalar's value becomes a 0-d array of its own.
+fn as_parts(this: &Tracer) -> PyResult<(Arc<Storage>, View)> {
+    match this.kind() {
+        Kind::Array { storage, view } => Ok((Arc::clone(storage), view.clone())),
+        Kind::Scalar { tape, node, dtype } => {
+            let storage = Storage::new(Arc::clone(tape), *dtype, *node)?;
+            Ok((storage, View::new(Layout::contiguous(&[]), false)))
+        }
+    }
+}
+
+/// The shape with −1 filled in.
+fn filled(elements: i64, shape: &[i64]) -> PyResult<Vec<i64>> {
+    let refused = || {
+        raise(
+            Error::shape("reshape", format!("cannot reshape array of size {elements} into shape {}", shape_text(shape)))
+                .with_hint("the product of the extents must be the array's size; one may be -1"),
+        )
+    };
+    let unknown: Vec<usize> = (0..shape.len()).filter(|&axis| shape[axis] < 0).collect();
+    let known = shape
+        .iter()
+        .filter(|extent| **extent >= 0)
+        .try_fold(1i64, |product, &extent| product.checked_mul(extent))
+        .ok_or_else(refused)?;
+    let mut filled = shape.to_vec();
+    match unknown[..] {
+        [] if known == elements => {}
+        [axis] if shape[axis] == -1 && known != 0 && elements % known == 0 => filled[axis] = elements / known,
+        _ => return Err(refused()),
+    }
+    Ok(filled)
+}
+
+pub fn reshape(py: Python<'_>, this: &Tracer, shape: &[i64], order: Order) -> PyResult<Tracer> {
+    let shape = filled(this.elements(), shape)?;
+    let (storage, view) = as_parts(this)?;
+    let fortran = match order {
+        Order::C => false,
+        Order::F => true,
+        Order::A => view.is_f_contiguous() && !view.is_c_contiguous(),
+        Order::K => return Err(PyValueError::new_err("[reshape] order='K' is not allowed; use 'C', 'F' or 'A'")),
+    };
+    if fortran {
+        // Reading and writing the first axis fastest is the same with the axes turned round.
+        let reversed: Vec<i64> = shape.iter().rev().copied().collect();
+        let turned = Tracer::view_of(storage, reversed_axes(&view));
+        return transpose(&reshape_c(py, turned, &reversed)?, None);
+    }
+    reshape_c(py, Tracer::view_of(storage, view), &shape)
+}
+
+fn reshape_c(py: Python<'_>, this: Tracer, shape: &[i64]) -> PyResult<Tracer> {
+    let (storage, view) = as_parts(&this)?;
+    if view.unknown_layout && view.layout.rank() > 1 && view.layout.shape != shape {
+        storage.mark_undecided_alias();
+    }
+    if let Some(view) = view.reshaped(shape) {
+        return Ok(Tracer::view_of(storage, view));
+    }
+    let node = this.logical_node(py)?;
+    let copy = Tracer::new_array(Arc::clone(&storage.tape), node, storage.dtype, Layout::contiguous(shape))?;
+    if let Kind::Array { storage: copied, .. } = copy.kind()
+        && storage.has_undecided_alias()
+    {
+        copied.mark_undecided_alias();
+    }
+    Ok(copy)
+}
+
+/// `x.ravel()`: a view only of what is contiguous; `x.reshape(-1)` of a strided view is one, this is not.
+pub fn ravel(py: Python<'_>, this: &Tracer, order: Order) -> PyResult<Tracer> {
+    let (storage, view) = as_parts(this)?;
+    let flat = [view.layout.elements()];
+    let view = match order {
+        Order::C => view,
+        Order::F => reversed_axes(&view),
+        Order::A if view.is_f_contiguous() && !view.is_c_contiguous() => reversed_axes(&view),
+        Order::A => view,
+        Order::K => {
+            let order = view.memory_order();
+            view.map(|layout| layout.transposed(&order))
+        }
+    };
+    if view.is_c_contiguous() {
+        return reshape_c(py, Tracer::view_of(storage, view), &flat);
+    }
+    copied(py, &storage, &view, &flat)
+}
+
+/// `x.flatten()`: always a copy.
+pub fn flatten(py: Python<'_>, this: &Tracer, order: Order) -> PyResult<Tracer> {
+    let (storage, view) = as_parts(this)?;
+    let fortran = order == Order::F || (order == Order::A && view.is_f_contiguous() && !view.is_c_contiguous());
+    let view = if fortran {
+        reversed_axes(&view)
+    } else if order == Order::K {
+        let order = view.memory_order();
+        view.map(|layout| layout.transposed(&order))
+    } else {
+        view
+    };
+    copied(py, &storage, &view, &[view.layout.elements()])
+}
+
+/// A new array of the view's elements in C order, under `shape`.
+fn copied(py: Python<'_>, storage: &Arc<Storage>, view: &View, shape: &[i64]) -> PyResult<Tracer> {
+    let node = storage.tape.record(py, |tape| storage.read(tape, &view.layout))?;
+    Tracer::new_array(Arc::clone(&storage.tape), node, storage.dtype, Layout::contiguous(shape))
+}
+
+fn reversed_axes(view: &View) -> View {
+    let order: Vec<usize> = (0..view.layout.rank()).rev().collect();
+    view.map(|layout| layout.transposed(&order))
+}
+
+/// `x.T`, `x.transpose(axes)`.
+pub fn transpose(this: &Tracer, axes: Option<&[usize]>) -> PyResult<Tracer> {
+    let Some(view) = this.with_view(|view| match axes {
+        Some(axes) => view.map(|layout| layout.transposed(axes)),
+        None => reversed_axes(view),
+    }) else {
+        return this.alias();
+    };
+    Ok(view)
+}
+
+/// The axes of `x.transpose(...)`, None where they are left out.
+pub fn transpose_axes(arguments: &Bound<'_, PyTuple>, rank: usize) -> PyResult<Option<Vec<usize>>> {
+    if arguments.is_empty() || (arguments.len() == 1 && arguments.get_item(0)?.is_none()) {
+        return Ok(None);
+    }
+    let axes = parse_shape(arguments)?;
+    if axes.len() != rank {
+        return Err(PyValueError::new_err(format!("[transpose] axes don't match array: {rank} axes are needed")));
+    }
+    let axes = axes.iter().map(|&axis| normal_axis("transpose", axis, rank)).collect::<PyResult<Vec<usize>>>()?;
+    if (0..rank).any(|axis| !axes.contains(&axis)) {
+        return Err(PyValueError::new_err("[transpose] repeated axis"));
+    }
+    Ok(Some(axes))
+}
+
+pub fn swap_axes(this: &Tracer, first: i64, second: i64) -> PyResult<Tracer> {
+    let rank = this.rank();
+    let (first, second) = (normal_axis("swapaxes", first, rank)?, normal_axis("swapaxes", second, rank)?);
+    let mut order: Vec<usize> = (0..rank).collect();
+    order.swap(first, second);
+    transpose(this, Some(&order))
+}
+
+/// None where there is nothing to squeeze: NumPy then returns the array itself.
+pub fn squeeze(this: &Tracer, axis: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Tracer>> {
+    let shape = this.shape();
+    let given = axis.is_some_and(|axis| !axis.is_none());
+    let axes: Vec<usize> =
+        normal_axes("squeeze", axis, this.rank())?.into_iter().filter(|&axis| given || shape[axis] == 1).collect();
+    if let Some(&axis) = axes.iter().find(|&&axis| shape[axis] != 1) {
+        return Err(PyValueError::new_err(format!(
+            "[squeeze] cannot select an axis to squeeze out which has size not equal to one: axis {axis} of {}",
+            shape_text(shape)
+        )));
+    }
+    if axes.is_empty() {
+        return Ok(None);
+    }
+    Ok(this.with_view(|view| view.map(|layout| layout.squeezed(|axis| axes.contains(&axis)))))
+}
+
+/// A read-only view, as NumPy returns it.
+pub fn diagonal(this: &Tracer, shift: i64, first: i64, second: i64) -> PyResult<Tracer> {
+    let rank = this.rank();
+    if rank < 2 {
+        return Err(PyValueError::new_err("[diagonal] an array of at least two dimensions is needed"));
+    }
+    let (first, second) = (normal_axis("diagonal", first, rank)?, normal_axis("diagonal", second, rank)?);
+    if first == second {
+        return Err(PyValueError::new_err("[diagonal] axis1 and axis2 cannot be the same"));
+    }
+    let view = this.with_view(|view| {
+        let mut diagonal = view.map(|layout| layout.diagonal(shift, first, second));
+        diagonal.read_only = true;
+        diagonal
+    });
+    view.ok_or_else(|| raise(Error::internal("diagonal", "an array without a view")))
+}
+
+/// `x.copy(order)`.
+pub fn copy(py: Python<'_>, this: &Tracer, order: Order) -> PyResult<Tracer> {
+    let Kind::Array { storage, view } = this.kind() else { return this.alias() };
+    let rank = view.layout.rank();
+    let fortran = order == Order::F || (order == Order::A && view.is_f_contiguous() && !view.is_c_contiguous());
+    let order: Vec<usize> = match order {
+        Order::K => view.memory_order(),
+        _ if fortran => (0..rank).rev().collect(),
+        _ => (0..rank).collect(),
+    };
+    let memory = view.layout.transposed(&order);
+    let node = storage.tape.record(py, |tape| storage.read(tape, &memory))?;
+    let layout = Layout::ordered(&view.layout.shape, &order);
+    Tracer::new_array(Arc::clone(&storage.tape), node, storage.dtype, layout)
+}
+
+/// `x.astype(dtype)`, always a copy.
+pub fn as_type(py: Python<'_>, this: &Tracer, dtype: DType, order: Order) -> PyResult<Tracer> {
+    let copied = copy(py, this, order)?;
+    if copied.dtype() == dtype {
+        return Ok(copied);
+    }
+    let tape = Arc::clone(copied.tape());
+    let node = copied.current_node();
+    let node = tape.record(py, |tape| tape.builder.cast(node, dtype))?;
+    match copied.kind() {
+        Kind::Scalar { .. } => Tracer::new_scalar(tape, node, dtype),
+        Kind::Array { view, .. } => Tracer::new_array(tape, node, dtype, view.layout.clone()),
+    }
+}
+
+/// `x.fill(value)`.
+pub fn fill(py: Python<'_>, this: &Tracer, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    let (storage, view) = this.writable("fill")?;
+    let Some(value) = Operand::new(value)? else {
+        return Err(PyTypeError::new_err("[fill] the value must be a number"));
+    };
+    this.check_owns(py, "fill", std::slice::from_ref(&value))?;
+    assign(py, "fill", storage, view, &value)
+}
+
+/// The value on the tape of `like`, as an array with a storage of its own.
+pub fn fresh(py: Python<'_>, operand: &Operand<'_, '_>, dtype: DType) -> PyResult<Tracer> {
+    convert(py, operand, dtype)?.into_array()
+}

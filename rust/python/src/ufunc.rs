@@ -1,0 +1,433 @@
+//! `__array_ufunc__`: NumPy's universal functions on traced values.
+//!
+//! A ufunc is found by the address of its object. Most are one row of the elementwise table; a few are composed
+//! here. Methods: calls, `reduce` and `outer`; keywords that change the result are honoured or refused, none is
+//! ignored.
+
+use std::sync::Arc;
+
+use ckad_graph::{DType, Error, ErrorKind, ReduceKind};
+use ckad_prim::Elementwise;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use rustc_hash::FxHashMap;
+
+use crate::dot::matmul;
+use crate::elementwise::{apply, apply_into, convert, convert_into};
+use crate::errors::raise;
+use crate::function::call_registered;
+use crate::layout::Layout;
+use crate::operand::{Operand, innermost, promote};
+use crate::reductions::reduce;
+use crate::shapes::normal_axes;
+use crate::storage::View;
+use crate::tracer::{Kind, Tracer};
+use crate::values::{parse_dtype, refuse_keywords};
+
+/// What a ufunc is to us.
+#[derive(Clone, Copy)]
+enum Meaning {
+    Row(Elementwise),
+    /// The operand itself.
+    Identity,
+    /// |x| of floats alone.
+    FloatAbsolute,
+    /// Powers computed in float64.
+    FloatPower,
+    Matmul,
+    /// (x // y, x % y)
+    DivideWithRemainder,
+    /// (fraction, whole part)
+    FractionAndWhole,
+    /// A function of the Python layer, under this name in the table of methods.
+    Registered(&'static str),
+}
+
+/// Ufuncs that are no row under their own name.
+const OTHERS: &[(&str, Meaning)] = &[
+    ("positive", Meaning::Identity),
+    ("conjugate", Meaning::Identity),
+    ("fabs", Meaning::FloatAbsolute),
+    ("float_power", Meaning::FloatPower),
+    ("degrees", Meaning::Row(Elementwise::Rad2deg)),
+    ("radians", Meaning::Row(Elementwise::Deg2rad)),
+    ("matmul", Meaning::Matmul),
+    ("divmod", Meaning::DivideWithRemainder),
+    ("modf", Meaning::FractionAndWhole),
+    ("vecdot", Meaning::Registered("vecdot")),
+    ("matvec", Meaning::Registered("matvec")),
+    ("vecmat", Meaning::Registered("vecmat")),
+];
+
+fn meanings(py: Python<'_>) -> PyResult<&'static FxHashMap<usize, Meaning>> {
+    static MEANINGS: pyo3::sync::PyOnceLock<FxHashMap<usize, Meaning>> = pyo3::sync::PyOnceLock::new();
+    MEANINGS.get_or_try_init(py, || {
+        let numpy = py.import("numpy")?;
+        let rows = Elementwise::ALL.iter().map(|&row| (row.numpy(), Meaning::Row(row)));
+        let mut table = FxHashMap::default();
+        for (name, meaning) in rows.filter(|(name, _)| !name.is_empty()).chain(OTHERS.iter().copied()) {
+            // Older releases lack some of them. NumPy's module keeps its ufuncs alive, so addresses stay theirs.
+            if let Ok(ufunc) = numpy.getattr(name) {
+                table.entry(ufunc.as_ptr() as usize).or_insert(meaning);
+            }
+        }
+        Ok(table)
+    })
+}
+
+fn ufunc_name(ufunc: &Bound<'_, PyAny>) -> String {
+    ufunc.getattr("__name__").and_then(|name| name.extract()).unwrap_or_else(|_| "ufunc".to_owned())
+}
+
+fn unknown(ufunc: &Bound<'_, PyAny>) -> PyErr {
+    let name = ufunc_name(ufunc);
+    let hint = match name.as_str() {
+        "frexp" => "use np.log2(np.abs(x)) or np.floor of it",
+        "isnat" => "dates are not supported",
+        _ => "compose it from NumPy's functions, or apply it to ckad.stop_gradient(x) where no gradient should flow",
+    };
+    raise(
+        Error::new(ErrorKind::Tracer, name.clone(), format!("the ufunc {name} is not supported on traced values"))
+            .with_hint(hint),
+    )
+}
+
+fn unsupported(ufunc: &Bound<'_, PyAny>, what: &str, hint: &str) -> PyErr {
+    let name = ufunc_name(ufunc);
+    raise(Error::new(ErrorKind::Tracer, name, format!("{what} is not supported on traced values")).with_hint(hint))
+}
+
+/// The keywords of a ufunc call that we understand.
+#[derive(Default)]
+struct Keywords<'py> {
+    out: Vec<Option<Bound<'py, PyAny>>>,
+    dtype: Option<DType>,
+    condition: Option<Bound<'py, PyAny>>,
+}
+
+fn parse_keywords<'py>(ufunc: &Bound<'py, PyAny>, keywords: Option<&Bound<'py, PyDict>>) -> PyResult<Keywords<'py>> {
+    let mut parsed = Keywords::default();
+    let Some(keywords) = keywords else { return Ok(parsed) };
+    for (key, value) in keywords.iter() {
+        match key.extract::<String>()?.as_str() {
+            "out" => parsed.out = outputs(ufunc, &value)?,
+            "dtype" if !value.is_none() => parsed.dtype = Some(parse_dtype(&value)?),
+            "where" if !is_true(&value) => parsed.condition = Some(value),
+            "dtype" | "where" => {}
+            // Neither changes a value: dtypes are checked as same_kind does, layouts are NumPy's default.
+            "casting" if value.extract::<String>().is_ok_and(|casting| casting == "same_kind") => {}
+            "order" if value.extract::<String>().is_ok_and(|order| order == "K") => {}
+            "subok" => {}
+            other => {
+                return Err(unsupported(ufunc, &format!("the keyword {other}="), "leave it out"));
+            }
+        }
+    }
+    Ok(parsed)
+}
+
+fn is_true(value: &Bound<'_, PyAny>) -> bool {
+    value.extract::<bool>().unwrap_or(false) && value.is_instance_of::<pyo3::types::PyBool>()
+}
+
+/// `out=` as one entry for each output; ordinary arrays are refused, since writing to them would lose the gradient.
+fn outputs<'py>(ufunc: &Bound<'py, PyAny>, out: &Bound<'py, PyAny>) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
+    let entries: Vec<Bound<'py, PyAny>> = match out.cast::<PyTuple>() {
+        Ok(tuple) => tuple.iter().collect(),
+        Err(_) => vec![out.clone()],
+    };
+    entries
+        .into_iter()
+        .map(|entry| {
+            if entry.is_none() {
+                return Ok(None);
+            }
+            if entry.cast::<Tracer>().is_ok() {
+                return Ok(Some(entry));
+            }
+            Err(raise(
+                Error::new(
+                    ErrorKind::Tracer,
+                    ufunc_name(ufunc),
+                    "a traced value cannot be written into an ordinary array (out=, or a += x)",
+                )
+                .with_hint("write a = a + x, or make the array with np.zeros(shape, like=x)"),
+            ))
+        })
+        .collect()
+}
+
+pub fn array_ufunc<'py>(
+    py: Python<'py>,
+    ufunc: &Bound<'py, PyAny>,
+    method: &str,
+    inputs: &Bound<'py, PyTuple>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Py<PyAny>> {
+    let Some(&meaning) = meanings(py)?.get(&(ufunc.as_ptr() as usize)) else {
+        // An ordinary output raises in its own words whatever the function.
+        parse_keywords(ufunc, keywords)?;
+        return Err(unknown(ufunc));
+    };
+    match method {
+        "__call__" => call(py, ufunc, meaning, inputs, keywords),
+        "reduce" => reduction(py, ufunc, meaning, inputs, keywords),
+        "outer" => {
+            refuse_keywords("outer", keywords)?;
+            outer(py, ufunc, meaning, inputs)
+        }
+        "at" => Err(unsupported(ufunc, "ufunc.at", "use np.add.at's effect through x[i] += v, or ckad.numpy")),
+        "accumulate" => Err(unsupported(ufunc, "ufunc.accumulate", "use np.cumsum or np.cumprod")),
+        other => Err(unsupported(ufunc, &format!("the method {other}"), "call the ufunc, or its reduce or outer")),
+    }
+}
+
+fn call<'py>(
+    py: Python<'py>,
+    ufunc: &Bound<'py, PyAny>,
+    meaning: Meaning,
+    inputs: &Bound<'py, PyTuple>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Py<PyAny>> {
+    let keywords = parse_keywords(ufunc, keywords)?;
+    let objects: Vec<Bound<'py, PyAny>> = inputs.iter().collect();
+    let operands = objects.iter().map(Operand::coerced).collect::<PyResult<Vec<_>>>()?;
+    let target = keywords.out.first().cloned().flatten();
+    if keywords.dtype.is_some() && matches!(meaning, Meaning::Matmul | Meaning::Registered(_) | Meaning::FloatPower) {
+        return Err(unsupported(ufunc, "the keyword dtype=", "convert the operands with .astype"));
+    }
+    if let Some(condition) = &keywords.condition {
+        return call_where(py, ufunc, meaning, &operands, &keywords, condition);
+    }
+    if !operands.iter().any(|operand| matches!(operand, Operand::Traced(_))) && target.is_none() {
+        return Err(unknown(ufunc));
+    }
+    let Some(target) = target else {
+        return evaluate(py, ufunc, meaning, &operands, &objects, keywords.dtype);
+    };
+    if keywords.out.len() > 1 {
+        return Err(unsupported(ufunc, "out= with two outputs", "assign the results: q[...], r[...] = divmod(a, b)"));
+    }
+    write(py, ufunc, meaning, &operands, &target, keywords.dtype)?;
+    Ok(target.unbind())
+}
+
+fn write(
+    py: Python<'_>,
+    ufunc: &Bound<'_, PyAny>,
+    meaning: Meaning,
+    operands: &[Operand<'_, '_>],
+    target: &Bound<'_, PyAny>,
+    dtype: Option<DType>,
+) -> PyResult<()> {
+    let target = target.cast::<Tracer>()?.get();
+    match meaning {
+        Meaning::Row(row) => apply_into(py, row, operands, target, dtype),
+        Meaning::Identity => {
+            let dtype = dtype.unwrap_or_else(|| promote(operands));
+            convert_into(py, "positive", &operands[0], dtype, target)
+        }
+        Meaning::FloatPower => apply_into(py, Elementwise::Power, operands, target, Some(DType::F64)),
+        Meaning::FloatAbsolute => apply_into(py, Elementwise::Absolute, operands, target, Some(float_dtype(operands))),
+        Meaning::Matmul => {
+            let [a, b] = operands else { return Err(unknown(ufunc)) };
+            let pair = [a.duplicate(), b.duplicate()];
+            let product = matmul(py, &pair)?;
+            let dtype = product.dtype();
+            convert_into(py, "matmul", &Operand::Traced(&product), dtype, target)
+        }
+        _ => Err(unsupported(ufunc, "out=", "assign the result: x[...] = f(y)")),
+    }
+}
+
+fn float_dtype(operands: &[Operand<'_, '_>]) -> DType {
+    let dtype = promote(operands);
+    if dtype.is_float() { dtype } else { DType::F64 }
+}
+
+fn evaluate<'py>(
+    py: Python<'py>,
+    ufunc: &Bound<'py, PyAny>,
+    meaning: Meaning,
+    operands: &[Operand<'_, 'py>],
+    objects: &[Bound<'py, PyAny>],
+    dtype: Option<DType>,
+) -> PyResult<Py<PyAny>> {
+    let pair = |first: Tracer, second: Tracer| -> PyResult<Py<PyAny>> {
+        Ok(PyTuple::new(py, [first.into_object(py)?, second.into_object(py)?])?.into_any().unbind())
+    };
+    match meaning {
+        Meaning::Row(row) => apply(py, row, operands, dtype)?.into_object(py),
+        Meaning::Identity => {
+            convert(py, &operands[0], dtype.unwrap_or_else(|| promote(operands)))?.into_object(py)
+        }
+        Meaning::FloatAbsolute => {
+            apply(py, Elementwise::Absolute, operands, Some(dtype.unwrap_or_else(|| float_dtype(operands))))?
+                .into_object(py)
+        }
+        Meaning::FloatPower => apply(py, Elementwise::Power, operands, Some(DType::F64))?.into_object(py),
+        Meaning::Matmul => {
+            let [a, b] = operands else { return Err(unknown(ufunc)) };
+            matmul(py, &[a.duplicate(), b.duplicate()])?.into_object(py)
+        }
+        Meaning::DivideWithRemainder => pair(
+            apply(py, Elementwise::FloorDivide, operands, dtype)?,
+            apply(py, Elementwise::Remainder, operands, dtype)?,
+        ),
+        Meaning::FractionAndWhole => {
+            let [x] = operands else { return Err(unknown(ufunc)) };
+            let float = Some(float_dtype(operands));
+            let whole = apply(py, Elementwise::Trunc, operands, float)?;
+            let rest = apply(py, Elementwise::Subtract, &[x.duplicate(), Operand::Traced(&whole)], None)?;
+            // The fraction of an infinity is a zero; every fraction has the sign of its number.
+            let infinite = apply(py, Elementwise::Isinf, std::slice::from_ref(&x.duplicate()), float)?;
+            let chosen = [Operand::Traced(&infinite), Operand::PythonFloat(0.0), Operand::Traced(&rest)];
+            let finite = crate::elementwise::select(py, &chosen)?;
+            let fraction =
+                apply(py, Elementwise::Copysign, &[Operand::Traced(&finite), x.duplicate()], float)?;
+            pair(fraction, whole)
+        }
+        Meaning::Registered(name) => {
+            let arguments = PyTuple::new(py, objects)?;
+            call_registered(py, name, arguments, None)
+        }
+    }
+}
+
+/// `where=`: defined only where there is an array to keep the other elements of.
+fn call_where<'py>(
+    py: Python<'py>,
+    ufunc: &Bound<'py, PyAny>,
+    meaning: Meaning,
+    operands: &[Operand<'_, 'py>],
+    keywords: &Keywords<'py>,
+    condition: &Bound<'py, PyAny>,
+) -> PyResult<Py<PyAny>> {
+    let (Meaning::Row(row), [Some(target)]) = (meaning, &keywords.out[..]) else {
+        let hint = "write np.where(condition, f(x), y); without out= the other elements are undefined";
+        return Err(unsupported(ufunc, "where= without out=", hint));
+    };
+    let computed = apply(py, row, operands, keywords.dtype)?;
+    let destination = target.cast::<Tracer>()?.get();
+    let mask = Operand::coerced(condition)?;
+    let dtype = destination.dtype();
+    let chosen = [mask, Operand::Traced(&computed), Operand::Traced(destination)];
+    crate::elementwise::record_into(py, row.name(), &chosen, &[DType::Bool, dtype, dtype], computed.dtype(), destination, |tape, nodes| {
+        tape.builder.elementwise(Elementwise::Select, nodes)
+    })?;
+    Ok(target.clone().unbind())
+}
+
+fn reduction<'py>(
+    py: Python<'py>,
+    ufunc: &Bound<'py, PyAny>,
+    meaning: Meaning,
+    inputs: &Bound<'py, PyTuple>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Py<PyAny>> {
+    let kind = match meaning {
+        Meaning::Row(Elementwise::Add) => ReduceKind::Sum,
+        Meaning::Row(Elementwise::Maximum) => ReduceKind::Max,
+        Meaning::Row(Elementwise::Minimum) => ReduceKind::Min,
+        Meaning::Row(Elementwise::LogicalAnd) => ReduceKind::All,
+        Meaning::Row(Elementwise::LogicalOr) => ReduceKind::Any,
+        Meaning::Row(Elementwise::Multiply) => return product(py, inputs, keywords),
+        _ => {
+            let hint = "add, multiply, maximum, minimum, logical_and and logical_or can be reduced";
+            return Err(unsupported(ufunc, "reduce of this ufunc", hint));
+        }
+    };
+    let mut axis: Option<Bound<'py, PyAny>> = Some(0i64.into_pyobject(py)?.into_any());
+    let (mut dtype, mut keep_axes) = (None, false);
+    for (key, value) in keywords.into_iter().flat_map(|keywords| keywords.iter()) {
+        match key.extract::<String>()?.as_str() {
+            "axis" => axis = (!value.is_none()).then_some(value),
+            "dtype" if value.is_none() => {}
+            "dtype" => dtype = Some(parse_dtype(&value)?),
+            "keepdims" => keep_axes = value.is_truthy()?,
+            "out" => {
+                if outputs(ufunc, &value)?.iter().any(Option::is_some) {
+                    return Err(unsupported(ufunc, "out= of a reduction", "assign the result: y[...] = x.sum()"));
+                }
+            }
+            "where" if is_true(&value) => {}
+            "initial" if value.is_none() || value.is(no_value(py)?) => {}
+            other => {
+                let hint = "write it with np.where before the reduction, or combine the result";
+                return Err(unsupported(ufunc, &format!("the keyword {other}= of reduce"), hint));
+            }
+        }
+    }
+    let object = inputs.get_item(0)?;
+    let Ok(value) = object.cast::<Tracer>() else { return Err(unknown(ufunc)) };
+    let axes = normal_axes(&ufunc_name(ufunc), axis.as_ref(), value.get().rank())?;
+    reduce(py, kind, value.get(), &axes, dtype, keep_axes)?.into_object(py)
+}
+
+/// NumPy's mark for a keyword that was left out.
+pub fn no_value(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static NO_VALUE: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
+    NO_VALUE
+        .get_or_try_init(py, || PyResult::Ok(py.import("numpy")?.getattr("_NoValue")?.unbind()))
+        .map(|value| value.bind(py))
+}
+
+/// `multiply.reduce` is the Python layer's prod, with the default axis of a ufunc.
+fn product<'py>(
+    py: Python<'py>,
+    inputs: &Bound<'py, PyTuple>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Py<PyAny>> {
+    let keywords = match keywords {
+        Some(keywords) => keywords.copy()?,
+        None => PyDict::new(py),
+    };
+    if !keywords.contains("axis")? {
+        keywords.set_item("axis", 0)?;
+    }
+    call_registered(py, "prod", inputs, Some(&keywords))
+}
+
+/// `ufunc.outer(a, b)`: a with as many axes of length 1 behind as b has.
+fn outer<'py>(
+    py: Python<'py>,
+    ufunc: &Bound<'py, PyAny>,
+    meaning: Meaning,
+    inputs: &Bound<'py, PyTuple>,
+) -> PyResult<Py<PyAny>> {
+    let objects: Vec<Bound<'py, PyAny>> = inputs.iter().collect();
+    let [first, second] = &objects[..] else { return Err(unknown(ufunc)) };
+    let extra = Operand::coerced(second)?.rank();
+    let operands = [Operand::coerced(first)?, Operand::coerced(second)?];
+    let tape = Arc::clone(innermost(&operands)?);
+    let widened = match &operands[0] {
+        Operand::Traced(tracer) => {
+            let widen = |view: &View| {
+                view.map(|mut layout| {
+                    for _ in 0..extra {
+                        let rank = layout.rank();
+                        layout = layout.expanded(rank);
+                    }
+                    layout
+                })
+            };
+            match tracer.kind() {
+                Kind::Array { .. } => tracer.with_view(widen),
+                Kind::Scalar { .. } => None,
+            }
+        }
+        Operand::Array { array, .. } => {
+            let placed = crate::convert::array_operand(py, &tape, array.as_any())?;
+            let mut layout: Layout = placed.layout;
+            for _ in 0..extra {
+                let rank = layout.rank();
+                layout = layout.expanded(rank);
+            }
+            Some(Tracer::array(tape, placed.node, layout, true)?)
+        }
+        _ => None,
+    };
+    let [left, right] = operands;
+    let left = widened.as_ref().map_or(left, Operand::Traced);
+    evaluate(py, ufunc, meaning, &[left, right], &objects, None)
+}

@@ -1,0 +1,225 @@
+//! The executor: one kernel after another over memory that the program has laid out.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use ckad_cpu::{Environment, Memory};
+use ckad_graph::{Error, NodeId, Result};
+use ckad_plan::program::{Kernel, Place, Program, Step};
+
+use crate::arena::lease;
+use crate::bindings::Bindings;
+use crate::block::ALIGNMENT;
+use crate::output::OutputBuffer;
+use crate::separate::{AllocationHooks, Change, Separate};
+use crate::threads::pool;
+use crate::trace::{MemoryTrace, TraceEntry};
+
+/// How to run. The default is the plain way: one arena, no observer.
+#[derive(Default)]
+pub struct RunOptions<'a> {
+    /// Set by another thread to end the run with an `Interrupted` error.
+    pub cancel: Option<&'a AtomicBool>,
+    /// Every buffer in an allocation of its own, poisoned before and after its life.
+    pub debug: bool,
+    /// Filled with the bytes alive at each step of the schedule.
+    pub trace: Option<&'a mut MemoryTrace>,
+    /// Provides buffers in place of the arena.
+    pub hooks: Option<&'a mut (dyn AllocationHooks + Send)>,
+    /// The source line of a node, for errors.
+    pub line: Option<&'a (dyn Fn(NodeId) -> u32 + Sync)>,
+}
+
+/// How often a caller that waits for a run looks up.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Below these a program is over before another thread has woken up (some 40 µs): it runs where it is called.
+const SMALL_STEPS: usize = 64;
+const SMALL_ELEMENTS: usize = 1024;
+const SMALL_FLOPS: u64 = 1 << 14;
+
+/// Runs the program; its outputs, in order.
+pub fn run(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>) -> Result<Vec<OutputBuffer>> {
+    if is_small(program) {
+        return guarded(program, bindings, options);
+    }
+    pool()?.install(|| guarded(program, bindings, options))
+}
+
+/// Runs the program while the calling thread calls `poll` every 50 ms. An error of `poll` ends the run and is returned
+/// once nothing runs any more.
+pub fn run_interruptible(
+    program: &Program,
+    bindings: &Bindings<'_>,
+    options: RunOptions<'_>,
+    mut poll: impl FnMut() -> Result<()>,
+) -> Result<Vec<OutputBuffer>> {
+    // A worker that waited here would be missing from its own pool.
+    if is_small(program) || rayon::current_thread_index().is_some() {
+        return run(program, bindings, options);
+    }
+    let own = AtomicBool::new(false);
+    let cancel = options.cancel.unwrap_or(&own);
+    let options = RunOptions { cancel: Some(cancel), ..options };
+    let (sender, receiver) = channel();
+    pool()?.in_place_scope(|scope| {
+        scope.spawn(move |_| {
+            // The receiver waits until it has the result.
+            let _ = sender.send(guarded(program, bindings, options));
+        });
+        let mut refused = None;
+        loop {
+            match receiver.recv_timeout(POLL) {
+                Ok(result) => return refused.map_or(result, Err),
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::internal("run", "the run vanished")),
+                Err(RecvTimeoutError::Timeout) if refused.is_none() => {
+                    refused = poll().err();
+                    if refused.is_some() {
+                        cancel.store(true, Ordering::Relaxed);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    })
+}
+
+fn is_small(program: &Program) -> bool {
+    program.steps.len() <= SMALL_STEPS
+        && program.steps.iter().all(|step| step.flops <= SMALL_FLOPS && elements(&step.kernel) <= SMALL_ELEMENTS)
+}
+
+/// Elements that the largest array of a kernel has.
+fn elements(kernel: &Kernel) -> usize {
+    match kernel {
+        Kernel::Fused(kernel) => kernel.extents.iter().product(),
+        Kernel::Structural { operands, result, .. } => {
+            let arrays = operands.iter().chain([result]);
+            arrays.map(|array| array.shape.iter().product()).max().unwrap_or(0)
+        }
+    }
+}
+
+/// A panic is a bug of ours, and no reason to take the caller's process down.
+fn guarded(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>) -> Result<Vec<OutputBuffer>> {
+    catch_unwind(AssertUnwindSafe(|| run_here(program, bindings, options)))
+        .unwrap_or_else(|panic| Err(Error::internal("run", format!("panic: {}", panic_text(panic.as_ref())))))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("of no text")
+}
+
+fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>) -> Result<Vec<OutputBuffer>> {
+    let RunOptions { cancel, debug, mut trace, hooks, line } = options;
+    let never = AtomicBool::new(false);
+    let cancel = cancel.unwrap_or(&never);
+    let (scalars, starts) = bindings.tables(program)?;
+    let outputs = program.outputs.iter().map(|spec| OutputBuffer::new(spec.dtype, spec.shape.clone()));
+    let outputs = outputs.collect::<Result<Vec<_>>>()?;
+    let places: Vec<*mut u8> = outputs.iter().map(OutputBuffer::pointer).collect();
+    let mut separate = (debug || hooks.is_some()).then(|| Separate::new(program, hooks));
+    let scratch_at = if separate.is_some() { 0 } else { program.arena_bytes.next_multiple_of(ALIGNMENT) };
+    let lease = lease(scratch_at + program.scratch_bytes)?;
+    let at = |offset: usize, bytes: usize| {
+        debug_assert!(offset + bytes <= lease.bytes() || bytes == 0);
+        Memory { pointer: lease.pointer().wrapping_add(offset), bytes }
+    };
+    let scratch = at(scratch_at, program.scratch_bytes);
+    let mut buffers =
+        resolve(
+            program,
+            bindings,
+            &places,
+            |offset, bytes| {
+                if separate.is_some() { Memory::EMPTY } else { at(offset, bytes) }
+            },
+        )?;
+    if let Some(trace) = trace.as_deref_mut() {
+        let planned = if separate.is_some() { Vec::new() } else { program.live_bytes() };
+        trace.measured = separate.is_some();
+        trace.entries.clear();
+        let entries = planned.iter().zip(&program.steps);
+        trace.entries.extend(entries.map(|(&live_bytes, step)| TraceEntry { node: step.node, live_bytes }));
+    }
+    for (index, step) in program.steps.iter().enumerate() {
+        if let Some(separate) = &mut separate {
+            separate.begin(index, &places, |change| apply(program, &mut buffers, change))?;
+            if let Some(trace) = trace.as_deref_mut()
+                && index < program.copies_from as usize
+            {
+                trace.entries.push(TraceEntry { node: step.node, live_bytes: separate.live_bytes() });
+            }
+        }
+        let environment = Environment { buffers: &buffers, scalars: &scalars, starts: &starts, scratch, cancel };
+        launch(step, &environment).map_err(|error| error.at_line(line.map_or(0, |line| line(step.node))))?;
+        if let Some(separate) = &mut separate {
+            separate.end(index, |change| apply(program, &mut buffers, change));
+        }
+    }
+    Ok(outputs)
+}
+
+fn launch(step: &Step, environment: &Environment<'_>) -> Result<()> {
+    // SAFETY: the program was verified: what a kernel names is alive, large enough, aligned, and disjoint from what
+    // it writes; inputs and constants were checked against the program. One kernel runs at a time.
+    unsafe { ckad_cpu::execute(&step.kernel, environment) }
+}
+
+fn apply(program: &Program, buffers: &mut [Memory], change: Change) {
+    match change {
+        Change::Born { buffer, pointer } => {
+            buffers[buffer] = Memory { pointer, bytes: program.buffers[buffer].bytes };
+        }
+        Change::Dead { buffer } => buffers[buffer] = Memory::EMPTY,
+    }
+}
+
+/// Where every buffer is, by `BufferId`.
+fn resolve(
+    program: &Program,
+    bindings: &Bindings<'_>,
+    outputs: &[*mut u8],
+    arena: impl Fn(usize, usize) -> Memory,
+) -> Result<Vec<Memory>> {
+    let mut buffers = Vec::new();
+    let refused = |_| Error::memory("run", program.buffers.len() * size_of::<Memory>());
+    buffers.try_reserve_exact(program.buffers.len()).map_err(refused)?;
+    for buffer in &program.buffers {
+        let memory = match buffer.place {
+            Place::Arena(offset) => arena(offset, buffer.bytes),
+            Place::Output(output) => {
+                let pointer = outputs.get(output as usize).copied();
+                Memory {
+                    pointer: pointer.ok_or_else(|| Error::internal("run", "no such output"))?,
+                    bytes: buffer.bytes,
+                }
+            }
+            Place::Input(input) => {
+                let array = bindings.inputs.get(input as usize);
+                let array = array.ok_or_else(|| Error::internal("run", format!("input {input} is missing")))?;
+                Memory { pointer: array.pointer().cast_mut(), bytes: array.bytes() }
+            }
+            Place::Constant(constant) => {
+                let value = bindings.constants.get(constant as usize);
+                let value = value.ok_or_else(|| Error::internal("run", format!("constant {constant} is missing")))?;
+                Memory::of(value.bytes())
+            }
+        };
+        let read_only = matches!(buffer.place, Place::Input(_) | Place::Constant(_));
+        let misplaced = memory.bytes > 0 && !(memory.pointer as usize).is_multiple_of(buffer.dtype.size());
+        if read_only && (memory.bytes != buffer.bytes || misplaced) {
+            let what = format!(
+                "{:?} has {} bytes at {:?}, the program takes {} of {}",
+                buffer.place, memory.bytes, memory.pointer, buffer.bytes, buffer.dtype
+            );
+            return Err(Error::internal("run", what));
+        }
+        buffers.push(memory);
+    }
+    Ok(buffers)
+}

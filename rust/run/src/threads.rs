@@ -1,0 +1,80 @@
+//! The thread pool that kernels run in: rayon's, made at first use, one per process.
+//!
+//! `CKAD_NUM_THREADS` sets its size; results do not depend on it. A forked child has none of its parent's threads, so
+//! it makes a pool of its own. Pools live as long as the process.
+
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use ckad_graph::{Error, ErrorKind, Result};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+struct Entry {
+    process: u32,
+    pool: ThreadPool,
+}
+
+static CURRENT: AtomicPtr<Entry> = AtomicPtr::new(ptr::null_mut());
+
+/// Number of threads that kernels run on.
+pub fn thread_count() -> Result<usize> {
+    static COUNT: OnceLock<Result<usize>> = OnceLock::new();
+    COUNT.get_or_init(|| read_count(std::env::var("CKAD_NUM_THREADS").ok().as_deref())).clone()
+}
+
+fn read_count(variable: Option<&str>) -> Result<usize> {
+    match variable.map(str::trim) {
+        None | Some("") => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+        Some(text) => text.parse().ok().filter(|count| (1..=1024).contains(count)).ok_or_else(|| {
+            Error::value("threads", format!("CKAD_NUM_THREADS={text}"))
+                .with_hint("set it to a number of threads from 1 to 1024, or leave it unset")
+        }),
+    }
+}
+
+/// The pool of this process.
+pub fn pool() -> Result<&'static ThreadPool> {
+    let process = std::process::id();
+    let current = CURRENT.load(Ordering::Acquire);
+    // SAFETY: entries are leaked, so what the pointer once pointed to stays.
+    if let Some(entry) = unsafe { current.as_ref() }
+        && entry.process == process
+    {
+        return Ok(&entry.pool);
+    }
+    let refused = |error: rayon::ThreadPoolBuildError| {
+        Error::new(ErrorKind::Memory, "threads", format!("cannot start the thread pool: {error}"))
+    };
+    let pool = ThreadPoolBuilder::new().num_threads(thread_count()?).thread_name(|index| format!("ckad-{index}"));
+    let entry = Box::into_raw(Box::new(Entry { process, pool: pool.build().map_err(refused)? }));
+    match CURRENT.compare_exchange(current, entry, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: just leaked. The parent's entry is left as it is: its threads are not here to be joined.
+        Ok(_) => Ok(unsafe { &(*entry).pool }),
+        Err(_) => {
+            // SAFETY: it was not published. Another thread's pool is there.
+            drop(unsafe { Box::from_raw(entry) });
+            self::pool()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_is_a_count() {
+        assert_eq!(read_count(Some(" 3 ")).unwrap(), 3);
+        assert!(read_count(None).unwrap() >= 1);
+        for wrong in ["0", "-1", "two", "99999"] {
+            assert_eq!(read_count(Some(wrong)).unwrap_err().kind, ErrorKind::Value);
+        }
+    }
+
+    #[test]
+    fn one_pool_serves_all() {
+        assert!(ptr::eq(pool().unwrap(), std::thread::spawn(|| pool().unwrap()).join().unwrap()));
+        assert_eq!(pool().unwrap().current_num_threads(), thread_count().unwrap());
+    }
+}

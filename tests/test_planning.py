@@ -1,0 +1,100 @@
+"""Plans are known before the run, and the run keeps to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from programs import PROGRAMS
+
+import ckad
+
+
+def deep(params: Any, x: Any) -> Any:
+    for w, b in params:
+        x = np.tanh(x @ w + b)
+    return np.mean(x**2)
+
+
+def deep_net(depth: int, width: int = 32, batch: int = 256) -> tuple[Any, Any]:
+    rng = np.random.default_rng(0)
+    params = [(rng.standard_normal((width, width)) / np.sqrt(width), np.zeros(width)) for _ in range(depth)]
+    return params, rng.standard_normal((batch, width))
+
+
+@pytest.mark.parametrize(("f", "args"), [pytest.param(*case, id=name) for name, case in PROGRAMS.items()])
+def test_planned_bytes_are_what_a_run_holds(f: Any, args: Any, policy: str | int) -> None:
+    g = ckad.grad(f, checkpoint=policy)
+    plan = ckad.plan(g)(*args)
+    report = ckad.memory.profile(g, *args)
+    assert report.executor_bytes == plan.live_bytes
+    assert plan.peak_bytes == sum(plan.parts.values())
+
+
+def test_sqrt_needs_a_fraction() -> None:
+    args = deep_net(64)
+    none, sqrt = (ckad.plan(ckad.grad(deep, checkpoint=policy))(*args) for policy in ("none", "sqrt"))
+    outputs = none.parts["outputs"]
+    assert sqrt.live_bytes - outputs < 0.35 * (none.live_bytes - outputs)
+    assert sqrt.extra_flops <= 0.35 * none.flops
+    assert none.extra_flops == 0
+    assert sqrt.segments > 1
+    assert none.forward_flops < none.flops < sqrt.flops
+
+
+def test_peak_of_sqrt_grows_like_a_square_root() -> None:
+    peaks = []
+    for depth in (16, 64, 256):
+        plan = ckad.plan(ckad.grad(deep, checkpoint="sqrt"))(*deep_net(depth, width=8, batch=512))
+        peaks.append(plan.live_bytes - plan.parts["outputs"])
+    assert peaks[2] / peaks[1] < 2.3
+    assert peaks[1] / peaks[0] < 2.3
+
+
+def test_no_policy_needs_more_than_none(policy: str | int) -> None:
+    for f, args in PROGRAMS.values():
+        none = ckad.plan(ckad.grad(f, checkpoint="none"))(*args)
+        assert ckad.plan(ckad.grad(f, checkpoint=policy))(*args).live_bytes <= none.live_bytes
+
+
+def test_checkpoint_marks_a_region() -> None:
+    def block(x: Any, w: Any) -> Any:
+        for _ in range(8):
+            x = np.tanh(x @ w)
+        return x
+
+    def f(w: Any, x: Any, wrap: Any) -> Any:
+        for _ in range(8):
+            x = wrap(block)(x, w)
+        return np.sum(x * x)
+
+    rng = np.random.default_rng(0)
+    w, x = rng.standard_normal((32, 32)) / 6, rng.standard_normal((512, 32))
+    plain, marked = (ckad.grad(lambda w, x, wrap=wrap: f(w, x, wrap), checkpoint="none") for wrap in (lambda g: g, ckad.checkpoint))
+    assert ckad.plan(marked)(w, x).live_bytes < 0.5 * ckad.plan(plain)(w, x).live_bytes
+    assert plain(w, x).tobytes() == marked(w, x).tobytes()
+
+
+def test_an_inner_policy_holds_under_an_outer_transform() -> None:
+    params, x = deep_net(64)
+    w = [p[0] for p in params]
+
+    def outer(policy: str) -> Any:
+        gradient = ckad.grad(lambda w, x: deep([(v, 0.0) for v in w], x), checkpoint=policy)
+        return ckad.plan(lambda s: np.sum(sum(np.sum(g * g) for g in gradient([v * s for v in w], x))), checkpoint="none")(1.0)
+
+    assert outer("sqrt").live_bytes < outer("none").live_bytes
+
+
+def test_the_plan_has_a_table_per_source_line() -> None:
+    text = str(ckad.plan(ckad.grad(deep, checkpoint="sqrt"))(*deep_net(8)))
+    assert "test_planning.py:" in text
+    assert "peak" in text
+
+
+def test_a_plain_function_is_planned_as_its_value_and_grad() -> None:
+    args = deep_net(8)
+    a = ckad.plan(deep, checkpoint="sqrt")(*args)
+    b = ckad.plan(ckad.value_and_grad(deep, checkpoint="sqrt"))(*args)
+    assert (a.peak_bytes, a.flops) == (b.peak_bytes, b.flops)
