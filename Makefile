@@ -26,6 +26,7 @@ help:
 	@echo 'make build      build the core into .venv, if a source changed'
 	@echo 'make wheel      a manylinux abi3 wheel in dist/, checked in a clean environment'
 	@echo 'make bench      the benchmarks; make bench-env first, to compare with PyTorch, JAX and autograd'
+	@echo 'make bench-results  the same with all libraries; writes the table of README.md'
 	@echo 'make lock       pin the newest versions of requirements/*.in'
 	@echo 'make clean      remove what the above made'
 
@@ -96,14 +97,20 @@ demo: $(CORE)
 bench: $(CORE)
 	@$(BIN)/python -m benches.compare all --json bench-output/results.json
 
+# What the README's table is made from.
+.PHONY: bench-results
+bench-results: $(CORE) .venv-bench/stamp
+	@$(BIN)/python -m benches.compare all --json benches/results.json
+	@$(BIN)/python tools/generate.py
+
 .PHONY: bench-env
 bench-env: .venv-bench/stamp
 
 # Release ------------------------------------------------------------------------------------------------------------
 
 .PHONY: wheel
-wheel: .venv-wheel/stamp $(CORE)
-	@$(BIN)/python tools/wheel.py
+wheel: .venv-wheel/stamp
+	@PYO3_PYTHON=$(CURDIR)/.venv-wheel/bin/python .venv-wheel/bin/python tools/wheel.py
 
 .PHONY: lock
 lock: .venv/stamp

@@ -115,6 +115,13 @@ class _Allocator:
         self._held_by_line[where] -= size
         self._count(-size)
 
+    def output(self, file: str, line: int, size: int) -> None:
+        """Counts a result, whose memory outlives the run."""
+        where = f"{file}:{line}"
+        held = self._held_by_line[where] = self._held_by_line.get(where, 0) + size
+        self.lines[where] = max(self.lines.get(where, 0), held)
+        self._count(size)
+
     def _count(self, change: int) -> None:
         self.held += change
         self.peak = max(self.peak, self.held)

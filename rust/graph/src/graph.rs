@@ -138,6 +138,13 @@ impl Graph {
         self.operands.len()
     }
 
+    /// An empty graph with the tables of `like`, in the memory of this one.
+    pub fn recycled(mut self, like: &Graph) -> Graph {
+        self.nodes.clear();
+        self.operands.clear();
+        Graph { nodes: self.nodes, operands: self.operands, ..like.derived() }
+    }
+
     /// Appends a node without inference; `ckad_prim::Builder` is the caller that knows dtype and shape.
     pub fn push(
         &mut self,
@@ -159,10 +166,13 @@ impl Graph {
         let mut hasher = FxBuildHasher.build_hasher();
         hasher.write_u64(self.structure);
         op.hash(&mut hasher);
-        dtype.hash(&mut hasher);
-        shape.hash(&mut hasher);
-        operands.hash(&mut hasher);
-        hasher.write_u16(attributes.region.0);
+        // Few wide words: this runs for every node of every graph.
+        let small = u64::from(attributes.region.0) << 16 | (operands.len() as u64 & 0xff) << 8 | dtype as u64;
+        hasher.write_u64(u64::from(shape.0) << 32 | small);
+        for pair in operands.chunks(2) {
+            let second = pair.get(1).map_or(0, |operand| u64::from(operand.0));
+            hasher.write_u64(second << 32 | u64::from(pair[0].0));
+        }
         self.structure = hasher.finish();
         self.operands.extend_from_slice(operands);
         self.nodes.push(Node { op, shape, attributes, first_operand, dtype });

@@ -20,7 +20,7 @@ const MOST_NODES: usize = 8;
 /// Share of all operations that may be spent: one in this many.
 const SHARE: u64 = 20;
 /// Smaller values are not worth a thought.
-const LEAST_BYTES: usize = 4096;
+pub(crate) const LEAST_BYTES: usize = 4096;
 
 struct Candidate {
     value: NodeId,

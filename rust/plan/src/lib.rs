@@ -1,5 +1,6 @@
 //! The planner: from a graph to a program whose peak is known.
 pub mod allocate;
+pub mod compile;
 pub mod program;
 pub mod schedule;
 pub mod view;
@@ -19,3 +20,4 @@ mod cluster_limits;
 mod cluster_roles;
 pub mod liveness;
 pub mod policy;
+pub mod report;

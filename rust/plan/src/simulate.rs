@@ -2,7 +2,7 @@
 //!
 //! It plays the actions on a table of live values and refuses what could not run: an operand that is not live,
 //! a value freed twice or stored twice, an output that is missing at the end, a value that is left over, more
-//! extra work than (P − 1)·F for P passes. It also says how many bytes are live at each action.
+//! extra work than (P − 1)·F for P passes and each level of regions inside one another. It also says how many bytes are live at each action.
 //!
 //! **Which bytes count.** Live values, outputs included; inputs, constants and scalars not. At a `Compute` its
 //! operands and its results are live at once, with one exception that `lower` shares: where the cluster is a
@@ -11,7 +11,7 @@
 //! bytes and the two count once. Copies that return an input, or one value twice, are made after the last
 //! action and not counted.
 
-use ckad_graph::{Error, Graph, NodeId, Result};
+use ckad_graph::{CheckpointPolicy, Error, Graph, NodeId, Result};
 
 use crate::cost::cluster_flops;
 use crate::schedule::{Action, ClusterKind, Schedule};
@@ -126,8 +126,19 @@ pub fn simulate(graph: &Graph, schedule: &Schedule) -> Result<Simulation> {
         out.flops = out.flops.saturating_add(flops.saturating_mul(runs));
     }
     out.extra_flops = out.flops - once;
-    if out.extra_flops > once.saturating_mul(passes - 1) {
+    if out.extra_flops > once.saturating_mul((passes - 1) * recomputing_levels(graph)) {
         return Err(Error::internal("simulate", format!("{} extra operations on {once}", out.extra_flops)));
     }
     Ok(out)
+}
+
+/// How deep regions that recompute are nested, the whole graph included.
+fn recomputing_levels(graph: &Graph) -> u64 {
+    let mut levels: Vec<u64> = Vec::with_capacity(graph.regions.len());
+    for (index, region) in graph.regions.iter().enumerate() {
+        let around = levels.get(region.parent.0 as usize).copied().filter(|_| index > 0).unwrap_or(0);
+        let own = index == 0 || !matches!(region.policy, CheckpointPolicy::None | CheckpointPolicy::Auto);
+        levels.push(around + u64::from(own));
+    }
+    levels.into_iter().max().unwrap_or(1)
 }

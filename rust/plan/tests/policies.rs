@@ -5,9 +5,10 @@ mod programs;
 use ckad_graph::{CheckpointPolicy, Graph};
 use ckad_plan::lower::lower;
 use ckad_plan::policy::{Planned, schedule};
+use ckad_plan::report::report;
 use ckad_plan::simulate::simulate;
 use ckad_plan::verify::verify_program;
-use programs::{heat, lstm, mlp, target, trajectory, unet};
+use programs::{blocks, heat, hvp, lstm, mlp, penalty, target, trajectory, unet};
 
 const POLICIES: [CheckpointPolicy; 6] = [
     CheckpointPolicy::None,
@@ -79,4 +80,69 @@ fn sqrt_grows_like_a_root() {
         println!("{name} {growth}");
         assert!(growth < 2.4, "{name}: {growth}");
     }
+}
+
+#[test]
+fn regions_have_their_own_policy() {
+    let layer = 16 * 256 * 4;
+    let recompute = blocks(8, 8, 16, 256, CheckpointPolicy::Recompute);
+    let (none, peak) = plan(&recompute, CheckpointPolicy::None);
+    println!("recompute under none: {} layers, extra {}", peak / layer, none.extra_flops);
+    // Eight borders and one block.
+    assert!(peak <= 20 * layer && none.segments == 8, "{} {}", peak / layer, none.segments);
+    let (sqrt, peak_sqrt) = plan(&recompute, CheckpointPolicy::Sqrt);
+    println!("recompute under sqrt: {} layers, extra {}", peak_sqrt / layer, sqrt.extra_flops);
+    assert!(peak_sqrt <= peak);
+    // Many small blocks: segments of blocks hold less than the borders of all.
+    let small = blocks(64, 4, 16, 256, CheckpointPolicy::Recompute);
+    let ((_, kept), (sqrt, nested)) = (plan(&small, CheckpointPolicy::None), plan(&small, CheckpointPolicy::Sqrt));
+    println!(
+        "64 blocks: {} layers, under sqrt {} layers, extra {}",
+        kept / layer,
+        nested / layer,
+        sqrt.extra_flops as f64 / sqrt.flops as f64
+    );
+    assert!(nested * 2 < kept && sqrt.note.is_none());
+    // One region of sqrt under "none" is sqrt.
+    let inner = blocks(1, 64, 16, 256, CheckpointPolicy::Sqrt);
+    let (_, inner_peak) = plan(&inner, CheckpointPolicy::None);
+    let outer = blocks(1, 64, 16, 256, CheckpointPolicy::Auto);
+    let (_, kept_peak) = plan(&outer, CheckpointPolicy::None);
+    println!("sqrt region {} layers, kept region {}", inner_peak / layer, kept_peak / layer);
+    assert!(inner_peak * 3 < kept_peak);
+    let (auto, auto_peak) = plan(&inner, CheckpointPolicy::Auto);
+    assert!(auto_peak <= inner_peak, "{:?}", auto.note);
+}
+
+#[test]
+fn the_report_adds_up() {
+    let graph = mlp(16, 16, 256);
+    let (planned, _) = plan(&graph, CheckpointPolicy::Sqrt);
+    let report = report(&graph, &planned).unwrap();
+    assert_eq!(report.lines.iter().map(|line| line.peak_bytes).sum::<u64>(), planned.live_peak);
+    assert_eq!(report.live.iter().max(), Some(&planned.live_peak));
+    assert!(report.lines.iter().any(|line| line.computed == 2));
+    assert!(report.lines.iter().all(|line| line.computed <= 2));
+    let text = report.text(&|line| format!("model.py:{line}"));
+    assert!(text.contains("segments") && text.contains("model.py:"), "{text}");
+}
+
+#[test]
+fn second_order() {
+    let sqrt = |graph: &Graph| plan(graph, CheckpointPolicy::Sqrt).1 as f64;
+    for (name, small, large) in [
+        ("mlp", mlp(32, 16, 256), mlp(128, 16, 256)),
+        ("lstm", lstm(30, 16, 64), lstm(120, 16, 64)),
+        ("heat", heat(100, 2048), heat(400, 2048)),
+    ] {
+        let forward = (hvp(&small), hvp(&large));
+        let reverse = (penalty(&small), penalty(&large));
+        check_all(&format!("{name} hvp"), &forward.0);
+        check_all(&format!("{name} rr"), &reverse.0);
+        let growth = (sqrt(&forward.1) / sqrt(&forward.0), sqrt(&reverse.1) / sqrt(&reverse.0));
+        println!("{name}: hvp {:.2} rr {:.2}", growth.0, growth.1);
+        assert!(growth.0 < 2.5 && growth.1 < 2.5, "{name}: {growth:?}");
+    }
+    check_all("traj hvp", &hvp(&trajectory(50, 64)));
+    check_all("traj rr", &penalty(&trajectory(50, 64)));
 }

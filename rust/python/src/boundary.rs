@@ -1,11 +1,12 @@
 //! The one way from Python into long work: the GIL released, Ctrl-C heard, panics turned into errors.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use ckad_graph::{Error, ErrorKind, Result};
+use ckad_graph::{Error, ErrorKind, Result, interrupt};
 use pyo3::prelude::*;
 
 /// How long an interrupt may go unheard.
@@ -20,8 +21,8 @@ pub enum Length {
     Long,
 }
 
-fn guarded<R>(job: impl FnOnce(&AtomicBool) -> Result<R>, cancel: &AtomicBool) -> Result<R> {
-    catch_unwind(AssertUnwindSafe(|| job(cancel))).unwrap_or_else(|panic| {
+fn guarded<R>(job: impl FnOnce() -> Result<R>) -> Result<R> {
+    catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<String>()
             .cloned()
@@ -35,18 +36,20 @@ fn guarded<R>(job: impl FnOnce(&AtomicBool) -> Result<R>, cancel: &AtomicBool) -
 pub fn enter<R: Send>(
     py: Python<'_>,
     length: Length,
-    job: impl FnOnce(&AtomicBool) -> Result<R> + Send,
+    job: impl FnOnce() -> Result<R> + Send,
 ) -> PyResult<Result<R>> {
-    let cancel = AtomicBool::new(false);
     if length == Length::Short {
-        return Ok(py.detach(|| guarded(job, &cancel)));
+        return Ok(py.detach(|| guarded(job)));
     }
     std::thread::scope(|scope| {
         let (done, finished) = channel();
-        let cancel = &cancel;
+        let cancel = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&cancel);
         let spawned = std::thread::Builder::new().name("ckad-job".to_owned()).spawn_scoped(scope, move || {
+            let listening = interrupt::listen(flag);
             // The receiver lives until this scope ends, so the send cannot fail while anyone listens.
-            let _ = done.send(guarded(job, cancel));
+            let _ = done.send(guarded(job));
+            drop(listening);
         });
         if let Err(error) = spawned {
             return Ok(Err(Error::new(ErrorKind::Memory, "run", format!("cannot start a thread: {error}"))));

@@ -275,14 +275,13 @@ impl Tracer {
     }
 
     fn __array_function__(
-        &self,
-        py: Python<'_>,
+        slf: &Bound<'_, Self>,
         function: Any<'_, '_>,
         _types: Any<'_, '_>,
         args: &Bound<'_, PyTuple>,
         kwargs: &Bound<'_, PyDict>,
     ) -> PyResult<Py<PyAny>> {
-        array_function(py, function, args, kwargs)
+        array_function(slf, function, args, kwargs)
     }
 
     fn __getattr__<'py>(slf: &Bound<'py, Self>, name: &str) -> PyResult<Bound<'py, PyAny>> {

@@ -368,7 +368,7 @@ fn array_over<'py>(
         let descr = PY_ARRAY_API.PyArray_DescrFromType(py, type_number(dtype) as std::ffi::c_int);
         let array = PY_ARRAY_API.PyArray_NewFromDescr(
             py,
-            PY_ARRAY_API.get_type_object(py, NpyTypes::PyArray_Type),
+            npyffi::get_type_object(py, NpyTypes::PyArray_Type),
             descr,
             extents.len() as std::ffi::c_int,
             extents.as_mut_ptr(),
@@ -398,7 +398,7 @@ fn fresh_array<'py>(py: Python<'py>, dtype: DType, shape: &[i64]) -> PyResult<(B
         let descr = PY_ARRAY_API.PyArray_DescrFromType(py, type_number(dtype) as std::ffi::c_int);
         let array = PY_ARRAY_API.PyArray_NewFromDescr(
             py,
-            PY_ARRAY_API.get_type_object(py, NpyTypes::PyArray_Type),
+            npyffi::get_type_object(py, NpyTypes::PyArray_Type),
             descr,
             extents.len() as std::ffi::c_int,
             extents.as_mut_ptr(),

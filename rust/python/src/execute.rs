@@ -4,19 +4,20 @@
 //! plan and lower; a miss builds without the GIL. A run gets the values of this call: inputs, captured arrays,
 //! scalars and slice starts.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
-use ckad_graph::{CheckpointPolicy, Constant, Error, Graph, HostArray, Result, ScalarBits};
-use ckad_plan::Compiled;
-use ckad_plan::program::Target;
-use ckad_run::{Bindings, OutputBuffer, ProgramCache, RunOptions};
+use ckad_graph::{CheckpointPolicy, Constant, Error, ErrorKind, Graph, HostArray, NodeId, Result, ScalarBits};
+use ckad_plan::compile::Compiled;
+use ckad_plan::report::{Report, report};
+use ckad_run::{Bindings, InputArray, OutputBuffer, ProgramCache, RunOptions};
 use ckad_transform::Side;
 use pyo3::prelude::*;
+use rustc_hash::FxHashMap;
 
 use crate::boundary::{Length, enter};
 use crate::errors::to_python;
 use crate::lines::LineTable;
+use crate::plan_view::is_planning;
 use crate::trace::Recorded;
 use crate::value::Value;
 
@@ -42,7 +43,8 @@ pub struct Executable {
     pub compiled: Compiled,
     /// Tape position of each node: names the line of a step in whatever trace runs it.
     pub positions: Vec<u32>,
-    length: Length,
+    /// The table per source line, where the program was built only to be looked at.
+    report: Option<Report>,
 }
 
 /// What one recorded graph was built into.
@@ -54,6 +56,8 @@ pub enum Built {
 
 /// The values of a graph that are inputs of its program.
 pub struct Tables<'a> {
+    /// Whose they are: names lines.
+    pub graph: &'a Graph,
     scalars: &'a [ScalarBits],
     starts: &'a [i64],
     constants: &'a [Constant],
@@ -61,7 +65,14 @@ pub struct Tables<'a> {
 
 impl<'a> Tables<'a> {
     pub fn of(graph: &'a Graph) -> Tables<'a> {
-        Tables { scalars: &graph.scalars, starts: &graph.starts, constants: &graph.constants }
+        Tables { graph, scalars: &graph.scalars, starts: &graph.starts, constants: &graph.constants }
+    }
+
+    /// Bytes of captured arrays that were copied, each counted once.
+    pub fn owned_constants(&self) -> usize {
+        let mut seen = rustc_hash::FxHashSet::default();
+        let distinct = self.constants.iter().filter(|constant| seen.insert(Arc::as_ptr(constant).cast::<u8>()));
+        distinct.map(|constant| constant.owned_bytes()).sum()
     }
 
     /// A copy of a derived graph with these values in front of those that rules added.
@@ -105,42 +116,40 @@ impl HostArray for Shared {
     }
 }
 
-static CACHE: ProgramCache<Key, Built> = ProgramCache::new();
+/// Most bytes of programs that are kept.
+const CACHE_BYTES: usize = 256 << 20;
+
+static CACHE: LazyLock<ProgramCache<Key, Built>> = LazyLock::new(|| ProgramCache::new(CACHE_BYTES));
+
+/// Forgets every program.
+pub fn clear_cache() {
+    CACHE.clear();
+}
 
 /// Floating point operations of one run.
 pub fn flops_of(executable: &Executable) -> u64 {
     executable.compiled.planned.flops
 }
 
-/// A job that may take longer than Ctrl-C may go unheard: about a tenth of a second of work.
-fn length_of(compiled: &Compiled) -> Length {
-    let bytes: usize = compiled.program.buffers.iter().map(|buffer| buffer.bytes).sum();
-    let work = compiled.planned.flops + 4 * bytes as u64 + 2_000 * compiled.program.steps.len() as u64;
-    if work > 50_000_000 { Length::Long } else { Length::Short }
-}
-
-fn finished(graph: &Graph, policy: CheckpointPolicy, recorded: (usize, usize)) -> Result<Executable> {
-    let target = target();
-    let mut compiled = ckad_plan::compile(graph, policy, &target)?;
+fn finished(graph: &Graph, policy: CheckpointPolicy, recorded: (usize, usize), planning: bool) -> Result<Executable> {
+    let target = ckad_run::target()?;
+    let mut compiled = ckad_plan::compile::compile(graph, policy, &target)?;
     compiled.program.set_recorded(graph, recorded.0, recorded.1)?;
     let positions = graph.ids().map(|id| graph.attributes(id).position).collect();
-    let length = length_of(&compiled);
-    Ok(Executable { compiled, positions, length })
-}
-
-fn target() -> Target {
-    ckad_run::target()
+    let report = if planning { Some(report(graph, &compiled.planned)?) } else { None };
+    Ok(Executable { compiled, positions, report })
 }
 
 /// A program for a graph that was transformed already.
 pub fn compile(py: Python<'_>, graph: &Graph, policy: CheckpointPolicy) -> PyResult<Executable> {
     let recorded = (graph.scalars.len(), graph.starts.len());
-    build(py, graph.len(), || finished(graph, policy, recorded))
+    let planning = is_planning();
+    build(py, graph.len(), || finished(graph, policy, recorded, planning))
 }
 
 fn build<R: Send>(py: Python<'_>, nodes: usize, job: impl FnOnce() -> Result<R> + Send) -> PyResult<R> {
     let length = if nodes > 5_000 { Length::Long } else { Length::Short };
-    enter(py, length, move |_| job())?.map_err(|error| to_python(&error, ""))
+    enter(py, length, job)?.map_err(|error| to_python(&error, ""))
 }
 
 /// The program for a recorded graph under a transform and a policy, from the cache or newly built.
@@ -163,30 +172,36 @@ pub fn evaluated(
 
 fn cached(py: Python<'_>, graph: &Graph, kind: Kind, policy: CheckpointPolicy) -> PyResult<Arc<Built>> {
     let key = Key { kind, policy };
+    if is_planning() {
+        return Ok(Arc::new(build(py, graph.len(), || make(graph, &key, true))?));
+    }
     if let Some(found) = CACHE.get(graph, &key) {
         return Ok(found);
     }
-    let made = build(py, graph.len(), || make(graph, &key))?;
-    let made = Arc::new(made);
-    // What is kept must not keep the caller's arrays alive.
-    let mut structure = graph.clone();
-    structure.constants = Vec::new();
-    CACHE.insert(structure, key, Arc::clone(&made), bytes_of(&made));
-    Ok(made)
+    let made = build(py, graph.len(), || make(graph, &key, false))?;
+    let bytes = bytes_of(&made);
+    Ok(CACHE.insert(Arc::new(structure_of(graph)), key, made, bytes))
 }
 
-fn make(graph: &Graph, key: &Key) -> Result<Built> {
+/// The graph without the caller's arrays, which a cache must not keep alive.
+fn structure_of(graph: &Graph) -> Graph {
+    let mut structure = graph.clone();
+    structure.constants = Vec::new();
+    structure
+}
+
+fn make(graph: &Graph, key: &Key, planning: bool) -> Result<Built> {
     let recorded = (graph.scalars.len(), graph.starts.len());
     if matches!(key.kind, Kind::Linearize(_) | Kind::Vjp(_)) {
         let parts = key.kind.partition(graph)?;
-        let known = Arc::new(finished(&parts.known, key.policy, recorded)?);
-        let unknown = Arc::new(finished(&parts.unknown, key.policy, recorded)?);
+        let known = Arc::new(finished(&parts.known, key.policy, recorded, planning)?);
+        let unknown = Arc::new(finished(&parts.unknown, key.policy, recorded, planning)?);
         let mut graph = parts.unknown;
         graph.constants = Vec::new();
         return Ok(Built::Two { known, unknown, graph, sides: parts.outputs, residuals: parts.residuals });
     }
     let derived = key.kind.transform(graph)?;
-    Ok(Built::One(Arc::new(finished(&derived, key.policy, recorded)?)))
+    Ok(Built::One(Arc::new(finished(&derived, key.policy, recorded, planning)?)))
 }
 
 fn bytes_of(built: &Built) -> usize {
@@ -199,12 +214,34 @@ fn bytes_of(built: &Built) -> usize {
 impl Executable {
     /// Bytes that the program itself occupies.
     fn own_bytes(&self) -> usize {
-        self.compiled.own_bytes() + self.positions.len() * size_of::<u32>()
+        self.compiled.peak.program + self.compiled.peak.graph + self.positions.len() * size_of::<u32>()
+    }
+
+    /// The plan's table per source line, as text.
+    pub fn line_table(&self, py: Python<'_>, recorded: &Graph, lines: &LineTable) -> String {
+        let texts = crate::graph_view::line_texts(py, recorded, lines);
+        let text = |line| texts.get(&line).cloned().unwrap_or_default();
+        self.report.as_ref().map_or_else(String::new, |report| report.text(&text))
+    }
+
+    /// File and line of each node's recorded operation.
+    pub fn places(&self, py: Python<'_>, recorded: &Graph, lines: &LineTable) -> Vec<(String, u32)> {
+        let mut by_position: FxHashMap<u32, (String, u32)> = FxHashMap::default();
+        let mut by_line: FxHashMap<u32, (String, u32)> = FxHashMap::default();
+        for id in recorded.ids() {
+            let attributes = recorded.attributes(id);
+            let place = by_line.entry(attributes.line).or_insert_with(|| {
+                lines.resolve(py, attributes.line).unwrap_or_else(|| (String::from("<ckad>"), 0))
+            });
+            by_position.insert(attributes.position, place.clone());
+        }
+        let unknown = || (String::from("<ckad>"), 0);
+        self.positions.iter().map(|position| by_position.get(position).cloned().unwrap_or_else(unknown)).collect()
     }
 
     /// What a run allocates.
     pub fn peak_bytes(&self) -> usize {
-        self.compiled.peak_bytes()
+        self.compiled.peak.total()
     }
 }
 
@@ -216,19 +253,71 @@ pub fn run(
     tables: &Tables<'_>,
     lines: &Arc<Mutex<LineTable>>,
 ) -> PyResult<Vec<Output>> {
-    let outputs = enter(py, executable.length, |cancel: &AtomicBool| {
-        let inputs: Vec<&[u8]> = values.iter().map(Value::bytes).collect();
-        let bindings =
-            Bindings { inputs: &inputs, scalars: tables.scalars, starts: tables.starts, constants: tables.constants };
-        ckad_run::run(&executable.compiled.program, &bindings, RunOptions { cancel: Some(cancel), ..RunOptions::default() })
-    })?;
-    let outputs = outputs.map_err(|error| located(py, executable, &error, lines))?;
+    run_with(py, executable, values, tables, lines, None)
+}
+
+/// [`run`] with a profiler that provides the buffers.
+fn run_with(
+    py: Python<'_>,
+    executable: &Executable,
+    values: &[Value],
+    tables: &Tables<'_>,
+    lines: &Arc<Mutex<LineTable>>,
+    hooks: Option<&mut (dyn ckad_run::AllocationHooks + Send)>,
+) -> PyResult<Vec<Output>> {
+    // A line is only looked up when something fails; until then a step is known by its tape position.
+    let position = |node: NodeId| executable.positions[node.index()] + 1;
+    let inputs: Vec<InputArray<'_>> = values
+        .iter()
+        .zip(&executable.compiled.program.inputs)
+        .map(|(value, spec)| match value {
+            Value::Scalar(_) => InputArray::from_bytes(&value.bytes()[..spec.dtype.size()]),
+            Value::Array(array) => InputArray::from_bytes(array.bytes()),
+        })
+        .collect();
+    let bindings =
+        Bindings { inputs: &inputs, scalars: tables.scalars, starts: tables.starts, constants: tables.constants };
+    let mut options = RunOptions { line: Some(&position), ..RunOptions::default() };
+    if let Some(hooks) = hooks {
+        options.hooks = Some(hooks);
+    }
+    let mut signal = None;
+    let outputs = py.detach(|| {
+        ckad_run::run_interruptible(&executable.compiled.program, &bindings, options, || {
+            Python::attach(|py| py.check_signals()).map_err(|raised| {
+                signal = Some(raised);
+                Error::new(ErrorKind::Interrupted, "run", "interrupted")
+            })
+        })
+    });
+    if let Some(raised) = signal {
+        return Err(raised);
+    }
+    let outputs = outputs.map_err(|error| located(py, tables.graph, &error, lines))?;
     Ok(outputs.into_iter().map(|output| Output(Arc::new(output))).collect())
 }
 
-/// The error with the line of the operation at fault.
-fn located(py: Python<'_>, executable: &Executable, error: &Error, lines: &Arc<Mutex<LineTable>>) -> PyErr {
-    let _ = executable;
+/// The error with the line of the operation at fault: a step's line is its tape position plus one.
+fn located(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Mutex<LineTable>>) -> PyErr {
+    let position = error.line.wrapping_sub(1);
+    let at_fault = graph.ids().map(|id| graph.attributes(id)).find(|attributes| attributes.position == position);
     let lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    to_python(error, &lines.text(py, error.line))
+    to_python(error, &at_fault.map_or_else(String::new, |attributes| lines.text(py, attributes.line)))
+}
+
+/// Runs a program, or hands it to whoever is planning or profiling on this thread.
+pub fn measure_or_run(
+    py: Python<'_>,
+    executable: &Arc<Executable>,
+    values: &[Value],
+    tables: &Tables<'_>,
+    lines: &Arc<Mutex<LineTable>>,
+) -> PyResult<Vec<Output>> {
+    crate::plan_view::intercept(py, executable, tables, lines)?;
+    match crate::profile::current(py) {
+        Some(profiler) => crate::profile::run(py, &profiler, executable, tables, lines, |hooks| {
+            run_with(py, executable, values, tables, lines, Some(hooks))
+        }),
+        None => run(py, executable, values, tables, lines),
+    }
 }

@@ -7,14 +7,14 @@
 use std::sync::Arc;
 
 use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, NodeId, Region, RegionId, Result};
-use ckad_transform::{Partition, Side};
+use ckad_transform::Partition;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::boundary::{Length, enter};
 use crate::convert::{owned_to_numpy, value_to_numpy};
 use crate::errors::raise;
-use crate::execute::{Built, Executable, Kind, Tables, built, measure_or_run, run};
+use crate::execute::{Built, Kind, Tables, built, measure_or_run};
 use crate::layout::Layout;
 use crate::linear_map::{LinearMap, Operand, Parts};
 use crate::tape::TapeCell;
@@ -146,7 +146,7 @@ pub fn transformed<R: Send>(
     graph: &Graph,
     transform: impl FnOnce(&Graph) -> Result<R> + Send,
 ) -> PyResult<R> {
-    enter(py, long_if(graph.len()), |_| transform(graph))?.map_err(raise)
+    enter(py, long_if(graph.len()), || transform(graph))?.map_err(raise)
 }
 
 /// Runs or splices one transformed graph. `extra` are bindings beyond the recorded inputs.
@@ -166,7 +166,7 @@ fn realise(
         return nodes
             .iter()
             .zip(specs)
-            .map(|(&node, spec)| Ok(Py::new(py, traced(&target, node, spec)?)?.into_any()))
+            .map(|(&node, spec)| traced(&target, node, spec)?.into_object(py))
             .collect();
     }
     let executable = built(py, recorded, kind, policy.unwrap_or(CheckpointPolicy::Auto))?;
@@ -336,7 +336,7 @@ pub fn linear(
         let values = nodes[..count]
             .iter()
             .zip(&specs)
-            .map(|(&node, spec)| Ok(Py::new(py, traced(&target, node, spec)?)?.into_any()))
+            .map(|(&node, spec)| traced(&target, node, spec)?.into_object(py))
             .collect::<PyResult<Vec<_>>>()?;
         let known: Vec<Binding> = nodes.iter().map(|&node| Binding::Outer(Arc::clone(&target), node)).collect();
         let linear = Parts {
@@ -405,7 +405,3 @@ impl Kind {
         ckad_transform::partition(&whole, &known)
     }
 }
-
-/// The sides of a partition's outputs, for the cache.
-pub type Sides = Vec<Side>;
-

@@ -55,7 +55,8 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
     let outputs = run(py, &executable, &values, &Tables::of(&cone), &cell.lines)?;
     let mut tape = cell.open().map_err(raise)?;
     tape.note_forced(&executable);
-    tape.forced_until = tape.builder.graph().len() as u32;
+    let recorded = tape.builder.graph().len() as u32;
+    tape.forced_until = recorded;
     for (&id, output) in wanted.iter().zip(outputs) {
         let scalar = tape.builder.graph().rank(id) == 0;
         let value = output.into_value(scalar);

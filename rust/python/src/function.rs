@@ -16,17 +16,36 @@ use crate::errors::raise;
 use crate::tracer::Tracer;
 
 /// Handlers by the address of the NumPy function, which the entry keeps alive.
-static FUNCTIONS: Mutex<Option<FxHashMap<usize, (Py<PyAny>, Py<PyAny>)>>> = Mutex::new(None);
+type Handlers = Mutex<Option<FxHashMap<usize, (Py<PyAny>, Py<PyAny>)>>>;
+static FUNCTIONS: Handlers = Mutex::new(None);
+/// Handlers of functions that take `like=`: they get that array first, which NumPy leaves out of the arguments.
+static CREATIONS: Handlers = Mutex::new(None);
 static METHODS: Mutex<Option<FxHashMap<String, Py<PyAny>>>> = Mutex::new(None);
 
 /// Makes `handler(*args, **kwargs)` what a NumPy function does on traced values.
 #[pyfunction]
 pub fn register_function(numpy_function: Py<PyAny>, handler: Py<PyAny>) {
-    let mut functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    insert(&FUNCTIONS, numpy_function, handler);
+}
+
+/// Makes `handler(like, *args, **kwargs)` what a creation function with `like=x` does.
+#[pyfunction]
+pub fn register_creation(numpy_function: Py<PyAny>, handler: Py<PyAny>) {
+    insert(&CREATIONS, numpy_function, handler);
+}
+
+fn insert(table: &Handlers, numpy_function: Py<PyAny>, handler: Py<PyAny>) {
     let address = numpy_function.as_ptr() as usize;
-    let replaced = functions.get_or_insert_default().insert(address, (numpy_function, handler));
-    drop(functions);
+    let mut handlers = table.lock().unwrap_or_else(PoisonError::into_inner);
+    let replaced = handlers.get_or_insert_default().insert(address, (numpy_function, handler));
+    // What is replaced may run Python code when it goes: not under the lock.
+    drop(handlers);
     drop(replaced);
+}
+
+fn find(py: Python<'_>, table: &Handlers, function: &Bound<'_, PyAny>) -> Option<Py<PyAny>> {
+    let handlers = table.lock().unwrap_or_else(PoisonError::into_inner);
+    Some(handlers.as_ref()?.get(&(function.as_ptr() as usize))?.1.clone_ref(py))
 }
 
 /// Makes `function(x, *args, **kwargs)` the method `x.name` of traced values.
@@ -83,22 +102,20 @@ pub fn attribute<'py>(this: &Bound<'py, Tracer>, name: &str) -> PyResult<Bound<'
 
 /// `__array_function__`.
 pub fn array_function<'py>(
-    py: Python<'py>,
+    like: &Bound<'py, Tracer>,
     function: &Bound<'py, PyAny>,
     args: &Bound<'py, PyTuple>,
     kwargs: &Bound<'py, PyDict>,
 ) -> PyResult<Py<PyAny>> {
-    let handler = {
-        let functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
-        functions
-            .as_ref()
-            .and_then(|functions| functions.get(&(function.as_ptr() as usize)))
-            .map(|(_, handler)| handler.clone_ref(py))
-    };
-    match handler {
-        Some(handler) => handler.bind(py).call(args, Some(kwargs)).map(Bound::unbind),
-        None => Err(unknown_function(function)),
+    let py = like.py();
+    if let Some(handler) = find(py, &FUNCTIONS, function) {
+        return handler.bind(py).call(args, Some(kwargs)).map(Bound::unbind);
     }
+    if let Some(handler) = find(py, &CREATIONS, function) {
+        let with_like = PyTuple::new(py, std::iter::once(like.clone().into_any()).chain(args.iter()).collect::<Vec<_>>())?;
+        return handler.bind(py).call(with_like, Some(kwargs)).map(Bound::unbind);
+    }
+    Err(unknown_function(function))
 }
 
 fn unknown_function(function: &Bound<'_, PyAny>) -> PyErr {

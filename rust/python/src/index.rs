@@ -3,7 +3,7 @@
 //! Integers, slices, `None` and `...` give a view. As soon as an integer array or a mask occurs, integers count as
 //! index arrays too, and the axes that are indexed so are left whole for `indexing.rs` to gather or scatter.
 
-use ckad_graph::{Error, ErrorKind, shape_text};
+use ckad_graph::{DType, Error, ErrorKind, shape_text};
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyEllipsis, PyInt, PyList, PySlice, PyTuple};
@@ -76,13 +76,13 @@ fn parse_item<'py>(item: &Bound<'py, PyAny>) -> PyResult<Item<'py>> {
     }
     // NumPy's bools.
     match as_array(item) {
-        Ok(array) if array.dtype().kind() == b'b' => parse_array(&array, false),
+        Ok(array) if array_dtype(&array)? == DType::Bool => parse_array(&array, false),
         _ => Err(not_an_index()),
     }
 }
 
 fn parse_array<'py>(array: &Bound<'py, PyUntypedArray>, sequence: bool) -> PyResult<Item<'py>> {
-    if sequence && array.len() == 0 && array.dtype().kind() != b'b' {
+    if sequence && array.len() == 0 && array_dtype(array)? != DType::Bool {
         let empty = array.call_method1("astype", ("int64",))?;
         return Ok(Item::Fixed(empty.cast_into::<PyUntypedArray>()?));
     }

@@ -120,7 +120,7 @@ impl LinearMap {
                     Binding::Outer(tape, node) => target.record(py, |open| open.capture(tape, *node)),
                     Binding::Value(value) => crate::convert::value_node(py, &target, value, spec),
                 })?;
-                results.push(Py::new(py, traced(&target, node, spec)?)?.into_any());
+                results.push(traced(&target, node, spec)?.into_object(py)?);
             }
             results
         } else {

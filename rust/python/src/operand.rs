@@ -111,6 +111,32 @@ impl<'a, 'py> Operand<'a, 'py> {
         }
     }
 
+    /// The layout that NumPy sees, in the unit `unit`.
+    pub fn numpy_layout(&self) -> Layout {
+        match self {
+            Operand::Traced(tracer) => match tracer.kind() {
+                Kind::Scalar { .. } => Layout::contiguous(&[]),
+                Kind::Array { view, .. } => view.numpy().0.clone(),
+            },
+            Operand::Array { shape, strides, .. } => {
+                Layout { offset: 0, shape: shape.clone(), strides: strides.clone() }
+            }
+            _ => Layout::contiguous(&[]),
+        }
+    }
+
+    /// The stride of adjacent elements in `numpy_layout`.
+    pub fn unit(&self) -> i64 {
+        match self {
+            Operand::Traced(tracer) => match tracer.kind() {
+                Kind::Scalar { .. } => 1,
+                Kind::Array { view, .. } => view.numpy().1,
+            },
+            Operand::Array { dtype, .. } => dtype.size() as i64,
+            _ => 1,
+        }
+    }
+
     /// NumPy's strides (in whatever unit: only their order matters), 0 where the operand repeats.
     fn order_strides(&self, rank: usize) -> Option<Vec<i64>> {
         match self {

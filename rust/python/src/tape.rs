@@ -14,8 +14,9 @@ use rustc_hash::FxHashMap;
 
 use crate::capture::CapturedArrays;
 use crate::errors::raise;
-use crate::execute::{Executable, flops_of};
+use crate::execute::Executable;
 use crate::lines::LineTable;
+use crate::plan_view::note_forced;
 use crate::value::Value;
 
 /// A tape and what may be asked without locking it.
@@ -57,8 +58,6 @@ pub struct Tape {
     pub arrays: CapturedArrays,
     /// The caller's own arrays behind inputs that are not differentiated: `np.asarray` gives them back.
     pub originals: FxHashMap<NodeId, Py<PyAny>>,
-    /// The largest peak and the total flops of the runs that forced values.
-    pub forced: ForcedRuns,
 }
 
 /// What forcing values has cost so far; the plan counts it.
@@ -94,7 +93,6 @@ impl TapeCell {
                 region: RegionId(0),
                 arrays: CapturedArrays::default(),
                 originals: FxHashMap::default(),
-                forced: ForcedRuns::default(),
             }),
             dropped: Mutex::new(Vec::new()),
             lines: parent.map_or_else(Arc::default, |parent| Arc::clone(&parent.lines)),
@@ -209,11 +207,8 @@ impl Tape {
     }
 
     /// Counts a run that forced values: its peak and what is held beside it.
-    pub fn note_forced(&mut self, executable: &Executable) {
-        let held: usize = self.values.values().map(Value::owned_bytes).sum();
-        self.forced.count += 1;
-        self.forced.peak_bytes = self.forced.peak_bytes.max(held + executable.peak_bytes());
-        self.forced.flops += flops_of(executable);
+    pub fn note_forced(&self, executable: &Executable) {
+        note_forced(self.values.values().map(Value::owned_bytes).sum(), executable);
     }
 
     /// The recorded graph; the tape starts again from nothing.

@@ -18,6 +18,7 @@ use crate::finish;
 use crate::graph_view::GraphView;
 use crate::layout::Layout;
 use crate::linear_map::LinearMap;
+use crate::plan_view::forget_forced;
 use crate::tape::{Capture, TapeCell};
 use crate::tracer::Tracer;
 use crate::value::Value;
@@ -77,6 +78,9 @@ impl Trace {
         let _ = name;
         let tape = OPEN.with(|open| {
             let mut open = open.borrow_mut();
+            if open.is_empty() {
+                forget_forced();
+            }
             let tape = TapeCell::new(open.last());
             open.push(Arc::clone(&tape));
             tape
@@ -85,7 +89,7 @@ impl Trace {
     }
 
     /// A leaf of an argument as a traced value.
-    fn argument(&self, py: Python<'_>, leaf: &Bound<'_, PyAny>, differentiated: bool) -> PyResult<Tracer> {
+    fn argument(&self, py: Python<'_>, leaf: &Bound<'_, PyAny>, differentiated: bool) -> PyResult<Py<PyAny>> {
         let index = self.tape.read(|tape| tape.builder.graph().inputs.len())?;
         let (tracer, dtype, layout) = if let Ok(outer) = leaf.cast::<Tracer>() {
             self.outer_argument(py, outer.get(), differentiated)?
@@ -101,6 +105,7 @@ impl Trace {
                         argument.node,
                         argument.layout.clone(),
                         argument.numpy_strides,
+                        false,
                     )?;
                     (tracer, argument.dtype, argument.layout)
                 }
@@ -111,7 +116,7 @@ impl Trace {
         };
         let info = ArgumentInfo { input: index, differentiated, dtype, layout };
         self.arguments.lock().unwrap_or_else(PoisonError::into_inner).push(info);
-        Ok(tracer)
+        tracer.into_object(py)
     }
 
     /// The values of the outputs.

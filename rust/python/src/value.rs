@@ -15,6 +15,15 @@ pub enum Value {
 }
 
 impl Value {
+    /// The value's bytes in C order; a scalar's are the first of its bits.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            // SAFETY: any u64 is eight valid bytes, little end first as on every supported machine.
+            Value::Scalar(bits) => unsafe { std::slice::from_raw_parts(std::ptr::from_ref(bits).cast(), 8) },
+            Value::Array(array) => array.bytes(),
+        }
+    }
+
     /// Bytes that exist because of us.
     pub fn owned_bytes(&self) -> usize {
         match self {

@@ -61,9 +61,15 @@ pub fn run_interruptible(
     if is_small(program) || rayon::current_thread_index().is_some() {
         return run(program, bindings, options);
     }
+    let RunOptions { cancel, debug, trace, hooks, line } = options;
     let own = AtomicBool::new(false);
-    let cancel = options.cancel.unwrap_or(&own);
-    let options = RunOptions { cancel: Some(cancel), ..options };
+    let cancel = cancel.unwrap_or(&own);
+    // Taken apart, because what is borrowed from `own` lives shorter than the rest.
+    let hooks = match hooks {
+        Some(hooks) => Some(hooks as &mut (dyn AllocationHooks + Send)),
+        None => None,
+    };
+    let options = RunOptions { cancel: Some(cancel), debug, trace, hooks, line };
     let (sender, receiver) = channel();
     pool()?.in_place_scope(|scope| {
         scope.spawn(move |_| {

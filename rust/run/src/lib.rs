@@ -13,6 +13,7 @@ mod cache;
 mod execute;
 mod output;
 mod separate;
+mod target;
 mod threads;
 mod trace;
 
@@ -22,5 +23,6 @@ pub use cache::ProgramCache;
 pub use execute::{RunOptions, run, run_interruptible};
 pub use output::OutputBuffer;
 pub use separate::AllocationHooks;
+pub use target::target;
 pub use threads::{pool, thread_count};
 pub use trace::{MemoryTrace, TraceEntry};

@@ -24,9 +24,9 @@ pub unsafe trait AllocationHooks {
 const POISON: u8 = 0xFF;
 
 /// The buffers alive now.
-pub(crate) struct Separate<'a> {
-    program: &'a Program,
-    hooks: Option<&'a mut (dyn AllocationHooks + Send)>,
+pub(crate) struct Separate<'p, 'h> {
+    program: &'p Program,
+    hooks: Option<&'h mut (dyn AllocationHooks + Send)>,
     /// By buffer: where it is, if it is alive and in the arena.
     pointers: Vec<*mut u8>,
     blocks: Vec<Option<Block>>,
@@ -37,7 +37,7 @@ pub(crate) struct Separate<'a> {
 }
 
 // SAFETY: the pointers are to memory that this value holds for itself.
-unsafe impl Send for Separate<'_> {}
+unsafe impl Send for Separate<'_, '_> {}
 
 /// A buffer that came to be, or ceased to be.
 pub(crate) enum Change {
@@ -45,8 +45,8 @@ pub(crate) enum Change {
     Dead { buffer: usize },
 }
 
-impl<'a> Separate<'a> {
-    pub fn new(program: &'a Program, hooks: Option<&'a mut (dyn AllocationHooks + Send)>) -> Separate<'a> {
+impl<'p, 'h> Separate<'p, 'h> {
+    pub fn new(program: &'p Program, hooks: Option<&'h mut (dyn AllocationHooks + Send)>) -> Separate<'p, 'h> {
         let owned = |&index: &usize| matches!(program.buffers[index].place, Place::Arena(_) | Place::Output(_));
         let mut births: Vec<usize> = (0..program.buffers.len()).filter(owned).collect();
         let mut deaths = births.clone();
@@ -129,7 +129,7 @@ impl<'a> Separate<'a> {
     }
 }
 
-impl Drop for Separate<'_> {
+impl Drop for Separate<'_, '_> {
     /// A run that ends early leaves nothing behind.
     fn drop(&mut self) {
         for buffer in 0..self.pointers.len() {

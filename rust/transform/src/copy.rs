@@ -27,28 +27,57 @@ pub(crate) fn reached(op: &str, graph: &Graph, outputs: impl IntoIterator<Item =
     Ok(live)
 }
 
+/// For each node of a graph a node of another one, or none, in four bytes.
+pub(crate) struct NodeTable(Vec<NodeId>);
+
+/// No graph has as many nodes: `Graph::push` refuses ids that do not fit.
+const NONE: NodeId = NodeId(u32::MAX);
+
+impl NodeTable {
+    pub fn new(op: &str, len: usize) -> Result<NodeTable> {
+        table(op, NONE, len).map(NodeTable)
+    }
+
+    pub fn push_none(&mut self) {
+        self.0.push(NONE);
+    }
+
+    pub fn get(&self, id: NodeId) -> Option<NodeId> {
+        Some(self.0[id.index()]).filter(|&found| found != NONE)
+    }
+
+    pub fn set(&mut self, id: NodeId, value: NodeId) {
+        self.0[id.index()] = value;
+    }
+
+    /// Sets an entry and returns what it was.
+    pub fn replace(&mut self, id: NodeId, value: NodeId) -> Option<NodeId> {
+        Some(std::mem::replace(&mut self.0[id.index()], value)).filter(|&found| found != NONE)
+    }
+}
+
 /// A copy under construction: where each node of the source went.
 pub(crate) struct Copy {
     op: &'static str,
-    map: Vec<Option<NodeId>>,
+    map: NodeTable,
     operands: Vec<NodeId>,
 }
 
 impl Copy {
     pub fn new(op: &'static str, source: &Graph) -> Result<Copy> {
-        Ok(Copy { op, map: table(op, None, source.len())?, operands: Vec::new() })
+        Ok(Copy { op, map: NodeTable::new(op, source.len())?, operands: Vec::new() })
     }
 
     pub fn set(&mut self, id: NodeId, copy: NodeId) {
-        self.map[id.index()] = Some(copy);
+        self.map.set(id, copy);
     }
 
     pub fn get(&self, id: NodeId) -> Option<NodeId> {
-        self.map[id.index()]
+        self.map.get(id)
     }
 
     pub fn of(&self, id: NodeId) -> Result<NodeId> {
-        self.map[id.index()].ok_or_else(|| Error::internal(self.op, format!("%{} was not copied", id.0)))
+        self.map.get(id).ok_or_else(|| Error::internal(self.op, format!("%{} was not copied", id.0)))
     }
 
     pub fn all(&self, ids: &[NodeId]) -> Result<Vec<NodeId>> {

@@ -5,7 +5,7 @@
 use ckad_graph::{Attributes, Error, Graph, NodeId, Op, RegionId, Result, interrupt};
 use ckad_prim::{Builder, Expr, diff};
 
-use crate::copy::{Copy, reached, table};
+use crate::copy::{Copy, NodeTable, reached};
 use crate::settle::settled;
 
 /// The inputs followed by tangents of the active inputs → the outputs followed by tangents of the float outputs.
@@ -15,7 +15,7 @@ pub fn jvp(graph: &Graph, active: &[bool]) -> Result<Graph> {
     let linearised = with_tangents("jvp", &builder, &source, active, &source.outputs)?;
     let mut outputs = linearised.copy.all(&source.outputs)?;
     for &output in source.outputs.iter().filter(|&&output| source.dtype(output).is_float()) {
-        let tangent = match linearised.tangents[output.index()] {
+        let tangent = match linearised.tangents.get(output) {
             Some(tangent) => tangent,
             None => {
                 builder.set_attributes(Attributes { line: source.attributes(output).line, ..last_place(&builder) });
@@ -39,7 +39,7 @@ fn last_place(builder: &Builder) -> Attributes {
 pub(crate) struct Linearised {
     pub copy: Copy,
     /// For each node of the source, its tangent in the derived graph.
-    pub tangents: Vec<Option<NodeId>>,
+    pub tangents: NodeTable,
     /// The inputs that were appended, one per active input.
     pub tangent_inputs: Vec<NodeId>,
 }
@@ -60,7 +60,7 @@ pub(crate) fn with_tangents(
     let live = reached(op, source, source.outputs.iter().copied())?;
     let leads = reached(op, source, wanted.iter().copied())?;
     let mut copy = Copy::new(op, source)?;
-    let mut tangents = table(op, None, source.len())?;
+    let mut tangents = NodeTable::new(op, source.len())?;
     let mut tangent_inputs = Vec::new();
     copy.inputs(&mut builder.graph_mut(), source)?;
     for (&input, _) in source.inputs.iter().zip(active).filter(|(_, active)| **active) {
@@ -70,7 +70,7 @@ pub(crate) fn with_tangents(
                 .with_hint("differentiate with respect to float arguments"));
         }
         let tangent = builder.graph_mut().push_input(node.dtype, node.shape, node.attributes)?;
-        tangents[input.index()] = Some(tangent);
+        tangents.set(input, tangent);
         tangent_inputs.push(tangent);
     }
 
@@ -87,7 +87,7 @@ pub(crate) fn with_tangents(
             continue;
         }
         operand_tangents.clear();
-        let known = |operand: &NodeId| tangents[operand.index()].map(|tangent| builder.expr(tangent));
+        let known = |operand: &NodeId| tangents.get(*operand).map(|tangent| builder.expr(tangent));
         operand_tangents.extend(source.operands(id).iter().map(known));
         if operand_tangents.iter().all(Option::is_none) {
             continue;
@@ -100,7 +100,9 @@ pub(crate) fn with_tangents(
         let tangent = diff(source, id, &operand_exprs, builder.expr(out), &operand_tangents)
             .and_then(|tangent| builder.take_error().map(|()| tangent))
             .map_err(|error| error.at_line(attributes.line))?;
-        tangents[id.index()] = tangent.map(|tangent| tangent.id);
+        if let Some(tangent) = tangent {
+            tangents.set(id, tangent.id);
+        }
     }
     Ok(Linearised { copy, tangents, tangent_inputs })
 }

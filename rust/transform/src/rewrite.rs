@@ -80,14 +80,12 @@ impl Simplifier {
     }
 
     fn elementwise(&mut self, row: Elementwise, operands: &mut [NodeId], site: Site) -> Result<Option<NodeId>> {
-        // An operand that repeats a scalar need not be spread out where another has the whole shape.
+        // An operand need not be spread out where another has the whole shape.
         for index in 0..operands.len() {
-            let others = operands
-                .iter()
-                .enumerate()
-                .any(|(other, &operand)| other != index && self.target.node(operand).shape == site.shape);
-            if others && let Some(scalar) = self.repeated(operands[index]) {
-                operands[index] = scalar;
+            let whole =
+                |(other, &operand): (usize, &NodeId)| other != index && self.target.node(operand).shape == site.shape;
+            if self.target.op(operands[index]) == Op::Broadcast && operands.iter().enumerate().any(whole) {
+                operands[index] = self.target.operands(operands[index])[0];
             }
         }
         let value = |index: usize| operands.get(index).and_then(|&operand| self.literal(operand));

@@ -6,8 +6,9 @@
 //!
 //! Operations have no side effects, so equal ones are merged wherever they stand, overwrites of equal versions
 //! included. Three things are kept apart: regions (a value computed inside a region is not replaced by one kept
-//! outside), arrays of one repeated scalar (each accumulator starts from its own zeros), and scalars and starts of
-//! different index, which are inputs of the program. Constants are the same if they are the same snapshot.
+//! outside), arrays that cost nothing to make (each accumulator starts from its own zeros, and a broadcast of one pass
+//! is not kept for another), and scalars and starts of different index, which are inputs of the program. Constants are
+//! the same if they are the same snapshot.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use ckad_graph::{Attributes, DType, Graph, ListId, NodeId, Op, RegionId, Result, interrupt};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use crate::copy::{Copy, reached, table};
+use crate::copy::{Copy, NodeTable, reached};
 use crate::settle::settle;
 use crate::sink::{in_new_order, sinking};
 
@@ -23,17 +24,15 @@ use crate::sink::{in_new_order, sinking};
 pub fn simplify(graph: Graph) -> Result<Graph> {
     let graph = settle(graph)?;
     let merged = Simplifier::run(&graph)?;
-    drop(graph);
-    place_late(&merged)
+    let target = graph.recycled(&merged);
+    place_late(&merged, target)
 }
 
-/// Drops dead nodes and moves late coefficients.
-fn place_late(graph: &Graph) -> Result<Graph> {
+/// Drops dead nodes and moves late coefficients. `target` is empty.
+fn place_late(graph: &Graph, mut target: Graph) -> Result<Graph> {
     let live = reached("simplify", graph, graph.outputs.iter().copied())?;
     let stage: Vec<u16> = graph.ids().map(|id| graph.attributes(id).pass).collect();
     let sunk = sinking("simplify", graph, &live, &stage)?;
-    let mut target = graph.derived();
-    target.reserve(graph.len(), graph.operand_count())?;
     let mut copy = Copy::new("simplify", graph)?;
     copy.inputs(&mut target, graph)?;
     in_new_order("simplify", graph, &live, &sunk, |id, place| {
@@ -65,9 +64,9 @@ const COMPARED: usize = 8;
 pub(crate) struct Simplifier {
     pub target: Graph,
     /// By node, the newest of the nodes compared in turn that have it as their last-appended operand.
-    newest: Vec<Option<NodeId>>,
+    newest: NodeTable,
     /// By such a node, the one before it.
-    older: Vec<Option<NodeId>>,
+    older: NodeTable,
     /// Leaves, and nodes on operands of many users.
     by_hash: FxHashMap<u64, Vec<NodeId>>,
     /// For each constant, the first that is the same snapshot.
@@ -78,8 +77,8 @@ impl Simplifier {
     fn run(source: &Graph) -> Result<Graph> {
         let mut simplifier = Simplifier {
             target: source.derived(),
-            newest: Vec::new(),
-            older: Vec::new(),
+            newest: NodeTable::new("simplify", source.inputs.len())?,
+            older: NodeTable::new("simplify", source.inputs.len())?,
             by_hash: FxHashMap::default(),
             constants: same_snapshots(source),
         };
@@ -87,8 +86,6 @@ impl Simplifier {
         let mut copy = Copy::new("simplify", source)?;
         simplifier.target.reserve(source.len(), source.operand_count())?;
         copy.inputs(&mut simplifier.target, source)?;
-        simplifier.newest = table("simplify", None, simplifier.target.len())?;
-        simplifier.older = table("simplify", None, simplifier.target.len())?;
         let mut operands: Vec<NodeId> = Vec::new();
         for id in source.ids() {
             interrupt::check_at(id.index())?;
@@ -118,17 +115,19 @@ impl Simplifier {
         }
         let last = draft.operands.iter().max().copied();
         let mut compared = 0;
-        let mut candidate = last.and_then(|last| self.newest[last.index()]);
+        let mut candidate = last.and_then(|last| self.newest.get(last));
         while let Some(id) = candidate {
             if draft.equals(&self.target, id) {
                 return Ok(id);
             }
-            candidate = self.older[id.index()];
+            candidate = self.older.get(id);
             compared += 1;
         }
         if let Some(last) = last.filter(|_| compared < COMPARED) {
             let id = self.push(draft)?;
-            self.older[id.index()] = self.newest[last.index()].replace(id);
+            if let Some(before) = self.newest.replace(last, id) {
+                self.older.set(id, before);
+            }
             return Ok(id);
         }
         let hash = draft.hash();
@@ -144,8 +143,8 @@ impl Simplifier {
     }
 
     fn push(&mut self, draft: &Draft<'_>) -> Result<NodeId> {
-        self.newest.push(None);
-        self.older.push(None);
+        self.newest.push_none();
+        self.older.push_none();
         self.target.push(draft.op, draft.operands, draft.dtype, draft.shape, draft.attributes)
     }
 
@@ -160,9 +159,9 @@ impl Simplifier {
 }
 
 impl Draft<'_> {
-    /// Leaves exist once for all regions.
-    fn region(&self) -> RegionId {
-        if self.op.is_leaf() { RegionId(0) } else { self.attributes.region }
+    /// Region and pass, as far as they tell nodes apart: leaves exist once, arrays made from less once a pass.
+    fn place(&self) -> (RegionId, u16) {
+        place(self.op, self.attributes)
     }
 
     fn hash(&self) -> u64 {
@@ -171,7 +170,7 @@ impl Draft<'_> {
         self.operands.hash(&mut hasher);
         self.dtype.hash(&mut hasher);
         self.shape.hash(&mut hasher);
-        self.region().hash(&mut hasher);
+        self.place().hash(&mut hasher);
         hasher.finish()
     }
 
@@ -180,8 +179,16 @@ impl Draft<'_> {
         node.op == self.op
             && node.dtype == self.dtype
             && node.shape == self.shape
-            && (node.op.is_leaf() || node.attributes.region == self.attributes.region)
+            && place(node.op, node.attributes) == self.place()
             && graph.operands(id) == self.operands
+    }
+}
+
+fn place(op: Op, attributes: Attributes) -> (RegionId, u16) {
+    match op {
+        _ if op.is_leaf() => (RegionId(0), 0),
+        Op::Broadcast | Op::Iota { .. } => (attributes.region, attributes.pass),
+        _ => (attributes.region, 0),
     }
 }
 

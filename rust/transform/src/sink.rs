@@ -69,7 +69,8 @@ fn derived(op: &str, graph: &Graph, live: &[bool]) -> Result<Vec<bool>> {
 fn overwritten(op: &str, graph: &Graph, live: &[bool]) -> Result<Vec<bool>> {
     let mut overwritten = table(op, false, graph.len())?;
     for id in graph.ids().filter(|id| live[id.index()] && graph.op(*id).overwrites_base()) {
-        if let Some(base) = graph.operands(id).first() {
+        // A leaf stays as it is in any case: its user copies it first.
+        if let Some(base) = graph.operands(id).first().filter(|&&base| !graph.op(base).is_leaf()) {
             overwritten[base.index()] = true;
         }
     }

@@ -11,7 +11,7 @@
 use ckad_graph::{Attributes, Error, Graph, NodeId, Op, Result, interrupt};
 use ckad_prim::{Accumulator, Builder, Elementwise, Expr, transpose};
 
-use crate::copy::{Copy, passes, table};
+use crate::copy::{Copy, NodeTable, passes, table};
 
 /// Cotangents of values used more often than this are accumulated if the uses are also far apart.
 const NEAR_USES: u32 = 2;
@@ -49,7 +49,7 @@ pub(crate) fn transpose_linear(
         builder: &builder,
         source,
         uses: &uses,
-        values: table(op, None, source.len())?,
+        values: NodeTable::new(op, source.len())?,
         node: NodeId(0),
         error: None,
     };
@@ -65,7 +65,7 @@ pub(crate) fn transpose_linear(
         if matches!(source.op(id), Op::Input(_)) {
             continue;
         }
-        let Some(cotangent) = cotangents.values[id.index()] else { continue };
+        let Some(cotangent) = cotangents.values.get(id) else { continue };
         coefficients.clear();
         is_linear.clear();
         for &operand in source.operands(id) {
@@ -84,7 +84,7 @@ pub(crate) fn transpose_linear(
 
     let mut outputs = copy.all(&source.outputs)?;
     for &input in &linear.tangent_inputs {
-        let gradient = match cotangents.values[input.index()] {
+        let gradient = match cotangents.values.get(input) {
             Some(gradient) => gradient,
             None => {
                 let line = source.attributes(input).line;
@@ -190,7 +190,7 @@ struct Cotangents<'a, 'b> {
     builder: &'b Builder,
     source: &'a Graph,
     uses: &'a LinearUses,
-    values: Vec<Option<NodeId>>,
+    values: NodeTable,
     /// The node that is being transposed.
     node: NodeId,
     error: Option<Error>,
@@ -203,7 +203,7 @@ impl Cotangents<'_, '_> {
 
     fn settle(&mut self, target: NodeId, value: Result<NodeId>) {
         match value {
-            Ok(value) => self.values[target.index()] = Some(value),
+            Ok(value) => self.values.set(target, value),
             Err(error) => {
                 self.error.get_or_insert(error);
             }
@@ -211,7 +211,7 @@ impl Cotangents<'_, '_> {
     }
 
     fn add_to(&mut self, target: NodeId, cotangent: NodeId) {
-        let sum = match self.values[target.index()] {
+        let sum = match self.values.get(target) {
             None => Ok(cotangent),
             Some(sum) if self.uses.far[target.index()] => self.builder.accumulate(sum, cotangent),
             Some(sum) => self.builder.elementwise(Elementwise::Add, &[sum, cotangent]),
@@ -230,7 +230,7 @@ impl<'b> Accumulator<'b> for Cotangents<'_, 'b> {
     fn update(&mut self, operand: usize, op: Op, value: Expr<'b>, indices: &[Expr<'b>]) {
         let Some(target) = self.target(operand) else { return };
         let (dtype, shape) = (self.source.dtype(target), self.source.shape(target));
-        let base = match self.values[target.index()] {
+        let base = match self.values.get(target) {
             Some(sum) => Ok(sum),
             None => self.builder.zeros(dtype, shape),
         };

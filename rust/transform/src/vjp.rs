@@ -57,6 +57,6 @@ fn linearise(op: &'static str, source: &Graph, active: &[bool], wanted: &[NodeId
     Ok(Linear {
         graph,
         tangent_inputs: linearised.tangent_inputs,
-        tangent_outputs: wanted.iter().map(|id| linearised.tangents[id.index()]).collect(),
+        tangent_outputs: wanted.iter().map(|&id| linearised.tangents.get(id)).collect(),
     })
 }

@@ -1,6 +1,8 @@
 //! Derivatives of every primitive's samples: forward mode against five-point differences, reverse mode against forward,
 //! second order, each before and after simplification.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use ckad_graph::{DType, Graph};

@@ -1,5 +1,7 @@
 //! Shapes of derived graphs: passes, node counts, accumulation, and what simplification does to them.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Instant;
@@ -269,6 +271,39 @@ fn simplification_is_exact_and_merges_equal_nodes() {
 }
 
 #[test]
+fn broadcasts_dissolve_in_elementwise_users_and_stay_in_their_pass() {
+    let graph = record(&[&[4, 5], &[5]], |tape, x| {
+        let wide = tape.op(|| x[1].broadcast(&[4, 5]));
+        let y = tape.op(|| x[0] * wide);
+        let top = tape.op(|| y.reduce(ReduceKind::Max, &[1]));
+        let top = tape.op(|| top.reshape(&[4, 1]).broadcast(&[4, 5]));
+        let e = tape.op(|| (y - top).exp());
+        vec![tape.op(|| sum(e).log())]
+    });
+    let derived = gradient(&graph, &[true, true]);
+    for id in derived.ids().filter(|&id| matches!(derived.op(id), Op::Elementwise(_))) {
+        assert!(derived.operands(id).iter().all(|&operand| derived.op(operand) != Op::Broadcast), "%{}", id.0);
+    }
+    let mut random = Random(11);
+    let x = vec![random.values(20, (-1.0, 1.0)), random.values(5, (-1.0, 1.0))];
+    let v = vec![random.values(20, (-1.0, 1.0)), random.values(5, (-1.0, 1.0))];
+    let slope = five_point(|t| run(&graph, &moved(&x, &v, t)));
+    assert_close("slope", &[inner(&run(&derived, &x)[1..], &v)], &slope[0], 1e-9);
+}
+
+#[test]
+fn simplifying_again_changes_nothing() {
+    let graph = record(&[&[6], &[6]], |tape, x| {
+        let y = tape.op(|| x[0].tanh() * x[1]);
+        let z = tape.op(|| y.maximum(x[1]).sin());
+        vec![tape.op(|| sum(z * y))]
+    });
+    let once = gradient(&graph, &[true, true]);
+    let again = simplify(once.clone()).unwrap();
+    assert!(once.same_structure(&again));
+}
+
+#[test]
 fn scalars_and_starts_of_equal_value_stay_apart() {
     let graph = record(&[&[8]], |tape, x| {
         let b = &tape.builder;
@@ -315,4 +350,30 @@ fn a_chain_of_a_million_nodes_is_linear() {
     println!("recorded in {recorded:?}, differentiated in {differentiated:?}, simplified in {:?}", started.elapsed());
     assert_eq!(simple.len(), 1 + 3 * 1_000_000 - 1);
     assert_execution_order(&simple);
+}
+
+#[test]
+fn many_users_of_one_operand_are_found_in_linear_time() {
+    let graph = record(&[&[50_000]], |tape, x| {
+        let mut total = tape.op(|| x[0].strided_read(&[], &[], 0));
+        for t in 1..50_000 {
+            let next = tape.op(|| x[0].strided_read(&[], &[], t));
+            total = tape.op(|| total + next);
+        }
+        vec![total]
+    });
+    let derived = value_and_grad(&graph, &[true]).unwrap();
+    let simple = simplify(derived).unwrap();
+    // Reads, sums and updates, the literal 1 of the loss, the zeros and their literal.
+    assert_eq!(simple.len(), 1 + 3 * 50_000 - 1 + 3);
+}
+
+#[test]
+fn transforms_hear_an_interrupt() {
+    let graph = trajectory(10);
+    let flag = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let _listening = ckad_graph::interrupt::listen(flag);
+    for result in [value_and_grad(&graph, &[true]), jvp(&graph, &[true]), simplify(graph.clone())] {
+        assert_eq!(result.unwrap_err().kind, ckad_graph::ErrorKind::Interrupted);
+    }
 }

@@ -117,7 +117,7 @@ pub fn dot(
     out: &Array<'_>,
     environment: &Environment<'_>,
 ) -> Result<()> {
-    dot_with(isa(), list, absorb, a, b, out, environment)
+    dot_with(isa()?, list, absorb, a, b, out, environment)
 }
 
 /// The same on an instruction set that the processor has: tests compare them.
@@ -138,7 +138,7 @@ fn dot_with(
     }
     let a_pointer = pack(&plan.contraction.a.packing, a, 0, plan.packed_bytes[0], environment)?;
     let b_pointer = pack(&plan.contraction.b.packing, b, plan.packed_bytes[0], plan.packed_bytes[1], environment)?;
-    let c_pointer = out.pointer_mut();
+    let c_pointer: *mut u8 = out.pointer_mut();
     let call = Call { isa, plan: &plan, absorb, environment };
     match out.dtype {
         DType::F32 => call.float::<f32>(a_pointer.cast(), b_pointer.cast(), c_pointer.cast()),

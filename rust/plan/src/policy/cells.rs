@@ -13,6 +13,7 @@ pub const ROOT: u32 = 0;
 pub struct Cells {
     parent: Vec<u32>,
     depth: Vec<u32>,
+    nested: bool,
     /// The innermost cell at each position.
     innermost: Vec<u32>,
 }
@@ -20,12 +21,13 @@ pub struct Cells {
 impl Cells {
     /// The root alone.
     pub fn whole(positions: usize) -> Cells {
-        Cells { parent: vec![ROOT], depth: vec![0], innermost: vec![ROOT; positions] }
+        Cells { parent: vec![ROOT], depth: vec![0], nested: false, innermost: vec![ROOT; positions] }
     }
 
     /// A new cell inside `parent`; it covers no position until it is painted.
     pub fn add(&mut self, parent: u32) -> u32 {
         self.parent.push(parent);
+        self.nested |= parent != ROOT;
         self.depth.push(self.depth[parent as usize] + 1);
         self.parent.len() as u32 - 1
     }
@@ -37,6 +39,11 @@ impl Cells {
 
     pub fn is_whole(&self) -> bool {
         self.parent.len() == 1
+    }
+
+    /// Whether some cell lies inside another that is not the root.
+    pub fn is_nested(&self) -> bool {
+        self.nested
     }
 
     pub fn len(&self) -> usize {

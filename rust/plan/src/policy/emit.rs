@@ -2,12 +2,15 @@
 //!
 //! Each pass in order, up the tape in even passes and down in odd ones; inside a stretch of one cell, clusters
 //! in their own order. Before a cluster, operands that are not at hand are recomputed by a depth-first walk in
-//! post-order and remembered until the visit of their cell ends. What is stored and when it is freed follows
+//! post-order and remembered until the visit of their cell ends. Where the walk leads into a cell that is not
+//! being visited (what leaves an inner region is needed in the cell around it), it also computes whatever else leaves
+//! that cell, and forgets the inside at once: a cell is recomputed at most once in each visit of each cell around it,
+//! and once in its own. What is stored and when it is freed follows
 //! from a walk backwards over the computes: stored if used before the next computation, freed after the last use.
 
 use ckad_graph::NodeId;
 
-use crate::liveness::Flow;
+use crate::liveness::{Flow, Lists};
 use crate::policy::Material;
 use crate::policy::cells::{Cells, ROOT};
 use crate::schedule::{Action, ClusterId, Schedule};
@@ -15,7 +18,8 @@ use crate::schedule::{Action, ClusterId, Schedule};
 pub(crate) fn emit(material: &Material<'_>, cells: &Cells) -> Schedule {
     let places = places(material, cells);
     let scopes = scopes(material, cells, &places.cell);
-    let mut writer = Writer::new(&material.flow, cells, &scopes);
+    let leaving = leaving(material, cells, &places.cell, &scopes);
+    let mut writer = Writer::new(&material.flow, cells, &places.cell, &scopes, leaving);
     for &cluster in &places.order {
         writer.move_to(places.cell[cluster as usize]);
         writer.compute(cluster);
@@ -85,6 +89,22 @@ fn scopes(material: &Material<'_>, cells: &Cells, cell: &[u32]) -> Vec<u32> {
     scopes
 }
 
+/// For each cell, the values computed inside that belong to a cell around it other than the root.
+fn leaving(material: &Material<'_>, cells: &Cells, cell: &[u32], scopes: &[u32]) -> Lists {
+    let mut pairs = Vec::new();
+    if cells.is_nested() {
+        for value in material.flow.values() {
+            let scope = scopes[value.index()];
+            let mut inner = cell[material.flow.producer[value.index()] as usize];
+            while scope != ROOT && inner != scope {
+                pairs.push((inner, value.0));
+                inner = cells.parent(inner);
+            }
+        }
+    }
+    Lists::group(cells.len(), pairs.iter().copied())
+}
+
 /// A compute before it is known which results are needed: those not at hand, as a range of `made`.
 struct Computed {
     cluster: u32,
@@ -100,26 +120,40 @@ struct Open {
 struct Writer<'a> {
     flow: &'a Flow,
     cells: &'a Cells,
+    /// The cell of each cluster, of each value, and what leaves each cell.
+    cell: &'a [u32],
     scopes: &'a [u32],
+    leaving: Lists,
     at_hand: Vec<bool>,
+    was_made: Vec<bool>,
     open: Vec<Open>,
     computed: Vec<Computed>,
     made: Vec<u32>,
     /// Clusters under way, with the number of their operands that are at hand.
     walk: Vec<(u32, usize)>,
+    /// Values computed by the present walk whose cell is not visited, and the cells that it led into.
+    inside: Vec<u32>,
+    led_into: Vec<u32>,
+    is_entered: Vec<bool>,
 }
 
 impl<'a> Writer<'a> {
-    fn new(flow: &'a Flow, cells: &'a Cells, scopes: &'a [u32]) -> Writer<'a> {
+    fn new(flow: &'a Flow, cells: &'a Cells, cell: &'a [u32], scopes: &'a [u32], leaving: Lists) -> Writer<'a> {
         Writer {
             flow,
             cells,
+            cell,
             scopes,
+            leaving,
             at_hand: vec![false; flow.producer.len()],
+            was_made: vec![false; flow.producer.len()],
             open: vec![Open { cell: ROOT, remembered: Vec::new() }],
             computed: Vec::with_capacity(flow.flops.len()),
             made: Vec::with_capacity(flow.flops.len()),
             walk: Vec::new(),
+            inside: Vec::new(),
+            led_into: Vec::new(),
+            is_entered: vec![false; cells.len()],
         }
     }
 
@@ -142,6 +176,29 @@ impl<'a> Writer<'a> {
 
     /// Computes the cluster after what it needs and lacks.
     fn compute(&mut self, cluster: u32) {
+        self.walk_from(cluster);
+        // Grows while the walks that it causes lead into further cells.
+        let mut next = 0;
+        while let Some(&cell) = self.led_into.get(next) {
+            next += 1;
+            for index in 0..self.leaving.get(cell as usize).len() {
+                let value = self.leaving.get(cell as usize)[index];
+                // What no visit has computed yet has its own time.
+                let missing = self.was_made[value as usize] && !self.at_hand[value as usize];
+                if missing && self.is_open(self.scopes[value as usize]) {
+                    self.walk_from(self.flow.producer[value as usize]);
+                }
+            }
+        }
+        for cell in self.led_into.drain(..) {
+            self.is_entered[cell as usize] = false;
+        }
+        for value in self.inside.drain(..) {
+            self.at_hand[value as usize] = false;
+        }
+    }
+
+    fn walk_from(&mut self, cluster: u32) {
         let results = self.flow.results.get(cluster as usize);
         if results.iter().all(|&result| self.at_hand[result as usize]) {
             return;
@@ -163,19 +220,29 @@ impl<'a> Writer<'a> {
         }
     }
 
+    fn is_open(&self, cell: u32) -> bool {
+        self.open.iter().any(|open| open.cell == cell)
+    }
+
     fn record(&mut self, cluster: u32) {
+        let own = self.cell[cluster as usize];
+        if self.cells.is_nested() && !self.is_entered[own as usize] && !self.is_open(own) {
+            self.is_entered[own as usize] = true;
+            self.led_into.push(own);
+        }
         for &result in self.flow.results.get(cluster as usize) {
             if std::mem::replace(&mut self.at_hand[result as usize], true) {
                 continue;
             }
+            self.was_made[result as usize] = true;
             self.made.push(result);
             let scope = self.scopes[result as usize];
             if scope == ROOT {
                 continue;
             }
-            // The innermost open cell around the value's own; that is its own in a visit of it.
-            if let Some(open) = self.open.iter_mut().rev().find(|open| self.cells.covers(open.cell, scope)) {
-                open.remembered.push(result);
+            match self.open.iter_mut().rev().find(|open| open.cell == scope) {
+                Some(open) => open.remembered.push(result),
+                None => self.inside.push(result),
             }
         }
         self.computed.push(Computed { cluster, end: self.made.len() });

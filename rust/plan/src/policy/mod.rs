@@ -112,6 +112,9 @@ pub fn schedule(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Res
     } else if is_none {
         attempts.extend(tried(&plain, policy)?);
     } else {
+        if regions {
+            attempts.extend(tried(&plain, CheckpointPolicy::None)?);
+        }
         attempts.extend(tried(&plain, policy)?);
         if let Some(material) = auto::material(&plain, target)? {
             attempts.extend(tried(&material, policy)?);
@@ -139,7 +142,7 @@ pub fn schedule(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Res
 fn tried(material: &Material<'_>, policy: CheckpointPolicy) -> Result<Vec<Attempt>> {
     let profile = material.profile();
     let mut attempts: Vec<(Cells, Attempt)> = Vec::new();
-    for &slack in region::slacks(material.graph, policy) {
+    for (policy, slack) in region::variants(material, policy) {
         let cells = region::cells(material, &profile, policy, slack);
         if attempts.iter().all(|(tried, _)| *tried != cells) {
             let attempt = material.attempt(&cells)?;

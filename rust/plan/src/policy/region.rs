@@ -21,10 +21,22 @@ fn recomputes(policy: CheckpointPolicy) -> bool {
     !matches!(policy, CheckpointPolicy::None | CheckpointPolicy::Auto)
 }
 
-/// Sizes of the plan that are worth trying.
-pub(crate) fn slacks(graph: &Graph, policy: CheckpointPolicy) -> &'static [f64] {
-    let inner = graph.regions.iter().skip(1).map(|region| region.policy);
-    if inner.chain([policy]).any(|policy| policy == CheckpointPolicy::Sqrt) { sqrt::SLACKS } else { &[1.0] }
+/// What is worth trying for a policy: itself in several sizes, and on short tapes equal segments too, which win
+/// where more than two passes hold values at once.
+pub(crate) fn variants(material: &Material<'_>, policy: CheckpointPolicy) -> Vec<(CheckpointPolicy, f64)> {
+    let inner = material.graph.regions.iter().skip(1).map(|region| region.policy);
+    let sized = inner.chain([policy]).any(|policy| policy == CheckpointPolicy::Sqrt);
+    let short = material.positions.count <= sqrt::SHORT;
+    let slacks = match (sized, short) {
+        (true, true) => sqrt::SLACKS_OF_SHORT,
+        (true, false) => sqrt::SLACKS,
+        _ => &[1.0],
+    };
+    let mut variants: Vec<_> = slacks.iter().map(|&slack| (policy, slack)).collect();
+    if policy == CheckpointPolicy::Sqrt && short {
+        variants.extend(sqrt::EQUAL_SEGMENTS.iter().map(|&count| (CheckpointPolicy::Segments(count), 1.0)));
+    }
+    variants
 }
 
 /// An interval of the tape with its policy; children lie inside, in order, and do not overlap.

@@ -8,6 +8,15 @@ use crate::policy::profile::Stretch;
 /// Budgets above the least one that are tried too: the walk counts no passing values, the simulator does.
 pub(crate) const SLACKS: &[f64] = &[1.0, 1.03, 1.07];
 
+/// The same for short tapes, where more can be tried and passing values weigh more.
+pub(crate) const SLACKS_OF_SHORT: &[f64] = &[1.0, 1.03, 1.07, 1.15, 1.3, 1.5, 2.0];
+
+/// Numbers of equal segments that are tried on short tapes.
+pub(crate) const EQUAL_SEGMENTS: &[u32] = &[3, 5, 7, 10, 14];
+
+/// The most positions of a short tape.
+pub(crate) const SHORT: usize = 1024;
+
 const BISECTIONS: usize = 30;
 
 /// Borders for the least budget times `slack`.

@@ -1,9 +1,10 @@
 //! Programs whose gradients the planner's tests plan: recorded as a tape records them, then differentiated.
+#![allow(dead_code)] // Each test uses its part.
 
-use ckad_graph::{Attributes, DType, DotAxes, Graph, NodeId, RegionId};
+use ckad_graph::{Attributes, CheckpointPolicy, DType, DotAxes, Graph, NodeId, Region, RegionId};
 use ckad_plan::program::{Kernel, Target};
 use ckad_prim::{Builder, Expr};
-use ckad_transform::{simplify, value_and_grad};
+use ckad_transform::{extract, jvp, simplify, splice, value_and_grad};
 
 pub fn target() -> Target {
     fn no_scratch(_: &Kernel, _: usize) -> usize {
@@ -31,9 +32,15 @@ impl Tape {
         id
     }
 
-    /// From here on the nodes belong to the region.
-    pub fn enter(&mut self, region: RegionId) {
-        self.region = region;
+    /// From here on the nodes belong to a new region inside the present one.
+    pub fn enter(&mut self, policy: CheckpointPolicy) {
+        let mut graph = self.builder.graph_mut();
+        graph.regions.push(Region { policy, parent: self.region });
+        self.region = RegionId(graph.regions.len() as u16 - 1);
+    }
+
+    pub fn leave(&mut self) {
+        self.region = self.builder.graph().regions[self.region.0 as usize].parent;
     }
 
     /// Records one operation at the next position.
@@ -76,6 +83,33 @@ impl Tape {
     }
 }
 
+/// Forward over reverse: the gradient of the gradient graph along tangents.
+pub fn hvp(gradient: &Graph) -> Graph {
+    let gradient = extract(gradient, &gradient.outputs[1..]).unwrap();
+    let active = vec![true; gradient.inputs.len()];
+    simplify(jvp(&gradient, &active).unwrap()).unwrap()
+}
+
+/// Reverse over reverse: the gradient of the squared norm of the gradient by the first input.
+pub fn penalty(gradient: &Graph) -> Graph {
+    let builder = Builder::new(gradient.derived());
+    let mut inputs = Vec::new();
+    for &input in &gradient.inputs {
+        let node = *gradient.node(input);
+        inputs.push(builder.graph_mut().push_input(node.dtype, node.shape, node.attributes).unwrap());
+    }
+    let outputs = splice(&builder, gradient, &inputs).unwrap();
+    let last = gradient.ids().map(|id| gradient.attributes(id).pass).max().unwrap();
+    builder.set_attributes(Attributes { pass: last, ..Attributes::default() });
+    let squares = builder.expr(outputs[1]).square();
+    let axes: Vec<usize> = (0..squares.shape().len()).collect();
+    let loss = squares.sum(&axes).id;
+    let mut graph = builder.finish().unwrap();
+    graph.outputs = vec![loss];
+    let active = vec![true; inputs.len()];
+    simplify(value_and_grad(&graph, &active).unwrap()).unwrap()
+}
+
 /// `x ← tanh(x W + b)`, then the sum of squares.
 pub fn mlp(layers: usize, width: i64, batch: i64) -> Graph {
     let mut tape = Tape::new();
@@ -85,6 +119,26 @@ pub fn mlp(layers: usize, width: i64, batch: i64) -> Graph {
         let z = tape.matmul(x, w);
         let z = tape.binary(z, b, |z, b| z + b);
         x = tape.unary(z, |z| z.tanh());
+    }
+    let squares = tape.unary(x, |x| x.square());
+    let loss = tape.sum(squares);
+    tape.gradient(loss)
+}
+
+/// The same net in blocks, each in a region of the policy.
+pub fn blocks(blocks: usize, layers: usize, width: i64, batch: i64, policy: CheckpointPolicy) -> Graph {
+    let mut tape = Tape::new();
+    let mut x = tape.input(&[batch, width]);
+    let weights: Vec<_> = (0..blocks * layers).map(|_| tape.input(&[width, width])).collect();
+    for (index, w) in weights.into_iter().enumerate() {
+        if index % layers == 0 {
+            tape.enter(policy);
+        }
+        let z = tape.matmul(x, w);
+        x = tape.unary(z, |z| z.tanh());
+        if index % layers == layers - 1 {
+            tape.leave();
+        }
     }
     let squares = tape.unary(x, |x| x.square());
     let loss = tape.sum(squares);

@@ -442,7 +442,7 @@ pub fn assert_execution_order(graph: &Graph) {
     let mut before = (0, 0);
     for id in graph.ids().filter(|&id| !graph.op(id).is_leaf()) {
         let attributes = graph.attributes(id);
-        let up = attributes.pass % 2 == 0;
+        let up = attributes.pass.is_multiple_of(2);
         let place = (attributes.pass, if up { attributes.position } else { u32::MAX - attributes.position });
         assert!(place >= before, "%{} (pass {}, position {})", id.0, attributes.pass, attributes.position);
         before = place;

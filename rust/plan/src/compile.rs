@@ -1,0 +1,52 @@
+//! Graph in, program out: schedule, lower, verify; and never more memory than keeping everything would take.
+
+use ckad_graph::{CheckpointPolicy, Graph, Result};
+
+use crate::footprint::PeakBytes;
+use crate::lower::lower;
+use crate::policy::{Planned, schedule};
+use crate::program::{Program, Target};
+use crate::verify::verify_program;
+
+/// A program with what is known of it before it runs.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Compiled {
+    pub program: Program,
+    pub planned: Planned,
+    /// What a run must allocate.
+    pub peak: PeakBytes,
+}
+
+/// Compiles the graph under a policy.
+pub fn compile(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Result<Compiled> {
+    let compiled = lowered(graph, schedule(graph, policy, target)?, target)?;
+    // Policies compare schedules by live bytes. What counts are the bytes of the program, which differ by what the
+    // arena's holes and a kernel's scratch add, and by outputs that have their memory from the start.
+    let one_pass = graph.ids().all(|id| graph.attributes(id).pass == 0);
+    if policy == CheckpointPolicy::None || one_pass {
+        return Ok(compiled);
+    }
+    let none = schedule(graph, CheckpointPolicy::None, target)?;
+    if none.schedule == compiled.planned.schedule {
+        return Ok(compiled);
+    }
+    let mut none = lowered(graph, none, target)?;
+    if compiled.peak.total() <= none.peak.total() {
+        return Ok(compiled);
+    }
+    if policy != CheckpointPolicy::Auto {
+        let (kept, asked) = (none.peak.total(), compiled.peak.total());
+        none.planned.note =
+            Some(format!("keeping everything needs {kept} bytes, this policy {asked}: everything is kept"));
+    }
+    Ok(none)
+}
+
+fn lowered(graph: &Graph, planned: Planned, target: &Target) -> Result<Compiled> {
+    let program = lower(graph, &planned.schedule, target)?;
+    if cfg!(debug_assertions) || std::env::var_os("CKAD_VERIFY").is_some_and(|value| value == "1") {
+        verify_program(&program)?;
+    }
+    let peak = PeakBytes::of(graph, &program);
+    Ok(Compiled { program, planned, peak })
+}

@@ -1,0 +1,201 @@
+//! The plan that `ckad.plan` returns, and how it is caught on its way to a run.
+//!
+//! While a `Planning` context is open on a thread, the first program that would run outside of any trace is handed
+//! to it instead, and `Planned` is raised to unwind the user's call.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ckad_plan::footprint::PeakBytes;
+use ckad_plan::policy::Planned as Figures;
+use pyo3::exceptions::PyBaseException;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::execute::{Executable, Tables};
+use crate::lines::LineTable;
+use crate::tape::ForcedRuns;
+
+pyo3::create_exception!(ckad._core, Planned, PyBaseException, "Unwinds a call that was only to be planned.");
+
+thread_local! {
+    static PLANNING: RefCell<Option<Arc<Mutex<Option<PlanView>>>>> = const { RefCell::new(None) };
+    /// What forcing has cost since the outermost trace of this thread began.
+    static FORCED: RefCell<ForcedRuns> = const { RefCell::new(ForcedRuns { count: 0, peak_bytes: 0, flops: 0 }) };
+}
+
+/// What is known of a run before it runs.
+#[pyclass(frozen, module = "ckad", name = "Plan")]
+#[derive(Clone)]
+pub struct PlanView {
+    peak: PeakBytes,
+    figures: Figures,
+    forced: ForcedRuns,
+    table: String,
+}
+
+/// A context in which programs are planned instead of run.
+#[pyclass(frozen, module = "ckad._core")]
+pub struct Planning {
+    caught: Arc<Mutex<Option<PlanView>>>,
+}
+
+#[pymethods]
+impl Planning {
+    #[new]
+    fn new() -> Planning {
+        Planning { caught: Arc::default() }
+    }
+
+    fn __enter__(this: Bound<'_, Self>) -> Bound<'_, Self> {
+        PLANNING.set(Some(Arc::clone(&this.get().caught)));
+        this
+    }
+
+    fn __exit__(&self, _kind: &Bound<'_, PyAny>, _error: &Bound<'_, PyAny>, _traceback: &Bound<'_, PyAny>) -> bool {
+        PLANNING.set(None);
+        false
+    }
+
+    #[getter]
+    fn plan(&self) -> Option<PlanView> {
+        self.caught.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Is a plan wanted on this thread?
+pub fn is_planning() -> bool {
+    PLANNING.with_borrow(Option::is_some)
+}
+
+/// Begins to count forced runs anew: an outermost trace has begun.
+pub fn forget_forced() {
+    FORCED.set(ForcedRuns::default());
+}
+
+/// Counts a forced run: what it held beside itself, its peak, its flops.
+pub fn note_forced(held: usize, executable: &Executable) {
+    FORCED.with_borrow_mut(|forced| {
+        forced.count += 1;
+        forced.peak_bytes = forced.peak_bytes.max(held + executable.peak_bytes());
+        forced.flops += executable.compiled.planned.flops;
+    });
+}
+
+/// Raises `Planned` when a plan is wanted on this thread.
+pub fn intercept(
+    py: Python<'_>,
+    executable: &Arc<Executable>,
+    tables: &Tables<'_>,
+    lines: &Arc<Mutex<LineTable>>,
+) -> PyResult<()> {
+    let Some(wanted) = PLANNING.with_borrow(Option::clone) else { return Ok(()) };
+    let compiled = &executable.compiled;
+    let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    let table = executable.line_table(py, tables.graph, &lines);
+    drop(lines);
+    let mut peak = compiled.peak;
+    // The cached program's constants are those of the call that built it.
+    peak.constants = tables.owned_constants();
+    let plan = PlanView { peak, figures: compiled.planned.clone(), forced: FORCED.with_borrow(|f| *f), table };
+    *wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+    Err(Planned::new_err(()))
+}
+
+#[pymethods]
+impl PlanView {
+    /// Bytes that the call allocates at most: the sum of `parts`, or the peak of a forced run where that is more.
+    #[getter]
+    fn peak_bytes(&self) -> usize {
+        self.peak.total().max(self.forced.peak_bytes)
+    }
+
+    /// What the final run allocates, by what it is for.
+    #[getter]
+    fn parts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let parts = PyDict::new(py);
+        let peak = &self.peak;
+        for (name, bytes) in [
+            ("arena", peak.arena),
+            ("outputs", peak.outputs),
+            ("scratch", peak.scratch),
+            ("constants", peak.constants),
+            ("graph", peak.graph),
+            ("program", peak.program),
+        ] {
+            parts.set_item(name, bytes)?;
+        }
+        Ok(parts)
+    }
+
+    /// The most bytes of values live at once, outputs included.
+    #[getter]
+    fn live_bytes(&self) -> u64 {
+        self.figures.live_peak
+    }
+
+    /// Floating point operations of the call, forced runs included.
+    #[getter]
+    fn flops(&self) -> u64 {
+        self.figures.flops + self.forced.flops
+    }
+
+    /// Floating point operations of the recorded part, computed once.
+    #[getter]
+    fn forward_flops(&self) -> u64 {
+        self.figures.forward_flops
+    }
+
+    /// Floating point operations beyond those of keeping everything.
+    #[getter]
+    fn extra_flops(&self) -> u64 {
+        self.figures.extra_flops
+    }
+
+    /// Number of stretches of the program that are recomputed as one; 1 where nothing is.
+    #[getter]
+    fn segments(&self) -> usize {
+        self.figures.segments
+    }
+
+    /// Number of runs that control flow on values forced, and the most bytes that one of them held.
+    #[getter]
+    fn forced_runs(&self) -> (usize, usize) {
+        (self.forced.count, self.forced.peak_bytes)
+    }
+
+    /// Why the plan is not what the policy would have been, where it is not.
+    #[getter]
+    fn note(&self) -> Option<&str> {
+        self.figures.note.as_deref()
+    }
+
+    fn __str__(&self) -> String {
+        let part = |name: &str, bytes: usize| format!("  {name:<10} {bytes:>16}\n");
+        let mut text = format!("peak         {:>16} bytes\n", self.peak_bytes());
+        text.push_str(&part("arena", self.peak.arena));
+        text.push_str(&part("outputs", self.peak.outputs));
+        text.push_str(&part("scratch", self.peak.scratch));
+        text.push_str(&part("constants", self.peak.constants));
+        text.push_str(&part("graph", self.peak.graph));
+        text.push_str(&part("program", self.peak.program));
+        if self.forced.count > 0 {
+            text.push_str(&format!(
+                "forced       {:>16} runs, at most {} bytes\n",
+                self.forced.count, self.forced.peak_bytes
+            ));
+        }
+        text.push_str(&self.table);
+        text
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "<ckad.Plan: peak {} bytes, {} flops, {} extra, {} segments>",
+            self.peak_bytes(),
+            self.flops(),
+            self.figures.extra_flops,
+            self.figures.segments
+        )
+    }
+}

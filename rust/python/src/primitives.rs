@@ -1,0 +1,619 @@
+//! Functions of `ckad._core` from which the Python layer composes NumPy's functions.
+//!
+//! Each takes traced values, arrays and scalars, records on the innermost tape among them, and returns a traced
+//! value. Axes are normal (0 ≤ axis < rank) here; the Python layer has NumPy's conventions.
+
+use std::sync::Arc;
+
+use ckad_graph::{DType, DotAxes, Error, NodeId, ReduceKind, shape_text};
+use ckad_prim::Elementwise;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::dot::{contract, natural_axes};
+use crate::elementwise;
+use crate::errors::raise;
+use crate::layout::{Layout, broadcast_shapes, concatenation_order, inverse};
+use crate::operand::{Operand, Source, innermost, prepare, prepare_with, promote};
+use crate::reductions;
+use crate::shapes::fresh;
+use crate::storage::View;
+use crate::tape::TapeCell;
+use crate::tracer::{Kind, Tracer};
+use crate::values::parse_dtype;
+
+type Any<'a, 'py> = &'a Bound<'py, PyAny>;
+
+fn operands<'a, 'py>(objects: &'a [Bound<'py, PyAny>]) -> PyResult<Vec<Operand<'a, 'py>>> {
+    objects.iter().map(Operand::coerced).collect()
+}
+
+fn traced<'a>(name: &str, object: &'a Bound<'_, PyAny>) -> PyResult<&'a Tracer> {
+    match object.cast::<Tracer>() {
+        Ok(tracer) => Ok(tracer.get()),
+        Err(_) => Err(PyTypeError::new_err(format!("[{name}] a traced value is needed"))),
+    }
+}
+
+/// An operand in C order of its logical shape.
+fn plain<'a>(py: Python<'_>, tape: &Arc<TapeCell>, operand: &Operand<'a, '_>, dtype: DType) -> PyResult<Source<'a>> {
+    prepare_with(py, tape, operand, dtype, |layout| layout)
+}
+
+/// A row of the elementwise table, with NumPy's promotion, broadcasting and layout.
+#[pyfunction]
+#[pyo3(signature = (row, *values, dtype = None))]
+fn apply<'py>(
+    py: Python<'py>,
+    row: &str,
+    values: &Bound<'py, PyTuple>,
+    dtype: Option<Any<'_, 'py>>,
+) -> PyResult<Py<PyAny>> {
+    let Some(row) = Elementwise::ALL.iter().copied().find(|known| known.name() == row) else {
+        return Err(PyValueError::new_err(format!("no elementwise primitive is called {row}")));
+    };
+    let objects: Vec<Bound<'py, PyAny>> = values.iter().collect();
+    let operands = operands(&objects)?;
+    if operands.len() != row.arity() {
+        return Err(PyTypeError::new_err(format!("{} takes {} operands", row.name(), row.arity())));
+    }
+    if row == Elementwise::Select {
+        let operands: [Operand<'_, '_>; 3] =
+            operands.try_into().map_err(|_| PyTypeError::new_err("select takes 3 operands"))?;
+        return elementwise::select(py, &operands)?.into_object(py);
+    }
+    let dtype = dtype.map(parse_dtype).transpose()?;
+    elementwise::apply(py, row, &operands, dtype)?.into_object(py)
+}
+
+/// The value in another dtype, laid out likewise.
+#[pyfunction]
+fn cast(py: Python<'_>, x: Any<'_, '_>, dtype: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+    let x = traced("cast", x)?;
+    let cast = elementwise::convert(py, &Operand::Traced(x), parse_dtype(dtype)?)?;
+    if x.is_scalar() { cast.into_object(py) } else { cast.into_array()?.into_object(py) }
+}
+
+/// The value, through which no derivative flows. What is not traced is handed back.
+#[pyfunction]
+fn stop_gradient(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+    let Ok(value) = x.cast::<Tracer>() else { return Ok(x.clone().unbind()) };
+    let value = value.get();
+    let dtype = value.dtype();
+    let operand = [Operand::Traced(value)];
+    let stopped = elementwise::record(py, "stop_gradient", &operand, &[dtype], dtype, |tape, nodes| {
+        tape.builder.stop_gradient(nodes[0])
+    })?;
+    if value.is_scalar() { stopped.into_object(py) } else { stopped.into_array()?.into_object(py) }
+}
+
+fn reduce_kind(kind: &str) -> PyResult<ReduceKind> {
+    Ok(match kind {
+        "sum" => ReduceKind::Sum,
+        "max" => ReduceKind::Max,
+        "min" => ReduceKind::Min,
+        "any" => ReduceKind::Any,
+        "all" => ReduceKind::All,
+        _ => return Err(PyValueError::new_err(format!("no reduction is called {kind}"))),
+    })
+}
+
+/// A reduction; a scalar where all axes are reduced and none is kept.
+#[pyfunction]
+#[pyo3(signature = (kind, x, axes, dtype = None, keepdims = false))]
+fn reduce(
+    py: Python<'_>,
+    kind: &str,
+    x: Any<'_, '_>,
+    mut axes: Vec<usize>,
+    dtype: Option<Any<'_, '_>>,
+    keepdims: bool,
+) -> PyResult<Py<PyAny>> {
+    let x = traced("reduce", x)?;
+    axes.sort_unstable();
+    axes.dedup();
+    if axes.last().is_some_and(|&axis| axis >= x.rank()) {
+        return Err(axis_error("reduce", x.shape()));
+    }
+    let dtype = dtype.map(parse_dtype).transpose()?;
+    reductions::reduce(py, reduce_kind(kind)?, x, &axes, dtype, keepdims)?.into_object(py)
+}
+
+fn axis_error(name: &str, shape: &[i64]) -> PyErr {
+    raise(Error::shape(name, format!("an axis is out of bounds for an array of shape {}", shape_text(shape))))
+}
+
+fn check_axis(name: &str, x: &Tracer, axis: usize) -> PyResult<()> {
+    if axis < x.rank() { Ok(()) } else { Err(axis_error(name, x.shape())) }
+}
+
+/// One operation on the value in C order; the result is in C order too.
+fn on_logical(
+    py: Python<'_>,
+    x: &Tracer,
+    build: impl FnOnce(&mut crate::tape::Tape, NodeId) -> ckad_graph::Result<NodeId>,
+) -> PyResult<Py<PyAny>> {
+    let tape = x.tape();
+    let (node, dtype, shape) = tape.record(py, |tape| {
+        let node = x.read(tape, &x.layout())?;
+        let node = build(tape, node)?;
+        Ok((node, tape.builder.dtype(node), tape.builder.shape(node)))
+    })?;
+    Tracer::result(tape, node, dtype, &shape)?.into_object(py)
+}
+
+/// Position of the first greatest (`greatest`) or least element along an axis.
+#[pyfunction]
+fn arg_reduce(py: Python<'_>, greatest: bool, x: Any<'_, '_>, axis: usize) -> PyResult<Py<PyAny>> {
+    let x = traced("argmax", x)?;
+    check_axis("argmax", x, axis)?;
+    on_logical(py, x, |tape, node| tape.builder.arg_reduce(greatest, node, axis))
+}
+
+#[pyfunction]
+fn argsort(py: Python<'_>, x: Any<'_, '_>, axis: usize) -> PyResult<Py<PyAny>> {
+    let x = traced("argsort", x)?;
+    check_axis("argsort", x, axis)?;
+    on_logical(py, x, |tape, node| tape.builder.argsort(node, axis))
+}
+
+/// Cumulative sum along an axis, in the layout of x.
+#[pyfunction]
+#[pyo3(signature = (x, axis, reverse = false))]
+fn cumulative_sum(py: Python<'_>, x: Any<'_, '_>, axis: usize, reverse: bool) -> PyResult<Py<PyAny>> {
+    let x = traced("cumsum", x)?;
+    check_axis("cumsum", x, axis)?;
+    let order = x.memory_order();
+    let place = inverse(&order)[axis];
+    let memory = x.layout().transposed(&order);
+    let tape = x.tape();
+    let node = tape.record(py, |tape| {
+        let node = x.read(tape, &memory)?;
+        tape.builder.cumulative_sum(node, place, reverse)
+    })?;
+    Tracer::new_array(Arc::clone(tape), node, x.dtype(), Layout::ordered(x.shape(), &order))?.into_object(py)
+}
+
+/// s₀ = b₀, s_k = a_k·s_{k−1} + b_k along an axis of two arrays of one shape.
+#[pyfunction]
+#[pyo3(signature = (a, b, axis, reverse = false))]
+fn linear_recurrence<'py>(
+    py: Python<'py>,
+    a: Any<'_, 'py>,
+    b: Any<'_, 'py>,
+    axis: usize,
+    reverse: bool,
+) -> PyResult<Py<PyAny>> {
+    let pair = [Operand::coerced(a)?, Operand::coerced(b)?];
+    let (dtype, rank) = (promote(&pair), pair[0].rank().max(pair[1].rank()));
+    if axis >= rank {
+        return Err(axis_error("linear_recurrence", pair[0].shape()));
+    }
+    let order = crate::operand::result_order(rank, &pair);
+    let place = inverse(&order)[axis];
+    let result = elementwise::record(py, "linear_recurrence", &pair, &[dtype; 2], dtype, |tape, nodes| {
+        let builder = &tape.builder;
+        let shape = broadcast_shapes([&builder.shape(nodes[0])[..], &builder.shape(nodes[1])].into_iter())
+            .unwrap_or_default();
+        let (a, b) = (builder.broadcast(nodes[0], &shape)?, builder.broadcast(nodes[1], &shape)?);
+        builder.linear_recurrence(a, b, place, reverse, false)
+    })?;
+    result.into_object(py)
+}
+
+/// The general product: batch axes, then the free axes of a, then of b; in C order.
+#[pyfunction]
+fn dot_general<'py>(
+    py: Python<'py>,
+    a: Any<'_, 'py>,
+    b: Any<'_, 'py>,
+    lhs_batch: Vec<usize>,
+    rhs_batch: Vec<usize>,
+    lhs_contract: Vec<usize>,
+    rhs_contract: Vec<usize>,
+) -> PyResult<Py<PyAny>> {
+    let pair = [Operand::coerced(a)?, Operand::coerced(b)?];
+    let axes = DotAxes { lhs_batch, rhs_batch, lhs_contract, rhs_contract };
+    let shapes = [pair[0].shape().to_vec(), pair[1].shape().to_vec()];
+    let matched = |left: &[usize], right: &[usize]| {
+        left.len() == right.len()
+            && left.iter().zip(right).all(|(&i, &j)| {
+                shapes[0].get(i).is_some_and(|extent| shapes[1].get(j).is_some_and(|other| extent == other))
+            })
+    };
+    if !matched(&axes.lhs_batch, &axes.rhs_batch) || !matched(&axes.lhs_contract, &axes.rhs_contract) {
+        return Err(raise(
+            Error::shape(
+                "dot",
+                format!("shapes do not fit: {} and {}", shape_text(&shapes[0]), shape_text(&shapes[1])),
+            )
+            .with_hint("axes that are summed or matched must have equal extents"),
+        ));
+    }
+    let wanted = natural_axes(&axes, [shapes[0].len(), shapes[1].len()]);
+    let shape: Vec<i64> = wanted.iter().map(|&(side, axis)| shapes[side][axis]).collect();
+    contract(py, &pair, &axes, &wanted, &shape)?.into_object(py)
+}
+
+#[pyfunction]
+fn matmul<'py>(py: Python<'py>, a: Any<'_, 'py>, b: Any<'_, 'py>) -> PyResult<Py<PyAny>> {
+    crate::dot::matmul(py, &[Operand::coerced(a)?, Operand::coerced(b)?])?.into_object(py)
+}
+
+/// The arrays joined along an axis, in the layout that `np.concatenate` gives.
+#[pyfunction]
+fn concatenate<'py>(py: Python<'py>, arrays: Vec<Bound<'py, PyAny>>, axis: usize) -> PyResult<Py<PyAny>> {
+    let operands = operands(&arrays)?;
+    let first = operands.first().map(|operand| operand.shape().to_vec()).unwrap_or_default();
+    let fits = |shape: &[i64]| {
+        shape.len() == first.len() && (0..first.len()).all(|at| at == axis || shape[at] == first[at])
+    };
+    if axis >= first.len() || !operands.iter().all(|operand| fits(operand.shape())) {
+        let shapes = operands.iter().map(|operand| shape_text(operand.shape())).collect::<Vec<_>>().join(", ");
+        return Err(raise(
+            Error::shape("concatenate", format!("arrays cannot be joined along axis {axis}: shapes {shapes}"))
+                .with_hint("all extents but the one along the axis must be equal; zero-dimensional arrays need np.stack"),
+        ));
+    }
+    let dtype = promote(&operands);
+    let tape = innermost(&operands)?;
+    let rank = first.len();
+    let layouts: Vec<Layout> = operands.iter().map(Operand::numpy_layout).collect();
+    let order = concatenation_order(rank, &layouts);
+    let place = inverse(&order)[axis];
+    let sources = operands
+        .iter()
+        .map(|operand| prepare(py, tape, operand, dtype, rank, &order))
+        .collect::<PyResult<Vec<_>>>()?;
+    let node = tape.record(py, |tape| {
+        let nodes =
+            sources.iter().map(|source| source.node(tape, dtype, false)).collect::<ckad_graph::Result<Vec<_>>>()?;
+        tape.builder.concatenate(&nodes, place)
+    })?;
+    let mut shape = first;
+    shape[axis] = operands.iter().map(|operand| operand.shape()[axis]).sum();
+    Tracer::new_array(Arc::clone(tape), node, dtype, Layout::ordered(&shape, &order))?.into_object(py)
+}
+
+/// x with `widths[axis] = (before, after)` elements of the scalar `fill` around it.
+#[pyfunction]
+fn pad<'py>(py: Python<'py>, x: Any<'_, 'py>, fill: Any<'_, 'py>, widths: Vec<(i64, i64)>) -> PyResult<Py<PyAny>> {
+    let pair = [Operand::coerced(x)?, Operand::coerced(fill)?];
+    if widths.len() != pair[0].rank() || pair[1].rank() != 0 {
+        return Err(PyValueError::new_err("pad takes one pair of widths for each axis and a scalar to fill with"));
+    }
+    let dtype = pair[0].own_dtype();
+    let tape = innermost(&pair)?;
+    // F order stays F, anything else becomes C.
+    let layout = pair[0].numpy_layout();
+    let fortran = layout.is_f_contiguous(pair[0].unit()) && !layout.is_c_contiguous(pair[0].unit());
+    let rank = widths.len();
+    let order: Vec<usize> = if fortran { (0..rank).rev().collect() } else { (0..rank).collect() };
+    let source = prepare(py, tape, &pair[0], dtype, rank, &order)?;
+    let filling = plain(py, tape, &pair[1], dtype)?;
+    let in_memory: Vec<(i64, i64)> = order.iter().map(|&axis| widths[axis]).collect();
+    let node = tape.record(py, |tape| {
+        let node = source.node(tape, dtype, false)?;
+        let fill = filling.node(tape, dtype, false)?;
+        tape.builder.pad(node, fill, &in_memory)
+    })?;
+    let shape: Vec<i64> =
+        pair[0].shape().iter().zip(&widths).map(|(extent, (before, after))| extent + before + after).collect();
+    Tracer::new_array(Arc::clone(tape), node, dtype, Layout::ordered(&shape, &order))?.into_object(py)
+}
+
+/// The innermost tape and int64 sources of one shape for `x[i₀, …]` on leading axes.
+struct Scattered<'a, 'py> {
+    values: Vec<Operand<'a, 'py>>,
+    indices: Vec<Operand<'a, 'py>>,
+    shape: Vec<i64>,
+}
+
+impl<'a, 'py> Scattered<'a, 'py> {
+    fn new(values: &'a [Bound<'py, PyAny>], indices: &'a [Bound<'py, PyAny>]) -> PyResult<Self> {
+        let (values, indices) = (operands(values)?, operands(indices)?);
+        let shape = crate::operand::broadcast("index", &indices)?;
+        Ok(Scattered { values, indices, shape })
+    }
+
+    fn record(
+        &self,
+        py: Python<'py>,
+        dtype: DType,
+        build: impl FnOnce(&mut crate::tape::Tape, &[NodeId], &[NodeId]) -> ckad_graph::Result<NodeId>,
+    ) -> PyResult<Py<PyAny>> {
+        let all: Vec<Operand<'_, '_>> = self.values.iter().chain(&self.indices).map(Operand::duplicate).collect();
+        let tape = innermost(&all)?;
+        let values = self.values.iter().map(|value| plain(py, tape, value, dtype)).collect::<PyResult<Vec<_>>>()?;
+        let indices =
+            self.indices.iter().map(|index| plain(py, tape, index, DType::I64)).collect::<PyResult<Vec<_>>>()?;
+        let (node, shape) = tape.record(py, |tape| {
+            let values =
+                values.iter().map(|value| value.node(tape, dtype, false)).collect::<ckad_graph::Result<Vec<_>>>()?;
+            let mut positions = Vec::with_capacity(indices.len());
+            for index in &indices {
+                let node = index.node(tape, DType::I64, false)?;
+                positions.push(tape.builder.broadcast(node, &self.shape)?);
+            }
+            let node = build(tape, &values, &positions)?;
+            Ok((node, tape.builder.shape(node)))
+        })?;
+        Tracer::result(&Arc::clone(tape), node, dtype, &shape)?.into_object(py)
+    }
+}
+
+/// `out[I…, rest…] = x[i₀[I], …, rest…]`, the indices on x's leading axes.
+#[pyfunction]
+fn gather<'py>(py: Python<'py>, x: Any<'_, 'py>, indices: Vec<Bound<'py, PyAny>>) -> PyResult<Py<PyAny>> {
+    let values = [x.clone()];
+    let scattered = Scattered::new(&values, &indices)?;
+    let dtype = scattered.values[0].own_dtype();
+    scattered.record(py, dtype, |tape, values, indices| tape.builder.gather(values[0], indices))
+}
+
+/// A new array: x with `value` at the indices, the last of duplicates.
+#[pyfunction]
+fn scatter_set<'py>(
+    py: Python<'py>,
+    x: Any<'_, 'py>,
+    value: Any<'_, 'py>,
+    indices: Vec<Bound<'py, PyAny>>,
+) -> PyResult<Py<PyAny>> {
+    scatter(py, x, value, &indices, false)
+}
+
+/// A new array: x with `value` added at the indices, duplicates in turn.
+#[pyfunction]
+fn scatter_add<'py>(
+    py: Python<'py>,
+    x: Any<'_, 'py>,
+    value: Any<'_, 'py>,
+    indices: Vec<Bound<'py, PyAny>>,
+) -> PyResult<Py<PyAny>> {
+    scatter(py, x, value, &indices, true)
+}
+
+fn scatter<'py>(
+    py: Python<'py>,
+    x: Any<'_, 'py>,
+    value: Any<'_, 'py>,
+    indices: &[Bound<'py, PyAny>],
+    add: bool,
+) -> PyResult<Py<PyAny>> {
+    let values = [x.clone(), value.clone()];
+    let scattered = Scattered::new(&values, indices)?;
+    let dtype = scattered.values[0].own_dtype();
+    let mut target = scattered.shape.clone();
+    target.extend(scattered.values[0].shape().get(indices.len()..).unwrap_or_default());
+    scattered.record(py, dtype, |tape, values, indices| {
+        let value = tape.builder.broadcast(values[1], &target)?;
+        if add {
+            tape.builder.scatter_add(values[0], value, indices)
+        } else {
+            tape.builder.scatter_set(values[0], value, indices)
+        }
+    })
+}
+
+/// 0, 1, 2, … along an axis, on the tape of `like`.
+#[pyfunction]
+fn iota(py: Python<'_>, like: Any<'_, '_>, dtype: Any<'_, '_>, shape: Vec<i64>, axis: usize) -> PyResult<Py<PyAny>> {
+    let tape = traced("iota", like)?.tape();
+    let dtype = parse_dtype(dtype)?;
+    let node = tape.record(py, |tape| tape.builder.iota(dtype, &shape, axis))?;
+    Tracer::new_array(Arc::clone(tape), node, dtype, Layout::contiguous(&shape))?.into_object(py)
+}
+
+/// An array of zeros on the tape of `like`; `order` lists its axes as they lie in memory, outermost first.
+#[pyfunction]
+#[pyo3(signature = (like, shape, dtype, order = None))]
+fn zeros(
+    py: Python<'_>,
+    like: Any<'_, '_>,
+    shape: Vec<i64>,
+    dtype: Any<'_, '_>,
+    order: Option<Vec<usize>>,
+) -> PyResult<Py<PyAny>> {
+    let tape = traced("zeros", like)?.tape();
+    let dtype = parse_dtype(dtype)?;
+    let order = order.unwrap_or_else(|| (0..shape.len()).collect());
+    if !(0..shape.len()).all(|axis| order.contains(&axis)) || order.len() != shape.len() {
+        return Err(PyValueError::new_err("zeros: order must name each axis once"));
+    }
+    let layout = Layout::ordered(&shape, &order);
+    let memory: Vec<i64> = order.iter().map(|&axis| shape[axis]).collect();
+    let node = tape.record(py, |tape| tape.builder.zeros(dtype, &memory))?;
+    Tracer::new_array(Arc::clone(tape), node, dtype, layout)?.into_object(py)
+}
+
+/// An array or scalar as a traced value on the tape of `like`, of its own dtype and layout.
+#[pyfunction]
+fn lift(py: Python<'_>, x: Any<'_, '_>, like: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+    if x.cast::<Tracer>().is_ok() {
+        return Ok(x.clone().unbind());
+    }
+    let tape = traced("lift", like)?.tape();
+    let operand = Operand::coerced(x)?;
+    let dtype = operand.own_dtype();
+    let order = operand.numpy_layout().memory_order(operand.unit());
+    let source = prepare(py, tape, &operand, dtype, operand.rank(), &order)?;
+    let node = tape.record(py, |tape| source.node(tape, dtype, false))?;
+    let layout = Layout::ordered(operand.shape(), &order);
+    if matches!(operand, Operand::Array { .. }) {
+        Tracer::new_array(Arc::clone(tape), node, dtype, layout)?.into_object(py)
+    } else {
+        Tracer::new_scalar(Arc::clone(tape), node, dtype)?.into_object(py)
+    }
+}
+
+fn view(name: &str, x: &Tracer, change: impl FnOnce(&View) -> View) -> PyResult<Tracer> {
+    x.with_view(change).ok_or_else(|| PyTypeError::new_err(format!("[{name}] a traced array is needed")))
+}
+
+/// A view by strides and offset, in elements of x's packed memory. Elements outside of it raise.
+#[pyfunction]
+fn strided_view(
+    py: Python<'_>,
+    x: Any<'_, '_>,
+    shape: Vec<i64>,
+    strides: Vec<i64>,
+    offset: i64,
+    read_only: bool,
+) -> PyResult<Py<PyAny>> {
+    let x = traced("strided_view", x)?;
+    let Kind::Array { storage, .. } = x.kind() else {
+        return Err(PyTypeError::new_err("[strided_view] a traced array is needed"));
+    };
+    let layout = Layout { offset, shape, strides };
+    let node = storage.node();
+    let elements = storage.tape.read(|tape| tape.builder.graph().elements(node) as i64)?;
+    let reach = |sign: i64| -> i64 {
+        let steps = layout.shape.iter().zip(&layout.strides);
+        steps.filter(|(_, stride)| stride.signum() == sign).map(|(extent, stride)| (extent - 1) * stride).sum()
+    };
+    let inside = offset + reach(-1) >= 0 && offset + reach(1) < elements;
+    if layout.shape.len() != layout.strides.len() || (layout.elements() > 0 && !inside) {
+        return Err(PyValueError::new_err("[strided_view] the view reaches outside of the array's memory"));
+    }
+    let read_only = read_only || layout.overlaps_itself();
+    Tracer::view_of(Arc::clone(storage), View::new(layout, read_only)).into_object(py)
+}
+
+/// Offset and strides of x in elements of its packed memory: what `strided_view` takes.
+#[pyfunction]
+fn memory_layout(x: Any<'_, '_>) -> PyResult<(i64, Vec<i64>)> {
+    let layout = traced("memory_layout", x)?.layout();
+    Ok((layout.offset, layout.strides))
+}
+
+/// A read-only view of x repeated to a shape; NumPy's `broadcast_to`.
+#[pyfunction]
+fn broadcast_view(py: Python<'_>, x: Any<'_, '_>, shape: Vec<i64>) -> PyResult<Py<PyAny>> {
+    let x = traced("broadcast_to", x)?.alias()?.into_array()?;
+    if x.layout().broadcast(&shape).is_none() {
+        return Err(raise(
+            Error::shape(
+                "broadcast_to",
+                format!("an array of shape {} does not broadcast to {}", shape_text(x.shape()), shape_text(&shape)),
+            )
+            .with_hint("from the last axis backwards, extents must be equal or 1"),
+        ));
+    }
+    view("broadcast_to", &x, |view| {
+        let mut repeated = view.map(|layout| layout.broadcast(&shape).unwrap_or(layout));
+        repeated.read_only = true;
+        repeated
+    })?
+    .into_object(py)
+}
+
+/// A view of a diagonal; `np.diagonal`'s is read-only, `einsum('ii->i')`'s is not.
+#[pyfunction]
+fn diagonal_view(
+    py: Python<'_>,
+    x: Any<'_, '_>,
+    shift: i64,
+    axis1: usize,
+    axis2: usize,
+    read_only: bool,
+) -> PyResult<Py<PyAny>> {
+    let x = traced("diagonal", x)?;
+    if axis1 >= x.rank() || axis2 >= x.rank() || axis1 == axis2 {
+        return Err(axis_error("diagonal", x.shape()));
+    }
+    view("diagonal", x, |view| {
+        let mut diagonal = view.map(|layout| layout.diagonal(shift, axis1, axis2));
+        diagonal.read_only |= read_only;
+        diagonal
+    })?
+    .into_object(py)
+}
+
+/// A read-only view of windows sliding along axes; the windows' axes come last.
+#[pyfunction]
+fn windows_view(py: Python<'_>, x: Any<'_, '_>, axes: Vec<usize>, lengths: Vec<i64>) -> PyResult<Py<PyAny>> {
+    let x = traced("sliding_window_view", x)?;
+    let mut remaining = x.shape().to_vec();
+    for (&axis, &length) in axes.iter().zip(&lengths) {
+        if axis >= remaining.len() || length < 0 || remaining[axis] - length + 1 < 0 || axes.len() != lengths.len() {
+            return Err(raise(Error::shape(
+                "sliding_window_view",
+                format!("windows {} do not fit into shape {}", shape_text(&lengths), shape_text(x.shape())),
+            )));
+        }
+        remaining[axis] -= length - 1;
+    }
+    view("sliding_window_view", x, |view| {
+        let mut windows = view.map(|layout| layout.windows(&axes, &lengths));
+        windows.read_only = true;
+        windows
+    })?
+    .into_object(py)
+}
+
+/// Says of a result of the Python layer that NumPy might have laid it out otherwise: a write after a reshape raises.
+#[pyfunction]
+fn with_unknown_layout(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+    let x = traced("layout", x)?;
+    let mark = |view: &View| {
+        let mut marked = view.clone();
+        marked.unknown_layout = true;
+        marked
+    };
+    match x.with_view(mark) {
+        Some(marked) => marked.into_object(py),
+        None => x.alias()?.into_object(py),
+    }
+}
+
+/// The value as an array with a storage of its own: a scalar becomes a 0-d array.
+#[pyfunction]
+fn as_array(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+    let x = traced("array", x)?;
+    fresh(py, &Operand::Traced(x), x.dtype())?.into_object(py)
+}
+
+/// The one element of an array of rank 0 as NumPy's scalar.
+#[pyfunction]
+fn as_scalar(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+    let x = traced("scalar", x)?;
+    if x.rank() != 0 {
+        return Err(PyValueError::new_err("as_scalar takes an array of rank 0"));
+    }
+    let node = x.logical_node(py)?;
+    Tracer::new_scalar(Arc::clone(x.tape()), node, x.dtype())?.into_object(py)
+}
+
+#[pyfunction]
+fn is_traced(x: Any<'_, '_>) -> bool {
+    x.cast::<Tracer>().is_ok()
+}
+
+/// Is x an immutable traced scalar (what NumPy would return as a scalar)?
+#[pyfunction]
+fn is_scalar(x: Any<'_, '_>) -> bool {
+    x.cast::<Tracer>().is_ok_and(|tracer| tracer.get().is_scalar())
+}
+
+/// Does x depend on a differentiated argument?
+#[pyfunction]
+fn is_active(x: Any<'_, '_>) -> PyResult<bool> {
+    x.cast::<Tracer>().map_or(Ok(false), |tracer| tracer.get().is_active())
+}
+
+/// Adds this file's functions to the module.
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    macro_rules! add {
+        ($($function:path),* $(,)?) => { $(module.add_function(wrap_pyfunction!($function, module)?)?;)* };
+    }
+    add!(
+        apply, cast, stop_gradient, reduce, arg_reduce, argsort, cumulative_sum, linear_recurrence, dot_general, matmul,
+        concatenate, pad, gather, scatter_set, scatter_add, iota, zeros, lift, strided_view, memory_layout,
+        broadcast_view, diagonal_view, windows_view, with_unknown_layout, as_array, as_scalar, is_traced, is_scalar,
+        is_active, crate::function::register_function, crate::function::register_method,
+        crate::function::register_creation,
+    );
+    // Arrays are a subclass that needs no name of its own: `isinstance(x, Tracer)` holds for both.
+    module.add_class::<Tracer>()
+}

@@ -1,0 +1,75 @@
+//! Whole programs through planner, lowering and kernels: values, bits under every policy, measured memory.
+
+mod common;
+
+use ckad_graph::{CheckpointPolicy, Graph};
+use ckad_plan::compile::compile;
+use ckad_plan::verify::verify_program;
+use ckad_run::{MemoryTrace, RunOptions, target};
+use common::{bytes_of, inputs, naive, programs, run_on, unfused};
+
+const POLICIES: [CheckpointPolicy; 6] = [
+    CheckpointPolicy::None,
+    CheckpointPolicy::Auto,
+    CheckpointPolicy::Sqrt,
+    CheckpointPolicy::Segments(3),
+    CheckpointPolicy::Segments(100),
+    CheckpointPolicy::Recompute,
+];
+
+fn check(name: &str, graph: &Graph) {
+    let inputs = inputs(graph, &|_| (-0.5, 0.5));
+    let expected = bytes_of(&run_on(&unfused(graph), graph, &inputs, RunOptions::default()));
+    for (&output, (found, value)) in graph.outputs.iter().zip(expected.iter().zip(naive::evaluate(graph, &inputs))) {
+        let found = naive::decode(graph, output, found);
+        let scale = value.iter().fold(1e-3f64, |scale, x| scale.max(x.abs()));
+        for (x, y) in found.iter().zip(&value) {
+            assert!((x - y).abs() <= 2e-5 * scale, "{name}: {x} for {y}");
+        }
+    }
+    let mut none = usize::MAX;
+    for policy in POLICIES {
+        let compiled = compile(graph, policy, &target().unwrap()).unwrap();
+        verify_program(&compiled.program).unwrap();
+        none = none.min(compiled.peak.total());
+        let plain = bytes_of(&run_on(&compiled.program, graph, &inputs, RunOptions::default()));
+        assert!(plain == expected, "{name} under {policy:?} differs by bits");
+        if policy == CheckpointPolicy::None {
+            none = compiled.peak.total();
+        }
+        assert!(compiled.peak.total() <= none);
+        let mut trace = MemoryTrace::default();
+        let options = RunOptions { debug: true, trace: Some(&mut trace), ..RunOptions::default() };
+        let debugged = bytes_of(&run_on(&compiled.program, graph, &inputs, options));
+        assert!(debugged == expected, "{name} under {policy:?} differs in debug mode");
+        let live: Vec<u64> = trace.entries.iter().map(|entry| entry.live_bytes).collect();
+        assert_eq!(live, compiled.program.live_bytes());
+        assert!(trace.measured);
+        assert_eq!(trace.peak().unwrap().1.live_bytes, compiled.planned.live_peak, "{name} under {policy:?}");
+    }
+}
+
+#[test]
+fn mlp() {
+    check("mlp", &programs::mlp(12, 24, 40));
+}
+
+#[test]
+fn lstm() {
+    check("lstm", &programs::lstm(12, 8, 6));
+}
+
+#[test]
+fn heat() {
+    check("heat", &programs::heat(20, 70));
+}
+
+#[test]
+fn trajectory() {
+    check("trajectory", &programs::trajectory(30, 17));
+}
+
+#[test]
+fn unet() {
+    check("unet", &programs::unet(3, 16, 20));
+}
