@@ -61,6 +61,7 @@ def measure_run(policy: str) -> dict[str, Any]:
     ckad.memory.release()
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder, "run.bin")
+        result: Any = None
         with memray.Tracker(record):
             result = gradient(*args)
         traced_peak = memray.FileReader(record).metadata.peak_memory

@@ -31,7 +31,8 @@ def layer_norm(x: Any, w: Any) -> Any:
 
 
 def trajectory(r: Any, x0: Any) -> Any:
-    u = np.zeros((20, x0.shape[0]), like=x0)
+    # An array that holds traced values, whichever argument is differentiated.
+    u = np.zeros((20, x0.shape[0])) + 0.0 * r + 0.0 * x0
     u[0] = x0
     for t in range(19):
         u[t + 1] = u[t] + 0.1 * r * u[t] * (1.0 - u[t])

@@ -21,9 +21,7 @@ def leaves(tree: Any) -> list[Any]:
 @pytest.mark.parametrize(("f", "args"), CASES)
 def test_value_is_numpys(f: Any, args: Any) -> None:
     value, _ = ckad.value_and_grad(f)(*args)
-    plain = args if f.__name__ not in ("trajectory",) else None
-    if plain is not None:
-        np.testing.assert_allclose(value, f(*args), rtol=1e-12)
+    np.testing.assert_allclose(value, f(*args), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("f", "args"), CASES)

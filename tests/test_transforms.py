@@ -129,7 +129,7 @@ def test_functions_of_nothing_have_zero_gradients() -> None:
 def test_fortran_and_strided_arguments(rng: np.random.Generator) -> None:
     w = rng.standard_normal((4, 3))
     base = rng.standard_normal((8, 9))
-    for x in [np.asfortranarray(rng.standard_normal((4, 3))), base[::2, ::3], base[3::-1, :3], base.T[:4, 8:5:-1]]:
+    for x in [np.asfortranarray(rng.standard_normal((4, 3))), base[::2, ::3], base[3::-1, :3], base.T[:4, 7:4:-1]]:
         expected = w * np.cos(x * w)
         np.testing.assert_allclose(ckad.grad(lambda x: np.sum(np.sin(x * w)))(x), expected, rtol=1e-12)
         value, tangent = ckad.jvp(lambda x: np.sin(x * w), (x,), (w,))

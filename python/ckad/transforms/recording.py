@@ -48,7 +48,9 @@ def is_float_leaf(leaf: Any) -> bool:
     if isinstance(leaf, float):
         return True
     dtype = getattr(leaf, "dtype", None)
-    return isinstance(leaf, (np.ndarray, np.generic, _core.Tracer)) and dtype in (np.float64, np.float32)
+    is_array = isinstance(leaf, (np.ndarray, np.generic, _core.Tracer))
+    # Byte order is converted; what counts is the kind and the size.
+    return is_array and dtype is not None and dtype.kind == "f" and dtype.itemsize in (4, 8)
 
 
 class Recording:

@@ -26,7 +26,8 @@ pub use isa::{Isa, isa};
 /// # Safety
 /// Every buffer that the kernel names lies in `environment.buffers` with at least the bytes of its array and the
 /// alignment of its dtype, is written by nobody else and, where the kernel writes it, read by nobody else
-/// meanwhile. Results do not overlap operands, except that a structural kernel's result may be its base. Bool bytes are 0 or 1.
+/// meanwhile. Results do not overlap operands, except that a structural kernel's result may be its base. Bool
+/// bytes are 0 or 1. `environment.scratch` is used by no other kernel meanwhile.
 pub unsafe fn execute(kernel: &Kernel, environment: &Environment<'_>) -> Result<()> {
     environment.check()?;
     match kernel {

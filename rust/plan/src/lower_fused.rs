@@ -18,10 +18,9 @@ use crate::view::{View, compose, is_view, packed_strides};
 /// The node whose shape a cluster iterates over: a reduction's operand, or the root itself.
 pub(crate) fn iteration_node(graph: &Graph, cluster: &Cluster) -> Result<NodeId> {
     let root = cluster.members.last().copied().ok_or_else(|| Error::internal("lower", "a cluster without members"))?;
-    match (graph.op(root), graph.operands(root)) {
-        (Op::Reduce { .. }, [operand]) => Ok(*operand),
-        _ => Ok(root),
-    }
+    // Members that nothing in the cluster reads may stand behind the reduction.
+    let reduction = cluster.members.iter().rev().find(|&&member| matches!(graph.op(member), Op::Reduce { .. }));
+    Ok(reduction.and_then(|&member| graph.operands(member).first().copied()).unwrap_or(root))
 }
 
 /// The kernel that computes `stores` of the cluster, each into its buffer; and its operations.
@@ -45,6 +44,9 @@ pub(crate) fn fused_kernel(
     let mut wanted = Vec::with_capacity(stores.len());
     for &(node, buffer) in stores {
         match graph.op(node) {
+            Op::Reduce { .. } if reduction.is_some() => {
+                return Err(Error::internal("lower", "a cluster of two reductions"));
+            }
             Op::Reduce { kind, axes } => {
                 for &axis in graph.lists.get(axes) {
                     reduced[axis as usize] = true;

@@ -2,7 +2,8 @@
 //!
 //! It plays the actions on a table of live values and refuses what could not run: an operand that is not live,
 //! a value freed twice or stored twice, an output that is missing at the end, a value that is left over, more
-//! extra work than (P − 1)·F for P passes and each level of regions inside one another. It also says how many bytes are live at each action.
+//! extra work than (P − 1)·F for P passes and each level of regions inside one another. It also says how many
+//! bytes are live at each action.
 //!
 //! **Which bytes count.** Live values, outputs included; inputs, constants and scalars not. At a `Compute` its
 //! operands and its results are live at once, with one exception that `lower` shares: where the cluster is a

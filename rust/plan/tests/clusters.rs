@@ -1,4 +1,5 @@
 //! The rules of clustering, on graphs small enough to read.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 mod programs;
 
@@ -136,5 +137,16 @@ fn auto_rebuilds_little_and_keeps_less() {
         let auto = schedule(&graph, CheckpointPolicy::Auto, &target()).unwrap();
         assert!(auto.live_peak <= none.live_peak);
         assert!(auto.extra_flops * 20 <= none.flops, "{} of {}", auto.extra_flops, none.flops);
+    }
+}
+
+#[test]
+fn a_graph_that_computes_nothing_is_planned() {
+    let mut tape = Tape::new();
+    let x = tape.input(&[8]);
+    let graph = forward(tape, &[x, x]);
+    for policy in [CheckpointPolicy::None, CheckpointPolicy::Auto, CheckpointPolicy::Sqrt] {
+        let planned = schedule(&graph, policy, &target()).unwrap();
+        assert_eq!((planned.live_peak, planned.schedule.actions.len()), (0, 0));
     }
 }

@@ -1,4 +1,5 @@
 //! Every policy on gradients of real programs, judged by the simulator.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 mod programs;
 

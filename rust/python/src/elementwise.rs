@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use crate::errors::raise;
 use crate::layout::Layout;
-use crate::operand::{Operand, Source, broadcast, innermost, prepare, promote, result_order, same_kind};
+use crate::operand::{Operand, Source, broadcast, innermost, prepare, promote, result_order_unless_c, same_kind};
 use crate::tape::{Tape, TapeCell};
 use crate::tracer::Tracer;
 
@@ -101,21 +101,42 @@ pub fn record(
     build: impl FnOnce(&mut Tape, &[NodeId]) -> ckad_graph::Result<NodeId>,
 ) -> PyResult<Tracer> {
     let shape = broadcast(name, operands)?;
-    let order = result_order(shape.len(), operands);
+    let order = result_order_unless_c(shape.len(), operands);
     let tape = innermost(operands)?;
     let exponent = name == Elementwise::Power.name();
-    let sources = sources(py, tape, operands, dtypes, shape.len(), &order)?;
+    let sources = sources(py, tape, operands, dtypes, shape.len(), order.as_deref())?;
     let node = tape.record(py, |tape| {
-        let mut nodes = [NodeId(0); 3];
-        for (position, source) in sources.iter().enumerate() {
-            nodes[position] = source.node(tape, dtypes[position], exponent && position == 1)?;
-        }
-        build(tape, &nodes[..sources.len()])
+        let nodes = nodes(tape, &sources, dtypes, exponent)?;
+        let node = build(tape, &nodes[..operands.len()])?;
+        tape.retain(node);
+        Ok(node)
     })?;
+    let tape = Arc::clone(tape);
     if shape.is_empty() {
-        return Tracer::new_scalar(Arc::clone(tape), node, result);
+        return Ok(Tracer::held_scalar(tape, node, result));
     }
-    Tracer::new_array(Arc::clone(tape), node, result, Layout::ordered(&shape, &order))
+    let layout = match order {
+        None => Layout::of_shape(shape),
+        Some(order) => Layout::ordered(&shape, &order),
+    };
+    Ok(Tracer::held_array(tape, node, result, layout))
+}
+
+/// No row of the table has more operands.
+const MAX_OPERANDS: usize = 3;
+type Sources<'a> = [Option<Source<'a>>; MAX_OPERANDS];
+
+fn nodes(
+    tape: &mut Tape,
+    sources: &Sources<'_>,
+    dtypes: &[DType],
+    exponent: bool,
+) -> ckad_graph::Result<[NodeId; MAX_OPERANDS]> {
+    let mut nodes = [NodeId(0); MAX_OPERANDS];
+    for (position, source) in sources.iter().flatten().enumerate() {
+        nodes[position] = source.node(tape, dtypes[position], exponent && position == 1)?;
+    }
+    Ok(nodes)
 }
 
 fn sources<'a>(
@@ -124,13 +145,13 @@ fn sources<'a>(
     operands: &[Operand<'a, '_>],
     dtypes: &[DType],
     rank: usize,
-    order: &[usize],
-) -> PyResult<Vec<Source<'a>>> {
-    operands
-        .iter()
-        .zip(dtypes)
-        .map(|(operand, &dtype)| prepare(py, tape, operand, dtype, rank, order))
-        .collect()
+    order: Option<&[usize]>,
+) -> PyResult<Sources<'a>> {
+    let mut sources = [None, None, None];
+    for ((source, operand), &dtype) in sources.iter_mut().zip(operands).zip(dtypes) {
+        *source = Some(prepare(py, tape, operand, dtype, rank, order)?);
+    }
+    Ok(sources)
 }
 
 /// `row(operands)` written into `target`, which is among the names of the user's own arrays.
@@ -199,15 +220,12 @@ pub fn record_into(
     target.check_owns(py, name, operands)?;
     let rank = target_shape.len();
     let order = view.memory_order();
-    let sources = sources(py, &storage.tape, operands, dtypes, rank, &order)?;
+    let sources = sources(py, &storage.tape, operands, dtypes, rank, Some(&order))?;
     let exponent = name == Elementwise::Power.name();
     let destination = view.layout.transposed(&order);
     storage.write(py, &destination, |tape| {
-        let mut nodes = [NodeId(0); 3];
-        for (position, source) in sources.iter().enumerate() {
-            nodes[position] = source.node(tape, dtypes[position], exponent && position == 1)?;
-        }
-        let node = build(tape, &nodes[..sources.len()])?;
+        let nodes = nodes(tape, &sources, dtypes, exponent)?;
+        let node = build(tape, &nodes[..operands.len()])?;
         let node = tape.builder.cast(node, storage.dtype)?;
         tape.builder.broadcast(node, &destination.shape)
     })

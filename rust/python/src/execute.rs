@@ -275,15 +275,21 @@ fn run_with(
             Value::Array(array) => InputArray::from_bytes(array.bytes()),
         })
         .collect();
-    let bindings =
-        Bindings { inputs: &inputs, scalars: tables.scalars, starts: tables.starts, constants: tables.constants };
+    // A derived graph's tables go on behind the recorded values; the program carries those itself.
+    let program = &executable.compiled.program;
+    let bindings = Bindings {
+        inputs: &inputs,
+        scalars: &tables.scalars[..program.scalars_added.0],
+        starts: &tables.starts[..program.starts_added.0],
+        constants: tables.constants,
+    };
     let mut options = RunOptions { line: Some(&position), ..RunOptions::default() };
     if let Some(hooks) = hooks {
         options.hooks = Some(hooks);
     }
     let mut signal = None;
     let outputs = py.detach(|| {
-        ckad_run::run_interruptible(&executable.compiled.program, &bindings, options, || {
+        ckad_run::run_interruptible(program, &bindings, options, || {
             Python::attach(|py| py.check_signals()).map_err(|raised| {
                 signal = Some(raised);
                 Error::new(ErrorKind::Interrupted, "run", "interrupted")

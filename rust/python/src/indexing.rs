@@ -95,7 +95,7 @@ impl<'a, 'py> Indices<'a, 'py> {
 
     fn sources(&self, py: Python<'_>, tape: &Arc<TapeCell>) -> PyResult<Vec<Source<'a>>> {
         let rank = self.shape.len();
-        self.operands.iter().map(|operand| prepare(py, tape, operand, DType::I64, rank, &self.order)).collect()
+        self.operands.iter().map(|operand| prepare(py, tape, operand, DType::I64, rank, Some(&self.order))).collect()
     }
 
     fn nodes(&self, tape: &mut Tape, sources: &[Source<'_>]) -> ckad_graph::Result<Vec<NodeId>> {

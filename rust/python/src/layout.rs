@@ -47,6 +47,11 @@ impl Layout {
         Layout { offset: 0, shape: shape.to_vec(), strides: packed_strides(shape) }
     }
 
+    /// As `contiguous`, of a shape that is given away.
+    pub fn of_shape(shape: Vec<i64>) -> Layout {
+        Layout { offset: 0, strides: packed_strides(&shape), shape }
+    }
+
     /// A packed array whose axes lie in memory in the order `order`, outermost first.
     pub fn ordered(shape: &[i64], order: &[usize]) -> Layout {
         Layout::contiguous(&permuted(shape, order)).transposed(&inverse(order))

@@ -152,6 +152,17 @@ impl<'a, 'py> Operand<'a, 'py> {
         }
     }
 
+    fn is_c_contiguous(&self) -> bool {
+        match self {
+            Operand::Traced(tracer) => match tracer.kind() {
+                Kind::Scalar { .. } => true,
+                Kind::Array { view, .. } => view.is_c_contiguous(),
+            },
+            Operand::Array { array, .. } => array.is_c_contiguous(),
+            _ => true,
+        }
+    }
+
     fn scalar_bits(&self, dtype: DType) -> PyResult<Option<ScalarBits>> {
         Ok(Some(match self {
             Operand::PythonFloat(value) => dtype.bits_of_f64(*value),
@@ -210,6 +221,11 @@ pub fn innermost<'a>(operands: &'a [Operand<'_, '_>]) -> PyResult<&'a Arc<TapeCe
 
 /// The broadcast shape of the operands, or the error that shows their shapes.
 pub fn broadcast(name: &str, operands: &[Operand<'_, '_>]) -> PyResult<Vec<i64>> {
+    // Equal shapes, and scalars beside an array.
+    let longest = operands.iter().map(Operand::shape).max_by_key(|shape| shape.len()).unwrap_or_default();
+    if operands.iter().all(|operand| operand.rank() == 0 || operand.shape() == longest) {
+        return Ok(longest.to_vec());
+    }
     broadcast_shapes(operands.iter().map(Operand::shape)).ok_or_else(|| {
         let shapes = operands.iter().map(|operand| shape_text(operand.shape())).collect::<Vec<_>>().join(" and ");
         raise(Error::shape(name, format!("operands could not be broadcast together: {shapes}")).with_hint(
@@ -220,17 +236,22 @@ pub fn broadcast(name: &str, operands: &[Operand<'_, '_>]) -> PyResult<Vec<i64>>
 
 /// The order of axes, outermost first, in which NumPy lays out the result of an elementwise operation.
 pub fn result_order(rank: usize, operands: &[Operand<'_, '_>]) -> Vec<usize> {
-    if rank < 2 {
-        return (0..rank).collect();
+    result_order_unless_c(rank, operands).unwrap_or_else(|| (0..rank).collect())
+}
+
+/// As [`result_order`]; None is C order, the commonest.
+pub fn result_order_unless_c(rank: usize, operands: &[Operand<'_, '_>]) -> Option<Vec<usize>> {
+    if rank < 2 || operands.iter().all(Operand::is_c_contiguous) {
+        return None;
     }
     let strides: Vec<Vec<i64>> = operands.iter().filter_map(|operand| operand.order_strides(rank)).collect();
-    iteration_order(rank, &strides)
+    Some(iteration_order(rank, &strides)).filter(|order| !is_identity(order))
 }
 
 /// An operand ready to be read inside `TapeCell::record`.
 pub enum Source<'a> {
-    /// A value of this tape, read through `layout`.
-    Own(&'a Tracer, Layout),
+    /// A value of this tape, read as it is or through a layout.
+    Own(&'a Tracer, Option<Layout>),
     /// A node of an enclosing tape.
     Outer(Arc<TapeCell>, NodeId),
     /// A node of this tape, read through a layout.
@@ -241,9 +262,6 @@ pub enum Source<'a> {
 /// How the operand's axes are read when the result has `rank` axes in memory order `order`: permuted likewise,
 /// without the leading axes that the operand lacks.
 fn aligned(layout: &Layout, rank: usize, order: &[usize]) -> Layout {
-    if is_identity(order) {
-        return layout.clone();
-    }
     let missing = rank - layout.rank();
     let mut padded = layout.clone();
     for _ in 0..missing {
@@ -258,15 +276,22 @@ fn aligned(layout: &Layout, rank: usize, order: &[usize]) -> Layout {
     padded.transposed(axes)
 }
 
-/// Everything about an operand that must happen before its tape is locked. `order` as in [`aligned`].
+/// Everything about an operand that must happen before its tape is locked. `order` as in [`aligned`]; None is C
+/// order.
 pub fn prepare<'a>(
     py: Python<'_>,
     tape: &Arc<TapeCell>,
     operand: &Operand<'a, '_>,
     dtype: DType,
     rank: usize,
-    order: &[usize],
+    order: Option<&[usize]>,
 ) -> PyResult<Source<'a>> {
+    let Some(order) = order else {
+        return match operand {
+            Operand::Traced(tracer) if tracer.tape().id == tape.id => Ok(Source::Own(tracer, None)),
+            _ => prepare_with(py, tape, operand, dtype, |layout| layout),
+        };
+    };
     prepare_with(py, tape, operand, dtype, |layout| aligned(&layout, rank, order))
 }
 
@@ -285,7 +310,7 @@ pub fn prepare_with<'a>(
         Operand::Traced(tracer) => {
             let layout = change(tracer.layout());
             if tracer.tape().id == tape.id {
-                return Ok(Source::Own(tracer, layout));
+                return Ok(Source::Own(tracer, Some(layout)));
             }
             let outer = tracer.tape();
             let node = outer.record(py, |tape| tracer.read(tape, &layout))?;
@@ -303,11 +328,12 @@ impl Source<'_> {
     /// The operand's node, of dtype `dtype`. `exponent`: it is the second operand of a power.
     pub fn node(&self, tape: &mut Tape, dtype: DType, exponent: bool) -> ckad_graph::Result<NodeId> {
         let node = match self {
-            Source::Own(tracer, layout) => tracer.read(tape, layout)?,
+            Source::Own(tracer, None) => tracer.value(tape)?,
+            Source::Own(tracer, Some(layout)) => tracer.read(tape, layout)?,
             Source::Outer(outer, node) => tape.capture(outer, *node)?,
             Source::Node(node, layout) => read_layout(tape, *node, layout)?,
             Source::Scalar(bits) => return scalar_node(tape, dtype, *bits, exponent),
         };
-        tape.builder.cast(node, dtype)
+        if tape.builder.dtype(node) == dtype { Ok(node) } else { tape.builder.cast(node, dtype) }
     }
 }

@@ -264,7 +264,7 @@ fn concatenate<'py>(py: Python<'py>, arrays: Vec<Bound<'py, PyAny>>, axis: usize
     let place = inverse(&order)[axis];
     let sources = operands
         .iter()
-        .map(|operand| prepare(py, tape, operand, dtype, rank, &order))
+        .map(|operand| prepare(py, tape, operand, dtype, rank, Some(&order)))
         .collect::<PyResult<Vec<_>>>()?;
     let node = tape.record(py, |tape| {
         let nodes =
@@ -290,7 +290,7 @@ fn pad<'py>(py: Python<'py>, x: Any<'_, 'py>, fill: Any<'_, 'py>, widths: Vec<(i
     let fortran = layout.is_f_contiguous(pair[0].unit()) && !layout.is_c_contiguous(pair[0].unit());
     let rank = widths.len();
     let order: Vec<usize> = if fortran { (0..rank).rev().collect() } else { (0..rank).collect() };
-    let source = prepare(py, tape, &pair[0], dtype, rank, &order)?;
+    let source = prepare(py, tape, &pair[0], dtype, rank, Some(&order))?;
     let filling = plain(py, tape, &pair[1], dtype)?;
     let in_memory: Vec<(i64, i64)> = order.iter().map(|&axis| widths[axis]).collect();
     let node = tape.record(py, |tape| {
@@ -437,7 +437,7 @@ fn lift(py: Python<'_>, x: Any<'_, '_>, like: Any<'_, '_>) -> PyResult<Py<PyAny>
     let operand = Operand::coerced(x)?;
     let dtype = operand.own_dtype();
     let order = operand.numpy_layout().memory_order(operand.unit());
-    let source = prepare(py, tape, &operand, dtype, operand.rank(), &order)?;
+    let source = prepare(py, tape, &operand, dtype, operand.rank(), Some(&order))?;
     let node = tape.record(py, |tape| source.node(tape, dtype, false))?;
     let layout = Layout::ordered(operand.shape(), &order);
     if matches!(operand, Operand::Array { .. }) {

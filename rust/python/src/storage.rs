@@ -41,8 +41,13 @@ pub fn hold(tape: &Arc<TapeCell>, node: NodeId) -> PyResult<()> {
 impl Storage {
     pub fn new(tape: Arc<TapeCell>, dtype: DType, node: NodeId) -> PyResult<Arc<Storage>> {
         hold(&tape, node)?;
+        Ok(Storage::held(tape, dtype, node))
+    }
+
+    /// Of a node that was retained when it was recorded.
+    pub fn held(tape: Arc<TapeCell>, dtype: DType, node: NodeId) -> Arc<Storage> {
         let state = Mutex::new(State { node, reads: Vec::new(), undecided_alias: false });
-        Ok(Arc::new(Storage { tape, dtype, state }))
+        Arc::new(Storage { tape, dtype, state })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -89,14 +94,10 @@ impl Storage {
         let node = self.tape.record(py, |tape| {
             let value = value(tape)?;
             let base = self.node();
-            write_layout(tape, base, layout, value)
+            let node = write_layout(tape, base, layout, value)?;
+            tape.retain(node);
+            Ok(node)
         })?;
-        self.replace(node)
-    }
-
-    /// Makes `node` the memory's content.
-    pub fn replace(&self, node: NodeId) -> PyResult<()> {
-        hold(&self.tape, node)?;
         let mut state = self.state();
         let before = std::mem::replace(&mut state.node, node);
         state.reads.clear();

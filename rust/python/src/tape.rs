@@ -223,8 +223,12 @@ impl Tape {
         self.active[node.index()]
     }
 
-    /// Notes that Python holds `node` from now on.
+    /// Notes that Python holds `node` from now on; it may be one that is just being recorded.
     pub fn retain(&mut self, node: NodeId) {
+        if node.index() >= self.live.len() && self.note_new_nodes().is_err() {
+            // `record` meets the same error again and raises it.
+            return;
+        }
         self.live[node.index()] += 1;
     }
 

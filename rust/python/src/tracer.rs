@@ -65,6 +65,16 @@ impl Tracer {
         Ok(Tracer { kind: Kind::Scalar { tape, node, dtype } })
     }
 
+    /// As `new_scalar`, of a node that was retained when it was recorded.
+    pub fn held_scalar(tape: Arc<TapeCell>, node: NodeId, dtype: DType) -> Tracer {
+        Tracer { kind: Kind::Scalar { tape, node, dtype } }
+    }
+
+    /// As `new_array`, of a node that was retained when it was recorded.
+    pub fn held_array(tape: Arc<TapeCell>, node: NodeId, dtype: DType, layout: Layout) -> Tracer {
+        Tracer::view_of(Storage::held(tape, dtype, node), View::new(layout, false))
+    }
+
     pub fn new_array(tape: Arc<TapeCell>, node: NodeId, dtype: DType, layout: Layout) -> PyResult<Tracer> {
         Ok(Tracer::view_of(Storage::new(tape, dtype, node)?, View::new(layout, false)))
     }
@@ -180,6 +190,14 @@ impl Tracer {
             Kind::Scalar { node, .. } if layout.shape.is_empty() => Ok(*node),
             Kind::Scalar { node, .. } => tape.builder.broadcast(*node, &layout.shape),
             Kind::Array { storage, .. } => storage.read(tape, layout),
+        }
+    }
+
+    /// The current value in C order of its shape, while its tape is being recorded.
+    pub fn value(&self, tape: &mut Tape) -> ckad_graph::Result<NodeId> {
+        match &self.kind {
+            Kind::Scalar { node, .. } => Ok(*node),
+            Kind::Array { storage, view } => storage.read(tape, &view.layout),
         }
     }
 

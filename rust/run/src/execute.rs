@@ -36,10 +36,12 @@ pub struct RunOptions<'a> {
 /// How often a caller that waits for a run looks up.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Below these a program is over before another thread has woken up (some 40 µs): it runs where it is called.
+/// Up to these a program is over before another thread has woken up (some 40 µs): it runs where it is called. No
+/// kernel splits work this small, so none reaches for a pool that is not ours (a forked child would wait for its
+/// threads for ever).
 const SMALL_STEPS: usize = 64;
-const SMALL_ELEMENTS: usize = 1024;
-const SMALL_FLOPS: u64 = 1 << 14;
+const SMALL_ELEMENTS: usize = 256;
+const SMALL_FLOPS: u64 = 1 << 13;
 
 /// Runs the program; its outputs, in order.
 pub fn run(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>) -> Result<Vec<OutputBuffer>> {

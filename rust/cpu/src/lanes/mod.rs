@@ -97,4 +97,6 @@ use {compiled, element};
 #[cfg(test)]
 mod correct;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;

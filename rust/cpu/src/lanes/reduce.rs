@@ -113,8 +113,8 @@ macro_rules! combine {
 combine!(Sum, E, E::NEUTRAL, |x| x, |a, b| math::add(a, b));
 combine!(Max, E, E::LEAST, |x| x, |a, b| math::maximum(a, b));
 combine!(Min, E, E::GREATEST, |x| x, |a, b| math::minimum(a, b));
-combine!(Any, Bool, Bool(0), |x: E| Bool::from(x.truth()), |a, b| math::bitwise_or::<Bool>(a, b));
-combine!(All, Bool, Bool(1), |x: E| Bool::from(x.truth()), |a, b| math::bitwise_and::<Bool>(a, b));
+combine!(Any, Bool, Bool(0), |x: E| Bool::from(x.truth()), math::bitwise_or::<Bool>);
+combine!(All, Bool, Bool(1), |x: E| Bool::from(x.truth()), math::bitwise_and::<Bool>);
 
 /// At most `BLOCK` elements.
 #[inline(always)]
@@ -179,9 +179,8 @@ unsafe fn rows<C: Combine>(dst: *mut u8, src: *const u8, length: usize, rows: us
 #[inline(always)]
 unsafe fn push<C: Combine>(levels: *mut u8, count: usize, src: *const u8, n: usize) -> usize {
     // SAFETY: the caller promises n aligned elements and `LEVELS` accumulators.
-    let (levels, src) = unsafe {
-        (&mut *levels.cast::<[C::Accumulator; LEVELS]>(), from_raw_parts(src.cast::<C::Item>(), n))
-    };
+    let (levels, src) =
+        unsafe { (&mut *levels.cast::<[C::Accumulator; LEVELS]>(), from_raw_parts(src.cast::<C::Item>(), n)) };
     push_blocks::<C>(levels, count, src)
 }
 

@@ -153,7 +153,13 @@ macro_rules! integer {
                     let odd = exponent & 1 != 0;
                     return match self {
                         1 => 1,
-                        _ if $signed && self == (0 as $t).wrapping_sub(1) => if odd { self } else { 1 },
+                        _ if $signed && self == (0 as $t).wrapping_sub(1) => {
+                            if odd {
+                                self
+                            } else {
+                                1
+                            }
+                        }
                         _ => 0,
                     };
                 }

@@ -55,8 +55,8 @@ pub fn logical_not<T: Element>(a: T) -> Bool {
 }
 
 #[inline(always)]
-pub fn isnan<F: Float>(a: F) -> Bool {
-    (a != a).into()
+pub fn isnan<T: Element>(a: T) -> Bool {
+    a.is_nan().into()
 }
 
 #[inline(always)]

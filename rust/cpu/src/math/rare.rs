@@ -34,7 +34,7 @@ pub fn arctan2<F: Float>(y: F, x: F) -> F {
 
 #[inline(always)]
 pub fn arcsinh<F: Float>(x: F) -> F {
-    // std's asinh is not: it loses all digits for tiny and its sign for −0 on some targets.
+    // Not std's: it loses digits for tiny arguments on some targets.
     let y = x.to_f64().abs();
     let value = if y > 1e9 {
         y.ln() + std::f64::consts::LN_2

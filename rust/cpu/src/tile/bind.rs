@@ -35,12 +35,7 @@ fn broken(what: impl Into<String>) -> Error {
 }
 
 impl Bound {
-    pub fn new(
-        kernel: &FusedKernel,
-        prepared: &Prepared,
-        isa: Isa,
-        environment: &Environment<'_>,
-    ) -> Result<Bound> {
+    pub fn new(kernel: &FusedKernel, prepared: &Prepared, isa: Isa, environment: &Environment<'_>) -> Result<Bound> {
         let origins = kernel
             .loads
             .iter()

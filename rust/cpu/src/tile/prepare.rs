@@ -27,8 +27,14 @@ pub struct Value {
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     /// A load that does not lie in memory in the order of the iteration; its value has the load's index.
-    Gather { load: usize },
-    Compute { instruction: usize, result: usize, operands: [usize; 3] },
+    Gather {
+        load: usize,
+    },
+    Compute {
+        instruction: usize,
+        result: usize,
+        operands: [usize; 3],
+    },
 }
 
 /// A kernel ready to be bound to buffers. The first values are those of the loads, in order.

@@ -283,7 +283,8 @@ impl StageRun<'_> {
                 } else if self.stage.inner == 1 {
                     (part.outer..last).try_for_each(|outer| self.row(Part { outer, ..part }, &mut reader))
                 } else {
-                    (part.outer..last).try_for_each(|outer| self.panel(Part { outer, ..part }, &mut reader, accumulators))
+                    (part.outer..last)
+                        .try_for_each(|outer| self.panel(Part { outer, ..part }, &mut reader, accumulators))
                 }
             }
         })?;

@@ -172,12 +172,17 @@ fn random_kernel(random: &mut Random) -> (FusedKernel, Vec<Buffer>, usize) {
     let floats: Vec<f32> = random.floats(reach);
     let ints: Vec<u64> = (0..reach).map(|_| random.below(200) as u64).collect();
     let bools: Vec<u64> = (0..reach).map(|_| random.below(2) as u64).collect();
-    let mut buffers =
-        vec![Buffer::f32s(&floats), Buffer::of(DType::I32, ints.into_iter()), Buffer::of(DType::Bool, bools.into_iter())];
+    let mut buffers = vec![
+        Buffer::f32s(&floats),
+        Buffer::of(DType::I32, ints.into_iter()),
+        Buffer::of(DType::Bool, bools.into_iter()),
+    ];
     let operands = buffers.len();
     let mut registers: Vec<DType> = Vec::new();
     let mut loads = Vec::new();
-    for (number, dtype) in [DType::F32, DType::F32, DType::I32, DType::Bool, DType::F32, DType::I32].into_iter().enumerate() {
+    for (number, dtype) in
+        [DType::F32, DType::F32, DType::I32, DType::Bool, DType::F32, DType::I32].into_iter().enumerate()
+    {
         let id = match dtype {
             DType::F32 => 0,
             DType::I32 => 1,
@@ -203,7 +208,9 @@ fn random_kernel(random: &mut Random) -> (FusedKernel, Vec<Buffer>, usize) {
                 let reversed: Vec<usize> = extents.iter().rev().copied().collect();
                 strides = packed_strides(&reversed).into_iter().rev().collect();
             }
-            4 if dtype == DType::F32 => source = [Source::Literal(2.5f32.to_bits()), Source::Scalar(0)][random.below(2)],
+            4 if dtype == DType::F32 => {
+                source = [Source::Literal(2.5f32.to_bits()), Source::Scalar(0)][random.below(2)]
+            }
             4 if dtype == DType::I32 => source = Source::Index,
             _ => {}
         }
@@ -223,8 +230,14 @@ fn random_kernel(random: &mut Random) -> (FusedKernel, Vec<Buffer>, usize) {
         };
         let dtype = [DType::F32, DType::F32, DType::I32, DType::Bool][random.below(4)];
         let row = [
-            Elementwise::Add, Elementwise::Multiply, Elementwise::Maximum, Elementwise::Less, Elementwise::Select,
-            Elementwise::Tanh, Elementwise::Exp, Elementwise::Sin,
+            Elementwise::Add,
+            Elementwise::Multiply,
+            Elementwise::Maximum,
+            Elementwise::Less,
+            Elementwise::Select,
+            Elementwise::Tanh,
+            Elementwise::Exp,
+            Elementwise::Sin,
         ][random.below(8)];
         if row.result_dtype(dtype).is_none() {
             continue;
@@ -333,7 +346,9 @@ fn reductions_of_small_integers_are_exact() {
         let values: Vec<i64> = (0..total).map(|_| random.below(7) as i64 - 3).collect();
         for kind in [ReduceKind::Sum, ReduceKind::Max, ReduceKind::Min, ReduceKind::Any, ReduceKind::All] {
             for dtype in [DType::F32, DType::F64, DType::I32, DType::I8, DType::U64, DType::Bool] {
-                let bits = |value: i64| if dtype.is_float() { dtype.bits_of_f64(value as f64) } else { dtype.bits_of_i64(value) };
+                let bits = |value: i64| {
+                    if dtype.is_float() { dtype.bits_of_f64(value as f64) } else { dtype.bits_of_i64(value) }
+                };
                 let result_dtype = if matches!(kind, ReduceKind::Any | ReduceKind::All) { DType::Bool } else { dtype };
                 let count = results(&extents, &reduced);
                 let source = Buffer::of(dtype, values.iter().map(|&value| bits(value)));
@@ -392,7 +407,9 @@ fn fused(kernel: &FusedKernel) -> FusedKernel {
     let live = 24;
     kernel.instructions.push(compute(Elementwise::Negative, dtype, 1, [0; 3]));
     kernel.instructions.extend((2..live).map(|register| compute(Elementwise::Negative, dtype, register, [0; 3])));
-    kernel.instructions.extend((2..live).map(|register| compute(Elementwise::Add, dtype, live + register, [register, 0, 0])));
+    kernel
+        .instructions
+        .extend((2..live).map(|register| compute(Elementwise::Add, dtype, live + register, [register, 0, 0])));
     kernel.instructions.push(compute(Elementwise::Negative, dtype, live, [1, 0, 0]));
     kernel.stores.push(Store { buffer: BufferId(2), dtype, register: 2 * live - 1 });
     kernel.registers = 2 * live;
@@ -470,7 +487,8 @@ fn a_nan_anywhere_wins_max_and_min() {
 
 #[test]
 fn empty_reductions_give_the_neutral_element() {
-    let expected = [(ReduceKind::Sum, 0.0), (ReduceKind::Max, f64::NEG_INFINITY), (ReduceKind::Any, 0.0), (ReduceKind::All, 1.0)];
+    let expected =
+        [(ReduceKind::Sum, 0.0), (ReduceKind::Max, f64::NEG_INFINITY), (ReduceKind::Any, 0.0), (ReduceKind::All, 1.0)];
     for (kind, value) in expected {
         let result = if matches!(kind, ReduceKind::Any | ReduceKind::All) { DType::Bool } else { DType::F32 };
         let mut buffers = [Buffer::zeroed(0), Buffer::of(result, [9, 9, 9].into_iter())];

@@ -29,6 +29,7 @@ impl Random {
 }
 
 /// Memory aligned for every dtype.
+#[derive(Debug)]
 pub struct Aligned(Vec<u64>, usize);
 
 impl Aligned {
