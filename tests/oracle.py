@@ -8,7 +8,7 @@ Reverse mode. A program is a sequence of operations z = f(x, y). Let x̄ be the 
 records, for each operand, the function z̄ ↦ z̄·∂f/∂x, and `vjp` walks the nodes from last to first.
 
 Higher order. The rules are themselves programs on `Array`, so what they compute is recorded and can be differentiated
-again. Forward mode is then reverse mode twice: u ↦ Jᵀu is linear, and the transpose of that map is J.
+again. Forward mode is then reverse mode twice: u ↦ Jᵀu is linear, and its own transpose is J.
 
 Writing in place. An `Array` is a piece of a `Memory` that other arrays may share, namely the elements at the positions
 `where`. Slicing, transposing and reshaping apply NumPy's own operation to the array of positions, so NumPy itself decides
@@ -322,12 +322,15 @@ def grad(f: Callable[..., Array]) -> Callable[..., Any]:
     return lambda *args: vjp(f, *args)[1](1.0)[0]
 
 
-def jvp(f: Callable[[Any], Array], x: Any, v: Any) -> tuple[Array, Array]:
-    """f's value and its derivative in direction v: the transpose of the transpose."""
-    out, pullback = vjp(f, x)
-    return out, vjp(lambda u: pullback(u)[0], np.zeros(out.shape))[1](v)[0]
+def jvp(f: Callable[..., Array], args: Sequence[Any], tangents: Sequence[Any]) -> tuple[Array, Array]:
+    """f's value and its derivative in a direction: the transpose of the transpose."""
+    out, pullback = vjp(f, *args)
+    along = lambda u: sum(np.sum(g * v) for g, v in zip(pullback(u), tangents, strict=True))
+    return out, grad(along)(np.zeros(out.shape))
 
 
-def hvp(f: Callable[[Any], Array], x: Any, v: Any) -> Array:
-    """The Hessian times v: the gradient of ⟨∇f, v⟩."""
-    return grad(lambda x: np.sum(grad(f)(x) * v))(x)
+def hvp(f: Callable[..., Array], args: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, ...]:
+    """The Hessian times a direction v: the gradient of ⟨∇f, v⟩."""
+    gradient = lambda *args: vjp(f, *args)[1](1.0)
+    along = lambda *args: sum(np.sum(g * v) for g, v in zip(gradient(*args), tangents, strict=True))
+    return vjp(along, *args)[1](1.0)

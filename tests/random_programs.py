@@ -124,11 +124,12 @@ class Builder:
     def index(self, shape: tuple[int, ...], *, fancy: bool = False) -> str:
         """An index into an array of that shape: integers, slices, an ellipsis, index arrays, masks, new axes."""
         parts = [self._along(extent) for extent in shape]
-        if fancy and shape:
-            axis = self.pick(st.integers(0, len(shape) - 1))
+        long = [axis for axis, extent in enumerate(shape) if extent]
+        if fancy and long:
+            axis = self.choose(*long)
             rows = self.pick(st.lists(st.integers(-shape[axis], shape[axis] - 1), min_size=1, max_size=4))
             mask = [bool(self.pick(st.booleans())) for _ in range(shape[axis])]
-            parts[axis] = f"np.array({self.choose(rows, mask)})" if shape[axis] else ":"
+            parts[axis] = f"np.array({self.choose(rows, mask)})"
             return ", ".join(parts)
         cut = self.pick(st.integers(0, len(parts)))
         shortened = parts[:cut] + self.choose([], ["..."]) if cut < len(parts) else parts
@@ -198,10 +199,10 @@ def product(b: Builder) -> None:
     a = b.variables[x]
     fits = lambda y: np.ndim(y) in (1, 2) and y.shape[0] == a.shape[-1]
     y = b.name(fits)
-    if y is not None:
-        b.assign(b.choose(f"{x} @ {y}", f"np.dot({x}, {y})"))
     z = b.name(lambda z: np.ndim(z) == 2 and a.ndim == 2 and z.shape == a.shape)
-    if z is not None:
+    if y is not None and (z is None or b.pick(st.booleans())):
+        b.assign(b.choose(f"{x} @ {y}", f"np.dot({x}, {y})"))
+    elif z is not None:
         b.assign(f"np.einsum({b.choose('ij,ij->i', 'ij,kj->ik', 'ij,ij->', 'ij,ik->jk')!r}, {x}, {z})")
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ckad
 from ckad import nn, tree
 from ckad.errors import CkadTypeError, CkadValueError, DTypeError, ShapeError
-from ckad.optim import adam
+from ckad.optim import adam, sgd
 
 DTYPES = [np.float64, np.float32]
 
@@ -271,3 +272,79 @@ def test_load_of_other_files(tmp_path: Any) -> None:
     for name in ("text.npz", "single.npy", "pickled.npz", "cut.npz"):
         with pytest.raises(CkadValueError, match="no .npz file"):
             nn.load(tmp_path / name, np.ones(2))
+
+
+# Under transforms -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", [nn.relu, nn.tanh, nn.sigmoid, nn.gelu, nn.softplus])
+def test_derivatives_of_activations(activation: Any) -> None:
+    ckad.check_grads(activation, (np.array([-3.0, -0.7, 0.4, 2.5]),))
+
+
+def test_activations_at_delicate_places() -> None:
+    def derivative(f: Any, x: float) -> float:
+        return float(ckad.grad(f)(x))
+
+    assert derivative(nn.relu, 0.0) == 0.0
+    assert derivative(nn.sigmoid, 0.0) == pytest.approx(0.25, rel=1e-15)
+    assert derivative(nn.sigmoid, -400.0) == pytest.approx(math.exp(-400), rel=1e-12)
+    for x in (-1000.0, 1000.0):
+        assert derivative(nn.sigmoid, x) == 0.0
+        assert derivative(nn.softplus, x) == float(x > 0)
+
+
+@pytest.mark.parametrize("kind", ["labels", "probabilities"])
+def test_derivatives_of_losses(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((5, 3)), rng.integers(0, 3, 5)
+    target: Any = labels if kind == "labels" else rng.dirichlet(np.ones(3), 5)
+    softmax = np.exp(logits) / np.sum(np.exp(logits), axis=1, keepdims=True)
+    expected = (softmax - (np.eye(3)[labels] if kind == "labels" else target)) / 5
+    np.testing.assert_allclose(ckad.grad(nn.softmax_cross_entropy)(logits, target), expected, rtol=1e-12, atol=1e-15)
+    ckad.check_grads(lambda u: nn.softmax_cross_entropy(u, target), (logits,))
+    ckad.check_grads(nn.mse_loss, (logits, rng.standard_normal((5, 3))))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_model_is_trained(dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((64, 3)).astype(dtype)
+    target = np.sin(x @ rng.standard_normal((3, 2)).astype(dtype))
+    net = model(dtype)
+    init, update = adam(0.02)
+    state = init(net)
+    gradient = ckad.value_and_grad(lambda net: nn.mse_loss(net(x), target))
+    losses = []
+    for _ in range(150):
+        value, grads = gradient(net)
+        net, state = update(grads, state, net)
+        losses.append(float(value))
+    assert isinstance(grads, nn.Sequential)
+    assert all(leaf.dtype == dtype for leaf in tree.flatten((net, state["mean"]))[0])
+    assert losses[-1] < 0.1 * losses[0]
+
+
+@pytest.mark.parametrize("optimizer", [sgd(0.1), sgd(0.1, momentum=0.5), adam(0.1)])
+def test_a_training_step_is_differentiated(optimizer: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((4, 2))
+
+    def loss_after_two_steps(w: Any) -> Any:
+        params, state = {"w": w}, optimizer.init({"w": w})
+        for _ in range(2):
+            grads = ckad.grad(lambda p: nn.mse_loss(np.tanh(x @ p["w"]), np.ones((4, 3))))(params)
+            params, state = optimizer.update(grads, state, params)
+        return nn.mse_loss(np.tanh(x @ params["w"]), np.ones((4, 3)))
+
+    ckad.check_grads(loss_after_two_steps, (np.random.default_rng(1).standard_normal((2, 3)),), order=1)
+
+
+def test_the_learning_rate_is_differentiated() -> None:
+    def loss(rate: Any) -> Any:
+        init, update = sgd(rate)
+        params = np.array([1.0, 2.0])
+        for _ in range(3):
+            params, _ = update(params, init(params), params)
+        return np.sum(params)
+
+    assert float(ckad.grad(loss)(0.1)) == pytest.approx(-3 * 0.9**2 * 3, rel=1e-12)

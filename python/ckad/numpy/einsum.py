@@ -91,7 +91,10 @@ def _take_diagonals(term: str, operand: Any) -> tuple[str, Any]:
         while term.count(letter) > 1:
             first = term.index(letter)
             second = term.index(letter, first + 1)
-            operand = np.diagonal(operand, 0, first, second)
+            traced = isinstance(operand, _core.Tracer)
+            # Unlike np.diagonal's, einsum's view is writeable.
+            operand = (_core.diagonal_view(operand, 0, first, second, False) if traced
+                       else np.diagonal(operand, 0, first, second))
             term = "".join(c for i, c in enumerate(term) if i not in (first, second)) + letter
     return term, operand
 

@@ -107,10 +107,10 @@ def _share_ties(x: Any, axis: int) -> Any:
     With g the group of equals that an element is in, x = c + (mean_g(x) − mean_g(c)) for the constant c = x: the
     bracket is zero in value and the even split in derivative, of every order.
     """
+    if x.size == 0:
+        return x
     moved = np.moveaxis(x, axis, -1)
     rows = moved.reshape((-1, moved.shape[-1]))
-    if rows.size == 0:
-        return x
     count, length = rows.shape
     new_group = cast(rows[:, 1:] != rows[:, :-1], np.int64)
     offsets = np.arange(count).reshape((-1, 1)) * length

@@ -201,7 +201,7 @@ def diagonal(a: Any, offset: Any = 0, axis1: Any = 0, axis2: Any = 1) -> Any:
     first, second = axis_index(axis1, a.ndim), axis_index(axis2, a.ndim)
     if first == second:
         raise ValueError("axis1 and axis2 cannot be the same")
-    return _core.diagonal_view(a, int(offset), first, second)
+    return _core.diagonal_view(a, int(offset), first, second, True)
 
 
 @implements(np.diag)

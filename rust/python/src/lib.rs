@@ -30,6 +30,7 @@ mod profile;
 mod reductions;
 mod shapes;
 mod storage;
+mod table;
 mod tape;
 mod trace;
 mod tracer;
@@ -59,5 +60,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<profile::Profiling>()?;
     module.add_class::<linear_map::LinearMap>()?;
     module.add_function(wrap_pyfunction!(release, module)?)?;
+    module.add_function(wrap_pyfunction!(table::elementwise_table, module)?)?;
     Ok(())
 }

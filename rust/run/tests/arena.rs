@@ -1,4 +1,5 @@
 //! The arena from run to run. Alone in its process, because it looks at process-wide figures.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The executor itself: outputs, places, empty arrays, cancellation, threads, hooks.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

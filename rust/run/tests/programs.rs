@@ -1,4 +1,5 @@
 //! Whole programs through planner, lowering and kernels: values, bits under every policy, measured memory.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Every primitive, fused as the planner likes and alone: the same bits.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Programs that run where they are called never reach for a thread pool. Alone in its process, because the global
 //! pool can be made only once.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

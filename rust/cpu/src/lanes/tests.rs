@@ -218,7 +218,7 @@ fn singles_are_within_two_ulp_on_dense_samples() {
         Elementwise::Log10,
     ];
     // Every 2¹⁵th pattern and a bit, over the whole range of float32.
-    let arguments = vec![(0..1u64 << 17).map(|index| index * 32_771 & 0xffff_ffff).collect::<Vec<_>>()];
+    let arguments = vec![(0..1u64 << 17).map(|index| (index * 32_771) & 0xffff_ffff).collect::<Vec<_>>()];
     for row in rows {
         for isa in available() {
             for (&bits, &x) in run(row, DType::F32, isa, &arguments).iter().zip(&arguments[0]) {
