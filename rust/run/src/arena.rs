@@ -115,7 +115,7 @@ mod tests {
                     for round in 0..200usize {
                         let bytes = 64 + 4096 * ((round * 7 + usize::from(thread)) % 13);
                         let lease = lease(bytes).unwrap();
-                        assert!(lease.bytes() >= bytes && lease.pointer() as usize % 64 == 0);
+                        assert!(lease.bytes() >= bytes && (lease.pointer() as usize).is_multiple_of(64));
                         // SAFETY: the lease is at least `bytes` long and ours.
                         let memory = unsafe { std::slice::from_raw_parts_mut(lease.pointer(), bytes) };
                         memory.fill(thread);

@@ -39,6 +39,9 @@ impl<'a> InputArray<'a> {
     }
 }
 
+/// The whole tables of scalars and of starts: what was recorded, then what rules added.
+type Tables<'a> = (Cow<'a, [ScalarBits]>, Cow<'a, [i64]>);
+
 /// The values of a program's inputs. Scalars and starts are the recorded ones; the program knows those that rules
 /// added behind them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,7 +54,7 @@ pub struct Bindings<'a> {
 
 impl<'a> Bindings<'a> {
     /// The run's whole tables of scalars and starts.
-    pub(crate) fn tables(&self, program: &'a Program) -> Result<(Cow<'a, [ScalarBits]>, Cow<'a, [i64]>)> {
+    pub(crate) fn tables(&self, program: &'a Program) -> Result<Tables<'a>> {
         Ok((table(self.scalars, &program.scalars_added)?, table(self.starts, &program.starts_added)?))
     }
 }

@@ -67,10 +67,7 @@ pub fn run_interruptible(
     let own = AtomicBool::new(false);
     let cancel = cancel.unwrap_or(&own);
     // Taken apart, because what is borrowed from `own` lives shorter than the rest.
-    let hooks = match hooks {
-        Some(hooks) => Some(hooks as &mut (dyn AllocationHooks + Send)),
-        None => None,
-    };
+    let hooks = hooks.map(|hooks| hooks as &mut (dyn AllocationHooks + Send));
     let options = RunOptions { cancel: Some(cancel), debug, trace, hooks, line };
     let (sender, receiver) = channel();
     pool()?.in_place_scope(|scope| {

@@ -1,0 +1,253 @@
+"""The process around a run: threads, forks, instruction sets, Ctrl-C, exhausted memory, caches."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ckad
+
+NET = """
+import numpy as np, ckad
+rng = np.random.default_rng(0)
+params = [(rng.standard_normal((64, 64)) / 8, np.zeros(64)) for _ in range(6)]
+x = rng.standard_normal((500, 64))
+def loss(params, x):
+    for w, b in params:
+        x = np.tanh(x @ w + b)
+    return np.mean(x ** 2) + np.sum(np.exp(np.sort(x, axis=0)[:3]))
+"""
+
+
+def run_python(program: str, **environment: str) -> str:
+    """Standard output of a Python program in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def digest(**environment: str) -> str:
+    program = NET + (
+        "import hashlib, optree\n"
+        "value, gradient = ckad.value_and_grad(loss)(params, x)\n"
+        "bits = np.asarray(value).tobytes() + b''.join(g.tobytes() for g in optree.tree_leaves(gradient))\n"
+        "print(hashlib.sha256(bits).hexdigest())\n"
+    )
+    return run_python(program, **environment)
+
+
+def test_bits_do_not_depend_on_the_number_of_threads() -> None:
+    assert digest(CKAD_NUM_THREADS="1") == digest(CKAD_NUM_THREADS="2") == digest(CKAD_NUM_THREADS="5")
+
+
+def has(feature: str) -> bool:
+    with open("/proc/cpuinfo") as info:
+        return f" {feature} " in info.read().replace("\n", " ")
+
+
+@pytest.mark.skipif(not has("avx512f"), reason="the processor has no AVX-512")
+def test_bits_are_the_same_on_avx2_and_avx512() -> None:
+    assert digest(CKAD_ISA="avx2") == digest(CKAD_ISA="avx512")
+
+
+def test_scalar_code_agrees_within_rounding() -> None:
+    program = NET + "print(repr(float(ckad.value_and_grad(loss)(params, x)[0])))\n"
+    values = [float(run_python(program, CKAD_ISA=isa)) for isa in ("scalar", "avx2")]
+    assert values[0] == pytest.approx(values[1], rel=1e-13)
+
+
+def test_an_instruction_set_that_does_not_exist_raises() -> None:
+    program = NET + "try:\n    ckad.grad(loss)(params, x)\nexcept Exception as error:\n    print(error)\n"
+    assert "CKAD_ISA" in run_python(program, CKAD_ISA="avx1024")
+
+
+def test_concurrent_calls_give_the_same_bits(rng: np.random.Generator) -> None:
+    w = rng.standard_normal((80, 80)) / 9
+    x = rng.standard_normal((300, 80))
+
+    def loss(w: Any) -> Any:
+        h = x
+        for _ in range(4):
+            h = np.tanh(h @ w)
+        return np.sum(h * h)
+
+    g = ckad.grad(loss, checkpoint="sqrt")
+    expected = g(w).tobytes()
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: g(w).tobytes(), range(24)))
+    assert set(results) == {expected}
+
+
+def test_a_traced_value_belongs_to_its_thread() -> None:
+    caught: list[BaseException] = []
+
+    def f(x: Any) -> Any:
+        def use() -> None:
+            try:
+                x + 1
+            except ckad.errors.TracerError as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+        return np.sum(x)
+
+    ckad.grad(f)(np.ones(3))
+    assert len(caught) == 1
+    assert "thread" in str(caught[0])
+
+
+def test_a_forked_child_computes() -> None:
+    program = NET + """
+import os
+expected = ckad.grad(loss)(params, x)[0][0].tobytes()
+child = os.fork()
+if child == 0:
+    same = ckad.grad(loss)(params, x)[0][0].tobytes() == expected
+    os._exit(0 if same else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert run_python(program).strip() == "0"
+
+
+@pytest.mark.parametrize("phase", ["run", "build"])
+def test_ctrl_c_is_heard_within_a_tenth_of_a_second(phase: str) -> None:
+    programs = {
+        "run": """
+            a = np.ones((1500, 1500))
+            def f(x):
+                for _ in range(60):
+                    x = np.tanh(x @ a)
+                return np.sum(x)
+            g, args = ckad.grad(f, checkpoint="none"), (a,)
+            g(np.ones((2, 1500)))
+        """,
+        "build": """
+            def f(x):
+                for _ in range(400_000):
+                    x = x * 1.01 + 0.1
+                return x
+            g, args = ckad.grad(f, checkpoint="none"), (1.0,)
+        """,
+    }
+    program = "import os, signal, threading, time\nimport numpy as np, ckad\n" + textwrap.dedent(programs[phase])
+    program += textwrap.dedent("""
+        sent = []
+        def interrupt():
+            sent.append(time.perf_counter())
+            os.kill(os.getpid(), signal.SIGINT)
+        # Recording is Python code, which hears Ctrl-C by itself; what comes after it is what is tested.
+        delay = 0.3
+        if args == (1.0,):
+            start = time.perf_counter(); ckad.trace(f)(1.0); delay = 1.2 * (time.perf_counter() - start)
+        threading.Timer(delay, interrupt).start()
+        try:
+            g(*args)
+            print("too quick")
+        except KeyboardInterrupt:
+            print(time.perf_counter() - sent[0])
+        print(ckad.grad(np.sin)(0.0))
+    """)
+    latency, after = run_python(program).split("\n")[:2]
+    assert latency != "too quick"
+    assert float(latency) < 0.5  # a tenth, on a machine with nothing else to do
+    assert float(after) == 1.0
+
+
+def test_exhausted_memory_is_an_error_after_which_all_works() -> None:
+    program = """
+import resource
+import numpy as np, ckad
+ckad.grad(lambda x: np.sum(np.tanh(x @ x)))(np.ones((100, 100)))
+with open("/proc/self/statm") as statm:
+    used = int(statm.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), resource.RLIM_INFINITY))
+def f(x):
+    for _ in range(64):
+        x = np.tanh(x @ np.ones((2000, 2000), np.float32))
+    return np.sum(x)
+try:
+    ckad.grad(f, checkpoint="none")(np.ones((2000, 2000), np.float32))
+except MemoryError as error:
+    print(error)
+def endless(x):
+    while True:
+        x = x * 1.5
+try:
+    ckad.trace(endless)(1.0)
+except MemoryError as error:
+    print(error)
+print(ckad.grad(np.sin)(0.0))
+"""
+    lines = run_python(program, MALLOC_ARENA_MAX="1").strip().split("\n")
+    assert len(lines) == 3, lines
+    assert "bytes" in lines[0]
+    assert "bytes" in lines[1]
+    assert float(lines[2]) == 1.0
+
+
+def test_a_chain_of_a_million_operations() -> None:
+    def f(x: Any) -> Any:
+        for _ in range(500_000):
+            x = x * 1.0000001 + 1e-9
+        return x
+
+    assert ckad.grad(f, checkpoint="none")(1.0) == pytest.approx(1.0000001**500_000)
+
+
+def test_many_structures_leave_the_resident_set_flat() -> None:
+    program = """
+import numpy as np, ckad
+def resident():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * 4096
+def f(x, code):
+    for _ in range(6):
+        x = (np.sin, np.cos, np.tanh, np.exp)[code % 4](x)
+        code //= 4
+    return x
+x = 0.5
+ckad.memory.release()
+for code in range(4096):
+    ckad.grad(lambda x: f(x, code))(x)
+ckad.memory.release()
+before = resident()
+for size in range(1, 6):
+    for code in range(4096):
+        ckad.grad(lambda x: np.sum(f(x, code)))(np.ones(size))
+    ckad.memory.release()
+print(resident() - before)
+"""
+    assert int(run_python(program)) < 16 << 20
+
+
+def test_release_keeps_everything_working() -> None:
+    g = ckad.grad(lambda x: np.sum(np.sin(x)))
+    g(np.ones(1000))
+    ckad.memory.release()
+    np.testing.assert_allclose(g(np.zeros(1000)), 1.0)
+
+
+def test_importing_is_quick_and_touches_nothing_heavy() -> None:
+    out = run_python(
+        "import sys, numpy\nbefore = set(sys.modules)\nimport ckad\n"
+        "print(sorted(m for m in set(sys.modules) - before if m.split('.')[0] in ('scipy', 'matplotlib', 'memray')))"
+    )
+    assert out.strip() == "[]"
+
+
