@@ -31,7 +31,7 @@ UNARY: dict[str, Callable[[Any], bool]] = {
 BINARY: dict[str, Callable[[Any, Any], bool]] = {
     **dict.fromkeys(("add", "subtract", "multiply", "logaddexp"), lambda x, y: True),
     "divide": lambda x, y: _all(np.abs(y) > 0.3),
-    "power": lambda x, y: _all((x > 0.2) & (np.abs(y) < 3.0)),
+    "power": lambda x, y: _all(x > 0.2) and _all(np.abs(y) < 3.0),
     "hypot": lambda x, y: _all(x * x + y * y > 0.1),
     "arctan2": lambda x, y: _all(x * x + y * y > 0.1),
     "maximum": lambda x, y: _apart(x, y),

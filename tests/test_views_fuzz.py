@@ -321,7 +321,7 @@ def check(data: st.DataObject) -> None:
     arguments = []
     for number in range(drawn.integer(1, 2)):
         shape = drawn.choice(SHAPES)
-        base = np.arange(float(math.prod(shape))).reshape(shape) + 10 * number
+        base = np.asarray(np.arange(float(math.prod(shape))).reshape(shape) + 10 * number)
         name = drawn.choice(layouts(base))
         arguments.append(layouts(base)[name])
         note(f"v{number} = {shape} {name}")

@@ -76,3 +76,19 @@ def einsum(*operands: Any, out: Any = None, optimize: Any = False, **keywords: A
     if not operands or not isinstance(operands[0], str):
         raise TypeError("[einsum] give the subscripts as a string: np.einsum('ij,jk->ik', a, b)")
     return contract(operands[0], [array(operand) for operand in operands[1:]])
+
+
+# NumPy's ufuncs for stacks of vectors and matrices arrive as methods of their first traced operand.
+@implements(method="vecdot")
+def vecdot(a: Any, b: Any) -> Any:
+    return np.sum(array(a) * array(b), axis=-1)
+
+
+@implements(method="matvec")
+def matvec(a: Any, x: Any) -> Any:
+    return np.matmul(a, array(x)[..., np.newaxis])[..., 0]
+
+
+@implements(method="vecmat")
+def vecmat(x: Any, a: Any) -> Any:
+    return np.matmul(array(x)[..., np.newaxis, :], a)[..., 0, :]

@@ -117,13 +117,15 @@ def _share_ties(x: Any, axis: int) -> Any:
     group = np.concatenate([np.zeros((count, 1), np.int64), np.cumsum(new_group, axis=1)], axis=1) + offsets
     group = group.ravel()
     flat = rows.ravel()
-    # Infinities and NaN would make the bracket NaN; they have no finite derivative to share.
-    finite = np.where(np.isfinite(flat), flat, np.zeros((), x.dtype))
+    # Infinities and NaN would make the bracket NaN: they stay a permutation, unshared.
+    is_finite = np.isfinite(flat)
+    finite = np.where(is_finite, flat, np.zeros((), x.dtype))
     zeros = _core.zeros(x, (count * length,), x.dtype.name)
     sizes = _core.scatter_add(zeros, _core.stop_gradient(finite * 0 + 1), (group,))
     means = _core.scatter_add(zeros, finite, (group,)) / np.maximum(sizes, 1)
     shared = _core.gather(means, (group,))
-    result = _core.stop_gradient(flat) + (shared - _core.stop_gradient(shared))
+    tied = _core.stop_gradient(finite) + (shared - _core.stop_gradient(shared))
+    result = np.where(is_finite & (_core.gather(sizes, (group,)) > 1), tied, flat)
     return np.moveaxis(result.reshape(moved.shape), -1, axis)
 
 

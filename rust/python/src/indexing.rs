@@ -196,11 +196,11 @@ pub fn set_item(
     if let Some(done) = set_masked(py, this, &items, value)? {
         return Ok(done);
     }
+    this.writable(name)?;
     let selection = select(py, view, items)?;
     if selection.positions.is_empty() && writes_itself(storage, &selection.view, value) {
         return Ok(());
     }
-    this.writable(name)?;
     let value = Operand::coerced(value)?;
     this.check_owns(py, name, std::slice::from_ref(&value))?;
     if selection.positions.is_empty() {

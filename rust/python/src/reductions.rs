@@ -75,7 +75,7 @@ pub fn reduce(
         tape.builder.reduce(kind, node, &reduced)
     })?;
     let kept: Vec<usize> = (0..shape.len()).filter(|axis| !axes.contains(axis)).collect();
-    if kept.is_empty() && !keep_axes {
+    if kept.is_empty() && (!keep_axes || axes.is_empty()) {
         return Tracer::new_scalar(tape, node, dtype);
     }
     // The kept axes in memory order, each by its place among the kept ones.
