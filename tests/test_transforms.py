@@ -152,3 +152,23 @@ def test_results_are_writeable_and_in_the_layout_of_the_argument() -> None:
     gradient = ckad.grad(lambda x: np.sum(x * x))(x)
     assert gradient.flags.f_contiguous
     gradient[0, 0] = 7.0
+
+
+def test_a_pullback_owns_large_captured_arrays() -> None:
+    captured = np.full(20_000, 3.0)
+    _, pullback = ckad.vjp(lambda x: x * captured, np.ones(20_000))
+    captured[:] = 100.0
+    np.testing.assert_array_equal(pullback(np.ones(20_000))[0], np.full(20_000, 3.0))
+
+
+def test_arrays_of_an_inner_trace_stay_read_only_until_the_outer_one_ends() -> None:
+    captured = np.full(20_000, 3.0)
+
+    def f(x):  # type: ignore[no-untyped-def]
+        inner = ckad.grad(lambda y: np.sum(y * y * captured))(x)
+        with pytest.raises(ValueError, match="read-only"):
+            captured[:] = 100.0
+        return np.sum(inner)
+
+    np.testing.assert_array_equal(ckad.grad(f)(np.ones(20_000)), np.full(20_000, 6.0))
+    captured[:] = 1.0

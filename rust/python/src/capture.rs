@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ckad_graph::{Constant, NodeId};
 use numpy::npyffi;
-use numpy::{PyUntypedArray, PyUntypedArrayMethods};
+use numpy::PyUntypedArray;
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
@@ -70,6 +70,13 @@ impl TapeCell {
         let captured = CapturedArray { object: object.clone().unbind(), constant, node, layout };
         tape.arrays.known.entry(object.as_ptr() as usize).or_default().push(captured);
         Ok(())
+    }
+
+    /// Arrays that this tape made read-only stay so until `parent` closes.
+    pub fn hand_guards_to(&self, parent: &TapeCell) {
+        if let (Ok(mut tape), Ok(mut parent)) = (self.open(), parent.open()) {
+            parent.arrays.guards.append(&mut tape.arrays.guards);
+        }
     }
 
     /// Makes the array read-only until the tape closes.

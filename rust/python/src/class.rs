@@ -7,10 +7,12 @@ use pyo3::prelude::*;
 use pyo3::pyclass::CompareOp;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
+use crate::elements::{Elements, Flags};
 use crate::function::{array_function, attribute};
 use crate::indexing::{get_item, set_item};
 use crate::operators::{
-    binary, compare, divide_with_remainder, in_place, in_place_power, matrix_product, positive, power, unary,
+    binary, compare, divide_with_remainder, in_place, in_place_matrix_product, in_place_power, matrix_product,
+    positive, power, unary,
 };
 use crate::reductions::reduce;
 use crate::shapes::{self, Order, normal_axes, parse_shape, transpose_axes};
@@ -330,12 +332,8 @@ impl Tracer {
     #[getter]
     fn flags(&self) -> Flags {
         match self.kind() {
-            Kind::Scalar { .. } => Flags { writeable: false, c_contiguous: true, f_contiguous: true },
-            Kind::Array { view, .. } => Flags {
-                writeable: !view.read_only,
-                c_contiguous: view.is_c_contiguous(),
-                f_contiguous: view.is_f_contiguous(),
-            },
+            Kind::Scalar { .. } => Flags::new(false, true, true),
+            Kind::Array { view, .. } => Flags::new(!view.read_only, view.is_c_contiguous(), view.is_f_contiguous()),
         }
     }
 
@@ -532,65 +530,11 @@ impl ArrayTracer {
         in_place(slf.py(), Elementwise::RightShift, slf.as_super().get(), other)
     }
 
+    fn __imatmul__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
+        in_place_matrix_product(slf.py(), slf.as_super().get(), other)
+    }
+
     fn __ipow__(slf: &Bound<'_, Self>, exponent: Any<'_, '_>, _modulus: Option<Any<'_, '_>>) -> PyResult<()> {
         in_place_power(slf.py(), slf.as_super().get(), exponent)
-    }
-}
-
-/// What `iter(x)` returns: the elements along the first axis, each as `x[i]` at the time it is asked for.
-#[pyclass(frozen, module = "ckad")]
-pub struct Elements {
-    array: Py<Tracer>,
-    next: std::sync::atomic::AtomicI64,
-    reversed: bool,
-}
-
-impl Elements {
-    fn of(array: Bound<'_, Tracer>, reversed: bool) -> PyResult<Elements> {
-        if array.get().rank() == 0 {
-            return Err(PyTypeError::new_err("iteration over a 0-d array"));
-        }
-        Ok(Elements { array: array.unbind(), next: std::sync::atomic::AtomicI64::new(0), reversed })
-    }
-}
-
-#[pymethods]
-impl Elements {
-    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
-        slf
-    }
-
-    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        let array = self.array.get();
-        let extent = array.shape().first().copied().unwrap_or(0);
-        let index = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        if index >= extent {
-            return Ok(None);
-        }
-        let index = if self.reversed { extent - 1 - index } else { index };
-        get_item(py, array, index.into_pyobject(py)?.as_any()).map(Some)
-    }
-}
-
-/// `x.flags`.
-#[pyclass(frozen, module = "ckad")]
-pub struct Flags {
-    #[pyo3(get)]
-    writeable: bool,
-    #[pyo3(get)]
-    c_contiguous: bool,
-    #[pyo3(get)]
-    f_contiguous: bool,
-}
-
-#[pymethods]
-impl Flags {
-    fn __getitem__(&self, name: &str) -> PyResult<bool> {
-        match name {
-            "WRITEABLE" | "W" => Ok(self.writeable),
-            "C_CONTIGUOUS" | "C" | "CONTIGUOUS" => Ok(self.c_contiguous),
-            "F_CONTIGUOUS" | "F" | "FORTRAN" => Ok(self.f_contiguous),
-            _ => Err(pyo3::exceptions::PyKeyError::new_err(format!("Unknown flag {name}"))),
-        }
     }
 }

@@ -30,7 +30,7 @@ pub enum Foreign {
     PythonInt,
     PythonFloat(f64),
     NumpyScalar(DType),
-    Array(DType),
+    Array,
     /// A list, a tuple, None, …
     Other,
 }
@@ -41,8 +41,6 @@ pub struct ArrayOperand {
     pub node: NodeId,
     /// How the caller's axes lie in that memory.
     pub layout: Layout,
-    /// The caller's own strides, in bytes.
-    pub numpy_strides: Vec<i64>,
 }
 
 fn unsupported(what: &str) -> PyErr {
@@ -105,7 +103,8 @@ pub fn classify(object: &Bound<'_, PyAny>) -> PyResult<Foreign> {
         return Ok(Foreign::PythonBool(boolean.is_true()));
     }
     if let Some(array) = plain_array(object)? {
-        return Ok(Foreign::Array(array_dtype(array)?));
+        array_dtype(array)?;
+        return Ok(Foreign::Array);
     }
     if object.is_instance(numpy_generic(object.py())?)? {
         let array = object.call_method0("__array__")?;
@@ -195,12 +194,17 @@ fn memory_of(array: &Bound<'_, PyUntypedArray>, itemsize: i64) -> Option<Memory>
     Some(Memory { data, extents, layout: Layout { offset, shape, strides: packed } })
 }
 
-/// An array's memory as a constant, and how its axes lie in it. Packs, converts the byte order and snapshots as
-/// needed; the second result is the array to make read-only, where it is read in place.
-fn take_array<'py>(
-    array: &Bound<'py, PyUntypedArray>,
-    always_copy: bool,
-) -> PyResult<(Constant, Vec<i64>, Layout, Option<Bound<'py, PyUntypedArray>>)> {
+/// An array's memory as a constant, and how its axes lie in it.
+struct Taken {
+    constant: Constant,
+    extents: Vec<i64>,
+    layout: Layout,
+    /// It is read where it lies: the array must not change.
+    in_place: bool,
+}
+
+/// Packs, converts the byte order and snapshots as needed.
+fn take_array(array: &Bound<'_, PyUntypedArray>, always_copy: bool) -> PyResult<Taken> {
     let py = array.py();
     let dtype = array_dtype(array)?;
     let itemsize = dtype.size() as i64;
@@ -208,11 +212,13 @@ fn take_array<'py>(
     let bytes = array.len() * dtype.size();
     let in_place = if native && array.is_aligned() { memory_of(array, itemsize) } else { None };
     if let Some(memory) = in_place {
-        let borrowed = Borrowed { array: array.clone().into_any().unbind(), data: memory.data, bytes };
+        let borrowed = Borrowed { _array: array.clone().into_any().unbind(), data: memory.data, bytes };
         if always_copy || bytes <= SNAPSHOT_BYTES {
-            return Ok((Snapshot::shared(borrowed.bytes()), memory.extents, memory.layout, None));
+            let constant = Snapshot::shared(borrowed.bytes());
+            return Ok(Taken { constant, extents: memory.extents, layout: memory.layout, in_place: false });
         }
-        return Ok((Arc::new(borrowed), memory.extents, memory.layout, Some(array.clone())));
+        let constant: Constant = Arc::new(borrowed);
+        return Ok(Taken { constant, extents: memory.extents, layout: memory.layout, in_place: true });
     }
     // Gaps, repeats, foreign byte order: a packed copy in the caller's axis order, which nobody else can change.
     let kwargs = pyo3::types::PyDict::new(py);
@@ -222,9 +228,14 @@ fn take_array<'py>(
     let packed = packed.cast_into::<PyUntypedArray>()?;
     let memory = memory_of(&packed, itemsize)
         .ok_or_else(|| raise(Error::internal("array", "a K-order copy that is not packed")))?;
-    let copy = Borrowed { array: packed.into_any().unbind(), data: memory.data, bytes };
+    let copy = Borrowed { _array: packed.into_any().unbind(), data: memory.data, bytes };
     let constant: Constant = Arc::new(OwnedCopy(copy));
-    Ok((constant, memory.extents, memory.layout, None))
+    Ok(Taken { constant, extents: memory.extents, layout: memory.layout, in_place: false })
+}
+
+/// The same bytes in memory of ours, unless they are ours already.
+pub fn owned(constant: &Constant) -> Constant {
+    if constant.owned_bytes() > 0 { Arc::clone(constant) } else { Snapshot::shared(constant.bytes()) }
 }
 
 /// A packed copy that NumPy made for us: its bytes count as ours.
@@ -250,11 +261,11 @@ pub fn array_bytes_equal(array: &Bound<'_, PyUntypedArray>, captured: &Constant,
     let bytes = array.len() * dtype.size();
     match memory_of(array, dtype.size() as i64) {
         Some(memory) if memory.layout == *layout && bytes == captured.bytes().len() => {
-            let now = Borrowed { array: array.clone().into_any().unbind(), data: memory.data, bytes };
+            let now = Borrowed { _array: array.clone().into_any().unbind(), data: memory.data, bytes };
             now.bytes() == captured.bytes()
         }
         // Arrays with gaps were packed: pack again and compare.
-        None => take_array(array, true).is_ok_and(|(now, ..)| now.bytes() == captured.bytes()),
+        None => take_array(array, true).is_ok_and(|now| now.constant.bytes() == captured.bytes()),
         Some(_) => false,
     }
 }
@@ -270,13 +281,12 @@ pub fn array_operand(py: Python<'_>, tape: &Arc<TapeCell>, object: &Bound<'_, Py
         None => as_array(object)?,
     };
     let dtype = array_dtype(&array)?;
-    let numpy_strides = strides_of(&array);
     if let Some((node, layout)) = tape.captured_array(py, object, &array)? {
-        return Ok(ArrayOperand { node, layout, numpy_strides });
+        return Ok(ArrayOperand { node, layout });
     }
-    let (constant, extents, layout, guard) = take_array(&array, false)?;
-    if let Some(guarded) = guard {
-        tape.guard(&guarded)?;
+    let Taken { constant, extents, layout, in_place } = take_array(&array, false)?;
+    if in_place {
+        tape.guard(&array)?;
     }
     let node = tape.record(py, |tape| {
         let shape = tape.builder.intern(&extents)?;
@@ -286,7 +296,7 @@ pub fn array_operand(py: Python<'_>, tape: &Arc<TapeCell>, object: &Bound<'_, Py
         Ok(node)
     })?;
     tape.note_captured(object, constant, node, layout.clone())?;
-    Ok(ArrayOperand { node, layout, numpy_strides })
+    Ok(ArrayOperand { node, layout })
 }
 
 /// `np.asarray(object)`: lists, tuples, NumPy scalars.
@@ -321,9 +331,9 @@ pub fn array_argument(tape: &Arc<TapeCell>, object: &Bound<'_, PyAny>, active: b
         None => as_array(object)?,
     };
     let dtype = array_dtype(&array)?;
-    let (constant, extents, layout, guard) = take_array(&array, false)?;
-    if let Some(guarded) = guard {
-        tape.guard(&guarded)?;
+    let Taken { constant, extents, layout, in_place } = take_array(&array, false)?;
+    if in_place {
+        tape.guard(&array)?;
     }
     let mut open = tape.open().map_err(raise)?;
     open.builder.set_attributes(Attributes::default());
@@ -465,7 +475,7 @@ pub fn packed_copy(object: &Bound<'_, PyAny>, dtype: DType) -> PyResult<Constant
     let memory = memory_of(&packed, dtype.size() as i64)
         .ok_or_else(|| raise(Error::internal("array", "a contiguous copy that is not packed")))?;
     let bytes = packed.len() * dtype.size();
-    Ok(Arc::new(OwnedCopy(Borrowed { array: packed.into_any().unbind(), data: memory.data, bytes })))
+    Ok(Arc::new(OwnedCopy(Borrowed { _array: packed.into_any().unbind(), data: memory.data, bytes })))
 }
 
 /// A known value as a node of a tape.

@@ -91,8 +91,7 @@ pub fn matmul(py: Python<'_>, operands: &[Operand<'_, '_>; 2]) -> PyResult<Trace
     }
     let (a_stack, b_stack) = (a.len().saturating_sub(2), b.len().saturating_sub(2));
     let stack = a_stack.max(b_stack);
-    let mut axes =
-        DotAxes { lhs_contract: vec![a_contract], rhs_contract: vec![b_contract], ..DotAxes::default() };
+    let mut axes = DotAxes { lhs_contract: vec![a_contract], rhs_contract: vec![b_contract], ..DotAxes::default() };
     let (mut wanted, mut extra, mut shape) = (Vec::new(), Vec::new(), Vec::new());
     for position in 0..stack {
         let in_a = (position + a_stack).checked_sub(stack);

@@ -18,13 +18,13 @@ fn bool_is_refused(row: Elementwise) -> Option<&'static str> {
     match row {
         Elementwise::Subtract => Some("use ^ (logical exclusive or)"),
         Elementwise::Negative => Some("use ~ (logical not)"),
-        Elementwise::Sign => Some("convert with .astype first"),
+        Elementwise::Sign | Elementwise::Gcd | Elementwise::Lcm => Some("convert with .astype first"),
         _ => None,
     }
 }
 
-/// The dtype in which a row is computed on operands that promote to `common`: NumPy's first loop that fits.
-pub fn loop_dtype(row: Elementwise, common: DType) -> PyResult<DType> {
+/// The dtype in which a row is computed on these operands: NumPy's first loop that fits.
+pub fn loop_dtype(row: Elementwise, operands: &[Operand<'_, '_>], common: DType) -> PyResult<DType> {
     if row.result_dtype(common).is_some() {
         return Ok(common);
     }
@@ -37,9 +37,11 @@ pub fn loop_dtype(row: Elementwise, common: DType) -> PyResult<DType> {
         return Err(refused(hint));
     }
     match row {
-        Elementwise::Divide | Elementwise::Isnan | Elementwise::Isinf | Elementwise::Isfinite => {
-            return Ok(DType::F64);
-        }
+        Elementwise::Divide
+        | Elementwise::Isnan
+        | Elementwise::Isinf
+        | Elementwise::Isfinite
+        | Elementwise::Signbit => return Ok(DType::F64),
         Elementwise::Reciprocal => return Err(refused("use 1 // x, or x.astype(float) first")),
         _ => {}
     }
@@ -49,25 +51,60 @@ pub fn loop_dtype(row: Elementwise, common: DType) -> PyResult<DType> {
     if row.result_dtype(DType::F64).is_none() {
         return Err(refused("convert with .astype first"));
     }
-    match common {
-        DType::I16 | DType::U16 => Ok(DType::F32),
-        _ if common.size() >= 4 => Ok(DType::F64),
-        _ => Err(refused("NumPy gives float16 here, which is not supported; use x.astype(np.float32)")),
+    float_loop(row.name(), operands)
+}
+
+/// The smallest float dtype into which every operand goes safely.
+pub fn float_loop(name: &str, operands: &[Operand<'_, '_>]) -> PyResult<DType> {
+    let bytes = operands.iter().filter_map(Operand::strong_dtype).map(|dtype| match dtype {
+        DType::F32 | DType::F64 => dtype.size(),
+        _ => (2 * dtype.size()).min(8),
+    });
+    match bytes.max() {
+        Some(4) => Ok(DType::F32),
+        Some(8) | None => Ok(DType::F64),
+        Some(_) => Err(raise(
+            Error::dtype(name, "NumPy gives float16 here, which is not supported")
+                .with_hint("convert with x.astype(np.float32) first"),
+        )),
     }
 }
 
-/// NumPy's rounding functions give integers back as they are.
-fn keeps_integers(row: Elementwise) -> bool {
-    matches!(row, Elementwise::Floor | Elementwise::Ceil | Elementwise::Trunc)
+/// NumPy's rounding functions give integers back as they are, and its absolute bools.
+fn is_identity_on(row: Elementwise, dtype: DType) -> bool {
+    match row {
+        Elementwise::Floor | Elementwise::Ceil | Elementwise::Trunc => !dtype.is_float(),
+        Elementwise::Absolute => dtype == DType::Bool,
+        _ => false,
+    }
+}
+
+/// `ldexp` takes its exponent as a float of the other operand's dtype; NumPy's is an integer.
+fn ldexp_dtype(operands: &[Operand<'_, '_>]) -> PyResult<DType> {
+    if operands.get(1).is_none_or(|exponent| exponent.own_dtype().is_float()) {
+        return Err(raise(
+            Error::dtype("ldexp", "the exponent must be an integer").with_hint("use x * 2.0 ** y for a float y"),
+        ));
+    }
+    float_loop("ldexp", &operands[..1])
+}
+
+/// The dtype to compute in: that of the caller, or what the operands promote to.
+fn common_dtype(row: Elementwise, operands: &[Operand<'_, '_>], dtype: Option<DType>) -> PyResult<DType> {
+    match dtype {
+        Some(dtype) => Ok(dtype),
+        None if row == Elementwise::Ldexp => ldexp_dtype(operands),
+        None => Ok(promote(operands)),
+    }
 }
 
 /// Records `row` and returns the new value. `dtype`: the dtype to compute in, where the caller asked for one.
 pub fn apply(py: Python<'_>, row: Elementwise, operands: &[Operand<'_, '_>], dtype: Option<DType>) -> PyResult<Tracer> {
-    let common = dtype.unwrap_or_else(|| promote(operands));
-    if keeps_integers(row) && !common.is_float() {
+    let common = common_dtype(row, operands, dtype)?;
+    if is_identity_on(row, common) {
         return convert(py, &operands[0], common);
     }
-    let compute = loop_dtype(row, common)?;
+    let compute = loop_dtype(row, operands, common)?;
     check_exponent(row, operands, compute)?;
     let dtypes = [compute; 3];
     let result = row.result_dtype(compute).unwrap_or(compute);
@@ -78,10 +115,9 @@ pub fn apply(py: Python<'_>, row: Elementwise, operands: &[Operand<'_, '_>], dty
 pub fn select(py: Python<'_>, operands: &[Operand<'_, '_>; 3]) -> PyResult<Tracer> {
     let dtype = promote(&operands[1..]);
     let dtypes = [DType::Bool, dtype, dtype];
-    let result =
-        record(py, "where", operands, &dtypes, dtype, |tape, nodes| {
-            tape.builder.elementwise(Elementwise::Select, nodes)
-        })?;
+    let result = record(py, "where", operands, &dtypes, dtype, |tape, nodes| {
+        tape.builder.elementwise(Elementwise::Select, nodes)
+    })?;
     // `np.where` of scalars gives a 0-d array.
     result.into_array()
 }
@@ -162,11 +198,11 @@ pub fn apply_into(
     target: &Tracer,
     dtype: Option<DType>,
 ) -> PyResult<()> {
-    let common = dtype.unwrap_or_else(|| promote(operands));
-    if keeps_integers(row) && !common.is_float() {
+    let common = common_dtype(row, operands, dtype)?;
+    if is_identity_on(row, common) {
         return convert_into(py, row.name(), &operands[0], common, target);
     }
-    let compute = loop_dtype(row, common)?;
+    let compute = loop_dtype(row, operands, common)?;
     check_exponent(row, operands, compute)?;
     let result = row.result_dtype(compute).unwrap_or(compute);
     record_into(py, row.name(), operands, &[compute; 3], result, target, |tape, nodes| {

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, LazyLock, Mutex};
 
-use ckad_graph::{CheckpointPolicy, Constant, Error, ErrorKind, Graph, HostArray, NodeId, Result, ScalarBits};
+use ckad_graph::{CheckpointPolicy, Constant, Error, ErrorKind, Graph, HostArray, NodeId, Op, Result, ScalarBits};
 use ckad_plan::compile::Compiled;
 use ckad_plan::report::{Report, report};
 use ckad_run::{Bindings, InputArray, OutputBuffer, ProgramCache, RunOptions};
@@ -15,11 +15,12 @@ use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::boundary::{Length, enter};
+use crate::convert::owned;
 use crate::errors::to_python;
 use crate::lines::LineTable;
 use crate::plan_view::is_planning;
 use crate::trace::Recorded;
-use crate::value::Value;
+use crate::value::{Snapshot, Value};
 
 /// What becomes of a recorded graph. The flags say which inputs are differentiated.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -51,7 +52,7 @@ pub struct Executable {
 pub enum Built {
     One(Arc<Executable>),
     /// A linearisation: the part that is known at the point, and the linear rest.
-    Two { known: Arc<Executable>, unknown: Arc<Executable>, graph: Graph, sides: Vec<Side>, residuals: usize },
+    Two { known: Arc<Executable>, unknown: Arc<Executable>, graph: Box<Graph>, sides: Vec<Side>, residuals: usize },
 }
 
 /// The values of a graph that are inputs of its program.
@@ -81,6 +82,16 @@ impl<'a> Tables<'a> {
         graph.scalars[..self.scalars.len()].copy_from_slice(self.scalars);
         graph.starts[..self.starts.len()].copy_from_slice(self.starts);
         graph.constants = self.constants.to_vec();
+        // The graph outlives the call: what it reads must be its own, and what it does not read must not be held.
+        let mut read = vec![false; graph.constants.len()];
+        for id in graph.ids() {
+            if let Op::Constant(index) = graph.op(id) {
+                read[index as usize] = true;
+            }
+        }
+        for (constant, read) in graph.constants.iter_mut().zip(read) {
+            *constant = if read { owned(constant) } else { Snapshot::shared(&[]) };
+        }
         graph
     }
 }
@@ -198,7 +209,7 @@ fn make(graph: &Graph, key: &Key, planning: bool) -> Result<Built> {
         let unknown = Arc::new(finished(&parts.unknown, key.policy, recorded, planning)?);
         let mut graph = parts.unknown;
         graph.constants = Vec::new();
-        return Ok(Built::Two { known, unknown, graph, sides: parts.outputs, residuals: parts.residuals });
+        return Ok(Built::Two { known, unknown, graph: Box::new(graph), sides: parts.outputs, residuals: parts.residuals });
     }
     let derived = key.kind.transform(graph)?;
     Ok(Built::One(Arc::new(finished(&derived, key.policy, recorded, planning)?)))

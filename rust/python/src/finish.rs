@@ -22,6 +22,9 @@ use crate::trace::Recorded;
 use crate::tracer::Tracer;
 use crate::value::Value;
 
+/// Values and their derivatives.
+pub type Pair = (Vec<Py<PyAny>>, Vec<Py<PyAny>>);
+
 /// What an input of a graph stands for.
 #[derive(Clone)]
 pub enum Binding {
@@ -202,7 +205,7 @@ pub fn value_and_grad(
     py: Python<'_>,
     recorded: &Recorded,
     policy: Option<CheckpointPolicy>,
-) -> PyResult<(Vec<Py<PyAny>>, Vec<Py<PyAny>>)> {
+) -> PyResult<Pair> {
     let mut specs = recorded.output_specs();
     let count = specs.len();
     specs.extend(recorded.gradient_specs());
@@ -218,7 +221,7 @@ pub fn jvp(
     recorded: &Recorded,
     tangents: &Bound<'_, PyList>,
     policy: Option<CheckpointPolicy>,
-) -> PyResult<(Vec<Py<PyAny>>, Vec<Py<PyAny>>)> {
+) -> PyResult<Pair> {
     let extra = bind_like(py, tangents, &recorded.gradient_specs(), |i| {
         let argument = recorded.arguments.iter().filter(|argument| argument.differentiated).nth(i);
         argument.map_or_else(Vec::new, |a| recorded.graph.shape(recorded.graph.inputs[a.input]).to_vec())

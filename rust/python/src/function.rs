@@ -112,7 +112,8 @@ pub fn array_function<'py>(
         return handler.bind(py).call(args, Some(kwargs)).map(Bound::unbind);
     }
     if let Some(handler) = find(py, &CREATIONS, function) {
-        let with_like = PyTuple::new(py, std::iter::once(like.clone().into_any()).chain(args.iter()).collect::<Vec<_>>())?;
+        let with_like =
+            PyTuple::new(py, std::iter::once(like.clone().into_any()).chain(args.iter()).collect::<Vec<_>>())?;
         return handler.bind(py).call(with_like, Some(kwargs)).map(Bound::unbind);
     }
     Err(unknown_function(function))
@@ -123,14 +124,10 @@ fn unknown_function(function: &Bound<'_, PyAny>) -> PyErr {
     let (module, name) = (text("__module__"), text("__name__"));
     let module = if module.starts_with("numpy") { module.replacen("numpy", "np", 1) } else { module };
     raise(
-        Error::new(
-            ErrorKind::Tracer,
-            name.clone(),
-            format!("{module}.{name} is not supported on traced values"),
-        )
-        .with_hint(
-            "compose it from supported functions (see ckad.numpy), or call it on ckad.stop_gradient(x) where no \
+        Error::new(ErrorKind::Tracer, name.clone(), format!("{module}.{name} is not supported on traced values"))
+            .with_hint(
+                "compose it from supported functions (see ckad.numpy), or call it on ckad.stop_gradient(x) where no \
              gradient should flow",
-        ),
+            ),
     )
 }

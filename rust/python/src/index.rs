@@ -162,9 +162,8 @@ pub fn select<'py>(py: Python<'py>, view: &View, items: Vec<Item<'py>>) -> PyRes
     if items.iter().filter(|item| matches!(item, Item::Ellipsis)).count() > 1 {
         return Err(index_error("an index can only have a single ellipsis ('...')"));
     }
-    let advanced = items
-        .iter()
-        .any(|item| matches!(item, Item::Fixed(_) | Item::Traced(_) | Item::Mask(_) | Item::TracedMask(_)));
+    let advanced =
+        items.iter().any(|item| matches!(item, Item::Fixed(_) | Item::Traced(_) | Item::Mask(_) | Item::TracedMask(_)));
     let has_ellipsis = items.iter().any(|item| matches!(item, Item::Ellipsis));
     let mut walk = Walk {
         selection: Selection { view: view.clone(), positions: Vec::new(), placement: 0, scalar: false },

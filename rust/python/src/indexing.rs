@@ -86,9 +86,8 @@ impl<'a, 'py> Indices<'a, 'py> {
                 Positions::Traced(tracer) => Ok(Operand::Traced(tracer.get())),
             })
             .collect::<PyResult<Vec<_>>>()?;
-        let shape = broadcast_shapes(operands.iter().map(Operand::shape)).ok_or_else(|| {
-            shapes_do_not_broadcast(&operands.iter().map(Operand::shape).collect::<Vec<_>>())
-        })?;
+        let shape = broadcast_shapes(operands.iter().map(Operand::shape))
+            .ok_or_else(|| shapes_do_not_broadcast(&operands.iter().map(Operand::shape).collect::<Vec<_>>()))?;
         let order = result_order(shape.len(), &operands);
         Ok(Indices { operands, shape, order })
     }
@@ -181,12 +180,7 @@ fn gather<'py>(py: Python<'py>, storage: &Arc<Storage>, selection: &Selection<'p
 }
 
 /// `x[index] = value`.
-pub fn set_item(
-    py: Python<'_>,
-    this: &Tracer,
-    index: &Bound<'_, PyAny>,
-    value: &Bound<'_, PyAny>,
-) -> PyResult<()> {
+pub fn set_item(py: Python<'_>, this: &Tracer, index: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
     let name = "setitem";
     let (storage, view) = match this.kind() {
         Kind::Array { storage, view } => (storage, view),
@@ -222,7 +216,11 @@ fn misfit(name: &str, value: &[i64], target: &[i64]) -> PyErr {
     raise(
         Error::shape(
             name,
-            format!("could not broadcast input array from shape {} into shape {}", shape_text(value), shape_text(target)),
+            format!(
+                "could not broadcast input array from shape {} into shape {}",
+                shape_text(value),
+                shape_text(target)
+            ),
         )
         .with_hint("the value's extents must be equal to the target's or 1"),
     )

@@ -77,11 +77,7 @@ impl Layout {
 
     /// Axis `i` of the result is axis `order[i]`.
     pub fn transposed(&self, order: &[usize]) -> Layout {
-        Layout {
-            offset: self.offset,
-            shape: permuted(&self.shape, order),
-            strides: permuted(&self.strides, order),
-        }
+        Layout { offset: self.offset, shape: permuted(&self.shape, order), strides: permuted(&self.strides, order) }
     }
 
     /// `extent` elements of an axis, from `start` in steps of `step`.

@@ -10,6 +10,7 @@ mod capture;
 mod class;
 mod convert;
 mod dot;
+mod elements;
 mod elementwise;
 mod errors;
 mod execute;
@@ -25,6 +26,7 @@ mod lines;
 mod operand;
 mod operators;
 mod plan_view;
+mod primitive_arrays;
 mod primitives;
 mod profile;
 mod reductions;
@@ -51,6 +53,7 @@ fn release() {
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     primitives::register(module)?;
+    primitive_arrays::register(module)?;
     module.add_class::<trace::Trace>()?;
     module.add_class::<trace::Region>()?;
     module.add_class::<graph_view::GraphView>()?;

@@ -21,7 +21,12 @@ use crate::tracer::{Kind, Tracer};
 /// One operand as the user gave it.
 pub enum Operand<'a, 'py> {
     Traced(&'a Tracer),
-    Array { array: Bound<'py, PyUntypedArray>, shape: Vec<i64>, strides: Vec<i64>, dtype: DType },
+    Array {
+        array: Bound<'py, PyUntypedArray>,
+        shape: Vec<i64>,
+        strides: Vec<i64>,
+        dtype: DType,
+    },
     NumpyScalar(&'a Bound<'py, PyAny>, DType),
     /// Weak: they take the dtype of what they meet.
     PythonInt(&'a Bound<'py, PyAny>),
@@ -40,7 +45,7 @@ impl<'a, 'py> Operand<'a, 'py> {
             Foreign::PythonInt => Operand::PythonInt(object),
             Foreign::PythonBool(value) => Operand::PythonBool(value),
             Foreign::NumpyScalar(dtype) => Operand::NumpyScalar(object, dtype),
-            Foreign::Array(_) => Self::of_array(object.cast::<PyUntypedArray>()?.clone())?,
+            Foreign::Array => Self::of_array(object.cast::<PyUntypedArray>()?.clone())?,
             Foreign::Other => return Ok(None),
         }))
     }
@@ -76,12 +81,9 @@ impl<'a, 'py> Operand<'a, 'py> {
     pub fn duplicate(&self) -> Operand<'a, 'py> {
         match self {
             Operand::Traced(tracer) => Operand::Traced(tracer),
-            Operand::Array { array, shape, strides, dtype } => Operand::Array {
-                array: array.clone(),
-                shape: shape.clone(),
-                strides: strides.clone(),
-                dtype: *dtype,
-            },
+            Operand::Array { array, shape, strides, dtype } => {
+                Operand::Array { array: array.clone(), shape: shape.clone(), strides: strides.clone(), dtype: *dtype }
+            }
             Operand::NumpyScalar(object, dtype) => Operand::NumpyScalar(object, *dtype),
             Operand::PythonInt(object) => Operand::PythonInt(object),
             Operand::PythonFloat(value) => Operand::PythonFloat(*value),

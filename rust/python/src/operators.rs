@@ -7,7 +7,7 @@ use pyo3::pyclass::CompareOp;
 use pyo3::types::{PyFloat, PyInt, PyList, PyTuple};
 
 use crate::dot::matmul;
-use crate::elementwise::{apply, apply_into, convert};
+use crate::elementwise::{apply, apply_into, convert, convert_into};
 use crate::operand::Operand;
 use crate::tracer::Tracer;
 use ckad_graph::DType;
@@ -58,7 +58,7 @@ fn special_power(base: DType, exponent: &Bound<'_, PyAny>) -> Option<Elementwise
     } else {
         return None;
     };
-    if value == 2.0 && base != DType::Bool {
+    if value == 2.0 {
         return Some(Elementwise::Square);
     }
     if value == 0.5 && base.is_float() {
@@ -120,16 +120,17 @@ pub fn in_place_power(py: Python<'_>, this: &Tracer, exponent: &Bound<'_, PyAny>
 }
 
 /// `this @ other`, or `other @ this`.
-pub fn matrix_product(
-    py: Python<'_>,
-    this: &Tracer,
-    other: &Bound<'_, PyAny>,
-    reflected: bool,
-) -> PyResult<Py<PyAny>> {
+pub fn matrix_product(py: Python<'_>, this: &Tracer, other: &Bound<'_, PyAny>, reflected: bool) -> PyResult<Py<PyAny>> {
     let Some(other) = other_operand(other)? else { return Ok(py.NotImplemented()) };
     let this = Operand::Traced(this);
     let operands = if reflected { [other, this] } else { [this, other] };
     matmul(py, &operands)?.into_object(py)
+}
+
+/// `this @= other`.
+pub fn in_place_matrix_product(py: Python<'_>, this: &Tracer, other: &Bound<'_, PyAny>) -> PyResult<()> {
+    let product = matmul(py, &[Operand::Traced(this), Operand::coerced(other)?])?;
+    convert_into(py, "matmul", &Operand::Traced(&product), product.dtype(), this)
 }
 
 /// `divmod(a, b)`.

@@ -79,8 +79,7 @@ pub fn reduce(
         return Tracer::new_scalar(tape, node, dtype);
     }
     // The kept axes in memory order, each by its place among the kept ones.
-    let kept_order: Vec<usize> =
-        order.iter().filter_map(|axis| kept.iter().position(|kept| kept == axis)).collect();
+    let kept_order: Vec<usize> = order.iter().filter_map(|axis| kept.iter().position(|kept| kept == axis)).collect();
     let kept_shape: Vec<i64> = kept.iter().map(|&axis| shape[axis]).collect();
     let mut layout = Layout::ordered(&kept_shape, &kept_order);
     if keep_axes {

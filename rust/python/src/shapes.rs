@@ -92,8 +92,11 @@ fn as_parts(this: &Tracer) -> PyResult<(Arc<Storage>, View)> {
 fn filled(elements: i64, shape: &[i64]) -> PyResult<Vec<i64>> {
     let refused = || {
         raise(
-            Error::shape("reshape", format!("cannot reshape array of size {elements} into shape {}", shape_text(shape)))
-                .with_hint("the product of the extents must be the array's size; one may be -1"),
+            Error::shape(
+                "reshape",
+                format!("cannot reshape array of size {elements} into shape {}", shape_text(shape)),
+            )
+            .with_hint("the product of the extents must be the array's size; one may be -1"),
         )
     };
     let unknown: Vec<usize> = (0..shape.len()).filter(|&axis| shape[axis] < 0).collect();

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 
 use crate::convert::{Foreign, array_argument, array_operand, classify, scalar_bits, scalar_operand};
 use crate::errors::raise;
-use crate::finish;
+use crate::finish::{self, Pair};
 use crate::graph_view::GraphView;
 use crate::layout::Layout;
 use crate::linear_map::LinearMap;
@@ -95,7 +95,7 @@ impl Trace {
             self.outer_argument(py, outer.get(), differentiated)?
         } else {
             match classify(leaf)? {
-                Foreign::Array(_) => {
+                Foreign::Array => {
                     let argument = array_argument(&self.tape, leaf, differentiated)?;
                     if !differentiated {
                         self.tape.keep_original(argument.node, leaf)?;
@@ -137,7 +137,7 @@ impl Trace {
         py: Python<'_>,
         outputs: &Bound<'_, PyList>,
         policy: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<(Vec<Py<PyAny>>, Vec<Py<PyAny>>)> {
+    ) -> PyResult<Pair> {
         let policy = parse_policy(policy)?;
         finish::value_and_grad(py, &self.take(py, outputs)?, policy)
     }
@@ -149,7 +149,7 @@ impl Trace {
         outputs: &Bound<'_, PyList>,
         tangents: &Bound<'_, PyList>,
         policy: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<(Vec<Py<PyAny>>, Vec<Py<PyAny>>)> {
+    ) -> PyResult<Pair> {
         let policy = parse_policy(policy)?;
         finish::jvp(py, &self.take(py, outputs)?, tangents, policy)
     }
@@ -204,7 +204,15 @@ impl Trace {
 
     /// Frees the tape; traced values that survive raise from now on.
     fn close(&self, py: Python<'_>) {
-        OPEN.with(|open| open.borrow_mut().retain(|tape| tape.id != self.tape.id));
+        let parent = OPEN.with(|open| {
+            let mut open = open.borrow_mut();
+            open.retain(|tape| tape.id != self.tape.id);
+            open.last().map(Arc::clone)
+        });
+        // What was spliced into the enclosing trace may still read arrays that this one made read-only.
+        if let Some(parent) = parent {
+            self.tape.hand_guards_to(&parent);
+        }
         self.tape.close(py);
     }
 }
@@ -271,7 +279,7 @@ impl Trace {
                 Foreign::PythonInt => DType::I64,
                 Foreign::PythonBool(_) => DType::Bool,
                 Foreign::NumpyScalar(dtype) => dtype,
-                Foreign::Array(_) => {
+                Foreign::Array => {
                     let operand = array_operand(py, &self.tape, object)?;
                     return self.output_info(operand.node, operand.layout);
                 }

@@ -29,8 +29,15 @@ pub struct ArrayTracer;
 
 pub enum Kind {
     /// What NumPy would return as a scalar.
-    Scalar { tape: Arc<TapeCell>, node: NodeId, dtype: DType },
-    Array { storage: Arc<Storage>, view: View },
+    Scalar {
+        tape: Arc<TapeCell>,
+        node: NodeId,
+        dtype: DType,
+    },
+    Array {
+        storage: Arc<Storage>,
+        view: View,
+    },
 }
 
 impl Tracer {
@@ -122,9 +129,7 @@ impl Tracer {
     pub fn into_object(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let object = match self.kind() {
             Kind::Scalar { .. } => Bound::new(py, self)?.into_any(),
-            Kind::Array { .. } => {
-                Bound::new(py, PyClassInitializer::from(self).add_subclass(ArrayTracer))?.into_any()
-            }
+            Kind::Array { .. } => Bound::new(py, PyClassInitializer::from(self).add_subclass(ArrayTracer))?.into_any(),
         };
         // SAFETY: a live object that we hold; untracking one twice, as its destructor will, is allowed.
         unsafe { ffi::PyObject_GC_UnTrack(object.as_ptr().cast()) };

@@ -13,7 +13,7 @@ use pyo3::types::{PyDict, PyTuple};
 use rustc_hash::FxHashMap;
 
 use crate::dot::matmul;
-use crate::elementwise::{apply, apply_into, convert, convert_into};
+use crate::elementwise::{apply, apply_into, convert, convert_into, float_loop};
 use crate::errors::raise;
 use crate::function::call_registered;
 use crate::layout::Layout;
@@ -30,6 +30,8 @@ enum Meaning {
     Row(Elementwise),
     /// The operand itself.
     Identity,
+    /// The operand itself, bools as int8.
+    Conjugate,
     /// |x| of floats alone.
     FloatAbsolute,
     /// Powers computed in float64.
@@ -46,7 +48,7 @@ enum Meaning {
 /// Ufuncs that are no row under their own name.
 const OTHERS: &[(&str, Meaning)] = &[
     ("positive", Meaning::Identity),
-    ("conjugate", Meaning::Identity),
+    ("conjugate", Meaning::Conjugate),
     ("fabs", Meaning::FloatAbsolute),
     ("float_power", Meaning::FloatPower),
     ("degrees", Meaning::Row(Elementwise::Rad2deg)),
@@ -176,7 +178,7 @@ pub fn array_ufunc<'py>(
             refuse_keywords("outer", keywords)?;
             outer(py, ufunc, meaning, inputs)
         }
-        "at" => Err(unsupported(ufunc, "ufunc.at", "use np.add.at's effect through x[i] += v, or ckad.numpy")),
+        "at" => Err(unsupported(ufunc, "ufunc.at", "where no index repeats, x[i] += v does the same")),
         "accumulate" => Err(unsupported(ufunc, "ufunc.accumulate", "use np.cumsum or np.cumprod")),
         other => Err(unsupported(ufunc, &format!("the method {other}"), "call the ufunc, or its reduce or outer")),
     }
@@ -223,12 +225,12 @@ fn write(
     let target = target.cast::<Tracer>()?.get();
     match meaning {
         Meaning::Row(row) => apply_into(py, row, operands, target, dtype),
-        Meaning::Identity => {
-            let dtype = dtype.unwrap_or_else(|| promote(operands));
+        Meaning::Identity | Meaning::Conjugate => {
+            let dtype = copy_dtype(meaning, operands, dtype)?;
             convert_into(py, "positive", &operands[0], dtype, target)
         }
         Meaning::FloatPower => apply_into(py, Elementwise::Power, operands, target, Some(DType::F64)),
-        Meaning::FloatAbsolute => apply_into(py, Elementwise::Absolute, operands, target, Some(float_dtype(operands))),
+        Meaning::FloatAbsolute => apply_into(py, Elementwise::Absolute, operands, target, Some(float_dtype(operands)?)),
         Meaning::Matmul => {
             let [a, b] = operands else { return Err(unknown(ufunc)) };
             let pair = [a.duplicate(), b.duplicate()];
@@ -240,9 +242,20 @@ fn write(
     }
 }
 
-fn float_dtype(operands: &[Operand<'_, '_>]) -> DType {
-    let dtype = promote(operands);
-    if dtype.is_float() { dtype } else { DType::F64 }
+fn float_dtype(operands: &[Operand<'_, '_>]) -> PyResult<DType> {
+    float_loop("ufunc", operands)
+}
+
+/// The dtype of a copy: `positive` refuses bools, `conjugate` makes int8 of them.
+fn copy_dtype(meaning: Meaning, operands: &[Operand<'_, '_>], dtype: Option<DType>) -> PyResult<DType> {
+    let dtype = dtype.unwrap_or_else(|| promote(operands));
+    match (meaning, dtype) {
+        (Meaning::Conjugate, DType::Bool) => Ok(DType::I8),
+        (Meaning::Identity, DType::Bool) => {
+            Err(raise(Error::dtype("positive", "it is not defined for bool").with_hint("use x.copy()")))
+        }
+        _ => Ok(dtype),
+    }
 }
 
 fn evaluate<'py>(
@@ -258,12 +271,12 @@ fn evaluate<'py>(
     };
     match meaning {
         Meaning::Row(row) => apply(py, row, operands, dtype)?.into_object(py),
-        Meaning::Identity => {
-            convert(py, &operands[0], dtype.unwrap_or_else(|| promote(operands)))?.into_object(py)
+        Meaning::Identity | Meaning::Conjugate => {
+            convert(py, &operands[0], copy_dtype(meaning, operands, dtype)?)?.into_object(py)
         }
         Meaning::FloatAbsolute => {
-            apply(py, Elementwise::Absolute, operands, Some(dtype.unwrap_or_else(|| float_dtype(operands))))?
-                .into_object(py)
+            let dtype = dtype.map_or_else(|| float_dtype(operands), Ok)?;
+            apply(py, Elementwise::Absolute, operands, Some(dtype))?.into_object(py)
         }
         Meaning::FloatPower => apply(py, Elementwise::Power, operands, Some(DType::F64))?.into_object(py),
         Meaning::Matmul => {
@@ -276,15 +289,14 @@ fn evaluate<'py>(
         ),
         Meaning::FractionAndWhole => {
             let [x] = operands else { return Err(unknown(ufunc)) };
-            let float = Some(float_dtype(operands));
+            let float = Some(float_dtype(operands)?);
             let whole = apply(py, Elementwise::Trunc, operands, float)?;
-            let rest = apply(py, Elementwise::Subtract, &[x.duplicate(), Operand::Traced(&whole)], None)?;
+            let rest = apply(py, Elementwise::Subtract, &[x.duplicate(), Operand::Traced(&whole)], float)?;
             // The fraction of an infinity is a zero; every fraction has the sign of its number.
-            let infinite = apply(py, Elementwise::Isinf, std::slice::from_ref(&x.duplicate()), float)?;
+            let infinite = apply(py, Elementwise::Isinf, operands, float)?;
             let chosen = [Operand::Traced(&infinite), Operand::PythonFloat(0.0), Operand::Traced(&rest)];
             let finite = crate::elementwise::select(py, &chosen)?;
-            let fraction =
-                apply(py, Elementwise::Copysign, &[Operand::Traced(&finite), x.duplicate()], float)?;
+            let fraction = apply(py, Elementwise::Copysign, &[Operand::Traced(&finite), x.duplicate()], float)?;
             pair(fraction, whole)
         }
         Meaning::Registered(name) => {
@@ -312,9 +324,15 @@ fn call_where<'py>(
     let mask = Operand::coerced(condition)?;
     let dtype = destination.dtype();
     let chosen = [mask, Operand::Traced(&computed), Operand::Traced(destination)];
-    crate::elementwise::record_into(py, row.name(), &chosen, &[DType::Bool, dtype, dtype], computed.dtype(), destination, |tape, nodes| {
-        tape.builder.elementwise(Elementwise::Select, nodes)
-    })?;
+    crate::elementwise::record_into(
+        py,
+        row.name(),
+        &chosen,
+        &[DType::Bool, dtype, dtype],
+        computed.dtype(),
+        destination,
+        |tape, nodes| tape.builder.elementwise(Elementwise::Select, nodes),
+    )?;
     Ok(target.clone().unbind())
 }
 

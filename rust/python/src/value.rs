@@ -51,7 +51,8 @@ impl HostArray for Snapshot {
 /// A NumPy array that is held, and whose packed memory is read where it lies.
 #[derive(Debug)]
 pub struct Borrowed {
-    pub array: Py<PyAny>,
+    /// Keeps the memory alive.
+    pub _array: Py<PyAny>,
     pub data: *const u8,
     pub bytes: usize,
 }
@@ -67,7 +68,7 @@ impl HostArray for Borrowed {
         if self.bytes == 0 {
             return &[];
         }
-        // SAFETY: `data` points to `bytes` bytes of the array that `array` keeps alive.
+        // SAFETY: `data` points to `bytes` bytes of the array that `_array` keeps alive.
         unsafe { std::slice::from_raw_parts(self.data, self.bytes) }
     }
 

@@ -52,7 +52,11 @@ fn single(py: Python<'_>, this: &Tracer) -> PyResult<Py<PyAny>> {
         )));
     }
     let value = forced(py, this)?;
-    if this.rank() == 0 { value.call_method0(py, "item") } else { as_array(value.bind(py))?.call_method0("item").map(Bound::unbind) }
+    if this.rank() == 0 {
+        value.call_method0(py, "item")
+    } else {
+        as_array(value.bind(py))?.call_method0("item").map(Bound::unbind)
+    }
 }
 
 pub fn truth(py: Python<'_>, this: &Tracer) -> PyResult<bool> {
@@ -187,6 +191,8 @@ pub fn parse_dtype(object: &Bound<'_, PyAny>) -> PyResult<DType> {
 pub fn refuse_keywords(name: &str, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
     match keywords.and_then(|keywords| keywords.keys().iter().next()) {
         None => Ok(()),
-        Some(key) => Err(PyTypeError::new_err(format!("[{name}] the keyword {key} is not supported for traced values"))),
+        Some(key) => {
+            Err(PyTypeError::new_err(format!("[{name}] the keyword {key} is not supported for traced values")))
+        }
     }
 }

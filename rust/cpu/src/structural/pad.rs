@@ -30,16 +30,16 @@ pub fn pad(
     let slab = |axis: usize, first: usize, count: usize| -> Result<()> {
         let mut offset = first as isize * strides[axis];
         let mut region = Vec::with_capacity(rank);
-        for other in 0..rank {
+        for (other, &stride) in strides.iter().enumerate() {
             let extent = match other.cmp(&axis) {
                 std::cmp::Ordering::Less => {
-                    offset += before(other) as isize * strides[other];
+                    offset += before(other) as isize * stride;
                     x.shape[other]
                 }
                 std::cmp::Ordering::Equal => count,
                 std::cmp::Ordering::Greater => out.shape[other],
             };
-            region.push(Axis { extent, target: strides[other], source: 0 });
+            region.push(Axis { extent, target: stride, source: 0 });
         }
         let target = out.pointer_mut::<u8>().wrapping_offset(offset * out.dtype.size() as isize);
         // SAFETY: a box inside the result; the source is one element.

@@ -233,9 +233,9 @@ unsafe fn tree<T: Number>(
     }
     let lowest = leaves.trailing_zeros() as usize;
     let mut sums = waiting[lowest];
-    for level in lowest + 1..waiting.len() {
+    for (level, waiting) in waiting.iter().enumerate().skip(lowest + 1) {
         if (leaves >> level) & 1 == 1 {
-            join(&waiting[level], &mut sums);
+            join(waiting, &mut sums);
         }
     }
     Ok(sums)
