@@ -157,6 +157,7 @@ RULES: dict[Any, list[Callable[..., Any]]] = {
     np.hypot: [lambda g, z, x, y: g * x / z, lambda g, z, x, y: g * y / z],
     np.arctan2: [lambda g, z, y, x: g * x / (x * x + y * y), lambda g, z, y, x: -g * y / (x * x + y * y)],
     np.logaddexp: [lambda g, z, x, y: g * np.exp(x - z), lambda g, z, x, y: g * np.exp(y - z)],
+    np.positive: [lambda g, z, x: g],
     np.negative: [lambda g, z, x: -g],
     np.absolute: [lambda g, z, x: g * np.sign(x)],
     np.square: [lambda g, z, x: g * (2.0 * x)],
@@ -291,7 +292,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
 
 def vjp(f: Callable[..., Array], *args: Any) -> tuple[Array, Callable[[Any], tuple[Any, ...]]]:
     """f's value, and the map from a cotangent of the value to the cotangents of the arguments."""
-    inputs = [x.copy() if isinstance(x, Array) else Array(np.array(x)[()] if np.ndim(x) == 0 else np.array(x)) for x in args]
+    inputs = [elementwise(np.positive, x) if isinstance(x, Array) else Array(x.copy("K")) for x in map(_array, args)]
     nodes = [x.node() for x in inputs]
     out = f(*inputs)
     last = out.node()
@@ -306,6 +307,10 @@ def vjp(f: Callable[..., Array], *args: Any) -> tuple[Array, Callable[[Any], tup
         return tuple(cotangents.get(node, Array(np.zeros(np.shape(node.value)))) for node in nodes)
 
     return Array(last), pullback
+
+
+def _array(x: Any) -> Any:
+    return x if isinstance(x, Array | np.ndarray) else np.float64(x)
 
 
 def _ancestors(last: Node) -> set[Node]:

@@ -47,4 +47,6 @@ def _holds_traced(items: Any) -> bool:
 
 def cast(x: Any, dtype: Any) -> Any:
     """The value in that dtype, itself where it has it already."""
-    return x if x.dtype == dtype else _core.cast(x, np.dtype(dtype).name)
+    if x.dtype == dtype:
+        return x
+    return _core.cast(x, np.dtype(dtype).name) if isinstance(x, _core.Tracer) else x.astype(dtype)

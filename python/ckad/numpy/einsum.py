@@ -104,7 +104,9 @@ def _without(term: str, operand: Any, dropped: set[str]) -> tuple[str, Any]:
     axes = tuple(i for i, letter in enumerate(term) if letter in dropped)
     if not axes:
         return term, operand
-    return "".join(c for c in term if c not in dropped), np.sum(operand, axis=axes)
+    # Unlike np.sum, einsum does not widen integers.
+    total = np.any(operand, axis=axes) if operand.dtype == np.bool_ else np.sum(operand, axis=axes, dtype=operand.dtype)
+    return "".join(c for c in term if c not in dropped), total
 
 
 def _squeeze_ones(term: str, operand: Any, other: str, other_operand: Any) -> tuple[str, Any]:

@@ -51,7 +51,7 @@ def min(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initia
 def _extremum(kind: str, pair: Any, a: Any, axis: Any, out: Any, keepdims: Any, initial: Any, where: Any) -> Any:
     refuse(kind, out=given(out), where=None if given(where) is True else given(where))
     a = array(a)
-    initial = given(initial)
+    initial = given(initial) if given(initial) is None else cast(array(initial), a.dtype)
     axes = reduction_axes(axis, a.ndim)
     if initial is None:
         _require_elements(pair.__name__, a, axes)

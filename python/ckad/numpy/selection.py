@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
+from ckad.errors import DTypeError
 from ckad.numpy.axes import array, axis_index, cast
 from ckad.numpy.registry import given, implements, refuse
 
@@ -132,6 +133,11 @@ def _share_ties(x: Any, axis: int) -> Any:
 @implements(np.round, np.around, method="round")
 def round(a: Any, decimals: Any = 0, out: Any = None) -> Any:
     refuse("round", out=out)
+    a = array(a)
+    if a.dtype == np.bool_:
+        raise DTypeError("[round] it is not defined for bool. Hint: convert with `.astype(int)` first", op="round")
+    if a.dtype.kind != "f":
+        return a.copy() if decimals >= 0 else cast(round(cast(a, np.float64), decimals), a.dtype)
     if decimals == 0:
         return np.rint(a)
     scale = 10.0 ** abs(decimals)
@@ -140,6 +146,7 @@ def round(a: Any, decimals: Any = 0, out: Any = None) -> Any:
 
 @implements(np.isclose)
 def isclose(a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: Any = False) -> Any:
+    a, b = (cast(x, np.result_type(x.dtype, 1.0)) for x in (array(a), array(b)))
     near = np.less_equal(np.abs(a - b), atol + rtol * np.abs(b)) & np.isfinite(b) | np.equal(a, b)
     return near | (np.isnan(a) & np.isnan(b)) if equal_nan else near
 

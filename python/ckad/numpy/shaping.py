@@ -229,8 +229,9 @@ def diff(a: Any, n: Any = 1, axis: Any = -1, prepend: Any = None, append: Any = 
     refuse("diff", prepend=given(prepend), append=given(append))
     a = array(a)
     along = axis_index(axis, a.ndim)
+    difference = np.not_equal if a.dtype == np.bool_ else np.subtract
     for _ in range(n):
-        a = a[_along(a, along, slice(1, None))] - a[_along(a, along, slice(None, -1))]
+        a = difference(a[_along(a, along, slice(1, None))], a[_along(a, along, slice(None, -1))])
     return a
 
 

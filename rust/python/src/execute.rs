@@ -323,14 +323,22 @@ fn located(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Mutex<LineT
 }
 
 /// Runs a program, or hands it to whoever is planning or profiling on this thread.
+///
+/// A call that runs at once while an enclosing trace records (none of its inputs is traced there) is part of the
+/// enclosing call's work, as a forced run is.
 pub fn measure_or_run(
     py: Python<'_>,
     executable: &Arc<Executable>,
     values: &[Value],
     tables: &Tables<'_>,
     lines: &Arc<Mutex<LineTable>>,
+    enclosed: bool,
 ) -> PyResult<Vec<Output>> {
-    crate::plan_view::intercept(py, executable, tables, lines)?;
+    if enclosed {
+        crate::plan_view::note_forced(0, executable);
+    } else {
+        crate::plan_view::intercept(py, executable, tables, lines)?;
+    }
     match crate::profile::current(py) {
         Some(profiler) => crate::profile::run(py, &profiler, executable, tables, lines, |hooks| {
             run_with(py, executable, values, tables, lines, Some(hooks))

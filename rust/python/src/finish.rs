@@ -177,7 +177,7 @@ fn realise(
         return Err(raise(Error::internal("run", "a transform of one graph built two")));
     };
     let values = values_of(bindings)?;
-    let outputs = measure_or_run(py, executable, &values, &Tables::of(&recorded.graph), &recorded.lines)?;
+    let outputs = measure_or_run(py, executable, &values, &Tables::of(&recorded.graph), &recorded.lines, recorded.enclosed)?;
     to_python(py, outputs, specs)
 }
 
@@ -356,7 +356,7 @@ pub fn linear(
         return Err(raise(Error::internal("run", "a linearisation built one graph")));
     };
     let tables = Tables::of(&recorded.graph);
-    let outputs = measure_or_run(py, known, &values_of(bindings)?, &tables, &recorded.lines)?;
+    let outputs = measure_or_run(py, known, &values_of(bindings)?, &tables, &recorded.lines, recorded.enclosed)?;
     let known_values: Vec<Binding> = outputs
         .iter()
         .map(|output| Binding::Value(Value::Array(Arc::new(crate::execute::Shared(Arc::clone(&output.0))))))

@@ -10,6 +10,7 @@ use pyo3::types::PyList;
 use crate::errors::raise;
 use crate::execute::{Executable, Tables, compile, flops_of, measure_or_run};
 use crate::finish::{Binding, ResultSpec, bind_like, float_zeros, innermost, splice_into, to_python, traced};
+use crate::trace::open_tapes;
 use crate::value::Value;
 
 /// A linear function of float arrays. It owns its residuals: what happens to the arguments later changes nothing.
@@ -132,7 +133,7 @@ impl LinearMap {
                 })
                 .collect::<PyResult<Vec<Value>>>()?;
             let tables = Tables::of(&self.graph);
-            let outputs = measure_or_run(py, self.executable(py)?, &values, &tables, &self.lines)?;
+            let outputs = measure_or_run(py, self.executable(py)?, &values, &tables, &self.lines, !open_tapes().is_empty())?;
             let unknown_specs = self.unknown_specs(&result_specs);
             let unknown = to_python(py, outputs, &unknown_specs)?;
             let mut results = Vec::new();

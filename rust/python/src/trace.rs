@@ -62,6 +62,8 @@ pub struct Recorded {
     /// Values of enclosing traces, by input index.
     pub captures: FxHashMap<u32, Capture>,
     pub lines: Arc<Mutex<crate::lines::LineTable>>,
+    /// Another trace records around this one.
+    pub enclosed: bool,
 }
 
 /// One traced call.
@@ -320,6 +322,7 @@ impl Trace {
             values,
             captures: std::mem::take(&mut tape.captures),
             lines: Arc::clone(&self.tape.lines),
+            enclosed: self.tape.depth > 0,
         })
     }
 }
