@@ -106,7 +106,8 @@ def test_ufunc_value(name: str, shapes: list[tuple[int, ...]], dtype: str) -> No
     with np.errstate(all="ignore"):
         expected = ufunc(*operands)
     try:
-        found = evaluated(ufunc, *operands)
+        with np.errstate(all="ignore"):
+            found = evaluated(ufunc, *operands)
     except DTypeError as error:
         # Integers and bools may be refused, saying so; they are never answered otherwise than by NumPy.
         assert np.dtype(dtype).kind != "f" and "Hint" in str(error)
@@ -139,11 +140,18 @@ def test_ufunc_at_interesting_values(name: str) -> None:
 @pytest.mark.parametrize("name", SUPPORTED)
 def test_ufunc_derivative(name: str) -> None:
     ufunc = SUPPORTED[name]
-    operands = operands_of(ufunc, "float64", [(3, 1), (4,)])
-    if operands is None or name in NO_DERIVATIVE or ufunc(*operands)[0].dtype.kind != "f":
+    # No two are near a tie, no quotient is near an integer.
+    operands = [np.array([[0.31], [0.52], [0.73]]), np.array([0.40, 0.45, 0.61, 0.89])][: ufunc.nin]
+    if operands_of(ufunc, "float64", [(1,), (1,)]) is None or name in NO_DERIVATIVE:
         return
     if ufunc is np.ldexp:
-        assert_derivatives(lambda x: np.ldexp(x, operands[1]), operands[0])
+        assert_derivatives(lambda x: np.ldexp(x, np.array([-1, 0, 3, 2])), operands[0])
+    elif ufunc is np.arccosh:
+        assert_derivatives(lambda x: np.arccosh(1.0 + x), *operands)
+    elif ufunc is np.divmod or ufunc is np.modf:
+        assert_derivatives(lambda *x: ufunc(*x)[ufunc is np.divmod], *operands)
+    elif ufunc(*operands).dtype.kind != "f":
+        return
     else:
         assert_derivatives(ufunc, *operands)
 

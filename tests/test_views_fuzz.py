@@ -116,8 +116,25 @@ class Drawn:
 
     def _view(self, at: int, x: Any, env: list[Any]) -> tuple[str, Step]:
         kind = self.choice(
-            ["index", "index", "index", "T", "reshape", "reshape F", "flat", "ravel", "transpose", "swap", "squeeze",
-             "iterate", "copy", "flatten", "diagonal", "astype", "broadcast"]
+            [
+                "index",
+                "index",
+                "index",
+                "T",
+                "reshape",
+                "reshape F",
+                "flat",
+                "ravel",
+                "transpose",
+                "swap",
+                "squeeze",
+                "iterate",
+                "copy",
+                "flatten",
+                "diagonal",
+                "astype",
+                "broadcast",
+            ]
         )
         rank = x.ndim
         if kind == "T":
@@ -296,7 +313,7 @@ def run(env: list[Any], steps: list[Step]) -> tuple[list[Any], list[Any]]:
         try:
             made = step(env)
         except (ValueError, IndexError, TypeError) as error:
-            kind = [kind for kind in (IndexError, ValueError, TypeError) if isinstance(error, kind)][0]
+            kind = next(kind for kind in (IndexError, ValueError, TypeError) if isinstance(error, kind))
             seen.append(kind.__name__)
             continue
         if made is None:

@@ -34,7 +34,8 @@ def _reduced(kind: str, x: Any, axis: Any, keepdims: Any) -> Any:
 def sum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None) -> Any:
     refuse("sum", out=given(out), where=None if given(where) is True else given(where))
     a = array(a)
-    total = _reduced("sum", cast(a, _accumulator_dtype(a, dtype)), axis, keepdims)
+    wanted = _accumulator_dtype(a, dtype)
+    total = cast(_reduced("sum", cast(a, wanted), axis, keepdims), wanted)
     return total if given(initial) is None else total + initial
 
 

@@ -12,7 +12,7 @@
 //! and few values that a later pass reads (a group is kept or recomputed whole). The clustering called auto then
 //! rebuilds cheap values in the groups of later passes: `cluster_auto`.
 
-use ckad_graph::{Graph, ListId, NodeId, Op, RegionId, Result};
+use ckad_graph::{Graph, ListId, NodeId, Op, RegionId, Result, interrupt};
 
 use crate::cluster_auto::rebuild_cheap_values;
 use crate::cluster_limits::{Limits, split};
@@ -64,9 +64,11 @@ pub(crate) struct Grouping<'a> {
 /// The clusters of a graph; with `auto`, cheap values are rebuilt where later passes use them.
 pub fn cluster(graph: &Graph, target: &Target, auto: bool) -> Result<Clustering> {
     let mut grouping = Grouping::new(graph, target);
-    grouping.form();
+    grouping.form()?;
     grouping.lift();
+    interrupt::check()?;
     grouping.merge();
+    interrupt::check()?;
     if auto {
         rebuild_cheap_values(&mut grouping);
     }
@@ -123,8 +125,9 @@ impl<'a> Grouping<'a> {
             && self.graph.node(operand).shape == iteration
     }
 
-    fn form(&mut self) {
+    fn form(&mut self) -> Result<()> {
         for id in self.graph.ids() {
+            interrupt::check_at(id.index())?;
             match self.roles.of(id) {
                 Role::Dead | Role::Leaf | Role::Deferred => {}
                 Role::Single => self.open(id, ClusterKind::Single),
@@ -135,6 +138,7 @@ impl<'a> Grouping<'a> {
                 },
             }
         }
+        Ok(())
     }
 
     fn open(&mut self, id: NodeId, kind: ClusterKind) {

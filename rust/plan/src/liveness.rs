@@ -3,7 +3,7 @@
 //! A *value* is a node's array in memory: what some cluster needs and does not compute itself, and what the
 //! graph returns. Inner values of a group and views that are resolved to strides are none, leaves neither.
 
-use ckad_graph::{Error, Graph, NodeId, Result};
+use ckad_graph::{Error, Graph, NodeId, Result, interrupt};
 
 use crate::cost::clustering_flops;
 use crate::schedule::Clustering;
@@ -79,6 +79,7 @@ impl Flow {
         let mut needs: Vec<(u32, u32)> = Vec::with_capacity(2 * clusters.len());
         let mut passes = 1;
         for (index, cluster) in clusters.iter().enumerate() {
+            interrupt::check_at(index)?;
             let index = index as u32;
             for member in &cluster.members {
                 inside[member.index()] = index;

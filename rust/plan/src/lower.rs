@@ -9,7 +9,7 @@
 //! * An overwriting operation whose base dies there runs in the base's bytes (`simulate::base_taken`).
 //! * An array of no elements takes no step and no bytes.
 
-use ckad_graph::{DType, Error, Graph, NodeId, Op, Result};
+use ckad_graph::{DType, Error, Graph, NodeId, Op, Result, interrupt};
 
 use crate::cost::node_flops;
 use crate::lower_buffers::Buffers;
@@ -32,6 +32,7 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Prog
         starts: AddedStarts::default(),
     };
     for (index, action) in schedule.actions.iter().enumerate() {
+        interrupt::check_at(index)?;
         match *action {
             Action::Compute(id) => {
                 let cluster = schedule.clustering.clusters.get(id.0 as usize);

@@ -12,7 +12,7 @@
 //! bytes and the two count once. Copies that return an input, or one value twice, are made after the last
 //! action and not counted.
 
-use ckad_graph::{CheckpointPolicy, Error, Graph, NodeId, Result};
+use ckad_graph::{CheckpointPolicy, Error, Graph, NodeId, Result, interrupt};
 
 use crate::cost::cluster_flops;
 use crate::schedule::{Action, ClusterKind, Schedule};
@@ -66,6 +66,7 @@ pub fn simulate(graph: &Graph, schedule: &Schedule) -> Result<Simulation> {
     // The base whose bytes the last result took, until it is freed.
     let mut taken: Option<NodeId> = None;
     for (index, action) in schedule.actions.iter().enumerate() {
+        interrupt::check_at(index)?;
         match *action {
             Action::Compute(id) => {
                 let cluster = clusters
