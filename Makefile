@@ -116,8 +116,8 @@ wheel: .venv-wheel/stamp
 lock: .venv/stamp
 	@$(BIN)/python -m pip install --quiet uv
 	@for name in dev wheel bench; do \
-		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-			requirements/$$name.in -o requirements/$$name.txt; done
+		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+			--no-header --system-certs requirements/$$name.in -o requirements/$$name.txt; done
 
 .PHONY: clean
 clean:

@@ -1,4 +1,4 @@
-"""Automatic differentiation of NumPy programs in two hundred lines of NumPy: what ckad computes, without the speed.
+"""Automatic differentiation of NumPy programs in three hundred lines of NumPy: what ckad computes, without the speed.
 
 Read this file first. It runs the same programs as ckad, by the same mathematics, one array operation at a time, and the
 random programs of `test_random_graphs.py` compare the two.
@@ -11,8 +11,9 @@ Higher order. The rules are themselves programs on `Array`, so what they compute
 again. Forward mode is then reverse mode twice: u ↦ Jᵀu is linear, and its own transpose is J.
 
 Writing in place. An `Array` is a piece of a `Memory` that other arrays may share, namely the elements at the positions
-`where`. Slicing, transposing and reshaping apply NumPy's own operation to the array of positions, so NumPy itself decides
-what is a view, what is a copy and what is a scalar. Reading gathers at the positions, writing replaces the memory's node.
+`where`. Slicing, transposing and reshaping apply NumPy's own operation to the array of positions, so NumPy itself
+decides what is a view, what is a copy and what is a scalar. Reading gathers at the positions, writing replaces the
+memory's node.
 """
 
 from __future__ import annotations
@@ -81,8 +82,9 @@ class Array(np.lib.mixins.NDArrayOperatorsMixin):
     def __setitem__(self, key: Any, value: Any) -> None:
         where, base = self.where[key], self.memory.node
         written = np.broadcast_to(value, np.shape(where))
-        content = np.array(base.value, order="C")
-        content.reshape(-1)[where] = read(written)
+        flat, content = base.value.flatten(), np.array(base.value)
+        flat[where] = read(written)
+        content[...] = flat.reshape(content.shape)
         last = np.full(content.size, -1)  # of several writes to one position the last one counts
         order = np.arange(np.size(where)).reshape(np.shape(where))
         last[where] = order
@@ -184,15 +186,19 @@ def elementwise(ufunc: Any, *operands: Any) -> Any:
     value = ufunc(*map(read, operands))
     if ufunc not in RULES:
         return value  # comparisons, sign, floor: constant wherever they have a derivative
-    sized = [lambda g, z, *xs, rule=rule, k=k: summed_to(xs[k].shape, rule(g, z, *xs)) for k, rule in enumerate(RULES[ufunc])]
-    return primitive(value, operands, sized)
+    rules = [
+        lambda g, z, *xs, rule=rule, k=k: summed_to(xs[k].shape, rule(g, z, *xs)) for k, rule in enumerate(RULES[ufunc])
+    ]
+    return primitive(value, operands, rules)
 
 
 def select(condition: Any, x: Any, y: Any) -> Array:
     chosen = np.asarray(read(condition), bool)
-    yes = lambda g, z, x, y: summed_to(x.shape, g * np.where(chosen, 1.0, 0.0))
-    no = lambda g, z, x, y: summed_to(y.shape, g * np.where(chosen, 0.0, 1.0))
-    return primitive(np.where(chosen, read(x), read(y)), [x, y], [yes, no])
+    rules = [
+        lambda g, z, x, y: summed_to(x.shape, np.where(chosen, 1.0, 0.0) * g),
+        lambda g, z, x, y: summed_to(y.shape, np.where(chosen, 0.0, 1.0) * g),
+    ]
+    return primitive(np.where(chosen, read(x), read(y)), [x, y], rules)
 
 
 def summed_to(shape: tuple[int, ...], g: Any) -> Any:
@@ -214,16 +220,18 @@ def scattered(x: Array, where: Any, shape: tuple[int, ...]) -> Array:
 
 def total(x: Any, axis: Any = None, keepdims: bool = False) -> Array:
     kept = np.sum(read(x), axis=axis, keepdims=True).shape
-    rule = lambda g, z, x: np.broadcast_to(np.reshape(g, kept), x.shape)
-    return primitive(np.sum(read(x), axis=axis, keepdims=keepdims), [x], [rule])
+    value = np.sum(read(x), axis=axis, keepdims=keepdims)
+    return primitive(value, [x], [lambda g, z, x: np.broadcast_to(np.reshape(g, kept), x.shape)])
 
 
 def einsum(subscripts: str, a: Any, b: Any) -> Array:
     """A product of two in which every index stands in two of the three terms: so do the transposes."""
     (of_a, of_b), out = subscripts.split("->")[0].split(","), subscripts.split("->")[1]
-    to_a = lambda g, z, a, b: np.einsum(f"{out},{of_b}->{of_a}", g, b)
-    to_b = lambda g, z, a, b: np.einsum(f"{out},{of_a}->{of_b}", g, a)
-    return primitive(np.einsum(subscripts, read(a), read(b)), [a, b], [to_a, to_b])
+    rules = [
+        lambda g, z, a, b: np.einsum(f"{out},{of_b}->{of_a}", g, b),
+        lambda g, z, a, b: np.einsum(f"{out},{of_a}->{of_b}", g, a),
+    ]
+    return primitive(np.einsum(subscripts, read(a), read(b)), [a, b], rules)
 
 
 def matmul(a: Any, b: Any) -> Array:
@@ -236,8 +244,8 @@ def extremum(function: Any) -> Callable[..., Array]:
         peak = function(read(x), axis=axis, keepdims=True)
         tied = read(x) == peak
         shares = tied / np.sum(tied, axis=axis, keepdims=True)
-        rule = lambda g, z, x: np.reshape(g, peak.shape) * shares
-        return primitive(function(read(x), axis=axis, keepdims=keepdims), [x], [rule])
+        value = function(read(x), axis=axis, keepdims=keepdims)
+        return primitive(value, [x], [lambda g, z, x: np.reshape(g, peak.shape) * shares])
 
     return of
 
@@ -281,8 +289,17 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.reshape: lambda x, shape: x.reshape(shape),
     np.transpose: lambda x, axes=None: x.transpose(axes),
     **{
-        view: lambda x, *args, view=view, **keywords: x._at(view(x.where, *args, **keywords))
-        for view in (np.broadcast_to, np.moveaxis, np.swapaxes, np.expand_dims, np.squeeze, np.flip, np.diagonal, np.roll)
+        move: lambda x, *args, move=move, **keywords: x._at(move(x.where, *args, **keywords))
+        for move in (
+            np.broadcast_to,
+            np.moveaxis,
+            np.swapaxes,
+            np.expand_dims,
+            np.squeeze,
+            np.flip,
+            np.diagonal,
+            np.roll,
+        )
     },
 }
 
@@ -330,12 +347,13 @@ def grad(f: Callable[..., Array]) -> Callable[..., Any]:
 def jvp(f: Callable[..., Array], args: Sequence[Any], tangents: Sequence[Any]) -> tuple[Array, Array]:
     """f's value and its derivative in a direction: the transpose of the transpose."""
     out, pullback = vjp(f, *args)
-    along = lambda u: sum(np.sum(g * v) for g, v in zip(pullback(u), tangents, strict=True))
-    return out, grad(along)(np.zeros(out.shape))
+    return out, grad(lambda u: inner(pullback(u), tangents))(np.zeros(out.shape))
 
 
 def hvp(f: Callable[..., Array], args: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, ...]:
     """The Hessian times a direction v: the gradient of ⟨∇f, v⟩."""
-    gradient = lambda *args: vjp(f, *args)[1](1.0)
-    along = lambda *args: sum(np.sum(g * v) for g, v in zip(gradient(*args), tangents, strict=True))
-    return vjp(along, *args)[1](1.0)
+    return vjp(lambda *args: inner(vjp(f, *args)[1](1.0), tangents), *args)[1](1.0)
+
+
+def inner(a: Sequence[Any], b: Sequence[Any]) -> Any:
+    return sum(np.sum(x * y) for x, y in zip(a, b, strict=True))

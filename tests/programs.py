@@ -82,7 +82,16 @@ def _normal(*shape: int) -> Any:
 
 
 PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-    "mlp": (mlp, ([(_normal(4, 5) / 2, _normal(5)) for _ in range(1)] + [(_normal(5, 5) / 2, _normal(5)) for _ in range(6)] + [(_normal(5, 2), _normal(2))], _normal(7, 4), _normal(7, 2))),
+    "mlp": (
+        mlp,
+        (
+            [(_normal(4, 5) / 2, _normal(5)) for _ in range(1)]
+            + [(_normal(5, 5) / 2, _normal(5)) for _ in range(6)]
+            + [(_normal(5, 2), _normal(2))],
+            _normal(7, 4),
+            _normal(7, 2),
+        ),
+    ),
     "softmax_net": (softmax_net, (_normal(3, 6), _normal(6, 3), _normal(8, 3))),
     "layer_norm": (layer_norm, (_normal(6, 9), _normal(9))),
     "trajectory": (trajectory, (1.3, np.linspace(0.1, 0.9, 5))),

@@ -66,7 +66,7 @@ class Program:
         return namespace["f"](*args)
 
     def __repr__(self) -> str:
-        args = ", ".join(f"np.array({x.tolist()}, order={_order(x)!r})" if np.ndim(x) else repr(float(x)) for x in self.args)
+        args = ", ".join(f"np.array({x.tolist()}, order={_order(x)!r}).reshape{x.shape}" for x in self.args)
         return f"\n{self.source}\nargs = ({args},)"
 
 
@@ -138,7 +138,8 @@ class Builder:
     def _along(self, extent: int) -> str:
         bound = st.none() | st.integers(-extent, extent)
         start, stop, step = self.pick(bound), self.pick(bound), self.choose(None, 1, 2, -1, -2)
-        cut = ":".join("" if part is None else str(part) for part in (start, stop)) + ("" if step is None else f":{step}")
+        ends = ["" if part is None else str(part) for part in (start, stop)]
+        cut = ":".join(ends if step is None else [*ends, str(step)])
         whole = str(self.pick(st.integers(-extent, extent - 1))) if extent else ":"
         return self.choose(":", whole, cut)
 
@@ -155,8 +156,7 @@ def unary(b: Builder) -> None:
 def binary(b: Builder) -> None:
     function = b.choose(*BINARY)
     x = b.name()
-    fits = lambda y: _broadcast(b.variables[x], y) and BINARY[function](b.variables[x], y)
-    y = b.name(fits)
+    y = b.name(lambda y: _broadcast(b.variables[x], y) and BINARY[function](b.variables[x], y))
     if y is not None:
         b.assign(f"np.{function}({x}, {y})")
 
@@ -197,8 +197,7 @@ def product(b: Builder) -> None:
     if x is None:
         return
     a = b.variables[x]
-    fits = lambda y: np.ndim(y) in (1, 2) and y.shape[0] == a.shape[-1]
-    y = b.name(fits)
+    y = b.name(lambda y: np.ndim(y) in (1, 2) and y.shape[0] == a.shape[-1])
     z = b.name(lambda z: np.ndim(z) == 2 and a.ndim == 2 and z.shape == a.shape)
     if y is not None and (z is None or b.pick(st.booleans())):
         b.assign(b.choose(f"{x} @ {y}", f"np.dot({x}, {y})"))
@@ -214,7 +213,11 @@ def view(b: Builder) -> None:
     options = [f"{x}.T", f"{x}.copy()", f"{x}.ravel()", f"{x}.reshape(-1)" if value.size else f"{x}.T", f"{x}[None]"]
     if value.ndim:
         k = b.axis(value)
-        options += [f"np.flip({x}, {k})", f"np.roll({x}, {b.pick(st.integers(-3, 3))}, {k})", f"np.swapaxes({x}, 0, {k})"]
+        options += [
+            f"np.flip({x}, {k})",
+            f"np.roll({x}, {b.pick(st.integers(-3, 3))}, {k})",
+            f"np.swapaxes({x}, 0, {k})",
+        ]
         options += [f"np.expand_dims({x}, {k})", f"np.moveaxis({x}, {k}, 0)", f"np.broadcast_to({x}, (2, *{x}.shape))"]
     if value.ndim >= 2:
         first, second, *rest = value.shape
@@ -296,13 +299,20 @@ def loop(b: Builder) -> None:
         return
     y = b.name(lambda y: _fits_into(y, b.variables[x].shape))
     steps = [f"{x} = np.tanh({x} + 0.3 * {y})" if y else f"{x} = np.tanh({x})"]
-    steps += [f"{x}[1:] += 0.1 * np.sin({x}[:-1])", f"{x}[0] = 0.5 * {x}[-1]", f"{x} = 0.5 * ({x} + np.roll({x}, 1, 0))"]
-    steps += [f"{x}[::2] *= 0.9", f"{x} = np.sin({x}.copy())", f"_ = {x}[::-1]; _ += 0.1 * {x}[0]"]
+    steps += [f"{x}[1:] += 0.1 * np.sin({x}[:-1])", f"{x}[0] = 0.5 * {x}[-1]", f"{x}[::2] *= 0.9"]
+    steps += [
+        f"{x} = 0.5 * ({x} + np.roll({x}, 1, 0))",
+        f"{x} = np.sin({x}.copy())",
+        f"_ = {x}[::-1]; _ += 0.1 * {x}[0]",
+    ]
     body = b.pick(st.lists(st.sampled_from(steps), min_size=1, max_size=3))
     b.run(f"for _ in range({b.pick(st.integers(2, 9))}):\n    " + "\n    ".join(body))
 
 
-KINDS = (unary, unary, binary, binary, constant, reduction, scan, product, view, view, read, write, write, augmented, choice, branch, joined, order, loop)
+KINDS = (
+    *(unary, unary, binary, binary, constant, reduction, scan, product, view, view, read),
+    *(write, write, augmented, choice, branch, joined, order, loop),
+)
 
 
 @st.composite
@@ -316,7 +326,7 @@ def programs(draw: Draw, longest: int = 12) -> Program:
         x = rng.uniform(0.4, 1.6, shape) * rng.choice([1.0, 1.0, -1.0], shape)
         args.append(np.asarray(x, order=draw(st.sampled_from("CF"))) if shape else np.float64(x))
     names = "abc"[: len(args)]
-    builder = Builder(draw, variables={name: x.copy(order="K") if np.ndim(x) else x for name, x in zip(names, args, strict=True)})
+    builder = Builder(draw, variables={name: x.copy("K") for name, x in zip(names, args, strict=True)})
     for _ in range(draw(st.integers(1, longest))):
         draw(st.sampled_from(KINDS))(builder)
     # Every variable counts, and each element differently.

@@ -42,12 +42,15 @@ def test_every_ufunc_is_recorded_or_refused_by_name(ufunc: str) -> None:
         first = result[0] if isinstance(result, tuple) else result
         return np.sum(first.astype(np.float64))
 
+    refusal = ""
     try:
         # Every function is defined on one of the two sides of 1.
         below, above = (ckad.value_and_grad(f)(point) for point in (np.array([0.3, 0.6]), np.array([1.3, 1.6])))
-        value, gradient = below if np.isfinite(below[0]) else above
     except (TypeError, ckad.CkadError) as error:
-        assert ufunc in str(error) or function.__name__ in str(error)
+        refusal = str(error)
+    if refusal:
+        assert ufunc in refusal or function.__name__ in refusal
     else:
+        value, gradient = below if np.isfinite(below[0]) else above
         assert np.isfinite(value)
         assert np.shape(gradient) == (2,)

@@ -58,7 +58,8 @@ def test_second_derivative(row: dict[str, str], policy: str | int) -> None:
     over_reverse = [ckad.hvp(f, x, unit, checkpoint=policy) for unit in np.eye(len(x))]
     twice_reverse = [ckad.grad(lambda x, k=k: gradient(x)[k])(x) for k in range(len(x))]
     twice_forward = [
-        [ckad.jvp(lambda x, v=v: ckad.jvp(f, (x,), (v,))[1], (x,), (w,))[1] for w in np.eye(len(x))] for v in np.eye(len(x))
+        [ckad.jvp(lambda x, v=v: ckad.jvp(f, (x,), (v,))[1], (x,), (w,))[1] for w in np.eye(len(x))]
+        for v in np.eye(len(x))
     ]
     np.testing.assert_allclose(over_reverse, expected, rtol=1e-12, atol=1e-15, err_msg="forward over reverse")
     np.testing.assert_allclose(twice_reverse, expected, rtol=1e-12, atol=1e-15, err_msg="reverse over reverse")

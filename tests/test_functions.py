@@ -1,4 +1,4 @@
-"""NumPy's functions on traced values: NumPy's values for all kinds of operands, right derivatives, no silent surprise."""
+"""NumPy's functions on traced values: NumPy's values for all operands, right derivatives, no silent surprise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import ckad
-from ckad import _core
 from ckad.errors import CkadError, DTypeError
 
 _rng = np.random.default_rng(7)
@@ -62,17 +61,21 @@ DOMAINS: dict[str, tuple[float, float]] = {"arccosh": (1.3, 3.0)}
 UNSUPPORTED_UFUNCS = {"frexp", "isnat", "bitwise_count"}
 NO_DERIVATIVE = {"floor_divide", "nextafter", "spacing"}
 
-UFUNCS: dict[str, np.ufunc] = {name: u for name, u in vars(np).items() if isinstance(u, np.ufunc) and u.__name__ == name}
+UFUNCS: dict[str, np.ufunc] = {
+    name: ufunc for name, ufunc in vars(np).items() if isinstance(ufunc, np.ufunc) and ufunc.__name__ == name
+}
 SUPPORTED = {name: u for name, u in UFUNCS.items() if name not in UNSUPPORTED_UFUNCS and u.signature is None}
 
-INTERESTING = np.array([0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, 1e-300, -1e300, np.inf, -np.inf, np.nan, 5e-324, 709.0, -745.0])
+INTERESTING = np.array(
+    [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, 709.0, -745.0, 1e-300, -1e300, 5e-324, np.inf, -np.inf, np.nan]
+)
 
 
 def operands_of(ufunc: np.ufunc, dtype: Any, shapes: list[tuple[int, ...]]) -> list[Any] | None:
     """Operands of one dtype in the function's domain, or None where NumPy has no loop for that dtype."""
     low, high = DOMAINS.get(ufunc.__name__, (0.3, 0.9))
     scale = 1 if np.dtype(dtype).kind == "f" else 12
-    operands = [(scale * spread(low, high - 0.03 * k, *shape)).astype(dtype) for k, shape in enumerate(shapes[: ufunc.nin])]
+    operands = [np.asarray(scale * spread(low, high, *shape)).astype(dtype) for shape in shapes[: ufunc.nin]]
     if ufunc is np.ldexp:
         operands[1] = np.asarray(_rng.integers(-3, 4, shapes[1]))
     try:
@@ -110,7 +113,8 @@ def test_ufunc_value(name: str, shapes: list[tuple[int, ...]], dtype: str) -> No
             found = evaluated(ufunc, *operands)
     except DTypeError as error:
         # Integers and bools may be refused, saying so; they are never answered otherwise than by NumPy.
-        assert np.dtype(dtype).kind != "f" and "Hint" in str(error)
+        assert np.dtype(dtype).kind != "f"
+        assert "Hint" in str(error)  # noqa: PT017
         return
     assert_same(found, expected)
 
@@ -118,12 +122,13 @@ def test_ufunc_value(name: str, shapes: list[tuple[int, ...]], dtype: str) -> No
 @pytest.mark.parametrize("name", SUPPORTED)
 def test_ufunc_at_interesting_values(name: str) -> None:
     ufunc = SUPPORTED[name]
-    first = [INTERESTING] if ufunc.nin == 1 else [np.repeat(INTERESTING, INTERESTING.size), np.tile(INTERESTING, INTERESTING.size)]
+    x, y = np.meshgrid(INTERESTING, INTERESTING)
+    operands = [x, y][: ufunc.nin]
     if operands_of(ufunc, "float64", [(1,), (1,)]) is None or ufunc is np.ldexp:
         return  # no function of floats alone
     with np.errstate(all="ignore"):
-        expected = ufunc(*first)
-    found = evaluated(ufunc, *first)
+        expected = ufunc(*operands)
+    found = evaluated(ufunc, *operands)
     pairs = zip(found, expected, strict=True) if isinstance(expected, tuple) else [(found, expected)]
     for a, b in pairs:
         if b.dtype == bool:
@@ -132,7 +137,7 @@ def test_ufunc_at_interesting_values(name: str) -> None:
             with np.errstate(all="ignore"):
                 near = np.abs(a - b) <= 8 * np.spacing(np.abs(b))
             wrong = ~((a == b) | (np.isnan(a) & np.isnan(b)) | near)
-            assert not np.any(wrong), [(*(x[wrong] for x in first), a[wrong], b[wrong])]
+            assert not np.any(wrong), [(*(operand[wrong] for operand in operands), a[wrong], b[wrong])]
             if name not in ("maximum", "minimum", "fmax", "fmin"):  # NumPy does not promise which of two zeros it gives
                 np.testing.assert_array_equal(np.signbit(a[b == 0]), np.signbit(b[b == 0]))
 
@@ -164,7 +169,9 @@ def test_unsupported_ufunc_names_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["add", "multiply", "maximum", "minimum", "logical_and", "logical_or"])
-@pytest.mark.parametrize("keywords", [{}, {"axis": 1}, {"axis": None}, {"axis": (0, 2)}, {"axis": -1, "keepdims": True}], ids=str)
+@pytest.mark.parametrize(
+    "keywords", [{}, {"axis": 1}, {"axis": None}, {"axis": (0, 2)}, {"axis": -1, "keepdims": True}], ids=str
+)
 def test_ufunc_reduce(name: str, keywords: dict[str, Any]) -> None:
     x = spread(0.5, 1.5, 2, 3, 4)
     reduce = UFUNCS[name].reduce
@@ -207,90 +214,125 @@ VARIABLES: dict[str, Any] = {
     "e": np.zeros((0, 3)),
 }
 
-# Function → expressions in the variables above. Each is evaluated in four dtypes and differentiated twice.
-CASES: dict[str, list[str]] = {
-    "sum": ["np.sum(x)", "np.sum(x, 0)", "np.sum(x, axis=-1, keepdims=True)", "np.sum(t, axis=(0, 2))", "np.sum(e)", "np.sum(e, axis=0)",
-            "np.sum(e, axis=1)", "np.sum(s)", "np.sum(x, axis=())", "np.sum(x, initial=2)", "np.sum(x, dtype=np.float32)", "x.sum(1)", "x.sum(axis=0, keepdims=True)"],
-    "mean": ["np.mean(x)", "np.mean(t, axis=(1, -1))", "np.mean(x, axis=1, keepdims=True)", "np.mean(s)", "x.mean(0)", "np.mean(x, dtype=np.float64)"],
-    "var": ["np.var(x)", "np.var(x, axis=0)", "np.var(x, axis=1, ddof=1)", "np.var(t, axis=(0, 1), keepdims=True)", "x.var()", "np.var(x, correction=1)"],
-    "std": ["np.std(x)", "np.std(x, axis=1, keepdims=True)", "np.std(x, axis=0, ddof=1)", "x.std(axis=1)"],
-    "prod": ["np.prod(x)", "np.prod(x, axis=0)", "np.prod(t, axis=(0, 2), keepdims=True)", "np.prod(e)", "np.prod(e, axis=0)", "np.prod(x, initial=2)", "x.prod(1)", "np.prod(s)"],
-    "max": ["np.max(x)", "np.max(x, axis=1)", "np.max(t, axis=(0, 2), keepdims=True)", "np.max(x, initial=1)", "np.max(e, axis=1)", "x.max(0)", "np.max(s)"],
-    "min": ["np.min(x)", "np.min(x, axis=1)", "np.min(t, axis=(0, 2), keepdims=True)", "np.min(x, axis=0, initial=1)", "np.min(e, axis=-1)", "x.min(axis=0)"],
-    "amax": ["np.amax(x, 1)"],
-    "amin": ["np.amin(x, 1)"],
-    "argmax": ["np.argmax(x)", "np.argmax(x, axis=0)", "np.argmax(x, axis=-1, keepdims=True)", "x.argmax(1)", "np.argmax(x, keepdims=True)"],
-    "argmin": ["np.argmin(x)", "np.argmin(x, axis=0)", "x.argmin(axis=1)"],
-    "any": ["np.any(x > 1)", "np.any(x, axis=0)", "np.any(e)", "np.any(x > 1.5, axis=1, keepdims=True)", "x.any(0)"],
-    "all": ["np.all(x > 1)", "np.all(x, axis=0)", "np.all(e)", "(x > 0.5).all(axis=1)"],
-    "cumsum": ["np.cumsum(x)", "np.cumsum(x, axis=0)", "np.cumsum(t, axis=-2)", "x.cumsum(1)", "np.cumsum(e, axis=0)", "np.cumsum(s)"],
-    "cumprod": ["np.cumprod(x)", "np.cumprod(x, axis=0)", "np.cumprod(t, axis=-2)", "x.cumprod(1)", "np.cumprod(e, axis=0)"],
-    "dot": ["np.dot(x, v)", "np.dot(v, w)", "np.dot(x, q)", "np.dot(t, q)", "np.dot(t, u)", "np.dot(x, 2)", "np.dot(s, x)", "x.dot(q)", "np.dot(v, q)"],
-    "vdot": ["np.vdot(x, y)", "np.vdot(v, w)", "np.vdot(s, s)"],
-    "inner": ["np.inner(v, w)", "np.inner(x, y)", "np.inner(t, x)", "np.inner(s, v)"],
-    "outer": ["np.outer(v, w)", "np.outer(x, v)", "np.outer(s, v)"],
-    "matmul": ["x @ q", "v @ w", "x @ v", "v @ q", "t @ u", "t @ q", "x @ u", "np.matmul(x, y.T)", "e @ e.T", "e.T @ e", "np.vecdot(x, y)", "np.matvec(x, v)", "np.vecmat(v, q)"],
-    "tensordot": ["np.tensordot(x, y)", "np.tensordot(x, q, 1)", "np.tensordot(v, w, 0)", "np.tensordot(t, u, ([2, 1], [1, 2]))", "np.tensordot(x, y, axes=(0, 0))"],
-    "einsum": ["np.einsum('ij,jk', x, q)", "np.einsum('ij->ji', x)", "np.einsum('ii', q)", "np.einsum('ii->i', q)", "np.einsum('ij,kj->ik', x, y)", "np.einsum('...j,j->...', t, v)",
-               "np.einsum('ij,ij,ij->i', x, y, x)", "np.einsum('i,j->ij', v, w)", "np.einsum('ij->', x)", "np.einsum('bij,bjk->bik', t, u)", "np.einsum('i,ij,j', v, q, w)", "np.einsum('ij->j', x)", "np.einsum(',i->i', s, v)"],
-    "where": ["np.where(x > 1, x, y)", "np.where(x > 1, 0, y)", "np.where(v > 1, x, s)", "np.where(np.array([True, False, True, True]), v, w)", "np.where(x > 1)", "np.where(e > 0, e, 1)"],
-    "clip": ["np.clip(x, 0.5, 1.2)", "np.clip(x, None, 1.2)", "np.clip(x, v * 1.013, None)", "x.clip(0.5, 1.2)", "np.clip(x, min=0.7)", "x.clip(max=1)"],
-    "concatenate": ["np.concatenate([x, y])", "np.concatenate((x, q), axis=0)", "np.concatenate([x, y, x], axis=-1)", "np.concatenate([x, q], axis=None)", "np.concatenate([e, e])", "np.concatenate([x, np.ones((1, 4))])"],
-    "stack": ["np.stack([x, y])", "np.stack([v, w], axis=1)", "np.stack([s, s, s])", "np.stack([x, y], -1)", "np.stack([v[0], v[1]])"],
-    "vstack": ["np.vstack([x, q])", "np.vstack([v, w])"],
-    "hstack": ["np.hstack([x, y])", "np.hstack([v, w])"],
-    "reshape": ["np.reshape(x, (4, 3))", "np.reshape(x, -1)", "x.reshape(2, 6)", "x.reshape((2, -1))", "np.reshape(s, (1, 1))", "np.reshape(x, (4, 3), order='F')", "x.T.reshape(3, 4)", "np.reshape(e, (3, 0))"],
-    "ravel": ["np.ravel(x)", "x.ravel()", "np.ravel(x, 'F')", "x.flatten()", "np.ravel(s)"],
-    "transpose": ["np.transpose(x)", "np.transpose(t, (2, 0, 1))", "t.transpose(1, 0, 2)", "x.T", "v.T", "t.transpose((2, 1, 0))"],
-    "swapaxes": ["np.swapaxes(t, 0, -1)", "t.swapaxes(1, 2)"],
-    "moveaxis": ["np.moveaxis(t, 0, -1)", "np.moveaxis(t, [0, 1], [-1, 0])"],
-    "expand_dims": ["np.expand_dims(x, 1)", "np.expand_dims(x, (0, -1))", "np.expand_dims(s, 0)"],
-    "squeeze": ["np.squeeze(x[None, :, None])", "np.squeeze(x[None], axis=0)", "x[:, None].squeeze(1)", "np.squeeze(v)"],
-    "broadcast_to": ["np.broadcast_to(v, (3, 4))", "np.broadcast_to(s, (2,))", "np.broadcast_to(x[:, :1], (2, 3, 4))"],
-    "broadcast_arrays": ["np.broadcast_arrays(x, v)[1]"],
-    "flip": ["np.flip(x)", "np.flip(t, 1)", "np.flip(t, (0, -1))"],
-    "flipud": ["np.flipud(x)"],
-    "fliplr": ["np.fliplr(x)"],
-    "roll": ["np.roll(x, 1)", "np.roll(x, -2, axis=1)", "np.roll(t, (1, 5), axis=(0, 2))", "np.roll(x, 1, axis=(0, 1))", "np.roll(e, 1, 0)"],
-    "take": ["np.take(x, [0, 5, -1])", "np.take(x, [2, 0, 2], axis=1)", "x.take(np.array([[0, 1], [2, 2]]), axis=0)", "np.take(v, 2)", "np.take(v, [7, -9], mode='wrap')", "np.take(v, [7, -9], mode='clip')"],
-    "take_along_axis": ["np.take_along_axis(x, np.array([[0, 3], [1, 1], [2, 0]]), 1)"],
-    "sort": ["np.sort(x)", "np.sort(x, axis=0)", "np.sort(x, axis=None)", "np.sort(t, axis=1)", "np.sort(e)"],
-    "argsort": ["np.argsort(x)", "np.argsort(x, axis=0)", "x.argsort(axis=None)", "np.argsort(v)"],
-    "diag": ["np.diag(v)", "np.diag(v, 1)", "np.diag(v, k=-2)", "np.diag(q)", "np.diag(x, -1)"],
-    "diagonal": ["np.diagonal(x)", "np.diagonal(t, 1, 1, 2)", "q.diagonal(-1)"],
-    "trace": ["np.trace(q)", "np.trace(x, 1)", "np.trace(t, axis1=1, axis2=2)", "q.trace()"],
-    "diff": ["np.diff(v)", "np.diff(x, axis=0)", "np.diff(v, 2)"],
-    "repeat": ["np.repeat(v, 2)", "np.repeat(x, [1, 0, 2], axis=0)", "x.repeat(2, axis=1)"],
-    "zeros_like": ["np.zeros_like(x) + x", "np.zeros_like(x, dtype=np.float32)", "np.zeros_like(x, shape=(2,))"],
-    "ones_like": ["np.ones_like(x) * x", "np.ones_like(x, dtype=int)"],
-    "empty_like": ["np.empty_like(x).shape"],
-    "full_like": ["np.full_like(x, 2) * x", "np.full_like(x, x[0, 0])"],
-    "shape": ["np.shape(x)"],
-    "ndim": ["np.ndim(x)"],
-    "size": ["np.size(x)", "np.size(x, 1)"],
-    "copy": ["np.copy(x)", "x.copy()"],
-    "linalg.norm": ["np.linalg.norm(x)", "np.linalg.norm(v)", "np.linalg.norm(x, axis=1)", "np.linalg.norm(x, axis=0, keepdims=True)", "np.linalg.norm(v, 1)", "np.linalg.norm(v, np.inf)", "np.linalg.norm(v, -np.inf)",
-                    "np.linalg.norm(v, 3)", "np.linalg.norm(x, 'fro')", "np.linalg.norm(x, 1)", "np.linalg.norm(x, np.inf)", "np.linalg.norm(t, axis=(1, 2))", "np.linalg.norm(v, 0)", "np.linalg.norm(x, ord=-1)", "np.linalg.norm(x, keepdims=True)"],
-    "round": ["np.round(x)", "np.round(x, 1)", "x.round(2)", "np.round(x * 100, -1)"],
-    "around": ["np.around(x, 1)"],
-    "isclose": ["np.isclose(x, y)", "np.isclose(x, x + 1e-9)"],
-    "allclose": ["np.allclose(x, y)"],
-    "array_equal": ["np.array_equal(x, y)", "np.array_equal(x, v)"],
-    "nonzero": ["np.nonzero(x > 1)", "x.nonzero()"],
-    "atleast_1d": ["np.atleast_1d(s)", "np.atleast_1d(v)"],
-    "atleast_2d": ["np.atleast_2d(v)", "np.atleast_2d(s)"],
-    "zeros": ["np.zeros((2, 3), like=x)", "np.zeros(3, dtype=int, like=x)"],
-    "ones": ["np.ones(3, like=x) * x[:, 0]"],
-    "empty": ["np.empty((2, 2), like=x).shape"],
-    "full": ["np.full((2, 2), 3.0, like=x)", "np.full(2, 3, like=x)"],
-    "array": ["np.array([x[0, 0], 1.0], like=x)", "np.array([[s, s], [1, x[1, 1]]], like=x)", "np.array(x, like=x)"],
-    "asarray": ["np.asarray([1.0, v[0]], like=v)", "np.asarray(x, like=x)"],
-    "arange": ["np.arange(4.0, like=v) * v"],
-    "eye": ["np.eye(4, like=q) * q", "np.eye(2, 3, like=q)"],
-    "identity": ["np.identity(4, like=q) @ q"],
-    "indexing": ["x[1]", "x[1, -1]", "x[::2, ::-1]", "x[..., None]", "x[[2, 0]]", "x[[0, 1], [1, 2]]", "x[np.array([True, False, True])]", "t[:, [0, 2]]", "t[0, ..., 1]", "t[[0, 1], :, [2, 0]]", "x[x > 1]", "v[1:][::-1]", "list(v)", "s[()]", "s[...]"],
-    "methods": ["x.astype(np.float32)", "x.astype(int)", "x.size", "x.shape", "x.ndim", "len(x)", "-x", "abs(x - 1)", "x // 0.3", "x % 0.3", "2 ** x", "divmod(x, 0.3)"],
-}
+# Function, and expressions in the variables above, separated by two spaces. Each is evaluated in four dtypes and
+# differentiated twice.
+CASES_TEXT = """
+sum:  np.sum(x)  np.sum(x, 0)  np.sum(x, axis=-1, keepdims=True)  np.sum(t, axis=(0, 2))  np.sum(e)  np.sum(e, axis=0)
+    np.sum(e, axis=1)  np.sum(s)  np.sum(x, axis=())  np.sum(x, initial=2)  np.sum(x, dtype=np.float32)  x.sum(1)
+    x.sum(axis=0, keepdims=True)
+mean:  np.mean(x)  np.mean(t, axis=(1, -1))  np.mean(x, axis=1, keepdims=True)  np.mean(s)  x.mean(0)
+    np.mean(x, dtype=np.float64)
+var:  np.var(x)  np.var(x, axis=0)  np.var(x, axis=1, ddof=1)  np.var(t, axis=(0, 1), keepdims=True)  x.var()
+    np.var(x, correction=1)
+std:  np.std(x)  np.std(x, axis=1, keepdims=True)  np.std(x, axis=0, ddof=1)  x.std(axis=1)
+prod:  np.prod(x)  np.prod(x, axis=0)  np.prod(t, axis=(0, 2), keepdims=True)  np.prod(e)  np.prod(e, axis=0)
+    np.prod(x, initial=2)  x.prod(1)  np.prod(s)
+max:  np.max(x)  np.max(x, axis=1)  np.max(t, axis=(0, 2), keepdims=True)  np.max(x, initial=1)  np.max(e, axis=1)
+    x.max(0)  np.max(s)
+min:  np.min(x)  np.min(x, axis=1)  np.min(t, axis=(0, 2), keepdims=True)  np.min(x, axis=0, initial=1)
+    np.min(e, axis=-1)  x.min(axis=0)
+amax:  np.amax(x, 1)
+amin:  np.amin(x, 1)
+argmax:  np.argmax(x)  np.argmax(x, axis=0)  np.argmax(x, axis=-1, keepdims=True)  x.argmax(1)
+    np.argmax(x, keepdims=True)
+argmin:  np.argmin(x)  np.argmin(x, axis=0)  x.argmin(axis=1)
+any:  np.any(x > 1)  np.any(x, axis=0)  np.any(e)  np.any(x > 1.5, axis=1, keepdims=True)  x.any(0)
+all:  np.all(x > 1)  np.all(x, axis=0)  np.all(e)  (x > 0.5).all(axis=1)
+cumsum:  np.cumsum(x)  np.cumsum(x, axis=0)  np.cumsum(t, axis=-2)  x.cumsum(1)  np.cumsum(e, axis=0)  np.cumsum(s)
+cumprod:  np.cumprod(x)  np.cumprod(x, axis=0)  np.cumprod(t, axis=-2)  x.cumprod(1)  np.cumprod(e, axis=0)
+dot:  np.dot(x, v)  np.dot(v, w)  np.dot(x, q)  np.dot(t, q)  np.dot(t, u)  np.dot(x, 2)  np.dot(s, x)  x.dot(q)
+    np.dot(v, q)
+vdot:  np.vdot(x, y)  np.vdot(v, w)  np.vdot(s, s)
+inner:  np.inner(v, w)  np.inner(x, y)  np.inner(t, x)  np.inner(s, v)
+outer:  np.outer(v, w)  np.outer(x, v)  np.outer(s, v)
+matmul:  x @ q  v @ w  x @ v  v @ q  t @ u  t @ q  x @ u  np.matmul(x, y.T)  e @ e.T  e.T @ e  np.vecdot(x, y)
+    np.matvec(x, v)  np.vecmat(v, q)
+tensordot:  np.tensordot(x, y)  np.tensordot(x, q, 1)  np.tensordot(v, w, 0)  np.tensordot(t, u, ([2, 1], [1, 2]))
+    np.tensordot(x, y, axes=(0, 0))
+einsum:  np.einsum('ij,jk', x, q)  np.einsum('ij->ji', x)  np.einsum('ii', q)  np.einsum('ii->i', q)
+    np.einsum('ij,kj->ik', x, y)  np.einsum('...j,j->...', t, v)  np.einsum('ij,ij,ij->i', x, y, x)
+    np.einsum('i,j->ij', v, w)  np.einsum('ij->', x)  np.einsum('bij,bjk->bik', t, u)  np.einsum('i,ij,j', v, q, w)
+    np.einsum('ij->j', x)  np.einsum(',i->i', s, v)
+where:  np.where(x > 1, x, y)  np.where(x > 1, 0, y)  np.where(v > 1, x, s)
+    np.where(np.array([True, False, True, True]), v, w)  np.where(x > 1)  np.where(e > 0, e, 1)
+clip:  np.clip(x, 0.5, 1.2)  np.clip(x, None, 1.2)  np.clip(x, v * 1.013, None)  x.clip(0.5, 1.2)  np.clip(x, min=0.7)
+    x.clip(max=1)
+concatenate:  np.concatenate([x, y])  np.concatenate((x, q), axis=0)  np.concatenate([x, y, x], axis=-1)
+    np.concatenate([x, q], axis=None)  np.concatenate([e, e])  np.concatenate([x, np.ones((1, 4))])
+stack:  np.stack([x, y])  np.stack([v, w], axis=1)  np.stack([s, s, s])  np.stack([x, y], -1)  np.stack([v[0], v[1]])
+vstack:  np.vstack([x, q])  np.vstack([v, w])
+hstack:  np.hstack([x, y])  np.hstack([v, w])
+reshape:  np.reshape(x, (4, 3))  np.reshape(x, -1)  x.reshape(2, 6)  x.reshape((2, -1))  np.reshape(s, (1, 1))
+    np.reshape(x, (4, 3), order='F')  x.T.reshape(3, 4)  np.reshape(e, (3, 0))
+ravel:  np.ravel(x)  x.ravel()  np.ravel(x, 'F')  x.flatten()  np.ravel(s)
+transpose:  np.transpose(x)  np.transpose(t, (2, 0, 1))  t.transpose(1, 0, 2)  x.T  v.T  t.transpose((2, 1, 0))
+swapaxes:  np.swapaxes(t, 0, -1)  t.swapaxes(1, 2)
+moveaxis:  np.moveaxis(t, 0, -1)  np.moveaxis(t, [0, 1], [-1, 0])
+expand_dims:  np.expand_dims(x, 1)  np.expand_dims(x, (0, -1))  np.expand_dims(s, 0)
+squeeze:  np.squeeze(x[None, :, None])  np.squeeze(x[None], axis=0)  x[:, None].squeeze(1)  np.squeeze(v)
+broadcast_to:  np.broadcast_to(v, (3, 4))  np.broadcast_to(s, (2,))  np.broadcast_to(x[:, :1], (2, 3, 4))
+broadcast_arrays:  np.broadcast_arrays(x, v)[1]
+flip:  np.flip(x)  np.flip(t, 1)  np.flip(t, (0, -1))
+flipud:  np.flipud(x)
+fliplr:  np.fliplr(x)
+roll:  np.roll(x, 1)  np.roll(x, -2, axis=1)  np.roll(t, (1, 5), axis=(0, 2))  np.roll(x, 1, axis=(0, 1))
+    np.roll(e, 1, 0)
+take:  np.take(x, [0, 5, -1])  np.take(x, [2, 0, 2], axis=1)  x.take(np.array([[0, 1], [2, 2]]), axis=0)  np.take(v, 2)
+    np.take(v, [7, -9], mode='wrap')  np.take(v, [7, -9], mode='clip')
+take_along_axis:  np.take_along_axis(x, np.array([[0, 3], [1, 1], [2, 0]]), 1)
+sort:  np.sort(x)  np.sort(x, axis=0)  np.sort(x, axis=None)  np.sort(t, axis=1)  np.sort(e)
+argsort:  np.argsort(x)  np.argsort(x, axis=0)  x.argsort(axis=None)  np.argsort(v)
+diag:  np.diag(v)  np.diag(v, 1)  np.diag(v, k=-2)  np.diag(q)  np.diag(x, -1)
+diagonal:  np.diagonal(x)  np.diagonal(t, 1, 1, 2)  q.diagonal(-1)
+trace:  np.trace(q)  np.trace(x, 1)  np.trace(t, axis1=1, axis2=2)  q.trace()
+diff:  np.diff(v)  np.diff(x, axis=0)  np.diff(v, 2)
+repeat:  np.repeat(v, 2)  np.repeat(x, [1, 0, 2], axis=0)  x.repeat(2, axis=1)
+zeros_like:  np.zeros_like(x) + x  np.zeros_like(x, dtype=np.float32)  np.zeros_like(x, shape=(2,))
+ones_like:  np.ones_like(x) * x  np.ones_like(x, dtype=int)
+empty_like:  np.empty_like(x).shape
+full_like:  np.full_like(x, 2) * x  np.full_like(x, x[0, 0])
+shape:  np.shape(x)
+ndim:  np.ndim(x)
+size:  np.size(x)  np.size(x, 1)
+copy:  np.copy(x)  x.copy()
+linalg.norm:  np.linalg.norm(x)  np.linalg.norm(v)  np.linalg.norm(x, axis=1)  np.linalg.norm(x, axis=0, keepdims=True)
+    np.linalg.norm(v, 1)  np.linalg.norm(v, np.inf)  np.linalg.norm(v, -np.inf)  np.linalg.norm(v, 3)
+    np.linalg.norm(x, 'fro')  np.linalg.norm(x, 1)  np.linalg.norm(x, np.inf)  np.linalg.norm(t, axis=(1, 2))
+    np.linalg.norm(v, 0)  np.linalg.norm(x, ord=-1)  np.linalg.norm(x, keepdims=True)
+round:  np.round(x)  np.round(x, 1)  x.round(2)  np.round(x * 100, -1)
+around:  np.around(x, 1)
+isclose:  np.isclose(x, y)  np.isclose(x, x + 1e-9)
+allclose:  np.allclose(x, y)
+array_equal:  np.array_equal(x, y)  np.array_equal(x, v)
+nonzero:  np.nonzero(x > 1)  x.nonzero()
+atleast_1d:  np.atleast_1d(s)  np.atleast_1d(v)
+atleast_2d:  np.atleast_2d(v)  np.atleast_2d(s)
+zeros:  np.zeros((2, 3), like=x)  np.zeros(3, dtype=int, like=x)
+ones:  np.ones(3, like=x) * x[:, 0]
+empty:  np.empty((2, 2), like=x).shape
+full:  np.full((2, 2), 3.0, like=x)  np.full(2, 3, like=x)
+array:  np.array([x[0, 0], 1.0], like=x)  np.array([[s, s], [1, x[1, 1]]], like=x)  np.array(x, like=x)
+asarray:  np.asarray([1.0, v[0]], like=v)  np.asarray(x, like=x)
+arange:  np.arange(4.0, like=v) * v
+eye:  np.eye(4, like=q) * q  np.eye(2, 3, like=q)
+identity:  np.identity(4, like=q) @ q
+indexing:  x[1]  x[1, -1]  x[::2, ::-1]  x[..., None]  x[[2, 0]]  x[[0, 1], [1, 2]]  x[np.array([True, False, True])]
+    t[:, [0, 2]]  t[0, ..., 1]  t[[0, 1], :, [2, 0]]  x[x > 1]  v[1:][::-1]  list(v)  s[()]  s[...]
+methods:  x.astype(np.float32)  x.astype(int)  x.size  x.shape  x.ndim  len(x)  -x  abs(x - 1)  x // 0.3  x % 0.3
+    2 ** x  divmod(x, 0.3)
+"""
+
+
+def parsed(text: str) -> dict[str, list[str]]:
+    """Name → expressions; an indented line goes on with the line before."""
+    cases: dict[str, list[str]] = {}
+    for line in re.sub(r"\n {2,}", "  ", text).strip().splitlines():
+        name, _, expressions = line.partition(":  ")
+        cases[name] = re.split(r" {2,}", expressions)
+    return cases
+
+
+CASES = parsed(CASES_TEXT)
 
 
 def names_in(expression: str) -> list[str]:
@@ -326,7 +368,8 @@ def test_value(expression: str, dtype: str) -> None:
         found = evaluated(f, *args)
     except DTypeError as error:
         # An exotic dtype may be refused, saying so; it is never answered otherwise than by NumPy.
-        assert dtype == "bool" and "Hint" in str(error)
+        assert dtype == "bool"
+        assert "Hint" in str(error)  # noqa: PT017
         return
     assert_same(found, expected, ULPS)
 
@@ -337,9 +380,15 @@ def test_derivative(expression: str) -> None:
     args = [VARIABLES[name] for name in names_in(expression)]
     value = f(*args)
     leaves = value if isinstance(value, (list, tuple)) else [value]
-    if "round" in expression or "around" in expression or not all(isinstance(leaf, np.ndarray | np.generic) and leaf.dtype == np.float64 for leaf in leaves):
+    floats = all(isinstance(leaf, np.ndarray | np.generic) and leaf.dtype == np.float64 for leaf in leaves)
+    if "round" in expression or not floats:
         return  # a step function, or no float64 array comes out: nothing to differentiate
     assert_derivatives(f, *args)
+
+
+def strided_copy(x: Any) -> Any:
+    """The same values with gaps between them and the last axis backwards in memory."""
+    return np.repeat(x, 2, -1)[..., ::-1].copy()[..., ::-2] if x.ndim else x
 
 
 @pytest.mark.parametrize("expression", EVERY)
@@ -347,37 +396,42 @@ def test_fortran_and_strided_operands(expression: str) -> None:
     f = function_of(expression)
     names = names_in(expression)
     fortran = [np.array(VARIABLES[name], order="F") for name in names]
-    spread = [np.repeat(VARIABLES[name], 2, -1)[..., ::-2][..., ::-1] if VARIABLES[name].ndim else VARIABLES[name] for name in names]
-    for args in (fortran, spread):
+    strided = [strided_copy(VARIABLES[name]) for name in names]
+    for args in (fortran, strided):
         assert_same(evaluated(f, *args), f(*args), ULPS)
 
 
+def registered(decorators: str = "implements|creates") -> set[str]:
+    """The NumPy functions that the Python layer says it implements, without `np.`."""
+    sources = [file.read_text(encoding="utf-8") for file in (Path(ckad.__file__).parent / "numpy").glob("*.py")]
+    decorated = re.findall(rf"^@(?:{decorators})\((.*)\)$", "\n".join(sources), re.MULTILINE)
+    return {name for arguments in decorated for name in re.findall(r"\bnp\.([\w.]+)", arguments)}
+
+
 def test_every_function_has_cases() -> None:
-    folder = Path(ckad.__file__).parent / "numpy"
-    found = set()
-    for file in folder.glob("*.py"):
-        for names in re.findall(r"^@(?:implements|creates)\(((?:np\.[\w.]+(?:, )?)+)", file.read_text(encoding="utf-8"), re.MULTILINE):
-            found |= {name.removeprefix("np.") for name in names.rstrip(", ").split(", ")}
-    assert len(found) > 60
-    assert sorted(found - set(CASES)) == []
+    assert len(registered()) > 60
+    assert sorted(registered() - set(CASES)) == []
 
 
 # What is not supported ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "expression",
-    [
-        "np.sum(x, where=x > 1)", "np.sum(x, out=np.zeros(4), axis=0)", "x.sum(out=np.zeros(()))", "np.mean(x, where=x > 1)", "np.var(x, where=x > 1)",
-        "np.max(x, where=x > 1, initial=0)", "np.any(x, where=x > 1)", "np.argmax(x, out=np.zeros((), int))", "np.cumsum(x, out=np.zeros(12))",
-        "np.prod(x, where=x > 1)", "np.clip(x, 0, 1, out=np.zeros((3, 4)))", "np.take(x, [0], out=np.zeros(1))", "np.concatenate([x, y], out=np.zeros((6, 4)))",
-        "np.stack([x, y], out=np.zeros((2, 3, 4)))", "np.dot(x, v, out=np.zeros(3))", "np.outer(v, w, out=np.zeros((4, 4)))", "np.einsum('ij->i', x, out=np.zeros(3))",
-        "np.einsum('ij->i', x, dtype=np.float32)", "np.trace(q, out=np.zeros(()))", "np.diff(v, prepend=0)", "np.argsort(x, order='f')", "np.sort(x, order='f')",
-        "np.round(x, out=np.zeros((3, 4)))", "np.zeros_like(x, order='F')", "np.sin(x, where=x > 1)", "np.sin(x, out=np.zeros((3, 4)))", "np.add.at(x, [0], 1.0)",
-        "np.add.accumulate(v)", "np.add.reduceat(v, [0, 2])", "np.hypot.reduce(v)", "np.add.reduce(v, where=v > 1)", "np.maximum.reduce(v, initial=0)", "np.zeros(3, order='F', like=x)",
-        "np.linalg.norm(x, 2)", "np.linalg.norm(x, 'nuc')", "np.copyto(np.zeros(4), v)",
-    ],
-)  # fmt: skip
+REFUSED = """
+np.sum(x, where=x > 1)  np.sum(x, out=np.zeros(4), axis=0)  x.sum(out=np.zeros(()))  np.mean(x, where=x > 1)
+np.var(x, where=x > 1)  np.max(x, where=x > 1, initial=0)  np.any(x, where=x > 1)  np.argmax(x, out=np.zeros((), int))
+np.cumsum(x, out=np.zeros(12))  np.prod(x, where=x > 1)  np.clip(x, 0, 1, out=np.zeros((3, 4)))
+np.take(x, [0], out=np.zeros(1))  np.concatenate([x, y], out=np.zeros((6, 4)))
+np.stack([x, y], out=np.zeros((2, 3, 4)))  np.dot(x, v, out=np.zeros(3))  np.outer(v, w, out=np.zeros((4, 4)))
+np.einsum('ij->i', x, out=np.zeros(3))  np.einsum('ij->i', x, dtype=np.float32)  np.trace(q, out=np.zeros(()))
+np.diff(v, prepend=0)  np.argsort(x, order='f')  np.sort(x, order='f')  np.round(x, out=np.zeros((3, 4)))
+np.zeros_like(x, order='F')  np.sin(x, where=x > 1)  np.sin(x, out=np.zeros((3, 4)))  np.add.at(x, [0], 1.0)
+np.add.accumulate(v)  np.add.reduceat(v, [0, 2])  np.hypot.reduce(v)  np.add.reduce(v, where=v > 1)
+np.maximum.reduce(v, initial=0)  np.zeros(3, order='F', like=x)  np.linalg.norm(x, 2)  np.linalg.norm(x, 'nuc')
+np.copyto(np.zeros(4), v)
+"""
+
+
+@pytest.mark.parametrize("expression", re.split(r" {2,}|\n", REFUSED.strip()))
 def test_unsupported_keywords_raise(expression: str) -> None:
     args = [VARIABLES[name] for name in names_in(expression)]
     with pytest.raises((CkadError, TypeError, ValueError)) as caught:
@@ -393,9 +447,7 @@ def dispatched(module: ModuleType) -> Iterator[tuple[str, Any]]:
 
 
 def test_unknown_functions_name_themselves() -> None:
-    folder = Path(ckad.__file__).parent / "numpy"
-    source = "".join(file.read_text(encoding="utf-8") for file in folder.glob("*.py"))
-    known = {eval(name, {"np": np}) for name in re.findall(r"\bnp\.[a-z_0-9.]+(?=[,)])", "".join(re.findall(r"^@implements\(.*", source, re.MULTILINE)))}
+    known = {eval(f"np.{name}", {"np": np}) for name in registered("implements")}
     checked = 0
 
     def f(x: Any) -> Any:
@@ -424,10 +476,15 @@ def test_unknown_attributes_are_attribute_errors() -> None:
     ckad.grad(f)(np.ones(3))
 
 
+MISFITS = """
+np.sum(x, axis=2)  np.sum(x, axis=(0, 0))  x @ x  x + v[:3]  np.reshape(x, (5, 2))  np.concatenate([x, q], axis=1)
+np.stack([x, v])  np.max(e)  np.argmin(e)  np.squeeze(x, 0)  np.transpose(x, (0, 0))  np.broadcast_to(x, (4, 3))
+np.einsum('ij,jk', x, x)  x[3]  x[0, 0, 0]  np.take(v, 4)  np.swapaxes(x, 0, 2)  v[[4]]  np.einsum('ij->k', x)
+"""
+
+
 def test_wrong_axes_and_shapes_raise_as_numpy_does() -> None:
-    expressions = ["np.sum(x, axis=2)", "np.sum(x, axis=(0, 0))", "x @ x", "x + v[:3]", "np.reshape(x, (5, 2))", "np.concatenate([x, q], axis=1)", "np.stack([x, v])", "np.max(e)", "np.argmin(e)",
-                   "np.squeeze(x, 0)", "np.transpose(x, (0, 0))", "np.broadcast_to(x, (4, 3))", "np.einsum('ij,jk', x, x)", "x[3]", "x[0, 0, 0]", "np.take(v, 4)", "np.swapaxes(x, 0, 2)", "v[[4]]", "np.einsum('ij->k', x)"]  # fmt: skip
-    for expression in expressions:
+    for expression in re.split(r" {2,}|\n", MISFITS.strip()):
         f, args = function_of(expression), [VARIABLES[name] for name in names_in(expression)]
         with pytest.raises((ValueError, IndexError)) as numpys:
             f(*args)
@@ -435,7 +492,3 @@ def test_wrong_axes_and_shapes_raise_as_numpy_does() -> None:
             evaluated(f, *args)
         is_axis_error = isinstance(numpys.value, np.exceptions.AxisError)  # both a ValueError and an IndexError
         assert is_axis_error or isinstance(ours.value, IndexError) == isinstance(numpys.value, IndexError), expression
-
-
-def test_the_core_is_the_one_that_numpy_calls() -> None:
-    assert isinstance(evaluated(lambda x: isinstance(x, _core.Tracer), np.ones(2)), bool)

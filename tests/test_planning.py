@@ -71,7 +71,9 @@ def test_checkpoint_marks_a_region() -> None:
 
     rng = np.random.default_rng(0)
     w, x = rng.standard_normal((32, 32)) / 6, rng.standard_normal((512, 32))
-    plain, marked = (ckad.grad(lambda w, x, wrap=wrap: f(w, x, wrap), checkpoint="none") for wrap in (lambda g: g, ckad.checkpoint))
+    plain, marked = (
+        ckad.grad(lambda w, x, wrap=wrap: f(w, x, wrap), checkpoint="none") for wrap in (lambda g: g, ckad.checkpoint)
+    )
     assert ckad.plan(marked)(w, x).live_bytes < 0.5 * ckad.plan(plain)(w, x).live_bytes
     assert plain(w, x).tobytes() == marked(w, x).tobytes()
 
@@ -105,9 +107,9 @@ def test_an_inner_policy_holds_under_an_outer_transform(outer: str) -> None:
                 lambda rate: trained(weights, x, rate, policy), (0.1,), (1.0,), checkpoint="none"
             )
         else:
-            call = lambda policy=policy: ckad.grad(
-                lambda rate: trained(weights, x, rate, policy), checkpoint="none"
-            )(0.1)
+            call = lambda policy=policy: ckad.grad(lambda rate: trained(weights, x, rate, policy), checkpoint="none")(
+                0.1
+            )
         call.__ckad_transform__ = True  # type: ignore[attr-defined]
         live[policy] = ckad.plan(call)().live_bytes
     assert live["sqrt"] < 0.4 * live["none"]

@@ -34,7 +34,7 @@ def close(found: Any, expected: Any, what: str) -> None:
 
 def directions(program: Program) -> tuple[Any, ...]:
     rng = np.random.default_rng(0)
-    return tuple(rng.standard_normal(np.shape(x)) if np.ndim(x) else np.float64(rng.standard_normal()) for x in program.args)
+    return tuple(rng.standard_normal(np.shape(x))[()] for x in program.args)
 
 
 @fuzz
@@ -57,11 +57,18 @@ def test_first_derivatives(program: Program) -> None:
 @fuzz
 @given(programs(longest=8))
 def test_second_derivatives(program: Program) -> None:
-    f, x, v = (lambda args: program(*args)), program.args, directions(program)
+    x, v = program.args, directions(program)
     expected = oracle.hvp(program, x, v)
-    gradient = ckad.grad(f)
-    slope = lambda args: sum(np.sum(g * d) for g, d in zip(gradient(args), v, strict=True))
-    tangent = lambda args: ckad.jvp(f, (args,), (v,))[1]
+
+    def f(args: Any) -> Any:
+        return program(*args)
+
+    def slope(args: Any) -> Any:
+        return sum(np.sum(g * d) for g, d in zip(ckad.grad(f)(args), v, strict=True))
+
+    def tangent(args: Any) -> Any:
+        return ckad.jvp(f, (args,), (v,))[1]
+
     ways = {
         "forward over reverse": ckad.hvp(f, x, v),
         "reverse over reverse": ckad.grad(slope)(x),
@@ -87,7 +94,7 @@ def test_policies_give_the_same_bits_and_keep_to_their_plans(program: Program) -
         least = plan.live_bytes if least is None else least
         assert 0 < plan.live_bytes <= least
         assert plan.live_bytes >= sum(np.asarray(g).nbytes for g in gradient)
-        assert plan.peak_bytes == sum(plan.parts.values())
+        assert plan.peak_bytes == max(sum(plan.parts.values()), plan.forced_runs[1])
         assert plan.extra_flops >= 0
 
 

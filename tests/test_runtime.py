@@ -113,7 +113,9 @@ def test_a_traced_value_belongs_to_its_thread() -> None:
 
 
 def test_a_forked_child_computes() -> None:
-    program = NET + """
+    program = (
+        NET
+        + """
 import os
 expected = ckad.grad(loss)(params, x)[0][0].tobytes()
 child = os.fork()
@@ -122,6 +124,7 @@ if child == 0:
     os._exit(0 if same else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+    )
     assert run_python(program).strip() == "0"
 
 
@@ -250,5 +253,3 @@ def test_importing_is_quick_and_touches_nothing_heavy() -> None:
         "print(sorted(m for m in set(sys.modules) - before if m.split('.')[0] in ('scipy', 'matplotlib', 'memray')))"
     )
     assert out.strip() == "[]"
-
-

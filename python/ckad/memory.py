@@ -8,18 +8,19 @@ attributes each buffer to the user's own source line.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ckad import _core
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
 
 __all__ = ["Report", "profile", "release"]
 
@@ -54,7 +55,7 @@ class Report:
     process_bytes: int | None
     timeline: list[int]
     lines: dict[str, int] = field(repr=False)
-    _capture: Path | None = field(default=None, repr=False)
+    _folder: TemporaryDirectory[str] | None = field(default=None, repr=False)
 
     def save_flamegraph(self, path: str | os.PathLike[str]) -> None:
         """Writes memray's flame graph at the high-water mark as one HTML page.
@@ -65,9 +66,20 @@ class Report:
         Raises:
             RuntimeError: memray is not installed.
         """
-        if self._capture is None:
+        import subprocess
+
+        if self._folder is None:
             raise RuntimeError("[profile] no flame graph without memray. Hint: pip install memray")
-        command = [sys.executable, "-m", "memray", "flamegraph", "--force", "-o", os.fspath(path), str(self._capture)]
+        command = [
+            sys.executable,
+            "-m",
+            "memray",
+            "flamegraph",
+            "--force",
+            "-o",
+            os.fspath(path),
+            str(_capture(self._folder)),
+        ]
         subprocess.run(command, check=True, capture_output=True)
 
     def __str__(self) -> str:
@@ -132,6 +144,11 @@ def _bytes(size: int) -> Any:
     return np.empty(size, np.uint8)
 
 
+def _capture(folder: TemporaryDirectory[str]) -> Path:
+    """memray's file in the folder of a profile."""
+    return Path(folder.name, "capture.bin")
+
+
 def profile(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
     """Runs a transformed function and reports where its memory goes.
 
@@ -151,22 +168,25 @@ def profile(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
     True
     """
     allocator = _Allocator()
+    result: Any = None
     try:
         import memray
     except ImportError:
         memray = None
-    capture = None
+    folder = None
     with _core.Profiling(allocator) as profiling:
         if memray is None:
             result = fn(*args, **kwargs)
         else:
-            folder = Path(tempfile.mkdtemp(prefix="ckad-profile-"))
-            capture = folder / "capture.bin"
-            with memray.Tracker(capture):
+            from tempfile import TemporaryDirectory
+
+            # Removed with the report, which can draw from it until then.
+            folder = TemporaryDirectory(prefix="ckad-profile-")
+            with memray.Tracker(_capture(folder)):
                 result = fn(*args, **kwargs)
     process = None
-    if memray is not None and capture is not None:
-        with memray.FileReader(capture) as reader:
+    if memray is not None and folder is not None:
+        with memray.FileReader(_capture(folder)) as reader:
             process = int(reader.metadata.peak_memory)
     return Report(
         result=result,
@@ -175,5 +195,5 @@ def profile(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
         process_bytes=process,
         timeline=allocator.timeline,
         lines=allocator.lines,
-        _capture=capture,
+        _folder=folder,
     )

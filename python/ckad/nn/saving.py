@@ -8,8 +8,6 @@ and example agree.
 from __future__ import annotations
 
 import os
-import secrets
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +37,15 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     ...     sorted(np.load(pathlib.Path(folder, "model.npz")))
     ['a/0', 'a/1']
     """
+    import zipfile  # not needed by those who only import ckad
+
     arrays = {}
     for name, leaf in _named_leaves(tree, "save").items():
         array = _as_array(name, leaf, "save")
         arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
     path = Path(path)
     # Written beside and renamed: a crash leaves the old file, never half a new one.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         with open(temporary, "xb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -123,6 +123,8 @@ def _as_array(name: str, leaf: Any, op: str) -> np.ndarray[Any, Any]:
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, Any]]:
+    import zipfile
+
     try:
         with open(path, "rb") as file:
             archive = np.load(file, allow_pickle=False)

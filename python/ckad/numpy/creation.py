@@ -29,25 +29,40 @@ def _like(name: str, a: Any, value: Any, dtype: Any, order: Any, subok: Any, sha
 
 
 @implements(np.zeros_like)
-def zeros_like(a: Any, dtype: Any = None, order: Any = "K", subok: Any = True, shape: Any = None, *, device: Any = None) -> Any:
+def zeros_like(
+    a: Any, dtype: Any = None, order: Any = "K", subok: Any = True, shape: Any = None, *, device: Any = None
+) -> Any:
     refuse("zeros_like", device=device)
     return _like("zeros_like", a, 0, dtype, order, subok, shape)
 
 
 @implements(np.ones_like)
-def ones_like(a: Any, dtype: Any = None, order: Any = "K", subok: Any = True, shape: Any = None, *, device: Any = None) -> Any:
+def ones_like(
+    a: Any, dtype: Any = None, order: Any = "K", subok: Any = True, shape: Any = None, *, device: Any = None
+) -> Any:
     refuse("ones_like", device=device)
     return _like("ones_like", a, 1, dtype, order, subok, shape)
 
 
 @implements(np.empty_like)
-def empty_like(prototype: Any, /, dtype: Any = None, order: Any = "K", subok: Any = True, shape: Any = None, *, device: Any = None) -> Any:
+def empty_like(
+    prototype: Any, /, dtype: Any = None, order: Any = "K", subok: Any = True, shape: Any = None, *, device: Any = None
+) -> Any:
     refuse("empty_like", device=device)
     return _like("empty_like", prototype, 0, dtype, order, subok, shape)
 
 
 @implements(np.full_like)
-def full_like(a: Any, fill_value: Any, dtype: Any = None, order: Any = "K", subok: Any = True, shape: Any = None, *, device: Any = None) -> Any:
+def full_like(
+    a: Any,
+    fill_value: Any,
+    dtype: Any = None,
+    order: Any = "K",
+    subok: Any = True,
+    shape: Any = None,
+    *,
+    device: Any = None,
+) -> Any:
     refuse("full_like", device=device)
     a = array(a)
     return _like("full_like", a, fill_value, dtype, order, subok, shape)
@@ -79,7 +94,9 @@ def full(like: Any, shape: Any, fill_value: Any, dtype: Any = None, order: Any =
 
 
 @creates(np.array)
-def array_like(like: Any, object: Any, dtype: Any = None, *, copy: Any = True, order: Any = "K", ndmin: Any = 0, **keywords: Any) -> Any:
+def array_like(
+    like: Any, object: Any, dtype: Any = None, *, copy: Any = True, order: Any = "K", ndmin: Any = 0, **keywords: Any
+) -> Any:
     refuse("array", order=None if order in ("K", "C") else order, ndmin=ndmin or None, **keywords)
     result = _traced(like, object, dtype)
     return result.copy() if copy and isinstance(object, _core.Tracer) else result

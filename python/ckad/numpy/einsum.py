@@ -65,7 +65,7 @@ def _parse(subscripts: str, operands: list[Any]) -> tuple[list[str], str]:
         letters = "".join(terms)
         output = dots + "".join(sorted(c for c in set(letters) - set(dots) if letters.count(c) == 1))
     for term, operand in zip(terms, operands, strict=True):
-        if len(term) != operand.ndim or not term.isalpha() and term:
+        if len(term) != operand.ndim or (not term.isalpha() and term):
             raise ValueError(f"[einsum] subscripts {term!r} do not fit an operand of shape {operand.shape}")
     if len(set(output)) != len(output) or not set(output) <= set("".join(terms)):
         raise ValueError(f"[einsum] output subscripts {output!r} are not distinct letters of the inputs")
@@ -93,8 +93,11 @@ def _take_diagonals(term: str, operand: Any) -> tuple[str, Any]:
             second = term.index(letter, first + 1)
             traced = isinstance(operand, _core.Tracer)
             # Unlike np.diagonal's, einsum's view is writeable.
-            operand = (_core.diagonal_view(operand, 0, first, second, False) if traced
-                       else np.diagonal(operand, 0, first, second))
+            operand = (
+                _core.diagonal_view(operand, 0, first, second, False)
+                if traced
+                else np.diagonal(operand, 0, first, second)
+            )
             term = "".join(c for i, c in enumerate(term) if i not in (first, second)) + letter
     return term, operand
 
@@ -112,11 +115,7 @@ def _without(term: str, operand: Any, dropped: set[str]) -> tuple[str, Any]:
 def _squeeze_ones(term: str, operand: Any, other: str, other_operand: Any) -> tuple[str, Any]:
     """Axes of length 1 that broadcast against a longer axis of the other operand go away."""
     longer = dict(zip(other, other_operand.shape, strict=True))
-    axes = tuple(
-        i
-        for i, letter in enumerate(term)
-        if operand.shape[i] == 1 and longer.get(letter, 1) != 1
-    )
+    axes = tuple(i for i, letter in enumerate(term) if operand.shape[i] == 1 and longer.get(letter, 1) != 1)
     if not axes:
         return term, operand
     return "".join(c for i, c in enumerate(term) if i not in axes), np.squeeze(operand, axis=axes)

@@ -65,9 +65,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
         of_a, of_b = ([part] if isinstance(part, (int, np.integer)) else list(part) for part in axes)
     if len(of_a) != len(of_b):
         raise ShapeError(f"[tensordot] axes {axes!r} name different numbers of axes", op="tensordot")
-    return _general(
-        a, b, [axis_index(i, a.ndim) for i in of_a], [axis_index(i, b.ndim) for i in of_b], "tensordot"
-    )
+    return _general(a, b, [axis_index(i, a.ndim) for i in of_a], [axis_index(i, b.ndim) for i in of_b], "tensordot")
 
 
 @implements(np.einsum)

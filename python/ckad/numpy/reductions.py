@@ -31,7 +31,15 @@ def _reduced(kind: str, x: Any, axis: Any, keepdims: Any) -> Any:
 
 
 @implements(np.sum, method="sum")
-def sum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None) -> Any:
+def sum(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    initial: Any = None,
+    where: Any = None,
+) -> Any:
     refuse("sum", out=given(out), where=None if given(where) is True else given(where))
     a = array(a)
     wanted = _accumulator_dtype(a, dtype)
@@ -40,12 +48,16 @@ def sum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: 
 
 
 @implements(np.max, np.amax, method="max")
-def max(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None) -> Any:
+def max(
+    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None
+) -> Any:
     return _extremum("max", np.maximum, a, axis, out, keepdims, initial, where)
 
 
 @implements(np.min, np.amin, method="min")
-def min(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None) -> Any:
+def min(
+    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None
+) -> Any:
     return _extremum("min", np.minimum, a, axis, out, keepdims, initial, where)
 
 
@@ -135,7 +147,15 @@ def cumprod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any
 
 
 @implements(np.prod, method="prod")
-def prod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None) -> Any:
+def prod(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    initial: Any = None,
+    where: Any = None,
+) -> Any:
     refuse("prod", out=given(out), where=None if given(where) is True else given(where))
     a = array(a)
     x = cast(a, _accumulator_dtype(a, dtype))
@@ -156,7 +176,9 @@ def prod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims:
 
 
 @implements(np.mean, method="mean")
-def mean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None) -> Any:
+def mean(
+    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None
+) -> Any:
     refuse("mean", out=given(out), where=None if given(where) is True else given(where))
     a = array(a)
     if dtype is not None:
@@ -172,7 +194,18 @@ def _count(a: Any, axes: tuple[int, ...]) -> int:
 
 
 @implements(np.var, method="var")
-def var(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False, *, where: Any = None, mean: Any = None, correction: Any = None) -> Any:
+def var(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    ddof: Any = 0,
+    keepdims: Any = False,
+    *,
+    where: Any = None,
+    mean: Any = None,
+    correction: Any = None,
+) -> Any:
     refuse("var", out=given(out), where=None if given(where) is True else given(where))
     a = array(a)
     if dtype is not None:
@@ -190,7 +223,18 @@ def var(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any 
 
 
 @implements(np.std, method="std")
-def std(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False, *, where: Any = None, mean: Any = None, correction: Any = None) -> Any:
+def std(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    ddof: Any = 0,
+    keepdims: Any = False,
+    *,
+    where: Any = None,
+    mean: Any = None,
+    correction: Any = None,
+) -> Any:
     return np.sqrt(var(a, axis, dtype, out, ddof, keepdims, where=where, mean=mean, correction=correction))
 
 
@@ -199,9 +243,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: Any = False) -> An
     x = array(x)
     if x.dtype.kind != "f":
         x = cast(x, np.float64)
-    if axis is None and (ord is None or x.ndim == 1 or (x.ndim == 2 and ord == "fro")):
-        axes = tuple(range(x.ndim))
-    elif axis is None:
+    if (axis is None and (ord is None or x.ndim == 1 or (x.ndim == 2 and ord == "fro"))) or axis is None:
         axes = tuple(range(x.ndim))
     else:
         axes = axis if isinstance(axis, tuple) else (axis_index(axis, x.ndim),)
@@ -233,7 +275,12 @@ def _matrix_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: Any) -> Any:
     row, column = (axis_index(axis, x.ndim) for axis in axes)
     if row == column:
         raise ValueError("Duplicate axes given.")
-    sums = {1: (row, column, np.max), -1: (row, column, np.min), np.inf: (column, row, np.max), -np.inf: (column, row, np.min)}
+    sums = {
+        1: (row, column, np.max),
+        -1: (row, column, np.min),
+        np.inf: (column, row, np.max),
+        -np.inf: (column, row, np.min),
+    }
     if ord not in sums:
         raise TypeError(
             f"[norm] matrix norm ord={ord!r} is not supported for traced values. Hint: use ord=None, 'fro', 1 or inf"

@@ -30,7 +30,9 @@ def nonzero(a: Any) -> Any:
 
 
 @implements(np.clip)
-def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None, max: Any = None, **keywords: Any) -> Any:
+def clip(
+    a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None, max: Any = None, **keywords: Any
+) -> Any:
     refuse("clip", out=out, **keywords)
     low = given(a_min) if given(min) is None else min
     high = given(a_max) if given(max) is None else max

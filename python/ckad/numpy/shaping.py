@@ -79,7 +79,7 @@ def squeeze(a: Any, axis: Any = None) -> Any:
 @implements(np.broadcast_to)
 def broadcast_to(array_: Any, shape: Any, subok: Any = False) -> Any:
     refuse("broadcast_to", subok=subok or None)
-    wanted = (shape,) if isinstance(shape, (int, np.integer)) else tuple(int(extent) for extent in shape)
+    wanted = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(extent) for extent in shape)
     x = array(array_)
     missing = len(wanted) - x.ndim
     fits = missing >= 0 and all(n in (1, m) for n, m in zip(x.shape, wanted[max(missing, 0) :], strict=missing >= 0))
@@ -134,7 +134,9 @@ def _along(a: Any, axis: int, index: Any) -> tuple[Any, ...]:
 
 
 @implements(np.concatenate)
-def concatenate(arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: Any = "same_kind") -> Any:
+def concatenate(
+    arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: Any = "same_kind"
+) -> Any:
     refuse("concatenate", out=out, casting=None if casting == "same_kind" else casting)
     pieces = [array(piece) for piece in arrays]
     if not pieces:

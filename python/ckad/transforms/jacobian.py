@@ -73,7 +73,9 @@ def _check_float(output: Any) -> None:
     if not (isinstance(output, float) or dtype in (np.float64, np.float32)):
         kind = dtype if dtype is not None else type(output).__name__
         hint = "return floats only"
-        raise DTypeError(f"[jacobian] the function returned {kind}, not a float. Hint: {hint}", op="jacobian", hint=hint)
+        raise DTypeError(
+            f"[jacobian] the function returned {kind}, not a float. Hint: {hint}", op="jacobian", hint=hint
+        )
 
 
 def _sizes(leaves: Sequence[Any]) -> list[int]:

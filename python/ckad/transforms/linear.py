@@ -22,9 +22,7 @@ def _matching_leaves(name: str, what: str, tree: Any, structure: Any, primals: S
         raise ShapeError(f"[{name}] the {what} has structure {found}, expected {structure}", op=name)
     for leaf, primal in zip(leaves, primals, strict=True):
         if np.shape(leaf) != np.shape(primal):
-            raise ShapeError(
-                f"[{name}] a {what} leaf has shape {np.shape(leaf)}, expected {np.shape(primal)}", op=name
-            )
+            raise ShapeError(f"[{name}] a {what} leaf has shape {np.shape(leaf)}, expected {np.shape(primal)}", op=name)
     return [_as_dtype(name, what, leaf, primal) for leaf, primal in zip(leaves, primals, strict=True)]
 
 
@@ -84,9 +82,7 @@ def jvp(
         return (*result, aux.with_values(values[count:])) if has_aux else result
 
 
-def linearize(
-    f: Callable[..., Any], *args: Any, has_aux: bool = False, checkpoint: Checkpoint = INHERIT
-) -> Any:
+def linearize(f: Callable[..., Any], *args: Any, has_aux: bool = False, checkpoint: Checkpoint = INHERIT) -> Any:
     """The value of `f` and its derivative there as a linear function, for many directions.
 
     Args:

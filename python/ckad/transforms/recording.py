@@ -17,6 +17,7 @@ from ckad import _core
 from ckad.errors import DTypeError
 from ckad.tree import NAMESPACE, flatten, unflatten
 
+
 def mark_transform(function: Callable[..., Any]) -> Callable[..., Any]:
     """Marks a function that a transform returned, so that `ckad.plan` plans it as it is."""
     function.__ckad_transform__ = True  # type: ignore[attr-defined]

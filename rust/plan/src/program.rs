@@ -66,7 +66,12 @@ pub enum Kernel {
     Fused(FusedKernel),
     /// One structural node. Where the result's buffer is the base's (operand 0 of a write, add, scatter or
     /// accumulate) it runs in place; otherwise the base is copied first.
-    Structural { op: Op, parameters: Parameters, operands: Vec<ArrayRef>, result: ArrayRef },
+    Structural {
+        op: Op,
+        parameters: Parameters,
+        operands: Vec<ArrayRef>,
+        result: ArrayRef,
+    },
 }
 
 /// The interned lists that the node's `Op` refers to, resolved.

@@ -33,11 +33,7 @@ fn guarded<R>(job: impl FnOnce() -> Result<R>) -> Result<R> {
 }
 
 /// Runs `job` without the GIL. The outer result is Python's (a signal handler that raised), the inner the job's.
-pub fn enter<R: Send>(
-    py: Python<'_>,
-    length: Length,
-    job: impl FnOnce() -> Result<R> + Send,
-) -> PyResult<Result<R>> {
+pub fn enter<R: Send>(py: Python<'_>, length: Length, job: impl FnOnce() -> Result<R> + Send) -> PyResult<Result<R>> {
     if length == Length::Short {
         return Ok(py.detach(|| guarded(job)));
     }

@@ -5,8 +5,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use ckad_graph::{Constant, NodeId};
-use numpy::npyffi;
 use numpy::PyUntypedArray;
+use numpy::npyffi;
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
@@ -128,4 +128,3 @@ impl CapturedArrays {
         self.known.clear();
     }
 }
-

@@ -52,7 +52,13 @@ pub struct Executable {
 pub enum Built {
     One(Arc<Executable>),
     /// A linearisation: the part that is known at the point, and the linear rest.
-    Two { known: Arc<Executable>, unknown: Arc<Executable>, graph: Box<Graph>, sides: Vec<Side>, residuals: usize },
+    Two {
+        known: Arc<Executable>,
+        unknown: Arc<Executable>,
+        graph: Box<Graph>,
+        sides: Vec<Side>,
+        residuals: usize,
+    },
 }
 
 /// The values of a graph that are inputs of its program.
@@ -169,12 +175,7 @@ pub fn built(py: Python<'_>, recorded: &Recorded, kind: Kind, policy: Checkpoint
 }
 
 /// The program that computes a graph's outputs as they are.
-pub fn evaluated(
-    py: Python<'_>,
-    graph: &Graph,
-    kind: &Kind,
-    policy: CheckpointPolicy,
-) -> PyResult<Arc<Executable>> {
+pub fn evaluated(py: Python<'_>, graph: &Graph, kind: &Kind, policy: CheckpointPolicy) -> PyResult<Arc<Executable>> {
     match cached(py, graph, kind.clone(), policy)?.as_ref() {
         Built::One(executable) => Ok(Arc::clone(executable)),
         Built::Two { known, .. } => Ok(Arc::clone(known)),
@@ -209,7 +210,13 @@ fn make(graph: &Graph, key: &Key, planning: bool) -> Result<Built> {
         let unknown = Arc::new(finished(&parts.unknown, key.policy, recorded, planning)?);
         let mut graph = parts.unknown;
         graph.constants = Vec::new();
-        return Ok(Built::Two { known, unknown, graph: Box::new(graph), sides: parts.outputs, residuals: parts.residuals });
+        return Ok(Built::Two {
+            known,
+            unknown,
+            graph: Box::new(graph),
+            sides: parts.outputs,
+            residuals: parts.residuals,
+        });
     }
     let derived = key.kind.transform(graph)?;
     Ok(Built::One(Arc::new(finished(&derived, key.policy, recorded, planning)?)))
@@ -241,9 +248,9 @@ impl Executable {
         let mut by_line: FxHashMap<u32, (String, u32)> = FxHashMap::default();
         for id in recorded.ids() {
             let attributes = recorded.attributes(id);
-            let place = by_line.entry(attributes.line).or_insert_with(|| {
-                lines.resolve(py, attributes.line).unwrap_or_else(|| (String::from("<ckad>"), 0))
-            });
+            let place = by_line
+                .entry(attributes.line)
+                .or_insert_with(|| lines.resolve(py, attributes.line).unwrap_or_else(|| (String::from("<ckad>"), 0)));
             by_position.insert(attributes.position, place.clone());
         }
         let unknown = || (String::from("<ckad>"), 0);

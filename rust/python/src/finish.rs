@@ -107,12 +107,7 @@ pub fn splice_into(
                 Binding::Value(Value::Array(array)) => {
                     let shape = tape.builder.intern(graph.shape(input))?;
                     let attributes = tape.builder.attributes();
-                    tape.builder.graph_mut().push_constant(
-                        graph.dtype(input),
-                        shape,
-                        Arc::clone(array),
-                        attributes,
-                    )?
+                    tape.builder.graph_mut().push_constant(graph.dtype(input), shape, Arc::clone(array), attributes)?
                 }
             });
         }
@@ -166,18 +161,15 @@ fn realise(
     if let Some(target) = innermost(&bindings) {
         let graph = transformed(py, &recorded.graph, |graph| kind.transform(graph))?;
         let nodes = splice_into(py, &target, &graph, &bindings, policy)?;
-        return nodes
-            .iter()
-            .zip(specs)
-            .map(|(&node, spec)| traced(&target, node, spec)?.into_object(py))
-            .collect();
+        return nodes.iter().zip(specs).map(|(&node, spec)| traced(&target, node, spec)?.into_object(py)).collect();
     }
     let executable = built(py, recorded, kind, policy.unwrap_or(CheckpointPolicy::Auto))?;
     let Built::One(executable) = executable.as_ref() else {
         return Err(raise(Error::internal("run", "a transform of one graph built two")));
     };
     let values = values_of(bindings)?;
-    let outputs = measure_or_run(py, executable, &values, &Tables::of(&recorded.graph), &recorded.lines, recorded.enclosed)?;
+    let outputs =
+        measure_or_run(py, executable, &values, &Tables::of(&recorded.graph), &recorded.lines, recorded.enclosed)?;
     to_python(py, outputs, specs)
 }
 
@@ -192,7 +184,11 @@ fn values_of(bindings: Vec<Binding>) -> PyResult<Vec<Value>> {
 }
 
 /// Results as NumPy arrays in their own layouts; scalars of rank 0.
-pub fn to_python(py: Python<'_>, outputs: Vec<crate::execute::Output>, specs: &[ResultSpec]) -> PyResult<Vec<Py<PyAny>>> {
+pub fn to_python(
+    py: Python<'_>,
+    outputs: Vec<crate::execute::Output>,
+    specs: &[ResultSpec],
+) -> PyResult<Vec<Py<PyAny>>> {
     outputs.into_iter().zip(specs).map(|(output, spec)| owned_to_numpy(py, output, spec.dtype, &spec.layout)).collect()
 }
 
@@ -201,11 +197,7 @@ pub fn evaluate(py: Python<'_>, recorded: &Recorded, policy: Option<CheckpointPo
 }
 
 /// All outputs, and the gradients of the first by the differentiated arguments.
-pub fn value_and_grad(
-    py: Python<'_>,
-    recorded: &Recorded,
-    policy: Option<CheckpointPolicy>,
-) -> PyResult<Pair> {
+pub fn value_and_grad(py: Python<'_>, recorded: &Recorded, policy: Option<CheckpointPolicy>) -> PyResult<Pair> {
     let mut specs = recorded.output_specs();
     let count = specs.len();
     specs.extend(recorded.gradient_specs());

@@ -133,7 +133,8 @@ impl LinearMap {
                 })
                 .collect::<PyResult<Vec<Value>>>()?;
             let tables = Tables::of(&self.graph);
-            let outputs = measure_or_run(py, self.executable(py)?, &values, &tables, &self.lines, !open_tapes().is_empty())?;
+            let outputs =
+                measure_or_run(py, self.executable(py)?, &values, &tables, &self.lines, !open_tapes().is_empty())?;
             let unknown_specs = self.unknown_specs(&result_specs);
             let unknown = to_python(py, outputs, &unknown_specs)?;
             let mut results = Vec::new();

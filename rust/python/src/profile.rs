@@ -67,9 +67,8 @@ unsafe impl Send for Hooks<'_> {}
 unsafe impl AllocationHooks for Hooks<'_> {
     fn on_allocate(&mut self, node: NodeId, bytes: usize) -> Result<*mut u8> {
         let (file, line) = (self.places)(node);
-        let address = Python::attach(|py| {
-            self.allocator.call_method1(py, "allocate", (file, line, bytes))?.extract::<usize>(py)
-        });
+        let address =
+            Python::attach(|py| self.allocator.call_method1(py, "allocate", (file, line, bytes))?.extract::<usize>(py));
         match address {
             Ok(address) => Ok(address as *mut u8),
             Err(raised) => {
@@ -88,8 +87,7 @@ unsafe impl AllocationHooks for Hooks<'_> {
 
     fn on_output(&mut self, node: NodeId, _pointer: *mut u8, bytes: usize) {
         let (file, line) = (self.places)(node);
-        let noted =
-            Python::attach(|py| self.allocator.call_method1(py, "output", (file, line, bytes)).map(drop));
+        let noted = Python::attach(|py| self.allocator.call_method1(py, "output", (file, line, bytes)).map(drop));
         if let Err(raised) = noted {
             self.raised.get_or_insert(raised);
         }

@@ -374,12 +374,7 @@ impl Region {
         Ok(())
     }
 
-    fn __exit__(
-        &self,
-        _kind: &Bound<'_, PyAny>,
-        _error: &Bound<'_, PyAny>,
-        _traceback: &Bound<'_, PyAny>,
-    ) -> bool {
+    fn __exit__(&self, _kind: &Bound<'_, PyAny>, _error: &Bound<'_, PyAny>, _traceback: &Bound<'_, PyAny>) -> bool {
         for (cell, outer) in self.entered.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             if let Ok(mut tape) = cell.open() {
                 tape.region = outer;

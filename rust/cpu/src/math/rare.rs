@@ -48,7 +48,9 @@ pub fn arcsinh<F: Float>(x: F) -> F {
 #[inline(always)]
 pub fn arccosh<F: Float>(x: F) -> F {
     let x = x.to_f64();
-    let value = if x > 1e9 {
+    let value = if x < 1.0 {
+        f64::NAN
+    } else if x > 1e9 {
         x.ln() + std::f64::consts::LN_2
     } else {
         let above = x - 1.0;

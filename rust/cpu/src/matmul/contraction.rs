@@ -47,7 +47,8 @@ type Extent = (usize, isize);
 impl Contraction {
     pub fn new(list: &[i64], a: &[usize], b: &[usize], out: &[usize]) -> Result<Contraction> {
         let wrong = || Error::internal("dot", format!("axes {list:?} do not fit shapes {a:?} and {b:?} → {out:?}"));
-        let list = list.iter().map(|&entry| usize::try_from(entry)).collect::<Result<Vec<_>, _>>().map_err(|_| wrong())?;
+        let list =
+            list.iter().map(|&entry| usize::try_from(entry)).collect::<Result<Vec<_>, _>>().map_err(|_| wrong())?;
         let (&[batch, contract], axes) = list.split_first_chunk::<2>().ok_or_else(wrong)?;
         if axes.len() != 2 * (batch + contract) {
             return Err(wrong());

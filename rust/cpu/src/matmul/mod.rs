@@ -97,14 +97,7 @@ impl Plan {
 }
 
 /// Bytes of scratch that `dot` needs in a pool of `threads` threads.
-pub fn scratch_bytes(
-    list: &[i64],
-    dtype: DType,
-    a: &[usize],
-    b: &[usize],
-    out: &[usize],
-    threads: usize,
-) -> usize {
+pub fn scratch_bytes(list: &[i64], dtype: DType, a: &[usize], b: &[usize], out: &[usize], threads: usize) -> usize {
     Plan::new(list, dtype, a, b, out).map_or(0, |plan| plan.shared_bytes() + threads * plan.thread_bytes)
 }
 
@@ -197,7 +190,8 @@ impl Call<'_> {
                 // SAFETY: `Contraction` checked the shapes; panels are disjoint parts of the result.
                 unsafe {
                     if library::has(self.isa) {
-                        let scratch = self.environment.thread_scratch(self.plan.shared_bytes(), self.plan.thread_bytes)?;
+                        let scratch =
+                            self.environment.thread_scratch(self.plan.shared_bytes(), self.plan.thread_bytes)?;
                         library::panel(self.isa, matrices, rows.clone(), columns.clone(), scratch, self.environment)?;
                     } else {
                         plain::panel(self.isa, matrices, rows.clone(), columns.clone(), self.environment)?;

@@ -128,8 +128,7 @@ fn by_spans<T: Float>(call: &Call<'_>, product: &MatrixVector<T>) -> Result<()> 
             let (span, row) = (item / across, item % across * per_piece);
             let rows_here = row..rows.min(row + per_piece);
             // SAFETY: inside the scratch, a part of its own for each item.
-            let sums =
-                unsafe { std::slice::from_raw_parts_mut(partial.get().add(span * rows + row), rows_here.len()) };
+            let sums = unsafe { std::slice::from_raw_parts_mut(partial.get().add(span * rows + row), rows_here.len()) };
             let depth = span * SPAN..product.depth.min((span + 1) * SPAN);
             span_of(call, product, rows_here, depth, sums)?;
         }
@@ -256,9 +255,8 @@ unsafe fn axpy<T: Float, const FUSED: bool>(matrix: *const T, step: isize, vecto
     for (chunk, vector) in vector.chunks(CHUNK).enumerate() {
         tile.fill(T::ZERO);
         // SAFETY: the caller's promise.
-        let line = |k: usize| unsafe {
-            std::slice::from_raw_parts(matrix.offset((chunk * CHUNK + k) as isize * step), count)
-        };
+        let line =
+            |k: usize| unsafe { std::slice::from_raw_parts(matrix.offset((chunk * CHUNK + k) as isize * step), count) };
         let whole = vector.len() / 8 * 8;
         for k in (0..whole).step_by(8) {
             let (l0, l1, l2, l3) = (line(k), line(k + 1), line(k + 2), line(k + 3));

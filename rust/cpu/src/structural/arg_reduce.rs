@@ -10,13 +10,7 @@ use crate::Environment;
 /// Lanes whose best elements are kept at once.
 const LANES: usize = 64;
 
-pub fn arg_reduce(
-    max: bool,
-    axis: usize,
-    x: &Array<'_>,
-    out: &Array<'_>,
-    environment: &Environment<'_>,
-) -> Result<()> {
+pub fn arg_reduce(max: bool, axis: usize, x: &Array<'_>, out: &Array<'_>, environment: &Environment<'_>) -> Result<()> {
     let op = if max { "argmax" } else { "argmin" };
     let (outer, extent, inner) = around(x.shape, axis)?;
     if outer * inner != out.elements() {

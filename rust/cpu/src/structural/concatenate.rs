@@ -6,12 +6,7 @@ use super::array::{Array, around};
 use super::strided::{self, Axis};
 use crate::Environment;
 
-pub fn concatenate(
-    axis: usize,
-    operands: &[Array<'_>],
-    out: &Array<'_>,
-    environment: &Environment<'_>,
-) -> Result<()> {
+pub fn concatenate(axis: usize, operands: &[Array<'_>], out: &Array<'_>, environment: &Environment<'_>) -> Result<()> {
     let (outer, extent, inner) = around(out.shape, axis)?;
     let mut first = 0;
     for operand in operands {

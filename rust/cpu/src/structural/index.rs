@@ -19,12 +19,7 @@ pub struct Indices {
 
 impl Indices {
     /// Checks all indices into `indexed`; the first that is out of range, axis by axis, is the error.
-    pub fn check(
-        op: &str,
-        indices: &[Array<'_>],
-        indexed: &[usize],
-        environment: &Environment<'_>,
-    ) -> Result<Indices> {
+    pub fn check(op: &str, indices: &[Array<'_>], indexed: &[usize], environment: &Environment<'_>) -> Result<Indices> {
         let tuples = indices.first().map_or(1, Array::elements);
         if indices.len() > indexed.len()
             || indices.iter().any(|array| array.dtype != DType::I64 || array.elements() != tuples)

@@ -1,7 +1,7 @@
 //! Shapes, dtypes and the constructor of elementwise nodes. Recording passes here for most of its nodes, so the case
 //! of equal shapes touches no table.
 
-use ckad_graph::{DType, Error, Graph, NodeId, Result, shape_text};
+use ckad_graph::{DType, Error, Graph, ListId, NodeId, Result, shape_text};
 
 use super::Elementwise;
 use crate::infer::Inferred;
@@ -51,9 +51,11 @@ impl Builder {
     pub fn elementwise(&self, row: Elementwise, operands: &[NodeId]) -> Result<NodeId> {
         {
             let mut graph = self.graph_mut();
-            let shape = operands.first().map(|&first| graph.node(first).shape);
+            // Equal shapes, and scalars beside arrays of one shape.
+            let shapes = || operands.iter().map(|&operand| graph.node(operand).shape);
+            let shape = shapes().find(|&shape| shape != ListId::EMPTY).or_else(|| shapes().next());
             if let Some(shape) = shape
-                && operands.iter().all(|&operand| graph.node(operand).shape == shape)
+                && shapes().all(|other| other == shape || other == ListId::EMPTY)
             {
                 let dtype = infer_dtype(&graph, row, operands).map_err(|e| e.at_line(self.attributes().line))?;
                 return graph.push(row.op(), operands, dtype, shape, self.attributes());
