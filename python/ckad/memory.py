@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ckad import _core
-
-if TYPE_CHECKING:
-    from tempfile import TemporaryDirectory
 
 __all__ = ["Report", "profile", "release"]
 
@@ -55,7 +53,12 @@ class Report:
     process_bytes: int | None
     timeline: list[int]
     lines: dict[str, int] = field(repr=False)
-    _folder: TemporaryDirectory[str] | None = field(default=None, repr=False)
+    _folder: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self._folder is not None:
+            # The report can draw from memray's file as long as it lives.
+            weakref.finalize(self, _remove, self._folder)
 
     def save_flamegraph(self, path: str | os.PathLike[str]) -> None:
         """Writes memray's flame graph at the high-water mark as one HTML page.
@@ -144,9 +147,15 @@ def _bytes(size: int) -> Any:
     return np.empty(size, np.uint8)
 
 
-def _capture(folder: TemporaryDirectory[str]) -> Path:
+def _capture(folder: str) -> Path:
     """memray's file in the folder of a profile."""
-    return Path(folder.name, "capture.bin")
+    return Path(folder, "capture.bin")
+
+
+def _remove(folder: str) -> None:
+    from shutil import rmtree
+
+    rmtree(folder, ignore_errors=True)
 
 
 def profile(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
@@ -178,10 +187,9 @@ def profile(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
         if memray is None:
             result = fn(*args, **kwargs)
         else:
-            from tempfile import TemporaryDirectory
+            from tempfile import mkdtemp
 
-            # Removed with the report, which can draw from it until then.
-            folder = TemporaryDirectory(prefix="ckad-profile-")
+            folder = mkdtemp(prefix="ckad-profile-")
             with memray.Tracker(_capture(folder)):
                 result = fn(*args, **kwargs)
     process = None
