@@ -275,7 +275,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.max: extremum(np.max),
     np.min: extremum(np.min),
     np.mean: mean,
-    np.prod: lambda x, axis=None: reduce(np.multiply, np.moveaxis(x, axis, 0) if axis is not None else x.ravel()),
+    np.prod: lambda x, axis=None: reduce(np.multiply, x.ravel() if axis is None else np.moveaxis(x, axis, 0), 1.0),
     np.cumsum: cumulative(np.add),
     np.cumprod: cumulative(np.multiply),
     np.einsum: einsum,

@@ -266,7 +266,7 @@ def choice(b: Builder) -> None:
     level = b.choose(0.0, 0.3)
     if not _apart(b.variables[x], level):
         return
-    y = b.name(lambda y: _broadcast(b.variables[x], y))
+    y = b.name(lambda y: _broadcast(b.variables[x], y)) or x
     b.assign(f"np.where({x} {b.choose('>', '<=')} {level}, {b.choose(y, f'np.sin({x})')}, {b.choose(y, x, '1.0')})")
 
 

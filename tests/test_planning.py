@@ -134,3 +134,26 @@ def test_a_plain_function_is_planned_as_its_value_and_grad() -> None:
     a = ckad.plan(deep, checkpoint="sqrt")(*args)
     b = ckad.plan(ckad.value_and_grad(deep, checkpoint="sqrt"))(*args)
     assert (a.peak_bytes, a.flops) == (b.peak_bytes, b.flops)
+
+
+def test_loops_that_index_are_linear_in_elements_touched(policy: str | int) -> None:
+    def trajectory(x0: Any, steps: int) -> Any:
+        u = np.zeros((steps, 50)) + 0 * x0
+        u[0] = x0
+        for t in range(steps - 1):
+            u[t + 1] = u[t] + 0.01 * np.sin(u[t])
+        return np.sum(u[-1] * u[steps // 2])
+
+    def element_by_element(x0: Any, steps: int) -> Any:
+        u = np.zeros(steps) + 0 * x0[0]
+        u[0] = x0[0]
+        for t in range(steps - 1):
+            u[t + 1] = 0.9 * u[t] + x0[1]
+        return np.sum(u)
+
+    for program in (trajectory, element_by_element):
+        moved = []
+        for steps in (200, 400):
+            gradient = ckad.grad(lambda x0, steps=steps, program=program: program(x0, steps), checkpoint=policy)
+            moved.append(ckad.plan(gradient)(np.full(50, 0.5)).bytes_moved)
+        assert moved[1] < 2.1 * moved[0]

@@ -79,6 +79,9 @@ class Plan:
     def extra_flops(self) -> int:
         """Floating point operations beyond those of keeping everything."""
     @property
+    def bytes_moved(self) -> int:
+        """Bytes that kernels read and write in the final run, each operand and result once per kernel."""
+    @property
     def segments(self) -> int:
         """Number of stretches of the program that are recomputed as one; 1 where nothing is."""
     @property

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use ckad_graph::{Graph, ScalarBits};
+use ckad_graph::{Graph, Op, ScalarBits};
 
-use crate::program::{ArrayRef, Buffer, Instruction, Kernel, Load, Place, Program, Step, Store};
+use crate::program::{ArrayRef, Buffer, Instruction, Kernel, Load, Place, Program, Source, Step, Store};
 
 /// What a normal run must have allocated at once, by what it is for. Each is a line of the plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -73,6 +73,12 @@ impl Program {
             + self.starts_added.1.capacity() * size_of::<i64>()
     }
 
+    /// Bytes that kernels read and write, each operand and result counted once per step: what tells a loop that
+    /// touches its slices from one that copies its storage. An operation in place moves what it overwrites.
+    pub fn bytes_moved(&self) -> u64 {
+        self.steps.iter().fold(0, |sum, step| sum.saturating_add(moved_by(&step.kernel)))
+    }
+
     /// Bytes of values alive at each step of the schedule (final copies left out), outputs from when they are
     /// first written. Their maximum is what the simulator says of the schedule, and what debug mode measures.
     pub fn live_bytes(&self) -> Vec<u64> {
@@ -93,5 +99,41 @@ impl Program {
                 Some(*live as u64)
             })
             .collect()
+    }
+}
+
+fn moved_by(kernel: &Kernel) -> u64 {
+    let array = |array: &ArrayRef| match array.source {
+        Source::Buffer(_) => (array.shape.iter().product::<usize>() * array.dtype.size()) as u64,
+        Source::Literal(_) | Source::Scalar(_) | Source::Index => 0,
+    };
+    match kernel {
+        Kernel::Fused(kernel) => {
+            let elements = |count: usize, size: usize| (count * size) as u64;
+            let all: usize = kernel.extents.iter().product();
+            let read = |load: &Load| match load.source {
+                Source::Buffer(_) => {
+                    let touched = kernel.extents.iter().zip(&load.strides).filter(|(_, stride)| **stride != 0);
+                    elements(touched.map(|(extent, _)| *extent).product(), load.dtype.size())
+                }
+                Source::Literal(_) | Source::Scalar(_) | Source::Index => 0,
+            };
+            let written = |store: &Store| elements(all, store.dtype.size());
+            let reduced = kernel.reduce.as_ref().map_or(0, |reduction| {
+                let kept = kernel.extents.iter().zip(&reduction.reduced).filter(|(_, reduced)| !**reduced);
+                elements(kept.map(|(extent, _)| *extent).product(), reduction.dtype.size())
+            });
+            kernel.loads.iter().map(read).sum::<u64>() + kernel.stores.iter().map(written).sum::<u64>() + reduced
+        }
+        Kernel::Structural { op, operands, result, .. } => {
+            let in_place = op.overwrites_base() && operands.first().is_some_and(|base| base.source == result.source);
+            if in_place {
+                2 * operands[1..].iter().map(array).sum::<u64>()
+            } else if matches!(op, Op::StridedRead { .. } | Op::Gather { .. }) {
+                2 * array(result)
+            } else {
+                operands.iter().map(array).sum::<u64>() + array(result)
+            }
+        }
     }
 }

@@ -2,9 +2,10 @@
 //! read-only until the trace ends, so that changing one raises at the user's line instead of corrupting a result
 //! that has yet to be computed.
 
-use std::sync::{Mutex, PoisonError};
+use std::hash::Hasher;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use ckad_graph::{Constant, NodeId};
+use ckad_graph::{Constant, Error, ErrorKind, NodeId, Result};
 use numpy::PyUntypedArray;
 use numpy::npyffi;
 use pyo3::prelude::*;
@@ -28,6 +29,25 @@ struct CapturedArray {
 pub struct CapturedArrays {
     known: FxHashMap<usize, Vec<CapturedArray>>,
     guards: Vec<Py<PyAny>>,
+    /// Arrays that are read where they lie, with a fingerprint of what they held: a read-only flag does not stop a
+    /// write through another view of the memory.
+    watched: Vec<(Constant, u64)>,
+}
+
+/// How many words of a watched array are looked at.
+const FINGERPRINT_WORDS: usize = 64;
+
+/// A hash of words spread evenly over an array, its first and last included: notices a refilled buffer at the price
+/// of a few cache misses, not every write.
+fn fingerprint(bytes: &[u8]) -> u64 {
+    let mut hasher = rustc_hash::FxHasher::default();
+    let last = bytes.len().saturating_sub(8);
+    for word in 0..FINGERPRINT_WORDS {
+        let start = last / (FINGERPRINT_WORDS - 1) * word;
+        let start = if word == FINGERPRINT_WORDS - 1 { last } else { start & !7 };
+        hasher.write(&bytes[start..bytes.len().min(start + 8)]);
+    }
+    hasher.finish()
 }
 
 /// How many open traces hold an array read-only. Only arrays whose flag we cleared are listed.
@@ -76,12 +96,14 @@ impl TapeCell {
     pub fn hand_guards_to(&self, parent: &TapeCell) {
         if let (Ok(mut tape), Ok(mut parent)) = (self.open(), parent.open()) {
             parent.arrays.guards.append(&mut tape.arrays.guards);
+            parent.arrays.watched.append(&mut tape.arrays.watched);
         }
     }
 
-    /// Makes the array read-only until the tape closes.
-    pub fn guard(&self, array: &Bound<'_, PyUntypedArray>) -> PyResult<()> {
+    /// Makes the array, which is read in place as `constant`, read-only until the tape closes.
+    pub fn guard(&self, array: &Bound<'_, PyUntypedArray>, constant: &Constant) -> PyResult<()> {
         let mut tape = self.open().map_err(raise)?;
+        tape.arrays.watched.push((Arc::clone(constant), fingerprint(constant.bytes())));
         let address = array.as_ptr() as usize;
         // SAFETY: the flag word of a live array, under the GIL.
         let writeable = unsafe { *flags(array.as_any()) & npyffi::NPY_ARRAY_WRITEABLE != 0 };
@@ -109,6 +131,15 @@ impl TapeCell {
 }
 
 impl CapturedArrays {
+    /// An error where an array that is read in place was seen to change.
+    pub fn check_unchanged(&self) -> Result<()> {
+        if self.watched.iter().all(|(constant, before)| fingerprint(constant.bytes()) == *before) {
+            return Ok(());
+        }
+        let what = "an array that the function reads was changed while it was traced, through another view of its memory";
+        Err(Error::new(ErrorKind::Value, "capture", what).with_hint("let the function read a copy of it: array.copy()"))
+    }
+
     /// Gives back the writeable flags that this tape's captures cleared, unless another open trace needs them.
     pub fn restore(&mut self, py: Python<'_>) {
         for array in self.guards.drain(..) {
@@ -126,5 +157,6 @@ impl CapturedArrays {
             }
         }
         self.known.clear();
+        self.watched.clear();
     }
 }

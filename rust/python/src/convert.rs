@@ -286,7 +286,7 @@ pub fn array_operand(py: Python<'_>, tape: &Arc<TapeCell>, object: &Bound<'_, Py
     }
     let Taken { constant, extents, layout, in_place } = take_array(&array, false)?;
     if in_place {
-        tape.guard(&array)?;
+        tape.guard(&array, &constant)?;
     }
     let node = tape.record(py, |tape| {
         let shape = tape.builder.intern(&extents)?;
@@ -333,7 +333,7 @@ pub fn array_argument(tape: &Arc<TapeCell>, object: &Bound<'_, PyAny>, active: b
     let dtype = array_dtype(&array)?;
     let Taken { constant, extents, layout, in_place } = take_array(&array, false)?;
     if in_place {
-        tape.guard(&array)?;
+        tape.guard(&array, &constant)?;
     }
     let mut open = tape.open().map_err(raise)?;
     open.builder.set_attributes(Attributes::default());

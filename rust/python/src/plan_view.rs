@@ -31,6 +31,7 @@ pub struct PlanView {
     peak: PeakBytes,
     figures: Figures,
     forced: ForcedRuns,
+    bytes_moved: u64,
     table: String,
 }
 
@@ -97,7 +98,13 @@ pub fn intercept(
     let mut peak = compiled.peak;
     // The cached program's constants are those of the call that built it.
     peak.constants = tables.owned_constants();
-    let plan = PlanView { peak, figures: compiled.planned.clone(), forced: FORCED.with_borrow(|f| *f), table };
+    let plan = PlanView {
+        peak,
+        figures: compiled.planned.clone(),
+        forced: FORCED.with_borrow(|f| *f),
+        bytes_moved: compiled.program.bytes_moved(),
+        table,
+    };
     *wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
     Err(Planned::new_err(()))
 }
@@ -150,6 +157,12 @@ impl PlanView {
     #[getter]
     fn extra_flops(&self) -> u64 {
         self.figures.extra_flops
+    }
+
+    /// Bytes that kernels read and write in the final run, each operand and result once per kernel.
+    #[getter]
+    fn bytes_moved(&self) -> u64 {
+        self.bytes_moved
     }
 
     /// Number of stretches of the program that are recomputed as one; 1 where nothing is.

@@ -307,20 +307,26 @@ impl Trace {
     pub fn take(&self, py: Python<'_>, outputs: &Bound<'_, PyList>) -> PyResult<Recorded> {
         let outputs = outputs.iter().map(|object| self.output(py, &object)).collect::<PyResult<Vec<_>>>()?;
         let mut tape = self.tape.open().map_err(raise)?;
+        tape.arrays.check_unchanged().map_err(raise)?;
         let mut graph = tape.take_graph();
         graph.outputs = outputs.iter().map(|output| output.node).collect();
+        // Values that were forced are not needed any more, and would be held beside the run.
+        let mut known = std::mem::take(&mut tape.values);
         let values = graph
             .inputs
             .iter()
             .enumerate()
-            .filter_map(|(index, node)| Some((index as u32, tape.values.get(node)?.clone())))
+            .filter_map(|(index, node)| Some((index as u32, known.remove(node)?)))
             .collect();
+        let captures = std::mem::take(&mut tape.captures);
+        drop(tape);
+        drop(known);
         Ok(Recorded {
             graph,
             arguments: self.arguments.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             outputs,
             values,
-            captures: std::mem::take(&mut tape.captures),
+            captures,
             lines: Arc::clone(&self.tape.lines),
             enclosed: self.tape.depth > 0,
         })
