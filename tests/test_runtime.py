@@ -253,3 +253,31 @@ def test_importing_is_quick_and_touches_nothing_heavy() -> None:
         "print(sorted(m for m in set(sys.modules) - before if m.split('.')[0] in ('scipy', 'matplotlib', 'memray')))"
     )
     assert out.strip() == "[]"
+
+
+def test_memray_sees_the_planned_peak() -> None:
+    program = """
+import os, tempfile
+import numpy as np, ckad, memray
+rng = np.random.default_rng(0)
+params = [(rng.standard_normal((128, 128)) / 12, np.zeros(128)) for _ in range(24)]
+x = rng.standard_normal((4096, 128))
+def loss(params, x):
+    for w, b in params:
+        x = np.tanh(x @ w + b)
+    return np.mean(x ** 2)
+for policy in ("none", "sqrt"):
+    g = ckad.grad(loss, checkpoint=policy)
+    planned = ckad.plan(g)(params, x).peak_bytes
+    ckad.memory.release()
+    path = tempfile.mktemp()
+    with memray.Tracker(path):
+        g(params, x)
+    with memray.FileReader(path) as reader:
+        print(planned, reader.metadata.peak_memory)
+    os.remove(path)
+"""
+    rows = [[int(word) for word in line.split()] for line in run_python(program).strip().split("\n")]
+    for planned, measured in rows:
+        assert planned == pytest.approx(measured, rel=0.02)
+    assert rows[1][1] < 0.5 * rows[0][1]

@@ -40,8 +40,9 @@ class Report:
 
     Attributes:
         result: what the function returned.
-        planned_bytes: the planned most bytes of values live at once.
-        executor_bytes: the most bytes of buffers that the executor held at once, outputs included.
+        planned_bytes: the planned most bytes of values live at once; of several runs (`if` on a value, transforms in
+            a row) that of the largest.
+        executor_bytes: the most bytes of buffers that one run held at once, outputs included.
         process_bytes: memray's high-water mark of the process during the run; None where memray is not installed.
         timeline: bytes of buffers held after each allocation and release, in order.
         lines: source line → most bytes of buffers it held at once.
@@ -103,8 +104,16 @@ class _Allocator:
         self._held_by_line: dict[str, int] = {}
         self._buffers: dict[int, tuple[Any, str, int]] = {}
         self._codes: dict[tuple[str, int], CodeType] = {}
+        self._outputs: list[tuple[str, int]] = []
         self.held = 0
         self.peak = 0
+
+    def begin(self) -> None:
+        """A run begins: the results of earlier ones are the caller's, who may have dropped them."""
+        for where, size in self._outputs:
+            self._held_by_line[where] -= size
+            self._count(-size)
+        self._outputs.clear()
 
     def allocate(self, file: str, line: int, size: int) -> int:
         """The address of `size` fresh bytes, aligned for any kernel."""
@@ -135,6 +144,7 @@ class _Allocator:
         where = f"{file}:{line}"
         held = self._held_by_line[where] = self._held_by_line.get(where, 0) + size
         self.lines[where] = max(self.lines.get(where, 0), held)
+        self._outputs.append((where, size))
         self._count(size)
 
     def _count(self, change: int) -> None:

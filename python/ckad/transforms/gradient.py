@@ -100,6 +100,10 @@ def grad(
 
 
 def _check_scalar(value: Any) -> None:
+    if isinstance(value, (list, tuple)):
+        hint = "return one scalar, or a pair (value, aux) under has_aux=True"
+        what = f"the function returned a {type(value).__name__}, not a scalar"
+        raise ShapeError(f"[grad] {what}. Hint: {hint}", op="grad", hint=hint)
     shape = np.shape(value)
     if shape != ():
         hint = "return np.sum(…) or np.mean(…), or use ckad.jacobian"

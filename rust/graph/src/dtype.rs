@@ -46,6 +46,7 @@ impl DType {
     ];
 
     /// Bytes of one element.
+    #[inline]
     pub const fn size(self) -> usize {
         match self {
             DType::Bool | DType::I8 | DType::U8 => 1,
@@ -55,6 +56,7 @@ impl DType {
         }
     }
 
+    #[inline]
     pub const fn kind(self) -> DTypeKind {
         match self {
             DType::Bool => DTypeKind::Bool,
@@ -63,10 +65,12 @@ impl DType {
         }
     }
 
+    #[inline]
     pub const fn is_float(self) -> bool {
         matches!(self, DType::F32 | DType::F64)
     }
 
+    #[inline]
     pub const fn is_integer(self) -> bool {
         matches!(self.kind(), DTypeKind::Integer)
     }

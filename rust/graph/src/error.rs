@@ -1,4 +1,4 @@
-//! The one error type of the core. It carries data; rust/python maps `kind` to a Python class.
+//! The one error type of the core. It carries data; rust/python maps `kind` to a class of `ckad.errors`.
 
 /// What went wrong, and so which Python exception it becomes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -7,17 +7,17 @@ pub enum ErrorKind {
     Shape,
     /// Element types do not fit (DTypeError, a TypeError).
     DType,
-    /// An index is out of range (IndexError).
+    /// An index is out of range (CkadIndexError, an IndexError).
     Index,
-    /// A value outside what an argument allows (ValueError).
+    /// A value outside what an argument allows (CkadValueError, a ValueError).
     Value,
     /// A traced value was used where it cannot be (TracerError, a RuntimeError).
     Tracer,
-    /// An allocation failed (MemoryError).
+    /// An allocation failed (CkadMemoryError, a MemoryError).
     Memory,
     /// The user pressed Ctrl-C (KeyboardInterrupt).
     Interrupted,
-    /// An invariant of ckad is broken: a bug, never a user's mistake.
+    /// An invariant of ckad is broken: a bug, never a user's mistake (InternalError, a RuntimeError).
     Internal,
 }
 

@@ -13,6 +13,7 @@ use crate::{DType, Error, ErrorKind, ListId, ListTable, Op, Result, ScalarBits, 
 pub struct NodeId(pub u32);
 
 impl NodeId {
+    #[inline]
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -212,34 +213,42 @@ impl Graph {
         Ok(StartId(self.starts.len() as u32 - 1))
     }
 
+    #[inline]
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
+    #[inline]
     pub fn ids(&self) -> impl DoubleEndedIterator<Item = NodeId> + ExactSizeIterator + use<> {
         (0..self.nodes.len() as u32).map(NodeId)
     }
 
+    #[inline]
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.index()]
     }
 
+    #[inline]
     pub fn op(&self, id: NodeId) -> Op {
         self.nodes[id.index()].op
     }
 
+    #[inline]
     pub fn dtype(&self, id: NodeId) -> DType {
         self.nodes[id.index()].dtype
     }
 
+    #[inline]
     pub fn attributes(&self, id: NodeId) -> Attributes {
         self.nodes[id.index()].attributes
     }
 
+    #[inline]
     pub fn operands(&self, id: NodeId) -> &[NodeId] {
         let index = id.index();
         let end = self.nodes.get(index + 1).map_or(self.operands.len(), |next| next.first_operand as usize);
@@ -247,20 +256,24 @@ impl Graph {
     }
 
     /// Extents of the node's axes.
+    #[inline]
     pub fn shape(&self, id: NodeId) -> &[i64] {
         self.lists.get(self.nodes[id.index()].shape)
     }
 
+    #[inline]
     pub fn rank(&self, id: NodeId) -> usize {
         self.shape(id).len()
     }
 
     /// Number of elements. Products were checked when the node was inferred.
+    #[inline]
     pub fn elements(&self, id: NodeId) -> usize {
         self.shape(id).iter().product::<i64>() as usize
     }
 
     /// Bytes of the node's value.
+    #[inline]
     pub fn bytes(&self, id: NodeId) -> usize {
         self.elements(id) * self.dtype(id).size()
     }
@@ -306,5 +319,16 @@ pub fn shape_text(shape: &[i64]) -> String {
     match shape {
         [one] => format!("({one},)"),
         _ => format!("({})", shape.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_small() {
+        // With two operands and the recorder's two words beside it, a node stays within 64 bytes.
+        assert!(size_of::<Node>() + 2 * size_of::<NodeId>() + 2 * size_of::<u32>() <= 64);
     }
 }

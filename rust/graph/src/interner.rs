@@ -60,6 +60,7 @@ impl ListTable {
         Ok(id)
     }
 
+    #[inline]
     pub fn get(&self, id: ListId) -> &[i64] {
         &self.lists[id.0 as usize]
     }

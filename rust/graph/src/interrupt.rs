@@ -34,6 +34,7 @@ pub fn check() -> Result<()> {
 }
 
 /// [`check`] at every 4096th index of a walk.
+#[inline]
 pub fn check_at(index: usize) -> Result<()> {
     if index.is_multiple_of(4096) { check() } else { Ok(()) }
 }

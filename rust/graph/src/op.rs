@@ -93,11 +93,13 @@ impl Op {
     }
 
     /// Nodes that exist before the run: inputs and constants of every kind.
+    #[inline]
     pub fn is_leaf(self) -> bool {
         matches!(self, Op::Input(_) | Op::Literal(_) | Op::Scalar(_) | Op::Constant(_))
     }
 
     /// `(base, value, …)` operations that may run in place when their base dies.
+    #[inline]
     pub fn overwrites_base(self) -> bool {
         matches!(
             self,

@@ -6,7 +6,8 @@
 //! reduction ends the group that computes its operand. By the same rule whole groups are then lifted into the
 //! last group they read from, and at last merged into the first group that reads from them. Joining and lifting
 //! move work to an earlier place, never a reader behind an overwrite of what it reads; merging moves work to a
-//! later place, but not past such an overwrite.
+//! later place, but not past such an overwrite. Where one pass turns into the next, groups of both become one:
+//! `cluster_turn`.
 //!
 //! Bounds: one iteration shape, one pass, one region, nearby tape positions, the target's operands and registers,
 //! and few values that a later pass reads (a group is kept or recomputed whole). The clustering called auto then
@@ -17,6 +18,7 @@ use ckad_graph::{Graph, ListId, NodeId, Op, RegionId, Result, interrupt};
 use crate::cluster_auto::rebuild_cheap_values;
 use crate::cluster_limits::{Limits, split};
 use crate::cluster_roles::{Role, Roles};
+use crate::cluster_turn::join_passes;
 use crate::liveness::{Lists, NONE};
 use crate::program::Target;
 use crate::schedule::{Cluster, ClusterKind, Clustering};
@@ -26,9 +28,9 @@ pub(crate) const MOST_MEMBERS: usize = 32;
 /// Members of one group stem from positions at most this far apart.
 const FARTHEST: u32 = 64;
 /// Most values of one group that a later pass reads, unless they are small.
-const MOST_LATE: usize = 8;
+pub(crate) const MOST_LATE: usize = 8;
 /// Values below this many bytes do not count towards `MOST_LATE`.
-const SMALL: usize = 4096;
+pub(crate) const SMALL: usize = 4096;
 
 /// A cluster under construction; deferred views are added at the end.
 #[derive(Clone, Debug)]
@@ -42,7 +44,7 @@ pub(crate) struct Group {
     pub(crate) pass: u16,
     region: RegionId,
     position: u32,
-    late: usize,
+    pub(crate) late: usize,
 }
 
 /// What the steps of clustering share.
@@ -69,6 +71,7 @@ pub fn cluster(graph: &Graph, target: &Target, auto: bool) -> Result<Clustering>
     interrupt::check()?;
     grouping.merge();
     interrupt::check()?;
+    join_passes(&mut grouping)?;
     if auto {
         rebuild_cheap_values(&mut grouping);
     }
@@ -114,7 +117,7 @@ impl<'a> Grouping<'a> {
     }
 
     /// Whether `user` reads `operand` element by element, so that a register may hold it.
-    fn in_register(&self, user: NodeId, operand: NodeId) -> bool {
+    pub(crate) fn in_register(&self, user: NodeId, operand: NodeId) -> bool {
         let op = self.graph.op(user);
         let iteration = match op {
             Op::Reduce { .. } => self.graph.node(operand).shape,
@@ -279,8 +282,7 @@ impl<'a> Grouping<'a> {
             && other.kind != ClusterKind::Single
             && other.iteration == one.iteration
             && other.pass == one.pass
-            && other.region == one.region
-            && other.position.abs_diff(one.position) <= FARTHEST
+            && self.are_near(one, other)
             && self.fits(
                 one.members.len() + other.members.len(),
                 one.loads.len() + other.loads.len(),
@@ -288,13 +290,23 @@ impl<'a> Grouping<'a> {
             )
     }
 
+    /// Whether two groups stem from one region and nearby positions.
+    pub(crate) fn are_near(&self, one: &Group, other: &Group) -> bool {
+        one.region == other.region && one.position.abs_diff(other.position) <= FARTHEST
+    }
+
+    /// Number of elements of an iteration shape.
+    pub(crate) fn elements(&self, shape: ListId) -> usize {
+        self.graph.lists.get(shape).iter().fold(1, |product, &extent| product.saturating_mul(extent as usize))
+    }
+
     /// The group that overwrites what a load reads.
-    fn overwritten_at(&self, load: NodeId) -> Option<usize> {
+    pub(crate) fn overwritten_at(&self, load: NodeId) -> Option<usize> {
         let overwriter = self.roles.overwriter(self.roles.foot(self.graph, load))?;
         Some(self.home[overwriter.index()] as usize)
     }
 
-    fn merge_into(&mut self, group: usize, target: usize) {
+    pub(crate) fn merge_into(&mut self, group: usize, target: usize) {
         let own = &mut self.groups[group];
         let (members, loads) = (std::mem::take(&mut own.members), std::mem::take(&mut own.loads));
         let (kind, late) = (own.kind, own.late);
@@ -319,8 +331,9 @@ impl<'a> Grouping<'a> {
         let mut clusters = Vec::with_capacity(self.groups.len());
         for group in self.groups.iter().filter(|group| !group.members.is_empty()) {
             for part in split(&self, group) {
-                let last = group.members.last() == part.last();
-                let kind = if group.kind == ClusterKind::Reduce && !last { ClusterKind::Fused } else { group.kind };
+                let reduces = || part.iter().any(|&member| matches!(self.graph.op(member), Op::Reduce { .. }));
+                let split = group.kind == ClusterKind::Reduce && !reduces();
+                let kind = if split { ClusterKind::Fused } else { group.kind };
                 clusters.push(Cluster { kind, members: self.with_views(part) });
             }
         }

@@ -85,6 +85,9 @@ fn late_readers(grouping: &Grouping<'_>, value: NodeId) -> Option<Vec<u32>> {
             continue;
         }
         let home = grouping.home[user.index()];
+        if home == grouping.home[value.index()] {
+            continue;
+        }
         let group = &grouping.groups[home as usize];
         let element_by_element = direct && group.kind != ClusterKind::Single && !is_view(graph.op(user));
         if !element_by_element || group.iteration != shape {
@@ -94,7 +97,7 @@ fn late_readers(grouping: &Grouping<'_>, value: NodeId) -> Option<Vec<u32>> {
             readers.push(home);
         }
     }
-    Some(readers)
+    Some(readers).filter(|readers| !readers.is_empty())
 }
 
 /// The nodes, in order, that compute the value from what is kept; `None` where there are too many or other than
@@ -133,7 +136,12 @@ fn extend(grouping: &mut Grouping<'_>, readers: &[u32], nodes: &[NodeId]) -> boo
         members.extend(nodes);
         members.sort_unstable();
         members.dedup();
-        if members.len() > 2 * MOST_MEMBERS || !respects_limits(grouping, &members) {
+        // A group that stands at a turning point computes values of a pass later than others of that pass.
+        let foot = |node: NodeId| grouping.home[grouping.roles.foot(grouping.graph, node).index()];
+        let computed = |home: u32| home == NONE || home < reader;
+        let operands = nodes.iter().flat_map(|&node| grouping.graph.operands(node));
+        let in_time = operands.copied().all(|operand| members.binary_search(&operand).is_ok() || computed(foot(operand)));
+        if members.len() > 2 * MOST_MEMBERS || !in_time || !respects_limits(grouping, &members) {
             return false;
         }
         extended.push(members);

@@ -34,11 +34,18 @@ pub(crate) fn split<'g>(grouping: &Grouping<'_>, group: &'g Group) -> Vec<&'g [N
     pieces
 }
 
-/// Whether one kernel can compute these members and store what others read.
+/// Whether one kernel can compute these members, the last of which is at home there, and store what others read.
+pub(crate) fn respects_limits(grouping: &Grouping<'_>, members: &[NodeId]) -> bool {
+    // What is rebuilt here has its home, and so its store, elsewhere.
+    let home = members.last().map(|root| grouping.home[root.index()]);
+    fits_one_kernel(grouping, members, |other| Some(other) == home)
+}
+
+/// Whether one kernel can compute these members and store those that others read and whose home is here.
 ///
 /// Registers are counted for a kernel that makes all loads first and all stores last; an instruction's result
 /// is never one of its operands' registers.
-pub(crate) fn respects_limits(grouping: &Grouping<'_>, members: &[NodeId]) -> bool {
+pub(crate) fn fits_one_kernel(grouping: &Grouping<'_>, members: &[NodeId], is_here: impl Fn(u32) -> bool) -> bool {
     let graph = grouping.graph;
     let inside = |node: NodeId| members.binary_search(&node).ok();
     let end = members.len();
@@ -60,12 +67,10 @@ pub(crate) fn respects_limits(grouping: &Grouping<'_>, members: &[NodeId]) -> bo
         }
     }
     let mut stores = 0;
-    // What is rebuilt here has its home, and so its store, elsewhere.
-    let home = members.last().map(|root| grouping.home[root.index()]);
     for (index, &member) in members.iter().enumerate() {
         let read_outside = |&user: &u32| inside(NodeId(user >> 1)).is_none();
         let needed = grouping.is_output[member.index()] || grouping.users.get(member.index()).iter().any(read_outside);
-        if needed && Some(grouping.home[member.index()]) == home {
+        if needed && is_here(grouping.home[member.index()]) {
             stores += 1;
             last_use[index] = end;
         }

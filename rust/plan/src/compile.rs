@@ -17,8 +17,16 @@ pub struct Compiled {
     pub peak: PeakBytes,
 }
 
+/// Whether graphs and programs are verified: in debug builds, and where `CKAD_VERIFY=1`.
+pub fn verifying() -> bool {
+    cfg!(debug_assertions) || std::env::var_os("CKAD_VERIFY").is_some_and(|value| value == "1")
+}
+
 /// Compiles the graph under a policy.
 pub fn compile(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Result<Compiled> {
+    if verifying() {
+        ckad_prim::verify(graph)?;
+    }
     let compiled = lowered(graph, schedule(graph, policy, target)?, target)?;
     // Policies compare schedules by live bytes. What counts are the bytes of the program, which differ by what the
     // arena's holes and a kernel's scratch add, and by outputs that have their memory from the start.
@@ -44,7 +52,7 @@ pub fn compile(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Resu
 
 fn lowered(graph: &Graph, planned: Planned, target: &Target) -> Result<Compiled> {
     let program = lower(graph, &planned.schedule, target)?;
-    if cfg!(debug_assertions) || std::env::var_os("CKAD_VERIFY").is_some_and(|value| value == "1") {
+    if verifying() {
         verify_program(&program)?;
     }
     let peak = PeakBytes::of(graph, &program);

@@ -10,6 +10,7 @@ pub mod cluster;
 mod cluster_auto;
 mod cluster_limits;
 mod cluster_roles;
+mod cluster_turn;
 pub mod compile;
 pub mod cost;
 pub mod footprint;

@@ -111,14 +111,32 @@ impl Report {
         if let Some(note) = &self.note {
             let _ = writeln!(out, "note                    {note}");
         }
-        let names: Vec<String> = self.lines.iter().map(|cost| line(cost.line)).collect();
-        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(4);
+        let rows = self.by_name(line);
+        let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(4);
         let _ = writeln!(out, "\n{:width$}  {:>12}  {:>12}  {:>8}", "line", "at the peak", "saved", "computed");
-        for (cost, name) in self.lines.iter().zip(names) {
+        for (name, cost) in rows {
             let (peak, saved) = (bytes_text(cost.peak_bytes), bytes_text(cost.saved_bytes));
             let _ = writeln!(out, "{name:width$}  {peak:>12}  {saved:>12}  {:>7}×", cost.computed);
         }
         out
+    }
+}
+
+impl Report {
+    /// The lines by name, most bytes at the peak first. Several ids may name one line: an id stands for an
+    /// instruction of it.
+    fn by_name(&self, line: &dyn Fn(u32) -> String) -> Vec<(String, LineCost)> {
+        let mut rows: BTreeMap<String, LineCost> = BTreeMap::new();
+        for cost in &self.lines {
+            let row = rows.entry(line(cost.line)).or_default();
+            row.peak_bytes += cost.peak_bytes;
+            row.saved_bytes += cost.saved_bytes;
+            row.computed = row.computed.max(cost.computed);
+            row.flops = row.flops.saturating_add(cost.flops);
+        }
+        let mut rows: Vec<(String, LineCost)> = rows.into_iter().collect();
+        rows.sort_by_key(|(_, cost)| std::cmp::Reverse((cost.peak_bytes, cost.saved_bytes, cost.flops)));
+        rows
     }
 }
 

@@ -136,7 +136,8 @@ impl CapturedArrays {
         if self.watched.iter().all(|(constant, before)| fingerprint(constant.bytes()) == *before) {
             return Ok(());
         }
-        let what = "an array that the function reads was changed while it was traced, through another view of its memory";
+        let what =
+            "an array that the function reads was changed while it was traced, through another view of its memory";
         Err(Error::new(ErrorKind::Value, "capture", what).with_hint("let the function read a copy of it: array.copy()"))
     }
 

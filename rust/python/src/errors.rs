@@ -1,7 +1,7 @@
-//! The one mapping from the core's errors to Python's exceptions.
+//! The one mapping from the core's errors to Python's exceptions: a class of `ckad.errors` for each kind.
 
 use ckad_graph::{Error, ErrorKind};
-use pyo3::exceptions::{PyKeyboardInterrupt, PyMemoryError, PySystemError, PyValueError};
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -9,6 +9,9 @@ pyo3::import_exception!(ckad.errors, ShapeError);
 pyo3::import_exception!(ckad.errors, DTypeError);
 pyo3::import_exception!(ckad.errors, TracerError);
 pyo3::import_exception!(ckad.errors, CkadIndexError);
+pyo3::import_exception!(ckad.errors, CkadValueError);
+pyo3::import_exception!(ckad.errors, CkadMemoryError);
+pyo3::import_exception!(ckad.errors, InternalError);
 
 /// The Python exception for an error of the core; `location` is `file:line` of the node at fault, or empty.
 pub fn to_python(error: &Error, location: &str) -> PyErr {
@@ -27,10 +30,13 @@ pub fn to_python(error: &Error, location: &str) -> PyErr {
             ErrorKind::DType => py.get_type::<DTypeError>(),
             ErrorKind::Tracer => py.get_type::<TracerError>(),
             ErrorKind::Index => py.get_type::<CkadIndexError>(),
-            ErrorKind::Value => return PyValueError::new_err(message),
-            ErrorKind::Memory => return PyMemoryError::new_err(message),
+            ErrorKind::Value => py.get_type::<CkadValueError>(),
+            ErrorKind::Memory => py.get_type::<CkadMemoryError>(),
             ErrorKind::Interrupted => return PyKeyboardInterrupt::new_err(()),
-            ErrorKind::Internal => return PySystemError::new_err(format!("{message}. This is a bug in ckad")),
+            ErrorKind::Internal => {
+                message.push_str(". This is a bug in ckad");
+                py.get_type::<InternalError>()
+            }
         };
         match class.call((message,), Some(&data)) {
             Ok(exception) => PyErr::from_value(exception),

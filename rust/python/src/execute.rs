@@ -203,6 +203,9 @@ fn structure_of(graph: &Graph) -> Graph {
 }
 
 fn make(graph: &Graph, key: &Key, planning: bool) -> Result<Built> {
+    if ckad_plan::compile::verifying() {
+        ckad_prim::verify(graph)?;
+    }
     let recorded = (graph.scalars.len(), graph.starts.len());
     if matches!(key.kind, Kind::Linearize(_) | Kind::Vjp(_)) {
         let parts = key.kind.partition(graph)?;
@@ -346,6 +349,17 @@ pub fn measure_or_run(
     } else {
         crate::plan_view::intercept(py, executable, tables, lines)?;
     }
+    profile_or_run(py, executable, values, tables, lines)
+}
+
+/// Runs a program, with buffers from whoever is profiling on this thread.
+pub fn profile_or_run(
+    py: Python<'_>,
+    executable: &Arc<Executable>,
+    values: &[Value],
+    tables: &Tables<'_>,
+    lines: &Arc<Mutex<LineTable>>,
+) -> PyResult<Vec<Output>> {
     match crate::profile::current(py) {
         Some(profiler) => crate::profile::run(py, &profiler, executable, tables, lines, |hooks| {
             run_with(py, executable, values, tables, lines, Some(hooks))

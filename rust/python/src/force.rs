@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 
 use crate::convert::leaf_value;
 use crate::errors::raise;
-use crate::execute::{Kind, Tables, evaluated, run};
+use crate::execute::{Kind, Tables, evaluated, profile_or_run};
 use crate::tape::{Tape, TapeCell};
 use crate::value::Value;
 
@@ -52,7 +52,7 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
         (cone.graph, values)
     };
     let executable = evaluated(py, &cone, &Kind::Evaluate, CheckpointPolicy::None)?;
-    let outputs = run(py, &executable, &values, &Tables::of(&cone), &cell.lines)?;
+    let outputs = profile_or_run(py, &executable, &values, &Tables::of(&cone), &cell.lines)?;
     let mut tape = cell.open().map_err(raise)?;
     tape.note_forced(&executable);
     let recorded = tape.builder.graph().len() as u32;

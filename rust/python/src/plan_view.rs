@@ -21,7 +21,8 @@ pyo3::create_exception!(ckad._core, Planned, PyBaseException, "Unwinds a call th
 thread_local! {
     static PLANNING: RefCell<Option<Arc<Mutex<Option<PlanView>>>>> = const { RefCell::new(None) };
     /// What forcing has cost since the outermost trace of this thread began.
-    static FORCED: RefCell<ForcedRuns> = const { RefCell::new(ForcedRuns { count: 0, peak_bytes: 0, flops: 0 }) };
+    static FORCED: RefCell<ForcedRuns> =
+        const { RefCell::new(ForcedRuns { count: 0, peak_bytes: 0, live_bytes: 0, flops: 0 }) };
 }
 
 /// What is known of a run before it runs.
@@ -79,6 +80,7 @@ pub fn note_forced(held: usize, executable: &Executable) {
     FORCED.with_borrow_mut(|forced| {
         forced.count += 1;
         forced.peak_bytes = forced.peak_bytes.max(held + executable.peak_bytes());
+        forced.live_bytes = forced.live_bytes.max(executable.compiled.planned.live_peak);
         forced.flops += executable.compiled.planned.flops;
     });
 }
@@ -135,10 +137,10 @@ impl PlanView {
         Ok(parts)
     }
 
-    /// The most bytes of values live at once, outputs included.
+    /// The most bytes of values live at once in one run, outputs included.
     #[getter]
     fn live_bytes(&self) -> u64 {
-        self.figures.live_peak
+        self.figures.live_peak.max(self.forced.live_bytes)
     }
 
     /// Floating point operations of the call, forced runs included.

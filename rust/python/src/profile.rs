@@ -14,8 +14,9 @@ thread_local! {
     static PROFILING: RefCell<Option<Py<Profiling>>> = const { RefCell::new(None) };
 }
 
-/// A context in which runs take their buffers from `allocator`: `allocate(file, line, bytes) -> address`,
-/// `free(address)`, and `output(file, line, bytes)` for results that outlive the run.
+/// A context in which runs take their buffers from `allocator`: `begin()` as each run starts,
+/// `allocate(file, line, bytes) -> address`, `free(address)`, and `output(file, line, bytes)` for results that outlive
+/// the run.
 #[pyclass(frozen, module = "ckad._core")]
 pub struct Profiling {
     allocator: Py<PyAny>,
@@ -104,6 +105,7 @@ pub fn run(
     go: impl FnOnce(&mut (dyn AllocationHooks + Send)) -> PyResult<Vec<Output>>,
 ) -> PyResult<Vec<Output>> {
     let profiling = profiler.get();
+    profiling.allocator.call_method0(py, "begin")?;
     {
         let mut planned = profiling.planned_bytes.lock().unwrap_or_else(PoisonError::into_inner);
         *planned = (*planned).max(executable.compiled.planned.live_peak);

@@ -65,6 +65,8 @@ pub struct Tape {
 pub struct ForcedRuns {
     pub count: usize,
     pub peak_bytes: usize,
+    /// The most bytes of values live at once in one of them.
+    pub live_bytes: u64,
     pub flops: u64,
 }
 

@@ -1,0 +1,329 @@
+//! What the tests of structural kernels and of dot products share: arrays of any dtype as bits, their arithmetic
+//! one element at a time, and a runner that tries every way of handing an array to a kernel.
+
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+
+use ckad_graph::{DType, Op, Result, ScalarBits};
+use ckad_plan::program::{ArrayRef, BufferId, Parameters, Source};
+use rayon::ThreadPool;
+
+use super::array::elements;
+use super::{execute, scratch_bytes};
+use crate::{Environment, Memory};
+
+/// An array in C order, an element in the low bits of each word.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Value {
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    pub bits: Vec<ScalarBits>,
+}
+
+impl Value {
+    pub fn new(dtype: DType, shape: &[usize], element: impl FnMut(usize) -> ScalarBits) -> Value {
+        Value { dtype, shape: shape.to_vec(), bits: (0..elements(shape)).map(element).collect() }
+    }
+
+    pub fn floats(dtype: DType, shape: &[usize], values: &[f64]) -> Value {
+        Value::new(dtype, shape, |flat| dtype.bits_of_f64(values[flat]))
+    }
+
+    pub fn indices(shape: &[usize], values: &[i64]) -> Value {
+        Value::new(DType::I64, shape, |flat| values[flat] as u64)
+    }
+
+    /// Small whole numbers, negative ones among them where there are any: sums of them are exact in every order.
+    pub fn whole(dtype: DType, shape: &[usize], random: &mut Random) -> Value {
+        Value::new(dtype, shape, |_| dtype.bits_of_i64(random.below(9) as i64 - 4 * i64::from(dtype.is_signed())))
+    }
+
+    /// Any bits at all, NaNs and infinities included: for kernels that only move elements.
+    pub fn any(dtype: DType, shape: &[usize], random: &mut Random) -> Value {
+        Value::new(dtype, shape, |_| match dtype {
+            DType::Bool => random.next() & 1,
+            _ => random.next() >> (64 - 8 * dtype.size()),
+        })
+    }
+
+    /// Floats in −1..1, integers as in `whole`.
+    pub fn rough(dtype: DType, shape: &[usize], random: &mut Random) -> Value {
+        if dtype.is_float() {
+            return Value::new(dtype, shape, |_| dtype.bits_of_f64(random.float()));
+        }
+        Value::whole(dtype, shape, random)
+    }
+
+    pub fn at(&self, index: &[usize]) -> ScalarBits {
+        self.bits[flat(index, &self.shape)]
+    }
+
+    pub fn f64s(&self) -> Vec<f64> {
+        self.bits.iter().map(|&bits| self.dtype.f64_of_bits(bits)).collect()
+    }
+}
+
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, limit: usize) -> usize {
+        (self.next() >> 11) as usize % limit
+    }
+
+    pub fn float(&mut self) -> f64 {
+        self.below(1 << 24) as f64 / (1u64 << 23) as f64 - 1.0
+    }
+
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+}
+
+pub fn flat(index: &[usize], shape: &[usize]) -> usize {
+    index.iter().zip(shape).fold(0, |flat, (&index, &extent)| flat * extent + index)
+}
+
+/// Every index of a shape in C order.
+pub fn indices(shape: &[usize]) -> impl Iterator<Item = Vec<usize>> {
+    let shape = shape.to_vec();
+    (0..elements(&shape)).map(move |mut flat| {
+        let mut index = vec![0; shape.len()];
+        for (place, extent) in index.iter_mut().zip(&shape).rev() {
+            *place = flat % extent;
+            flat /= extent;
+        }
+        index
+    })
+}
+
+fn mask(dtype: DType) -> u64 {
+    u64::MAX >> (64 - 8 * dtype.size())
+}
+
+pub fn add(dtype: DType, a: ScalarBits, b: ScalarBits) -> ScalarBits {
+    match dtype {
+        DType::F32 => u64::from((f32::from_bits(a as u32) + f32::from_bits(b as u32)).to_bits()),
+        DType::F64 => (f64::from_bits(a) + f64::from_bits(b)).to_bits(),
+        DType::Bool => a | b,
+        _ => a.wrapping_add(b) & mask(dtype),
+    }
+}
+
+pub fn multiply(dtype: DType, a: ScalarBits, b: ScalarBits) -> ScalarBits {
+    match dtype {
+        DType::F32 => u64::from((f32::from_bits(a as u32) * f32::from_bits(b as u32)).to_bits()),
+        DType::F64 => (f64::from_bits(a) * f64::from_bits(b)).to_bits(),
+        DType::Bool => a & b,
+        _ => a.wrapping_mul(b) & mask(dtype),
+    }
+}
+
+/// `thread_count` threads, the same pool for all tests.
+pub fn pool(thread_count: usize) -> &'static ThreadPool {
+    static POOLS: [OnceLock<ThreadPool>; 8] = [const { OnceLock::new() }; 8];
+    POOLS[thread_count]
+        .get_or_init(|| rayon::ThreadPoolBuilder::new().num_threads(thread_count).build().expect("a thread pool"))
+}
+
+const MARGIN: usize = 64;
+
+/// 64-byte aligned memory with a margin of all-one bits behind it: NaNs, for whoever reads too far.
+pub struct Buffer {
+    words: Vec<[u64; 8]>,
+    bytes: usize,
+}
+
+impl Buffer {
+    pub fn of(value: &Value) -> Buffer {
+        let size = value.dtype.size();
+        let mut buffer = Buffer::filled(value.bits.len() * size);
+        for (index, bits) in value.bits.iter().enumerate() {
+            // SAFETY: inside the buffer.
+            unsafe {
+                let place = buffer.words.as_mut_ptr().cast::<u8>().add(index * size);
+                place.copy_from_nonoverlapping(bits.to_le_bytes().as_ptr(), size);
+            }
+        }
+        buffer
+    }
+
+    /// All-one bits.
+    pub fn filled(bytes: usize) -> Buffer {
+        Buffer { words: vec![[u64::MAX; 8]; (bytes + MARGIN).div_ceil(64)], bytes }
+    }
+
+    pub fn memory(&mut self) -> Memory {
+        Memory { pointer: self.words.as_mut_ptr().cast(), bytes: self.bytes }
+    }
+
+    pub fn value(&self, dtype: DType, shape: &[usize]) -> Value {
+        // SAFETY: the whole allocation.
+        let bytes = unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast::<u8>(), self.words.len() * 64) };
+        assert!(bytes[self.bytes..].iter().all(|&byte| byte == 0xff), "written behind the end");
+        Value::new(dtype, shape, |index| {
+            let mut bits = [0; 8];
+            bits[..dtype.size()].copy_from_slice(&bytes[index * dtype.size()..(index + 1) * dtype.size()]);
+            u64::from_le_bytes(bits)
+        })
+    }
+}
+
+/// A structural node and where it starts, with a graph's lists resolved.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub op: Op,
+    pub list: Vec<i64>,
+    pub start: Option<i64>,
+}
+
+impl Node {
+    pub fn new(op: Op) -> Node {
+        Node { op, list: Vec::new(), start: None }
+    }
+
+    pub fn with(op: Op, list: &[i64]) -> Node {
+        Node { op, list: list.to_vec(), start: None }
+    }
+
+    pub fn strided(op: Op, strides: &[i64], start: i64) -> Node {
+        Node { op, list: strides.to_vec(), start: Some(start) }
+    }
+
+    /// Runs on operands in buffers, into a result of its own.
+    pub fn run(&self, operands: &[&Value], dtype: DType, shape: &[usize], threads: usize) -> Result<Value> {
+        self.run_as(operands, dtype, shape, threads, Way { in_place: false, scalars: Scalars::Buffers }, false)
+    }
+
+    /// The error of a run whose result is its base: the base must not have changed.
+    pub fn refusal(&self, operands: &[&Value], dtype: DType, shape: &[usize]) -> ckad_graph::Error {
+        let way = Way { in_place: self.op.overwrites_base(), scalars: Scalars::Buffers };
+        self.run_as(operands, dtype, shape, 1, way, false).expect_err("a refusal")
+    }
+
+    /// The error of a run that was cancelled before it began.
+    pub fn cancelled(&self, operands: &[&Value], dtype: DType, shape: &[usize]) -> Result<Value> {
+        self.run_as(operands, dtype, shape, 2, Way { in_place: false, scalars: Scalars::Buffers }, true)
+    }
+
+    /// Asserts the result's bits in every way of running: in place and not, scalars in buffers, tables and as
+    /// literals, on several numbers of threads where there is work for them.
+    pub fn check(&self, operands: &[&Value], expected: &Value) {
+        let threads: &[usize] = if expected.bits.len().max(operands.iter().map(|x| x.bits.len()).sum()) < 4000 {
+            &[1]
+        } else {
+            &[1, 2, 5]
+        };
+        let in_place: &[bool] = if self.op.overwrites_base() { &[false, true] } else { &[false] };
+        let scalars: &[Scalars] = if operands.iter().any(|operand| operand.bits.len() == 1) {
+            &[Scalars::Buffers, Scalars::Table, Scalars::Literals]
+        } else {
+            &[Scalars::Buffers]
+        };
+        for &threads in threads {
+            for &in_place in in_place {
+                for &scalars in scalars {
+                    let way = Way { in_place, scalars };
+                    let result = self.run_as(operands, expected.dtype, &expected.shape, threads, way, false);
+                    let result = result.unwrap_or_else(|error| panic!("{self:?}: {error}"));
+                    if result != *expected {
+                        let wrong = (0..result.bits.len()).find(|&flat| result.bits[flat] != expected.bits[flat]);
+                        let shapes: Vec<_> = operands.iter().map(|operand| &operand.shape).collect();
+                        panic!(
+                            "{self:?} of {shapes:?} → {} {:?}, {way:?}, {threads} threads: element {wrong:?} is {:?}, not {:?}",
+                            expected.dtype,
+                            expected.shape,
+                            wrong.map(|flat| result.bits[flat]),
+                            wrong.map(|flat| expected.bits[flat]),
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn run_as(
+        &self,
+        operands: &[&Value],
+        dtype: DType,
+        shape: &[usize],
+        threads: usize,
+        way: Way,
+        cancelled: bool,
+    ) -> Result<Value> {
+        let mut buffers: Vec<Buffer> = operands.iter().map(|operand| Buffer::of(operand)).collect();
+        let mut table = Vec::new();
+        let references: Vec<ArrayRef> = operands
+            .iter()
+            .enumerate()
+            .map(|(position, operand)| {
+                let is_scalar = operand.bits.len() == 1 && !(way.in_place && position == 0);
+                let source = match way.scalars {
+                    Scalars::Table if is_scalar => {
+                        table.push(operand.bits[0]);
+                        Source::Scalar(table.len() as u32 - 1)
+                    }
+                    Scalars::Literals if is_scalar && literal(operand).is_some() => {
+                        Source::Literal(literal(operand).unwrap_or_default())
+                    }
+                    _ => Source::Buffer(BufferId(position as u32)),
+                };
+                ArrayRef { source, dtype: operand.dtype, shape: operand.shape.clone() }
+            })
+            .collect();
+        buffers.push(Buffer::filled(elements(shape) * dtype.size()));
+        let out = if way.in_place { 0 } else { operands.len() };
+        let result = ArrayRef { source: Source::Buffer(BufferId(out as u32)), dtype, shape: shape.to_vec() };
+        let parameters = Parameters { list: self.list.clone(), start: self.start.map(|_| 0) };
+        let scratch_size = scratch_bytes(&self.op, &parameters, &references, &result, threads);
+        let mut scratch = Buffer::filled(scratch_size);
+        let memories: Vec<Memory> = buffers.iter_mut().map(Buffer::memory).collect();
+        let starts: Vec<i64> = self.start.into_iter().collect();
+        let environment = Environment {
+            buffers: &memories,
+            scalars: &table,
+            starts: &starts,
+            scratch: scratch.memory(),
+            cancel: &AtomicBool::new(cancelled),
+        };
+        // SAFETY: buffers hold their arrays, the scratch as much as was asked for.
+        let outcome = pool(threads)
+            .install(|| unsafe { execute(&self.op, &parameters, &references, &result, &environment) });
+        scratch.value(DType::U8, &[scratch_size]);
+        for (position, operand) in operands.iter().enumerate() {
+            if position != out || outcome.is_err() {
+                let same = buffers[position].value(operand.dtype, &operand.shape) == **operand;
+                assert!(same, "{self:?} changed operand {position}");
+            }
+        }
+        outcome.map(|()| buffers[out].value(dtype, shape))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    in_place: bool,
+    scalars: Scalars,
+}
+
+/// Where operands of one element are.
+#[derive(Clone, Copy, Debug)]
+enum Scalars {
+    Buffers,
+    Table,
+    Literals,
+}
+
+/// The bits of the f32 that is exactly the array's one element.
+fn literal(operand: &Value) -> Option<u32> {
+    let value = operand.dtype.f64_of_bits(operand.bits[0]) as f32;
+    (operand.dtype.bits_of_f64(f64::from(value)) == operand.bits[0]).then_some(value.to_bits())
+}
