@@ -1,8 +1,10 @@
-"""The elementwise table, its documentation and NumPy name the same operations."""
+"""What is said in two places agrees: tables, NumPy and pages; the stub and the module; the pages and the files."""
 
 from __future__ import annotations
 
+import ast
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,22 @@ import ckad
 from ckad import _core
 
 TABLE = _core.elementwise_table()
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
 
 
-def test_every_row_is_documented_and_every_documented_row_exists() -> None:
-    documented = re.findall(r"^\| `(\w+)` \|", (DOCS / "primitives.md").read_text(), re.MULTILINE)
-    assert documented == [row["name"] for row in TABLE]
+def read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_every_primitive_is_documented_and_every_documented_one_exists() -> None:
+    elementwise, structural = (
+        re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+        for section in read("docs/primitives.md").split("\n## Structural\n")
+    )
+    assert elementwise == [row["name"] for row in TABLE]
+    # The files that have samples: those which dispatch knows, leaves aside.
+    (sampled,) = re.findall(r"let structural = \[(.*?)\];", read("rust/prim/src/sample.rs"), re.DOTALL)
+    assert {"reduce", "arg_reduce", *re.findall(r"(\w+)::samples", sampled)} == set(structural)
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row["name"])
@@ -54,3 +66,59 @@ def test_every_ufunc_is_recorded_or_refused_by_name(ufunc: str) -> None:
         value, gradient = below if np.isfinite(below[0]) else above
         assert np.isfinite(value)
         assert np.shape(gradient) == (2,)
+
+
+def names_in(body: list[ast.stmt]) -> set[str]:
+    """The public names that a module or class of the stub declares."""
+    functions = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    variables = {
+        node.target.id for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    return {name for name in functions | variables if not name.startswith("_")}
+
+
+def test_the_stub_declares_what_the_core_registers() -> None:
+    stub = ast.parse(read("python/ckad/_core.pyi"))
+    public = lambda thing: {name for name in dir(thing) if not name.startswith("_")}
+    assert names_in(stub.body) == public(_core)
+    for node in stub.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            registered = getattr(_core, node.name)
+            own = public(registered) - public(BaseException) if node.name == "Planned" else public(registered)
+            # A traced value has ndarray's methods too, which the stub leaves to __getattr__.
+            missing = own - names_in(node.body) if node.name != "Tracer" else set()
+            assert missing == names_in(node.body) - own == set(), node.name
+
+
+def test_crates_depend_downwards() -> None:
+    order = ["graph", "prim", "transform", "plan", "cpu", "run", "python"]
+    users: dict[str, set[str]] = {}
+    for height, crate in enumerate(order):
+        manifest = tomllib.loads(read(f"rust/{crate}/Cargo.toml"))
+        tables = [manifest, *manifest.get("target", {}).values()]
+        for name in {name for table in tables for name in table.get("dependencies", {})}:
+            users.setdefault(name, set()).add(crate)
+            if name.startswith("ckad-"):
+                assert order.index(name.removeprefix("ckad-")) < height, f"{crate} uses {name}"
+    assert users["pyo3"] == users["numpy"] == {"python"}
+    assert users["private-gemm-x86"] == users["gemm"] == {"cpu"}
+
+
+def test_the_guards_of_the_invariants_exist() -> None:
+    rows = [line for line in read("docs/design.md").split("\n## What always holds\n")[1].splitlines() if "::" in line]
+    assert len(rows) > 10
+    for row in rows:
+        file = ""
+        for name in re.findall(r"`([\w/.:]+)`", row.split("|")[2]):
+            path, _, test = name.rpartition("::")
+            file = path or file
+            assert re.search(rf"\b(?:def|fn) {test}\b", read(file)), f"{file} has no {test}"
+
+
+def test_add_a_primitive_is_shown_as_it_was_done() -> None:
+    (diff,) = re.findall(r"```diff\n(.*?)```", read("CONTRIBUTING.md"), re.DOTALL)
+    hunks = re.findall(r"^\+\+\+ b/(.*)\n@@\n((?:(?!---).*\n)*)", diff, re.MULTILINE)
+    assert len(hunks) == diff.count("+++ b/") == 6
+    for path, hunk in hunks:
+        after = "".join(line[1:] + "\n" for line in hunk.splitlines() if not line.startswith("-"))
+        assert after in read(path), f"{path} does not contain\n{after}"

@@ -113,15 +113,18 @@ def test_hints_work() -> None:
     np.testing.assert_array_equal(ckad.grad(g)(np.array([3.0, 2.0])), [6.0, 1.0])
 
 
-def test_a_loop_that_looks_is_linear_in_time() -> None:
-    def f(x: Any) -> Any:
+def test_a_loop_that_looks_computes_each_step_once() -> None:
+    def f(x: Any, steps: int) -> Any:
         n = 0
-        while n < 300:
+        while n < steps:
             x = x * 1.01 + 0.001
             n += 1 if x > -1e9 else 2
         return x
 
-    assert ckad.grad(f)(1.0) == pytest.approx(1.01**300)
+    assert ckad.grad(f)(1.0, 300) == pytest.approx(1.01**300)
+    few, many = (ckad.plan(ckad.grad(f))(1.0, steps) for steps in (150, 300))
+    assert (few.forced_runs[0], many.forced_runs[0]) == (150, 300)
+    assert many.flops < 2.1 * few.flops
 
 
 def test_captured_array_is_read_only_while_it_is_needed() -> None:

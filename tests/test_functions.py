@@ -374,6 +374,16 @@ def test_value(expression: str, dtype: str) -> None:
     assert_same(found, expected, ULPS)
 
 
+def test_the_method_sort_sorts_in_place() -> None:
+    def f(x: Any) -> Any:
+        y = x.copy()
+        assert y.T[::-1].sort(axis=0) is None  # a view: y itself changes
+        return y * 1.0
+
+    assert_same(evaluated(f, VARIABLES["x"]), f(VARIABLES["x"]))
+    assert_derivatives(f, VARIABLES["x"])
+
+
 @pytest.mark.parametrize("expression", EVERY)
 def test_derivative(expression: str) -> None:
     f = function_of(expression)

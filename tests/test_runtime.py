@@ -71,7 +71,9 @@ def test_scalar_code_agrees_within_rounding() -> None:
 
 
 def test_an_instruction_set_that_does_not_exist_raises() -> None:
-    program = NET + "try:\n    ckad.grad(loss)(params, x)\nexcept Exception as error:\n    print(error)\n"
+    program = (
+        NET + "try:\n    ckad.grad(loss)(params, x)\nexcept ckad.errors.CkadValueError as error:\n    print(error)\n"
+    )
     assert "CKAD_ISA" in run_python(program, CKAD_ISA="avx1024")
 
 
@@ -187,14 +189,14 @@ def f(x):
     return np.sum(x)
 try:
     ckad.grad(f, checkpoint="none")(np.ones((2000, 2000), np.float32))
-except MemoryError as error:
+except ckad.errors.CkadMemoryError as error:
     print(error)
 def endless(x):
     while True:
         x = x * 1.5
 try:
     ckad.trace(endless)(1.0)
-except MemoryError as error:
+except ckad.errors.CkadMemoryError as error:
     print(error)
 print(ckad.grad(np.sin)(0.0))
 """

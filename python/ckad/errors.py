@@ -5,7 +5,7 @@ catches a wrong shape and ``except ckad.CkadError`` catches whatever comes from 
 
 A message reads ``[op] what is wrong: the actual shapes. Hint: what to do.`` and is complete when it arrives here;
 ``op`` and ``hint`` repeat its parts for programs. The Rust core imports these classes by name and builds them in one
-place (rust/python), so a new class is also a new line there.
+place (rust/python/src/errors.rs), so a new kind of its errors is also a new line there.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ __all__ = [
     "CkadError",
     "CkadIndexError",
     "CkadMemoryError",
-    "CkadNotImplementedError",
     "CkadTypeError",
     "CkadValueError",
     "DTypeError",
     "InternalError",
-    "MemoryLimitError",
     "ShapeError",
     "TracerError",
 ]
@@ -72,7 +70,8 @@ class CkadIndexError(CkadError, IndexError):
 
 
 class TracerError(CkadError, RuntimeError):
-    """A traced value was used where a plain number or array is needed, or outside of its transform.
+    """A traced value was used where a plain number or array is needed, by a function of NumPy that ckad does not
+    support, or outside of its transform.
 
     It is a RuntimeError because NumPy swallows TypeErrors in places, and the gradient would be lost silently.
     """
@@ -80,14 +79,6 @@ class TracerError(CkadError, RuntimeError):
 
 class CkadMemoryError(CkadError, MemoryError):
     """The system had no memory for a tape or a buffer. ckad keeps working afterwards."""
-
-
-class MemoryLimitError(CkadMemoryError):
-    """No plan fits into the memory limit that was asked for."""
-
-
-class CkadNotImplementedError(CkadError, NotImplementedError):
-    """A NumPy function, keyword or case that ckad does not support."""
 
 
 class InternalError(CkadError, RuntimeError):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
-from ckad.errors import ShapeError
+from ckad.errors import CkadValueError, ShapeError
 from ckad.numpy.axes import cast
 
 
@@ -48,14 +48,16 @@ def _parse(subscripts: str, operands: list[Any]) -> tuple[list[str], str]:
     inputs, arrow, output = text.partition("->")
     terms = inputs.split(",")
     if len(terms) != len(operands):
-        raise ValueError(f"[einsum] {subscripts!r} has {len(terms)} terms for {len(operands)} operands")
+        raise CkadValueError(
+            f"[einsum] {subscripts!r} has {len(terms)} terms for {len(operands)} operands", op="einsum"
+        )
     unused = [letter for letter in string.ascii_letters if letter not in text]
     widths = [
         operand.ndim - len(term.replace("...", "")) if "..." in term else 0
         for term, operand in zip(terms, operands, strict=True)
     ]
     if any(width < 0 for width in widths):
-        raise ValueError(f"[einsum] {subscripts!r} names more axes than an operand has")
+        raise CkadValueError(f"[einsum] {subscripts!r} names more axes than an operand has", op="einsum")
     widest = max(widths)
     dots = "".join(unused[:widest])
     terms = [term.replace("...", dots[widest - width :]) for term, width in zip(terms, widths, strict=True)]
@@ -66,9 +68,13 @@ def _parse(subscripts: str, operands: list[Any]) -> tuple[list[str], str]:
         output = dots + "".join(sorted(c for c in set(letters) - set(dots) if letters.count(c) == 1))
     for term, operand in zip(terms, operands, strict=True):
         if len(term) != operand.ndim or (not term.isalpha() and term):
-            raise ValueError(f"[einsum] subscripts {term!r} do not fit an operand of shape {operand.shape}")
+            raise CkadValueError(
+                f"[einsum] subscripts {term!r} do not fit an operand of shape {operand.shape}", op="einsum"
+            )
     if len(set(output)) != len(output) or not set(output) <= set("".join(terms)):
-        raise ValueError(f"[einsum] output subscripts {output!r} are not distinct letters of the inputs")
+        raise CkadValueError(
+            f"[einsum] output subscripts {output!r} are not distinct letters of the inputs", op="einsum"
+        )
     return terms, output
 
 

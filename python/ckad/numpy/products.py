@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
-from ckad.errors import ShapeError
+from ckad.errors import CkadTypeError, ShapeError
 from ckad.numpy.axes import array, axis_index, cast
 from ckad.numpy.einsum import contract
 from ckad.numpy.registry import given, implements, refuse
@@ -72,7 +72,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
 def einsum(*operands: Any, out: Any = None, optimize: Any = False, **keywords: Any) -> Any:
     refuse("einsum", out=out, **{name: given(value) for name, value in keywords.items()})
     if not operands or not isinstance(operands[0], str):
-        raise TypeError("[einsum] give the subscripts as a string: np.einsum('ij,jk->ik', a, b)")
+        raise CkadTypeError("[einsum] give the subscripts as a string: np.einsum('ij,jk->ik', a, b)", op="einsum")
     return contract(operands[0], [array(operand) for operand in operands[1:]])
 
 

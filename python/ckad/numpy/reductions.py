@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
+from ckad.errors import CkadTypeError
 from ckad.numpy.axes import array, axis_index, cast, reduction_axes, with_kept_axes
 from ckad.numpy.registry import given, implements, refuse
 
@@ -282,8 +283,9 @@ def _matrix_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: Any) -> Any:
         -np.inf: (column, row, np.min),
     }
     if ord not in sums:
-        raise TypeError(
-            f"[norm] matrix norm ord={ord!r} is not supported for traced values. Hint: use ord=None, 'fro', 1 or inf"
+        hint = "use ord=None, 'fro', 1 or inf"
+        raise CkadTypeError(
+            f"[norm] matrix norm ord={ord!r} is not supported for traced values. Hint: {hint}", op="norm", hint=hint
         )
     summed, compared, extremum = sums[ord]
     result = extremum(np.sum(np.abs(x), axis=summed, keepdims=True), axis=compared, keepdims=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ckad import _core
+from ckad.errors import CkadTypeError
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -41,9 +42,9 @@ def refuse(function: str, **keywords: Any) -> None:
     """Raises for the first keyword that was given (is not None): none is ignored."""
     for name, value in keywords.items():
         if value is not None:
-            raise TypeError(
-                f"[{function}] {name}= is not supported for traced values. Hint: leave it out, or apply "
-                f"ckad.stop_gradient and NumPy if no gradient is needed"
+            hint = "leave it out, or apply ckad.stop_gradient and NumPy if no gradient is needed"
+            raise CkadTypeError(
+                f"[{function}] {name}= is not supported for traced values. Hint: {hint}", op=function, hint=hint
             )
 
 

@@ -104,6 +104,14 @@ def sort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable:
     return _share_ties(in_order, along) if _core.is_active(a) else in_order
 
 
+def _sort_method(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> None:
+    """`x.sort()` sorts in place."""
+    a[...] = sort(a, axis, kind, order, stable=stable)
+
+
+_core.register_method("sort", _sort_method)
+
+
 def _share_ties(x: Any, axis: int) -> Any:
     """The sorted array itself, its derivative shared evenly among equal elements.
 

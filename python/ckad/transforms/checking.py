@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ckad.errors import CkadValueError
 from ckad.transforms.gradient import grad
 from ckad.transforms.linear import jvp, vjp
 from ckad.tree import flatten, unflatten
@@ -49,9 +50,12 @@ def check_grads(
     """
     unknown = set(modes) - {"forward", "reverse"}
     if unknown or not modes:
-        raise ValueError(f"[check_grads] unknown modes {sorted(unknown)!r}. Hint: use 'forward', 'reverse' or both")
+        hint = "use 'forward', 'reverse' or both"
+        raise CkadValueError(
+            f"[check_grads] unknown modes {sorted(unknown)!r}. Hint: {hint}", op="check_grads", hint=hint
+        )
     if order < 1:
-        raise ValueError(f"[check_grads] order={order} is below 1")
+        raise CkadValueError(f"[check_grads] order={order} is below 1", op="check_grads")
     rng = np.random.default_rng(seed)
     args = tuple(args)
     leaves, structure = flatten(args)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ckad.errors import DTypeError
+from ckad.errors import CkadValueError, DTypeError
 from ckad.transforms.policy import INHERIT, Checkpoint, parse
 from ckad.transforms.recording import Recording, mark_transform
 from ckad.tree import flatten, unflatten
@@ -48,7 +48,8 @@ def jacobian(
      [0. 4.]]
     """
     if mode not in ("forward", "reverse", "auto"):
-        raise ValueError(f"[jacobian] unknown mode {mode!r}. Hint: use 'forward', 'reverse' or 'auto'")
+        hint = "use 'forward', 'reverse' or 'auto'"
+        raise CkadValueError(f"[jacobian] unknown mode {mode!r}. Hint: {hint}", op="jacobian", hint=hint)
     policy = parse(checkpoint)
 
     @functools.wraps(f)

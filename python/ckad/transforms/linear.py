@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
-from ckad.errors import DTypeError, ShapeError
+from ckad.errors import CkadTypeError, DTypeError, ShapeError
 from ckad.transforms.gradient import grad
 from ckad.transforms.policy import INHERIT, Checkpoint, parse
 from ckad.transforms.recording import Recording, split_auxiliary
@@ -69,7 +69,8 @@ def jvp(
     8.0 12.0
     """
     if not isinstance(args, (tuple, list)) or not isinstance(tangents, (tuple, list)):
-        raise TypeError("[jvp] args and tangents must be tuples. Hint: jvp(f, (x,), (v,))")
+        hint = "jvp(f, (x,), (v,))"
+        raise CkadTypeError(f"[jvp] args and tangents must be tuples. Hint: {hint}", op="jvp", hint=hint)
     args, tangents = tuple(args), tuple(tangents)
     with Recording("jvp", f, args, {}, tuple(range(len(args)))) as recording:
         structure = flatten(args)[1]

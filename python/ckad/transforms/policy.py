@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from ckad.errors import CkadValueError
+
 ALLOWED: Final = "'none', 'auto', 'sqrt', or a number of segments (an int ≥ 1)"
 
 
@@ -33,4 +35,5 @@ def parse(checkpoint: Checkpoint) -> str | int | None:
         return checkpoint
     if checkpoint in ("none", "auto", "sqrt"):
         return checkpoint
-    raise ValueError(f"[checkpoint] unknown policy {checkpoint!r}. Hint: use {ALLOWED}")
+    hint = f"use {ALLOWED}"
+    raise CkadValueError(f"[checkpoint] unknown policy {checkpoint!r}. Hint: {hint}", op="checkpoint", hint=hint)

@@ -14,7 +14,7 @@ import numpy as np
 import optree
 
 from ckad import _core
-from ckad.errors import DTypeError
+from ckad.errors import CkadTypeError, CkadValueError, DTypeError
 from ckad.tree import NAMESPACE, flatten, unflatten
 
 
@@ -30,17 +30,19 @@ def normalise_argnums(name: str, argnums: int | Sequence[int], count: int) -> tu
     positions = []
     for argnum in wanted:
         if not isinstance(argnum, (int, np.integer)) or isinstance(argnum, bool):
-            raise TypeError(f"[{name}] argnums must be an int or a tuple of ints, not {argnums!r}")
+            raise CkadTypeError(f"[{name}] argnums must be an int or a tuple of ints, not {argnums!r}", op=name)
         if not -count <= argnum < count:
-            raise ValueError(
-                f"[{name}] argnums={argnums!r}, but the call has {count} positional argument"
-                f"{'' if count == 1 else 's'}. Hint: pass differentiated arguments by position"
+            hint = "pass differentiated arguments by position"
+            have = f"{count} positional argument{'' if count == 1 else 's'}"
+            raise CkadValueError(
+                f"[{name}] argnums={argnums!r}, but the call has {have}. Hint: {hint}", op=name, hint=hint
             )
         positions.append(int(argnum) % count)
     if len(set(positions)) != len(positions):
-        raise ValueError(f"[{name}] argnums={argnums!r} names an argument twice")
+        raise CkadValueError(f"[{name}] argnums={argnums!r} names an argument twice", op=name)
     if not positions:
-        raise ValueError(f"[{name}] argnums is empty. Hint: name at least one argument")
+        hint = "name at least one argument"
+        raise CkadValueError(f"[{name}] argnums is empty. Hint: {hint}", op=name, hint=hint)
     return tuple(positions)
 
 
@@ -84,7 +86,7 @@ class Recording:
         """Their leaves, as the caller gave them."""
 
     def __enter__(self) -> Recording:
-        self.trace = _core.Trace(self.name)
+        self.trace = _core.Trace()
         try:
             self._trace_arguments()
         except BaseException:
@@ -176,5 +178,7 @@ def split_auxiliary(name: str, result: Any, has_aux: bool) -> tuple[Any, Auxilia
     if not has_aux:
         return result, AuxiliaryOutput(())
     if not isinstance(result, (tuple, list)) or len(result) != 2:
-        raise TypeError(f"[{name}] with has_aux=True the function must return a pair (out, aux), not {result!r:.80}")
+        raise CkadTypeError(
+            f"[{name}] with has_aux=True the function must return a pair (out, aux), not {result!r:.80}", op=name
+        )
     return result[0], AuxiliaryOutput(result[1])

@@ -4,8 +4,9 @@
 //! plain loops compiled once per instruction set (`lanes`) around branch-free approximations (`math`). A
 //! structural kernel goes to its file in `structural`; only `matmul` calls the GEMM library.
 //!
-//! Work is split by shape alone, so a result's bits depend neither on the number of threads nor on the
-//! instruction set. Parallelism is rayon's: call [`execute`] inside the pool that is to do the work.
+//! Work is split by shape alone, so a result's bits do not depend on the number of threads; AVX2 and AVX-512 give the
+//! same bits, plain code agrees within rounding. Parallelism is rayon's: call [`execute`] inside the pool that is to
+//! do the work.
 
 mod environment;
 mod isa;

@@ -104,7 +104,6 @@ pub struct Graph {
     pub regions: Vec<Region>,
     /// What was spliced in while recording, in order; a graph that has any is not yet in execution order.
     pub splices: Vec<Splice>,
-    structure: u64,
 }
 
 fn grow<T>(list: &mut Vec<T>, extra: usize) -> Result<()> {
@@ -155,29 +154,27 @@ impl Graph {
         shape: ListId,
         attributes: Attributes,
     ) -> Result<NodeId> {
-        let at = |error: Error| error.at_line(attributes.line);
-        grow(&mut self.nodes, 1).map_err(at)?;
-        grow(&mut self.operands, operands.len()).map_err(at)?;
-        let id = NodeId(
-            u32::try_from(self.nodes.len()).map_err(|_| at(Error::new(ErrorKind::Memory, "record", "2³² nodes")))?,
-        );
-        let first_operand = u32::try_from(self.operands.len())
-            .map_err(|_| at(Error::new(ErrorKind::Memory, "record", "2³² operands")))?;
-        debug_assert!(operands.iter().all(|operand| operand.0 < id.0));
-        let mut hasher = FxBuildHasher.build_hasher();
-        hasher.write_u64(self.structure);
-        op.hash(&mut hasher);
-        // Few wide words: this runs for every node of every graph.
-        let small = u64::from(attributes.region.0) << 16 | (operands.len() as u64 & 0xff) << 8 | dtype as u64;
-        hasher.write_u64(u64::from(shape.0) << 32 | small);
-        for pair in operands.chunks(2) {
-            let second = pair.get(1).map_or(0, |operand| u64::from(operand.0));
-            hasher.write_u64(second << 32 | u64::from(pair[0].0));
+        if self.nodes.len() == self.nodes.capacity() || self.operands.capacity() - self.operands.len() < operands.len() {
+            self.make_room(operands.len()).map_err(|error| error.at_line(attributes.line))?;
         }
-        self.structure = hasher.finish();
+        // `make_room` has refused whatever an id does not reach.
+        let id = NodeId(self.nodes.len() as u32);
+        let first_operand = self.operands.len() as u32;
+        debug_assert!(operands.iter().all(|operand| operand.0 < id.0));
         self.operands.extend_from_slice(operands);
         self.nodes.push(Node { op, shape, attributes, first_operand, dtype });
         Ok(id)
+    }
+
+    /// Room for a node with that many operands, never for more than ids can name.
+    #[cold]
+    fn make_room(&mut self, operands: usize) -> Result<()> {
+        grow(&mut self.nodes, 1)?;
+        grow(&mut self.operands, operands)?;
+        if self.nodes.capacity().max(self.operands.capacity()) > u32::MAX as usize {
+            return Err(Error::new(ErrorKind::Memory, "record", "2³² nodes or operands"));
+        }
+        Ok(())
     }
 
     /// Appends the next `Op::Input`.
@@ -286,20 +283,41 @@ impl Graph {
             + self.starts.capacity() * size_of::<i64>()
     }
 
-    /// Hash of everything but lines, positions, passes and the values of scalars, constants and starts.
+    /// Hash of everything but lines, positions, passes and the values of scalars, constants and starts. Takes a walk
+    /// over the graph.
     pub fn structure_hash(&self) -> u64 {
         let mut hasher = FxBuildHasher.build_hasher();
-        hasher.write_u64(self.structure);
+        for node in &self.nodes {
+            node.op.hash(&mut hasher);
+            // Few wide words: graphs are large.
+            let small = u64::from(node.attributes.region.0) << 16 | node.dtype as u64;
+            hasher.write_u64(u64::from(node.shape.0) << 32 | small);
+        }
+        for pair in self.operands.chunks(2) {
+            let second = pair.get(1).map_or(0, |operand| u64::from(operand.0));
+            hasher.write_u64(second << 32 | u64::from(pair[0].0));
+        }
         hasher.write_u64(self.lists.hash());
         self.outputs.hash(&mut hasher);
         self.regions.hash(&mut hasher);
         hasher.finish()
     }
 
+    /// A copy of what `same_structure` compares: without captured arrays and other values.
+    pub fn structure(&self) -> Graph {
+        Graph {
+            nodes: self.nodes.clone(),
+            operands: self.operands.clone(),
+            lists: self.lists.clone(),
+            outputs: self.outputs.clone(),
+            regions: self.regions.clone(),
+            ..Graph::default()
+        }
+    }
+
     /// Equality of what `structure_hash` covers, lines left aside.
     pub fn same_structure(&self, other: &Graph) -> bool {
-        self.structure == other.structure
-            && self.nodes.len() == other.nodes.len()
+        self.nodes.len() == other.nodes.len()
             && self.outputs == other.outputs
             && self.operands == other.operands
             && self.regions == other.regions

@@ -21,6 +21,22 @@ pub enum ReduceKind {
     All,
 }
 
+impl ReduceKind {
+    pub const ALL: [ReduceKind; 5] =
+        [ReduceKind::Sum, ReduceKind::Max, ReduceKind::Min, ReduceKind::Any, ReduceKind::All];
+
+    /// NumPy's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ReduceKind::Sum => "sum",
+            ReduceKind::Max => "max",
+            ReduceKind::Min => "min",
+            ReduceKind::Any => "any",
+            ReduceKind::All => "all",
+        }
+    }
+}
+
 /// An operation. Shapes are exact everywhere but in `Elementwise`, whose operands broadcast as in NumPy.
 /// An array is its elements in C order of the node's shape; a "flat memory" is that sequence.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -12,7 +12,7 @@ pub struct NodeText<'a> {
     pub line: &'a dyn Fn(u32) -> String,
 }
 
-/// One line per node: name, dtype and shape, operation, operands, source line.
+/// One line per node: name, operation, operands, parameters, dtype and shape, source line.
 pub fn print_graph(graph: &Graph, text: &NodeText<'_>) -> String {
     let mut out = String::new();
     for id in graph.ids() {
@@ -21,7 +21,7 @@ pub fn print_graph(graph: &Graph, text: &NodeText<'_>) -> String {
         let operands = graph.operands(id).iter().map(|o| format!("%{}", o.0)).collect::<Vec<_>>().join(", ");
         let line = (text.line)(node.attributes.line);
         let parameters = parameters(graph, id);
-        let body = format!("%{} = {}{}({operands}){parameters}", id.0, (text.op)(node.op), "");
+        let body = format!("%{} = {}({operands}){parameters}", id.0, (text.op)(node.op));
         let _ = write!(out, "{body:<48} {}{shape:<12}", node.dtype);
         if !line.is_empty() {
             let _ = write!(out, "  # {line}");

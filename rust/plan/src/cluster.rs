@@ -112,7 +112,7 @@ impl<'a> Grouping<'a> {
         self.last_pass[node.index()] > self.graph.attributes(node).pass
     }
 
-    fn counts_as_late(&self, node: NodeId) -> bool {
+    pub(crate) fn counts_as_late(&self, node: NodeId) -> bool {
         self.is_late(node) && self.graph.bytes(node) >= SMALL
     }
 

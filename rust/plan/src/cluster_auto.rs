@@ -140,7 +140,8 @@ fn extend(grouping: &mut Grouping<'_>, readers: &[u32], nodes: &[NodeId]) -> boo
         let foot = |node: NodeId| grouping.home[grouping.roles.foot(grouping.graph, node).index()];
         let computed = |home: u32| home == NONE || home < reader;
         let operands = nodes.iter().flat_map(|&node| grouping.graph.operands(node));
-        let in_time = operands.copied().all(|operand| members.binary_search(&operand).is_ok() || computed(foot(operand)));
+        let in_time =
+            operands.copied().all(|operand| members.binary_search(&operand).is_ok() || computed(foot(operand)));
         if members.len() > 2 * MOST_MEMBERS || !in_time || !respects_limits(grouping, &members) {
             return false;
         }

@@ -10,6 +10,9 @@
 //!   division that makes a mean of a sum, are moved behind the reader.
 //! * The operands of the group live on until the reader; that must cost no more bytes than are no longer stored.
 //! * One kernel must hold the whole: nothing is split again.
+//!
+//! The joined group loads less than its parts did. Groups of the later pass that found no room in the reader, and
+//! read nothing that comes after it, are then lifted into it.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -45,6 +48,7 @@ pub(crate) fn join_passes(grouping: &mut Grouping<'_>) -> Result<()> {
                 is_moved[moved as usize] = true;
             }
             join(grouping, &turn);
+            lift_readers(grouping, turn.reader, &is_moved);
         }
     }
     if is_moved.contains(&true) { grouping.reorder() } else { Ok(()) }
@@ -54,7 +58,7 @@ pub(crate) fn join_passes(grouping: &mut Grouping<'_>) -> Result<()> {
 fn uses<'g>(grouping: &'g Grouping<'_>, group: usize) -> impl Iterator<Item = (NodeId, NodeId, usize, bool)> + 'g {
     let members = grouping.groups[group].members.iter();
     members
-        .flat_map(|&member| {
+        .flat_map(move |&member| {
             let users = grouping.users.get(member.index()).iter();
             users.map(move |&user| {
                 let (user, direct) = (NodeId(user >> 1), user & 1 == 1);
@@ -77,9 +81,8 @@ fn turn(grouping: &Grouping<'_>, group: usize, is_moved: &[bool]) -> Option<Turn
     if is_moved[reader] || other.kind == ClusterKind::Single || both_reduce || !grouping.are_near(own, other) {
         return None;
     }
-    let in_registers = uses(grouping, group).all(|(member, user, home, direct)| {
-        home != reader || (direct && grouping.in_register(user, member))
-    });
+    let in_registers = uses(grouping, group)
+        .all(|(member, user, home, direct)| home != reader || (direct && grouping.in_register(user, member)));
     let moved = dependents(grouping, group, reader, is_moved)?;
     let movable = in_registers
         && moved.iter().chain([&(group as u32)]).all(|&home| {
@@ -104,8 +107,7 @@ fn dependents(grouping: &Grouping<'_>, group: usize, reader: usize, is_moved: &[
                 continue;
             }
             let other = &grouping.groups[home];
-            let small = other.kind != ClusterKind::Single
-                && grouping.elements(other.iteration) < SMALL / 8;
+            let small = other.kind != ClusterKind::Single && grouping.elements(other.iteration) < SMALL / 8;
             if !small || is_moved[home] || moved.len() == MOST_MOVED {
                 return None;
             }
@@ -131,7 +133,8 @@ fn saves_bytes(grouping: &Grouping<'_>, turn: &Turn) -> bool {
         }
         seen.push(foot);
         let mut users = grouping.users.get(foot.index()).iter().map(|&user| NodeId(user >> 1));
-        let lives = grouping.is_output[foot.index()] || users.any(|user| grouping.home[user.index()] as usize >= turn.reader);
+        let lives =
+            grouping.is_output[foot.index()] || users.any(|user| grouping.home[user.index()] as usize >= turn.reader);
         longer += if lives { 0 } else { graph.bytes(foot) as u64 };
     }
     let mut elsewhere: Vec<NodeId> = Vec::new();
@@ -149,12 +152,13 @@ fn saves_bytes(grouping: &Grouping<'_>, turn: &Turn) -> bool {
 
 fn fits(grouping: &Grouping<'_>, turn: &Turn) -> bool {
     let (own, other) = (&grouping.groups[turn.group], &grouping.groups[turn.reader]);
-    if own.members.len() + other.members.len() > 2 * MOST_MEMBERS || own.late + other.late > 2 * MOST_LATE {
+    if own.members.len() + other.members.len() > 2 * MOST_MEMBERS {
         return false;
     }
     let mut members = [own.members.as_slice(), &other.members].concat();
     members.sort_unstable();
-    let late = members.iter().filter(|&&member| last_pass(grouping, member, turn) > other.pass);
+    let late = |member: NodeId| grouping.graph.bytes(member) >= SMALL && last_pass(grouping, member, turn) > other.pass;
+    let late = members.iter().filter(|&&member| late(member));
     let stored_here = |home: u32| home == turn.group as u32 || home == turn.reader as u32;
     late.count() <= MOST_LATE && fits_one_kernel(grouping, &members, stored_here)
 }
@@ -166,16 +170,51 @@ fn last_pass(grouping: &Grouping<'_>, member: NodeId, turn: &Turn) -> u16 {
     outside.map(|home| grouping.groups[home].pass).max().unwrap_or(0)
 }
 
+/// Lifts groups of the same pass into the joined group that is the last they read from.
+fn lift_readers(grouping: &mut Grouping<'_>, target: usize, is_moved: &[bool]) {
+    let mut readers: Vec<usize> = uses(grouping, target).map(|(_, _, home, _)| home).collect();
+    readers.sort_unstable();
+    readers.dedup();
+    for reader in readers {
+        let (own, other) = (&grouping.groups[reader], &grouping.groups[target]);
+        let home = |load: &NodeId| grouping.home[grouping.roles.foot(grouping.graph, *load).index()];
+        let sources = own.loads.iter().map(home).filter(|&home| home != NONE);
+        let is_last = sources.clone().max() == Some(target as u32);
+        let both_reduce = own.kind == ClusterKind::Reduce && other.kind == ClusterKind::Reduce;
+        let turn = Turn { group: reader, reader: target, moved: Vec::new() };
+        let liftable = is_last
+            && !is_moved[reader]
+            && !sources.clone().any(|source| is_moved[source as usize])
+            && own.kind != ClusterKind::Single
+            && !both_reduce
+            && own.pass == other.pass
+            && own.iteration == other.iteration
+            && grouping.are_near(own, other)
+            && own.members.iter().all(|&member| {
+                let operands = grouping.graph.operands(member).iter();
+                let mut read = operands.filter(|operand| home(operand) == target as u32);
+                read.all(|&operand| grouping.in_register(member, operand))
+            })
+            && fits(grouping, &turn);
+        if liftable {
+            join(grouping, &turn);
+        }
+    }
+}
+
 fn join(grouping: &mut Grouping<'_>, turn: &Turn) {
     let pass = grouping.groups[turn.reader].pass;
     let own = grouping.groups[turn.group].members.iter();
     let members: Vec<NodeId> = own.chain(&grouping.groups[turn.reader].members).copied().collect();
     // What is computed in the later pass is late only for passes after that.
+    let mut late = 0;
     for member in members {
         let last = last_pass(grouping, member, turn);
         grouping.last_pass[member.index()] = if last > pass { last } else { 0 };
+        late += usize::from(grouping.counts_as_late(member));
     }
     grouping.merge_into(turn.group, turn.reader);
+    grouping.groups[turn.reader].late = late;
 }
 
 impl Grouping<'_> {
@@ -190,7 +229,8 @@ impl Grouping<'_> {
                 if home != NONE && home != index as u32 {
                     edges.push((home, index as u32));
                 }
-                if let Some(overwriter) = self.overwritten_at(load).filter(|&place| place != index) {
+                // Whoever reads after an overwrite makes it a copy; who reads before keeps its place.
+                if let Some(overwriter) = self.overwritten_at(load).filter(|&place| place > index) {
                     edges.push((index as u32, overwriter as u32));
                 }
             }
@@ -216,12 +256,12 @@ impl Grouping<'_> {
             return Err(ckad_graph::Error::internal("cluster", "groups that wait for one another"));
         }
         let mut place = vec![0u32; count];
-        let mut groups = Vec::with_capacity(count);
         for (index, &group) in order.iter().enumerate() {
             place[group as usize] = index as u32;
-            groups.push(std::mem::take(&mut self.groups[group as usize]));
         }
-        self.groups = groups;
+        let mut placed: Vec<_> = place.iter().zip(std::mem::take(&mut self.groups)).collect();
+        placed.sort_unstable_by_key(|(place, _)| **place);
+        self.groups = placed.into_iter().map(|(_, group)| group).collect();
         for home in self.home.iter_mut().filter(|home| **home != NONE) {
             *home = place[*home as usize];
         }

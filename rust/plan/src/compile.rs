@@ -4,7 +4,7 @@ use ckad_graph::{CheckpointPolicy, Graph, Result};
 
 use crate::footprint::PeakBytes;
 use crate::lower::lower;
-use crate::policy::{Planned, schedule};
+use crate::policy::{Planned, plans};
 use crate::program::{Program, Target};
 use crate::verify::verify_program;
 
@@ -27,17 +27,11 @@ pub fn compile(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Resu
     if verifying() {
         ckad_prim::verify(graph)?;
     }
-    let compiled = lowered(graph, schedule(graph, policy, target)?, target)?;
+    let (chosen, none) = plans(graph, policy, target)?;
+    let compiled = lowered(graph, chosen, target)?;
     // Policies compare schedules by live bytes. What counts are the bytes of the program, which differ by what the
     // arena's holes and a kernel's scratch add, and by outputs that have their memory from the start.
-    let one_pass = graph.ids().all(|id| graph.attributes(id).pass == 0);
-    if policy == CheckpointPolicy::None || one_pass {
-        return Ok(compiled);
-    }
-    let none = schedule(graph, CheckpointPolicy::None, target)?;
-    if none.schedule == compiled.planned.schedule {
-        return Ok(compiled);
-    }
+    let Some(none) = none else { return Ok(compiled) };
     let mut none = lowered(graph, none, target)?;
     if compiled.peak.total() <= none.peak.total() {
         return Ok(compiled);

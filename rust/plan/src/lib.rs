@@ -1,9 +1,18 @@
 //! The planner: from a graph to a program whose peak is known.
 //!
-//! `cluster` groups nodes into kernels-to-be; `policy` decides what to keep and what to recompute and writes a
-//! [`Schedule`](schedule::Schedule); `simulate` judges it, `report` explains it; `lower` turns it into a
-//! [`Program`](program::Program) over buffers that `allocate` places, and `verify` proves it safe. Schedules and
-//! programs are plain data, and nothing outside this crate decides what is kept.
+//! [`compile`] is the way through. In the order in which a graph takes it:
+//!
+//! * `cluster` groups nodes into kernels-to-be: `cluster_roles` says what part each node plays (`view` which views need
+//!   no memory), `cluster_limits` what a kernel can hold, `cluster_turn` what joins where the tape turns, `cluster_auto`
+//!   what a later pass rebuilds by itself.
+//! * `liveness` and `cost` are the tables over clusters that policies read: which values flow, what they cost.
+//! * `policy` decides what to keep and what to recompute, and writes a [`Schedule`](schedule::Schedule); `simulate`
+//!   judges it, `report` explains it.
+//! * `lower` turns it into a [`Program`](program::Program): kernels (`lower_fused` with `lower_axes` and
+//!   `lower_registers`, `lower_structural`) over buffers (`lower_buffers`) that `allocate` places.
+//! * `verify` proves the program safe, `footprint` says what it occupies.
+//!
+//! Schedules and programs are plain data, and nothing outside this crate decides what is kept.
 
 pub mod allocate;
 pub mod cluster;

@@ -13,7 +13,7 @@ use ckad_graph::{DType, Error, Graph, NodeId, Op, Result, interrupt};
 
 use crate::cost::node_flops;
 use crate::lower_buffers::Buffers;
-use crate::lower_fused::{fused_kernel, is_fusible, iteration_node};
+use crate::lower_fused::{Workspace, fused_kernel, is_fusible, iteration_node};
 use crate::lower_structural::{AddedStarts, as_copy, structural_kernel};
 use crate::program::{ArraySpec, BufferId, FusedKernel, Kernel, Load, Program, Source, Step, Store, Target};
 use crate::schedule::{Action, Cluster, Schedule};
@@ -30,6 +30,7 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Prog
         buffers: Buffers::new(graph)?,
         steps: Vec::with_capacity(schedule.actions.len()),
         starts: AddedStarts::default(),
+        workspace: Workspace::new(graph),
     };
     for (index, action) in schedule.actions.iter().enumerate() {
         interrupt::check_at(index)?;
@@ -72,6 +73,7 @@ struct Lowering<'g> {
     buffers: Buffers<'g>,
     steps: Vec<Step>,
     starts: AddedStarts,
+    workspace: Workspace,
 }
 
 impl Lowering<'_> {
@@ -97,7 +99,7 @@ impl Lowering<'_> {
             return Ok(());
         }
         let step = if is_fusible(root) {
-            let (kernel, flops) = fused_kernel(graph, cluster, &born, &self.buffers)?;
+            let (kernel, flops) = fused_kernel(graph, cluster, &born, &self.buffers, &mut self.workspace)?;
             let elements = |buffer| self.buffers.elements(buffer);
             let copy = as_copy(graph, &kernel, &mut self.starts, elements);
             let node = stores.last().copied().map_or_else(|| iteration_node(graph, cluster), Ok)?;

@@ -17,6 +17,9 @@ pub(crate) struct Axes {
 impl Axes {
     /// Drops axes of one element and merges neighbours.
     pub fn collapse(&mut self) {
+        if self.extents.is_empty() || (self.extents.len() == 1 && self.extents[0] != 1) {
+            return;
+        }
         let (mut extents, mut reduced): (Vec<usize>, Vec<bool>) = (Vec::new(), Vec::new());
         let mut strides: Vec<Vec<i64>> = vec![Vec::with_capacity(self.extents.len()); self.strides.len()];
         for axis in 0..self.extents.len() {

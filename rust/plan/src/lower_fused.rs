@@ -4,8 +4,9 @@
 //! An operand that lies in memory is loaded; a chain of views over such memory becomes the load's strides; a member
 //! of the cluster is a register.
 
+use std::num::NonZero;
+
 use ckad_graph::{DType, Error, Graph, NodeId, Op, Result};
-use rustc_hash::FxHashMap;
 
 use crate::cost::node_flops;
 use crate::lower_axes::Axes;
@@ -23,22 +24,67 @@ pub(crate) fn iteration_node(graph: &Graph, cluster: &Cluster) -> Result<NodeId>
     Ok(reduction.and_then(|&member| graph.operands(member).first().copied()).unwrap_or(root))
 }
 
+/// What is known of a node while one kernel is written.
+#[derive(Clone, Copy)]
+struct Note {
+    /// The kernel that this was noted for; older notes count for nothing.
+    kernel: u32,
+    /// Its index among the members.
+    member: Option<NonZero<u32>>,
+    origin: Option<Origin>,
+}
+
+/// Tables that one kernel after another uses: most kernels are small, and maps of their own would cost more than all
+/// the rest.
+pub(crate) struct Workspace {
+    notes: Vec<Note>,
+    kernel: u32,
+    drafts: Vec<Draft>,
+    /// By member, its value once it has one.
+    values: Vec<Option<Value>>,
+}
+
+impl Workspace {
+    pub fn new(graph: &Graph) -> Workspace {
+        let unknown = Note { kernel: 0, member: None, origin: None };
+        Workspace { notes: vec![unknown; graph.len()], kernel: 0, drafts: Vec::new(), values: Vec::new() }
+    }
+
+    /// The notes of another kernel begin.
+    fn begin(&mut self, members: &[NodeId]) {
+        self.kernel += 1;
+        self.drafts.clear();
+        self.values.clear();
+        self.values.resize(members.len(), None);
+        for (&member, number) in members.iter().zip(1..) {
+            self.note(member).member = NonZero::new(number);
+        }
+    }
+
+    fn note(&mut self, node: NodeId) -> &mut Note {
+        let note = &mut self.notes[node.index()];
+        if note.kernel != self.kernel {
+            *note = Note { kernel: self.kernel, member: None, origin: None };
+        }
+        note
+    }
+
+    fn known(&self, node: NodeId) -> Option<&Note> {
+        Some(&self.notes[node.index()]).filter(|note| note.kernel == self.kernel)
+    }
+}
+
 /// The kernel that computes `stores` of the cluster, each into its buffer; and its operations.
 pub(crate) fn fused_kernel(
     graph: &Graph,
     cluster: &Cluster,
     stores: &[(NodeId, BufferId)],
     buffers: &Buffers<'_>,
+    workspace: &mut Workspace,
 ) -> Result<(FusedKernel, u64)> {
     let iteration = iteration_node(graph, cluster)?;
-    let mut body = Body {
-        graph,
-        buffers,
-        shape: graph.shape(iteration),
-        members: cluster.members.iter().enumerate().map(|(index, &member)| (member, index)).collect(),
-        loads: Vec::new(),
-        found: FxHashMap::default(),
-    };
+    workspace.begin(&cluster.members);
+    let mut body = Body { graph, buffers, shape: graph.shape(iteration), loads: Vec::new(), workspace };
     let mut reduced = vec![false; body.shape.len()];
     let mut reduction = None;
     let mut wanted = Vec::with_capacity(stores.len());
@@ -62,35 +108,36 @@ pub(crate) fn fused_kernel(
     }
     let needed = body.needed(&cluster.members, &wanted)?;
     let mut flops = reduction.map_or(0, |(_, _, _, node)| node_flops(graph, node));
-    let mut drafts: Vec<Draft> = Vec::with_capacity(cluster.members.len());
-    let mut values: FxHashMap<NodeId, Value> = FxHashMap::default();
-    for (&member, _) in cluster.members.iter().zip(&needed).filter(|(_, needed)| **needed) {
+    for index in (0..needed.len()).filter(|&index| needed[index]) {
+        let member = cluster.members[index];
         flops = flops.saturating_add(node_flops(graph, member));
         let operands = graph.operands(member);
-        let arguments = operands.iter().map(|&o| body.value(o, &values)).collect::<Result<Vec<_>>>()?;
         let dtype = operands.last().map_or(graph.dtype(member), |&operand| graph.dtype(operand));
         let op = match graph.op(member) {
             Op::Elementwise(id) => Some(TileOp::Elementwise(id)),
             Op::Cast if dtype != graph.dtype(member) => Some(TileOp::Cast),
             _ => None,
         };
-        let value = match (op, arguments.as_slice()) {
+        let arguments = body.arguments(member)?;
+        let value = match (op, arguments.get()) {
             (Some(op), _) => {
+                let drafts = &mut body.workspace.drafts;
                 drafts.push(Draft { op, dtype, result_dtype: graph.dtype(member), arguments });
                 (body.loads.len() + drafts.len() - 1) as Value
             }
             (None, &[argument]) => argument,
             (None, _) => return Err(body.misplaced(member)),
         };
-        values.insert(member, value);
+        body.workspace.values[index] = Some(value);
     }
-    let kept = wanted.iter().map(|&node| body.value(node, &values)).collect::<Result<Vec<_>>>()?;
-    let arguments: Vec<&[Value]> = drafts.iter().map(|draft| draft.arguments.as_slice()).collect();
-    let assignment = assign(body.loads.len(), &arguments, &kept)?;
+    let kept = wanted.iter().map(|&node| body.value(node)).collect::<Result<Vec<_>>>()?;
+    let drafts = &body.workspace.drafts;
+    let assignment = assign(body.loads.len(), drafts.iter().map(|draft| draft.arguments.get()), &kept)?;
     let register = |value: Value| assignment.registers[value as usize];
     let instructions = drafts.iter().enumerate().map(|(index, draft)| {
         // Slots beyond the arity repeat the first operand: none of them is then the result.
-        let slot = |slot: usize| draft.arguments.get(slot).or(draft.arguments.first()).map_or(0, |&v| register(v));
+        let arguments = draft.arguments.get();
+        let slot = |slot: usize| arguments.get(slot).or(arguments.first()).map_or(0, |&v| register(v));
         Instruction {
             op: draft.op,
             dtype: draft.dtype,
@@ -140,14 +187,28 @@ struct Draft {
     op: TileOp,
     dtype: DType,
     result_dtype: DType,
-    arguments: Vec<Value>,
+    arguments: Arguments,
+}
+
+/// The operands of an instruction; no operation of a fused kernel has more than three.
+#[derive(Default)]
+struct Arguments {
+    values: [Value; 3],
+    count: usize,
+}
+
+impl Arguments {
+    fn get(&self) -> &[Value] {
+        &self.values[..self.count]
+    }
 }
 
 /// Where an operand comes from.
 #[derive(Clone, Copy)]
 enum Origin {
     Load(Value),
-    Member(NodeId),
+    /// A member, by index.
+    Member(u32),
 }
 
 struct Body<'a, 'g> {
@@ -155,9 +216,8 @@ struct Body<'a, 'g> {
     buffers: &'a Buffers<'g>,
     /// The iteration shape.
     shape: &'g [i64],
-    members: FxHashMap<NodeId, usize>,
     loads: Vec<Load>,
-    found: FxHashMap<NodeId, Origin>,
+    workspace: &'a mut Workspace,
 }
 
 impl Body<'_, '_> {
@@ -167,12 +227,17 @@ impl Body<'_, '_> {
         Error::internal("lower", what).at_line(self.graph.attributes(node).line)
     }
 
+    /// The index of a node among the members, if it is one.
+    fn member(&self, node: NodeId) -> Option<u32> {
+        Some(self.workspace.known(node)?.member?.get() - 1)
+    }
+
     /// Which members must be computed for `wanted`; finds the loads on the way.
     fn needed(&mut self, members: &[NodeId], wanted: &[NodeId]) -> Result<Vec<bool>> {
         let mut needed = vec![false; members.len()];
         for &node in wanted {
             if let Origin::Member(member) = self.origin(node)? {
-                needed[self.members[&member]] = true;
+                needed[member as usize] = true;
             }
         }
         for index in (0..members.len()).rev() {
@@ -181,60 +246,77 @@ impl Body<'_, '_> {
             }
             for &operand in self.graph.operands(members[index]) {
                 if let Origin::Member(member) = self.origin(operand)? {
-                    needed[self.members[&member]] = true;
+                    needed[member as usize] = true;
                 }
             }
         }
         Ok(needed)
     }
 
-    fn value(&self, node: NodeId, values: &FxHashMap<NodeId, Value>) -> Result<Value> {
-        let value = match self.found.get(&node) {
-            Some(Origin::Load(load)) => Some(*load),
-            Some(Origin::Member(member)) => values.get(member).copied(),
+    fn arguments(&self, member: NodeId) -> Result<Arguments> {
+        let mut arguments = Arguments::default();
+        for &operand in self.graph.operands(member) {
+            let place = arguments.values.get_mut(arguments.count);
+            *place.ok_or_else(|| self.misplaced(member))? = self.value(operand)?;
+            arguments.count += 1;
+        }
+        Ok(arguments)
+    }
+
+    fn value(&self, node: NodeId) -> Result<Value> {
+        let value = match self.workspace.known(node).and_then(|note| note.origin) {
+            Some(Origin::Load(load)) => Some(load),
+            Some(Origin::Member(member)) => self.workspace.values[member as usize],
             None => None,
         };
         value.ok_or_else(|| self.misplaced(node))
     }
 
     fn origin(&mut self, node: NodeId) -> Result<Origin> {
-        if let Some(&origin) = self.found.get(&node) {
+        if let Some(origin) = self.workspace.known(node).and_then(|note| note.origin) {
             return Ok(origin);
         }
         let origin = self.find_origin(node)?;
-        self.found.insert(node, origin);
+        self.workspace.note(node).origin = Some(origin);
         Ok(origin)
     }
 
     fn find_origin(&mut self, node: NodeId) -> Result<Origin> {
-        if self.buffers.source(node).is_none() && self.is_register(node) {
-            return Ok(Origin::Member(node));
+        let lies = self.buffers.source(node);
+        match (lies, self.register(node)) {
+            (Some(source @ (Source::Literal(_) | Source::Scalar(_))), _) => return Ok(self.scalar(source, node)),
+            (None, Some(member)) => return Ok(Origin::Member(member)),
+            _ => {}
         }
         // A view is followed until something lies in memory; what is live now holds the value meant.
         let view = compose(self.graph, node, self.shape, |view| self.buffers.source(view).is_none());
         let view = view.ok_or_else(|| self.misplaced(node))?;
         let foot = view.foot;
         match (self.buffers.source(foot), self.graph.op(foot)) {
-            (Some(source @ (Source::Literal(_) | Source::Scalar(_))), _) => {
-                let strides = vec![0; self.shape.len()];
-                Ok(self.load(source, View { foot, offset: 0, starts: Vec::new(), strides }))
-            }
+            (Some(source @ (Source::Literal(_) | Source::Scalar(_))), _) => Ok(self.scalar(source, foot)),
             (Some(source), _) => Ok(self.load(source, view)),
-            (None, Op::Iota { axis }) if self.members.contains_key(&foot) => {
+            (None, Op::Iota { axis }) if self.member(foot).is_some() => {
                 let view = self.index_view(view, usize::from(axis)).ok_or_else(|| self.misplaced(node))?;
                 Ok(self.load(Source::Index, view))
             }
-            (None, _) if self.is_register(foot) && self.is_identity(&view) => Ok(Origin::Member(foot)),
-            (None, _) => Err(self.misplaced(node)),
+            (None, _) => match self.register(foot) {
+                Some(member) if self.is_identity(&view) => Ok(Origin::Member(member)),
+                _ => Err(self.misplaced(node)),
+            },
         }
     }
 
-    /// Whether `node` is computed by this cluster, at every point of the iteration.
-    fn is_register(&self, node: NodeId) -> bool {
+    fn scalar(&mut self, source: Source, foot: NodeId) -> Origin {
+        let strides = vec![0; self.shape.len()];
+        self.load(source, View { foot, offset: 0, starts: Vec::new(), strides })
+    }
+
+    /// The member's index, if `node` is computed by this cluster at every point of the iteration.
+    fn register(&self, node: NodeId) -> Option<u32> {
+        let member = self.member(node)?;
         let op = self.graph.op(node);
-        matches!(op, Op::Elementwise(_) | Op::Cast | Op::StopGradient)
-            && self.members.contains_key(&node)
-            && self.graph.shape(node) == self.shape
+        let computed = matches!(op, Op::Elementwise(_) | Op::Cast | Op::StopGradient);
+        (computed && self.graph.shape(node) == self.shape).then_some(member)
     }
 
     fn is_identity(&self, view: &View) -> bool {

@@ -19,21 +19,26 @@ pub(crate) struct Assignment {
 }
 
 /// `operands[k]` are those of the k-th instruction, whose result is value `loads + k`; `kept` must survive to the end.
-pub(crate) fn assign(loads: usize, operands: &[&[Value]], kept: &[Value]) -> Result<Assignment> {
+pub(crate) fn assign<'a>(
+    loads: usize,
+    operands: impl ExactSizeIterator<Item = &'a [Value]> + Clone,
+    kept: &[Value],
+) -> Result<Assignment> {
     let values = loads + operands.len();
     let mut last_use = vec![0; values];
-    for (k, list) in operands.iter().enumerate() {
-        for &operand in *list {
+    for (k, list) in operands.clone().enumerate() {
+        for &operand in list {
             last_use[operand as usize] = k;
         }
     }
     for &value in kept {
         last_use[value as usize] = usize::MAX;
     }
-    let mut registers: Vec<u32> = (0..loads as u32).collect();
+    let mut registers: Vec<u32> = Vec::with_capacity(values);
+    registers.extend(0..loads as u32);
     let mut count = loads as u32;
     let mut free: BinaryHeap<Reverse<u32>> = BinaryHeap::new();
-    for (k, list) in operands.iter().enumerate() {
+    for (k, list) in operands.enumerate() {
         // The operands still hold theirs: the lowest free register is none of them.
         let register = free.pop().map_or(count, |Reverse(register)| register);
         count = count.max(register + 1);
@@ -57,10 +62,9 @@ mod tests {
     #[test]
     fn a_chain_alternates_between_two_registers() {
         let operands: Vec<Vec<Value>> = (0..100).map(|k| vec![k]).collect();
-        let lists: Vec<&[Value]> = operands.iter().map(Vec::as_slice).collect();
-        let assignment = assign(1, &lists, &[100]).unwrap();
+        let assignment = assign(1, operands.iter().map(Vec::as_slice), &[100]).unwrap();
         assert_eq!(assignment.count, 2);
-        for (k, list) in lists.iter().enumerate() {
+        for (k, list) in operands.iter().enumerate() {
             assert_ne!(assignment.registers[1 + k], assignment.registers[list[0] as usize]);
         }
     }
@@ -69,7 +73,7 @@ mod tests {
     fn what_is_stored_survives() {
         // v2 = v0 + v1; v3 = v2 * v2; v4 = v3 - v1; v2 and v4 are stored.
         let lists: [&[Value]; 3] = [&[0, 1], &[2, 2], &[3, 1]];
-        let assignment = assign(2, &lists, &[2, 4]).unwrap();
+        let assignment = assign(2, lists.into_iter(), &[2, 4]).unwrap();
         let r = &assignment.registers;
         assert!(r[3] != r[2] && r[4] != r[2] && r[4] != r[3] && r[4] != r[1]);
         assert_eq!(assignment.count, 4);

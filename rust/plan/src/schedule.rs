@@ -14,7 +14,7 @@ pub struct Cluster {
 pub enum ClusterKind {
     /// Elementwise operations, casts, iotas and view-like reads over one iteration shape.
     Fused,
-    /// A fused group with one `Reduce` over its iteration shape, which no other member reads.
+    /// A fused group with one `Reduce` of a value of the iteration shape, which no other member reads.
     Reduce,
     /// One structural node.
     Single,

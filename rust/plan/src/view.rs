@@ -36,13 +36,15 @@ pub fn packed_strides(shape: &[i64]) -> Vec<i64> {
 /// Strides of an array in C order under NumPy's broadcasting to `iteration`; `None` where it does not broadcast.
 pub fn broadcast_strides(shape: &[i64], iteration: &[i64]) -> Option<Vec<i64>> {
     let missing = iteration.len().checked_sub(shape.len())?;
-    let mut strides = vec![0; missing];
-    for (axis, stride) in packed_strides(shape).into_iter().enumerate() {
-        match (shape[axis], iteration[missing + axis]) {
-            (1, _) => strides.push(0),
-            (extent, target) if extent == target => strides.push(stride),
+    let mut strides = vec![0; iteration.len()];
+    let mut packed = 1;
+    for ((stride, &extent), &target) in strides[missing..].iter_mut().zip(shape).zip(&iteration[missing..]).rev() {
+        match extent {
+            1 => {}
+            _ if extent == target => *stride = packed,
             _ => return None,
         }
+        packed *= extent.max(1);
     }
     Some(strides)
 }

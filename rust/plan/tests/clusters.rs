@@ -8,7 +8,7 @@ use ckad_plan::cluster::cluster;
 use ckad_plan::policy::schedule;
 use ckad_plan::schedule::{Action, ClusterKind, Clustering};
 use ckad_plan::simulate::base_taken;
-use programs::{Tape, heat, mlp, target, trajectory};
+use programs::{Tape, elementwise, heat, mlp, target, trajectory};
 
 /// Ends the tape without differentiating.
 fn forward(tape: Tape, outputs: &[NodeId]) -> Graph {
@@ -148,5 +148,25 @@ fn a_graph_that_computes_nothing_is_planned() {
     for policy in [CheckpointPolicy::None, CheckpointPolicy::Auto, CheckpointPolicy::Sqrt] {
         let planned = schedule(&graph, policy, &target()).unwrap();
         assert_eq!((planned.live_peak, planned.schedule.actions.len()), (0, 0));
+    }
+}
+
+#[test]
+fn value_and_gradient_are_one_kernel_where_the_tape_turns() {
+    for mean in [false, true] {
+        let graph = elementwise(1 << 20, mean);
+        let clustering = plain(&graph);
+        println!("{:?}", shape_of(&clustering));
+        for policy in [CheckpointPolicy::None, CheckpointPolicy::Auto, CheckpointPolicy::Sqrt] {
+            let planned = schedule(&graph, policy, &target()).unwrap();
+            let outputs: u64 = graph.outputs.iter().map(|&output| graph.bytes(output) as u64).sum();
+            // A scalar more or less.
+            assert!(planned.live_peak <= outputs + 16, "{policy:?}: {}", planned.live_peak);
+            assert_eq!(planned.extra_flops, 0);
+            assert!(planned.forward_flops > 0 && planned.forward_flops < planned.flops);
+        }
+        let large = |id: NodeId| graph.elements(id) > 1;
+        let of_arrays = clustering.clusters.iter().filter(|cluster| cluster.members.iter().any(|&id| large(id)));
+        assert_eq!(of_arrays.count(), 1);
     }
 }

@@ -199,7 +199,7 @@ pub(crate) fn op_label(op: Op) -> &'static str {
         Op::Gather { .. } => "gather",
         Op::ScatterSet { .. } => "scatter_set",
         Op::ScatterAdd { .. } => "scatter_add",
-        Op::Reduce { kind, .. } => reduce::name(kind),
+        Op::Reduce { kind, .. } => kind.name(),
         Op::ArgReduce { max, .. } => arg_reduce::name(max),
         Op::CumulativeSum { .. } => "cumsum",
         Op::LinearRecurrence { .. } => "linear_recurrence",

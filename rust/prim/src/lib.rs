@@ -1,8 +1,12 @@
 //! The primitives: what each operation of a graph means, short of running it.
 //!
 //! Elementwise primitives are rows of one table (`elementwise/table.rs`); each structural primitive is a file with its
-//! constructor and inference, derivative, transpose, cost and samples. `dispatch` goes from an `Op` to its file;
-//! `builder` and `expr` are how nodes are made.
+//! constructor and inference, derivative, transpose, cost and samples. Around them:
+//!
+//! * `builder`, `expr`: how nodes are made; `leaf`: those that exist before a run.
+//! * `infer`, `shape`: what constructors share; `indexing` for gather and the scatters, `strided` for the strided ones.
+//! * `context`: what a derivative rule is given; `dispatch`: from an `Op` to its file.
+//! * `sample`: graphs of every primitive, over which tests loop.
 //!
 //! There is one derivative rule per primitive, [`diff`], forward; [`transpose`] turns a linear node around. Rules are
 //! written in primitives and never call a kernel. What all rules keep to:

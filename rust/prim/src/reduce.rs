@@ -7,18 +7,8 @@ use crate::infer::{Inferred, check_axis, exactly};
 use crate::shape::{elements, with_ones, without_axes};
 use crate::{Builder, Cost, Expr, Sample};
 
-pub(crate) const fn name(kind: ReduceKind) -> &'static str {
-    match kind {
-        ReduceKind::Sum => "sum",
-        ReduceKind::Max => "max",
-        ReduceKind::Min => "min",
-        ReduceKind::Any => "any",
-        ReduceKind::All => "all",
-    }
-}
-
 pub(crate) fn infer(graph: &Graph, operands: &[NodeId], kind: ReduceKind, axes: &[usize]) -> Result<Inferred> {
-    let [x] = exactly(name(kind), operands)?;
+    let [x] = exactly(kind.name(), operands)?;
     let (dtype, shape) = (graph.dtype(x), graph.shape(x));
     match kind {
         ReduceKind::Sum if dtype == DType::Bool => {
@@ -27,22 +17,22 @@ pub(crate) fn infer(graph: &Graph, operands: &[NodeId], kind: ReduceKind, axes: 
             );
         }
         ReduceKind::Any | ReduceKind::All if dtype != DType::Bool => {
-            return Err(Error::dtype(name(kind), format!("it is defined for bool, not {dtype}"))
+            return Err(Error::dtype(kind.name(), format!("it is defined for bool, not {dtype}"))
                 .with_hint("compare with 0 first"));
         }
         _ => {}
     }
     for &axis in axes {
-        check_axis(name(kind), axis, shape)?;
+        check_axis(kind.name(), axis, shape)?;
     }
     if !axes.is_sorted_by(|a, b| a < b) {
-        return Err(Error::value(name(kind), "an axis is named twice").with_hint("name each axis once"));
+        return Err(Error::value(kind.name(), "an axis is named twice").with_hint("name each axis once"));
     }
     let reduced = without_axes(shape, axes);
     let has_identity = !matches!(kind, ReduceKind::Max | ReduceKind::Min);
     if !has_identity && elements(shape) == 0 && elements(&reduced) != 0 {
         return Err(Error::value(
-            name(kind),
+            kind.name(),
             format!("no elements to choose from: the shape is {}", shape_text(shape)),
         )
         .with_hint("it has no identity; reduce an array that is not empty"));
@@ -78,7 +68,7 @@ fn mean_over_extrema<'b>(at: &Diff<'_, 'b>, tangent: Expr<'b>, axes: &[usize]) -
 
 pub(crate) fn transpose(at: &mut Transpose<'_, '_>, kind: ReduceKind, axes: ListId) -> Result<()> {
     if kind != ReduceKind::Sum {
-        return Err(Error::internal(name(kind), "it is not linear, but a tangent passes through it"));
+        return Err(Error::internal(kind.name(), "it is not linear, but a tangent passes through it"));
     }
     let cotangent = at.cotangent.spread(&axes_of(at.source, axes), at.operand_shape(0));
     at.add(0, cotangent);

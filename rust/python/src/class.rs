@@ -225,6 +225,7 @@ impl Tracer {
     }
 
     fn __getitem__(&self, py: Python<'_>, index: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         get_item(py, self, index)
     }
 

@@ -192,14 +192,7 @@ fn cached(py: Python<'_>, graph: &Graph, kind: Kind, policy: CheckpointPolicy) -
     }
     let made = build(py, graph.len(), || make(graph, &key, false))?;
     let bytes = bytes_of(&made);
-    Ok(CACHE.insert(Arc::new(structure_of(graph)), key, made, bytes))
-}
-
-/// The graph without the caller's arrays, which a cache must not keep alive.
-fn structure_of(graph: &Graph) -> Graph {
-    let mut structure = graph.clone();
-    structure.constants = Vec::new();
-    structure
+    Ok(CACHE.insert(graph, key, made, bytes))
 }
 
 fn make(graph: &Graph, key: &Key, planning: bool) -> Result<Built> {

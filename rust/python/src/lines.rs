@@ -35,9 +35,13 @@ unsafe extern "C" {
     fn dlsym(handle: *mut std::ffi::c_void, name: *const std::ffi::c_char) -> *mut std::ffi::c_void;
 }
 
+/// The handle that stands for everything the process has loaded.
+const EVERYWHERE: *mut std::ffi::c_void =
+    if cfg!(target_os = "macos") { -2isize as *mut std::ffi::c_void } else { std::ptr::null_mut() };
+
 fn symbol(name: &CStr) -> Option<*mut std::ffi::c_void> {
-    // SAFETY: dlsym with the default handle (null) and a terminated name only reads its arguments.
-    let found = unsafe { dlsym(std::ptr::null_mut(), name.as_ptr()) };
+    // SAFETY: dlsym with that handle and a terminated name only reads its arguments.
+    let found = unsafe { dlsym(EVERYWHERE, name.as_ptr()) };
     (!found.is_null()).then_some(found)
 }
 
@@ -58,7 +62,7 @@ fn frame_functions() -> Option<&'static FrameFunctions> {
         .as_ref()
 }
 
-/// Folders whose frames are passed over: those of the packages ckad and numpy.
+/// Folders whose frames are passed over: those of ckad and of the packages that it calls back from.
 fn library_folders(py: Python<'_>) -> &'static Vec<String> {
     static FOLDERS: pyo3::sync::PyOnceLock<Vec<String>> = pyo3::sync::PyOnceLock::new();
     FOLDERS.get_or_init(py, || {

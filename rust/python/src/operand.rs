@@ -38,6 +38,7 @@ impl<'a, 'py> Operand<'a, 'py> {
     /// None for objects that are neither numbers nor arrays.
     pub fn new(object: &'a Bound<'py, PyAny>) -> PyResult<Option<Self>> {
         if let Ok(tracer) = object.cast::<Tracer>() {
+            tracer.get().check_alive(object.py())?;
             return Ok(Some(Operand::Traced(tracer.get())));
         }
         Ok(Some(match classify(object)? {

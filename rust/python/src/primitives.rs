@@ -87,14 +87,8 @@ fn stop_gradient(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
 }
 
 fn reduce_kind(kind: &str) -> PyResult<ReduceKind> {
-    Ok(match kind {
-        "sum" => ReduceKind::Sum,
-        "max" => ReduceKind::Max,
-        "min" => ReduceKind::Min,
-        "any" => ReduceKind::Any,
-        "all" => ReduceKind::All,
-        _ => return Err(PyValueError::new_err(format!("no reduction is called {kind}"))),
-    })
+    let found = ReduceKind::ALL.into_iter().find(|found| found.name() == kind);
+    found.ok_or_else(|| PyValueError::new_err(format!("no reduction is called {kind}")))
 }
 
 /// A reduction; a scalar where all axes are reduced and none is kept.

@@ -9,16 +9,6 @@ use crate::errors::raise;
 use crate::layout::{Layout, broadcast_strides, inverse, iteration_order};
 use crate::tracer::{Kind, Tracer};
 
-fn name(kind: ReduceKind) -> &'static str {
-    match kind {
-        ReduceKind::Sum => "sum",
-        ReduceKind::Max => "max",
-        ReduceKind::Min => "min",
-        ReduceKind::Any => "any",
-        ReduceKind::All => "all",
-    }
-}
-
 /// The dtype that NumPy reduces in: small integers and bools are summed in 64 bits.
 pub fn reduce_dtype(kind: ReduceKind, dtype: DType) -> DType {
     match kind {
@@ -56,7 +46,7 @@ pub fn reduce(
         return Err(raise(
             Error::new(
                 ErrorKind::Value,
-                name(kind),
+                kind.name(),
                 format!("zero-size array of shape {} has no greatest or least element", shape_text(shape)),
             )
             .with_hint("check x.size first"),

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::capture::CapturedArrays;
-use crate::errors::raise;
+use crate::errors::{raise, to_python};
 use crate::execute::Executable;
 use crate::lines::LineTable;
 use crate::plan_view::note_forced;
@@ -30,6 +30,8 @@ pub struct TapeCell {
     tape: Mutex<Tape>,
     /// Nodes whose last traced value was dropped, noted without locking the tape.
     dropped: Mutex<Vec<NodeId>>,
+    /// Nodes that Python still held when the recording ended, with their lines.
+    survivors: Mutex<Vec<(NodeId, u32)>>,
     /// Lines are shared by a trace and those nested in it.
     pub lines: Arc<Mutex<LineTable>>,
 }
@@ -77,6 +79,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Most traced values whose lines are remembered after their transform.
+const MOST_SURVIVORS: usize = 1000;
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Tracer, "record", "a traced value was used after the transform that made it had returned")
+        .with_hint("return it from the function with has_aux=True")
+}
+
 impl TapeCell {
     pub fn new(parent: Option<&Arc<TapeCell>>) -> Arc<TapeCell> {
         Arc::new(TapeCell {
@@ -97,6 +107,7 @@ impl TapeCell {
                 originals: FxHashMap::default(),
             }),
             dropped: Mutex::new(Vec::new()),
+            survivors: Mutex::new(Vec::new()),
             lines: parent.map_or_else(Arc::default, |parent| Arc::clone(&parent.lines)),
         })
     }
@@ -105,6 +116,7 @@ impl TapeCell {
     pub fn close(&self, py: Python<'_>) {
         self.closed.store(true, Ordering::Relaxed);
         let mut tape = lock(&self.tape);
+        let freed = self.note_survivors(&mut tape);
         tape.arrays.restore(py);
         let emptied = (
             std::mem::take(&mut tape.values),
@@ -118,7 +130,27 @@ impl TapeCell {
         let graph = std::mem::replace(&mut tape.builder, Builder::new(Graph::new()));
         drop(tape);
         // Dropped without the lock: values may run Python code.
-        drop((emptied, graph));
+        drop((emptied, graph, freed));
+    }
+
+    /// Remembers the lines of what Python holds now, for [`TapeCell::used_after_close`]. What it returns is to be
+    /// dropped once the tape is unlocked.
+    pub fn note_survivors(&self, tape: &mut Tape) -> Vec<Value> {
+        let freed = self.settle(tape);
+        let graph = tape.builder.graph();
+        let held = graph.ids().filter(|id| tape.live.get(id.index()).is_some_and(|&count| count > 0));
+        let found: Vec<_> = held.take(MOST_SURVIVORS).map(|id| (id, graph.attributes(id).line)).collect();
+        if !found.is_empty() {
+            *lock(&self.survivors) = found;
+        }
+        freed
+    }
+
+    /// The error for a traced value that outlived its transform.
+    pub fn used_after_close(&self, py: Python<'_>, node: NodeId) -> PyErr {
+        let line = lock(&self.survivors).iter().find(|(survivor, _)| *survivor == node).map(|(_, line)| *line);
+        let place = line.map_or_else(String::new, |line| lock(&self.lines).text(py, line));
+        to_python(&closed(), &place)
     }
 
     pub fn is_closed(&self) -> bool {
@@ -132,12 +164,7 @@ impl TapeCell {
                 .with_hint("call the transform in the thread that uses its values"));
         }
         if self.is_closed() {
-            return Err(Error::new(
-                ErrorKind::Tracer,
-                "record",
-                "a traced value was used after the transform that made it had returned",
-            )
-            .with_hint("return it from the function with has_aux=True"));
+            return Err(closed());
         }
         Ok(lock(&self.tape))
     }

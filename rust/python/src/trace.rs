@@ -76,8 +76,7 @@ pub struct Trace {
 #[pymethods]
 impl Trace {
     #[new]
-    fn new(name: &str) -> Trace {
-        let _ = name;
+    fn new() -> Trace {
         let tape = OPEN.with(|open| {
             let mut open = open.borrow_mut();
             if open.is_empty() {
@@ -178,7 +177,8 @@ impl Trace {
         finish::linear(py, &self.take(py, outputs)?, false, policy)
     }
 
-    /// The chosen mode and the linear function that a Jacobian of `inputs` columns and `outputs` rows applies.
+    /// The mode (`mode`, or the cheaper one where that is neither) and the linear function that a Jacobian of so many
+    /// columns and rows applies.
     fn jacobian(
         &self,
         py: Python<'_>,
@@ -308,6 +308,7 @@ impl Trace {
         let outputs = outputs.iter().map(|object| self.output(py, &object)).collect::<PyResult<Vec<_>>>()?;
         let mut tape = self.tape.open().map_err(raise)?;
         tape.arrays.check_unchanged().map_err(raise)?;
+        let freed = self.tape.note_survivors(&mut tape);
         let mut graph = tape.take_graph();
         graph.outputs = outputs.iter().map(|output| output.node).collect();
         // Values that were forced are not needed any more, and would be held beside the run.
@@ -320,7 +321,7 @@ impl Trace {
             .collect();
         let captures = std::mem::take(&mut tape.captures);
         drop(tape);
-        drop(known);
+        drop((known, freed));
         Ok(Recorded {
             graph,
             arguments: self.arguments.lock().unwrap_or_else(PoisonError::into_inner).clone(),

@@ -151,6 +151,11 @@ impl Tracer {
         }
     }
 
+    /// An error that names the line which made the value where its transform has returned.
+    pub fn check_alive(&self, py: Python<'_>) -> PyResult<()> {
+        if self.tape().is_closed() { Err(self.tape().used_after_close(py, self.current_node())) } else { Ok(()) }
+    }
+
     pub fn dtype(&self) -> DType {
         match &self.kind {
             Kind::Scalar { dtype, .. } => *dtype,
@@ -216,6 +221,7 @@ impl Tracer {
 
     /// The current value in C order of its shape.
     pub fn logical_node(&self, py: Python<'_>) -> PyResult<NodeId> {
+        self.check_alive(py)?;
         match &self.kind {
             Kind::Scalar { node, tape, .. } => tape.read(|_| *node),
             Kind::Array { storage, view } => storage.tape.record(py, |tape| storage.read(tape, &view.layout)),
@@ -224,6 +230,7 @@ impl Tracer {
 
     /// The current value packed in its own order of axes, and how its axes lie in that.
     pub fn memory_node(&self, py: Python<'_>) -> PyResult<(NodeId, Layout)> {
+        self.check_alive(py)?;
         match &self.kind {
             Kind::Scalar { node, tape, .. } => Ok((tape.read(|_| *node)?, Layout::contiguous(&[]))),
             Kind::Array { storage, view } => {

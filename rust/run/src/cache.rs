@@ -29,7 +29,7 @@ struct State<K, P> {
 
 #[derive(Debug)]
 struct Entry<K, P> {
-    graph: Arc<Graph>,
+    graph: Graph,
     key: (u64, K),
     payload: Arc<P>,
     bytes: usize,
@@ -49,9 +49,13 @@ impl<K: Clone + Eq + Hash, P> ProgramCache<K, P> {
 
     /// What was inserted for a graph of the same structure under this key.
     pub fn get(&self, graph: &Graph, key: &K) -> Option<Arc<P>> {
+        self.find(graph, &(graph.structure_hash(), key.clone()))
+    }
+
+    fn find(&self, graph: &Graph, key: &(u64, K)) -> Option<Arc<P>> {
         let mut state = self.state();
         let state = &mut *state;
-        let times = state.found.get_mut(&(graph.structure_hash(), key.clone()))?;
+        let times = state.found.get_mut(key)?;
         let entries = &mut state.entries;
         let position =
             times.iter().position(|time| entries.get(time).is_some_and(|entry| entry.graph.same_structure(graph)))?;
@@ -63,24 +67,22 @@ impl<K: Clone + Eq + Hash, P> ProgramCache<K, P> {
         Some(payload)
     }
 
-    /// Keeps `payload` of `bytes` for graphs like this one; `graph` is kept for comparison, without its captured arrays.
-    /// What alone exceeds the capacity is not kept. The payload, or the one that was there already.
-    pub fn insert(&self, graph: Arc<Graph>, key: K, payload: P, bytes: usize) -> Arc<P> {
-        if let Some(present) = self.get(&graph, &key) {
-            return present;
-        }
+    /// Keeps `payload` of `bytes` for graphs like this one; a copy of its structure is kept for comparison. What alone
+    /// exceeds the capacity is not kept. The payload, or the one that was there already.
+    pub fn insert(&self, graph: &Graph, key: K, payload: P, bytes: usize) -> Arc<P> {
         let payload = Arc::new(payload);
-        let mut graph = graph;
-        if !graph.constants.is_empty() {
-            // No captured array may live on because of a comparison.
-            Arc::make_mut(&mut graph).constants = Vec::new();
-        }
-        let bytes = bytes.saturating_add(graph.own_bytes());
-        let key = (graph.structure_hash(), key);
-        let mut state = self.state();
-        if bytes > state.capacity {
+        // Checked first: what is too large to be kept takes long to hash and copy.
+        if bytes.saturating_add(graph.own_bytes()) > self.state().capacity {
             return payload;
         }
+        let key = (graph.structure_hash(), key);
+        if let Some(present) = self.find(graph, &key) {
+            return present;
+        }
+        // No captured array may live on because of a comparison.
+        let graph = graph.structure();
+        let bytes = bytes.saturating_add(graph.own_bytes());
+        let mut state = self.state();
         state.clock += 1;
         let clock = state.clock;
         state.bytes += bytes;
@@ -139,7 +141,7 @@ mod tests {
     use super::*;
     use ckad_graph::{Attributes, DType, Op};
 
-    fn graph(inputs: usize, scalar: u64) -> Arc<Graph> {
+    fn graph(inputs: usize, scalar: u64) -> Graph {
         let mut graph = Graph::new();
         let shape = graph.lists.intern(&[3]).unwrap();
         for _ in 0..inputs {
@@ -149,21 +151,21 @@ mod tests {
         let input = graph.inputs[0];
         let out = graph.push(Op::StopGradient, &[input], DType::F32, shape, Attributes::default()).unwrap();
         graph.outputs.push(out);
-        Arc::new(graph)
+        graph
     }
 
     #[test]
     fn structure_and_key_decide() {
         let cache = ProgramCache::new(1 << 20);
-        cache.insert(graph(1, 5), "grad", 11, 100);
-        cache.insert(graph(2, 5), "grad", 12, 100);
-        cache.insert(graph(1, 5), "plain", 13, 100);
+        cache.insert(&graph(1, 5), "grad", 11, 100);
+        cache.insert(&graph(2, 5), "grad", 12, 100);
+        cache.insert(&graph(1, 5), "plain", 13, 100);
         // Scalars are inputs, not structure.
         assert_eq!(cache.get(&graph(1, 9), &"grad").as_deref(), Some(&11));
         assert_eq!(cache.get(&graph(2, 9), &"grad").as_deref(), Some(&12));
         assert_eq!(cache.get(&graph(1, 9), &"plain").as_deref(), Some(&13));
         assert_eq!(cache.get(&graph(3, 9), &"grad"), None);
-        assert_eq!(*cache.insert(graph(1, 7), "grad", 99, 100), 11);
+        assert_eq!(*cache.insert(&graph(1, 7), "grad", 99, 100), 11);
         assert_eq!(cache.len(), 3);
         cache.clear();
         assert!(cache.is_empty() && cache.bytes() == 0 && cache.get(&graph(1, 5), &"grad").is_none());
@@ -174,17 +176,17 @@ mod tests {
         let own = graph(5, 0).own_bytes();
         let cache = ProgramCache::new(3 * (1000 + own));
         for inputs in 1..=3 {
-            cache.insert(graph(inputs, 0), 0, inputs, 1000);
+            cache.insert(&graph(inputs, 0), 0, inputs, 1000);
         }
         assert!(cache.get(&graph(1, 0), &0).is_some());
         for inputs in 4..=5 {
-            cache.insert(graph(inputs, 0), 0, inputs, 1000);
+            cache.insert(&graph(inputs, 0), 0, inputs, 1000);
         }
         assert!(cache.bytes() <= 3 * (1000 + own));
         assert!(cache.get(&graph(1, 0), &0).is_some());
         assert!(cache.get(&graph(2, 0), &0).is_none());
         assert!(cache.get(&graph(5, 0), &0).is_some());
-        assert_eq!(*cache.insert(graph(6, 0), 0, 6, usize::MAX), 6);
+        assert_eq!(*cache.insert(&graph(6, 0), 0, 6, usize::MAX), 6);
         assert!(cache.get(&graph(6, 0), &0).is_none() && cache.get(&graph(5, 0), &0).is_some());
         cache.set_capacity(0);
         assert!(cache.is_empty() && cache.state().found.is_empty());

@@ -1,9 +1,12 @@
 //! Transforms: a graph in, a graph out, one interpreter per file.
 //!
-//! [`jvp`] pushes tangents through the primitives' `diff` rules; [`vjp`] and [`value_and_grad`] transpose what `jvp`
-//! built; [`partition`] separates what is known from what is not; [`splice`] copies a graph into one under
-//! construction and [`settle`] puts such a graph into execution order; [`simplify`] removes what is dead or double
-//! and moves derivative coefficients to where they are used; [`extract`] keeps what given outputs reach.
+//! * [`cone`]: the part of a graph that computes wanted values from known ones; [`extract`]: what outputs reach.
+//! * [`splice`] copies a graph into one under construction; [`settle`] puts such a graph into execution order.
+//! * [`jvp`] pushes tangents through the primitives' `diff` rules; [`vjp`] and [`value_and_grad`] transpose what `jvp`
+//!   built (`transpose`); [`partition`] separates what is known from what is not.
+//! * [`simplify`] merges what is equal, shortens what computes nothing (`rewrite`), drops what is dead, and moves
+//!   derivative coefficients to where they are used (`sink`, which `partition` shares).
+//! * `copy` is what all of them share.
 //!
 //! Every result is in the execution order of the policy that keeps everything: pass after pass, even passes up the
 //! tape, odd ones down. Every walk is a loop over indices, and linear.

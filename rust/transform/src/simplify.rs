@@ -67,7 +67,9 @@ pub(crate) struct Simplifier {
     newest: NodeTable,
     /// By such a node, the one before it.
     older: NodeTable,
-    /// Leaves, and nodes on operands of many users.
+    /// By index, the first node of each scalar.
+    scalars: NodeTable,
+    /// Other leaves, and nodes on operands of many users.
     by_hash: FxHashMap<u64, Vec<NodeId>>,
     /// For each constant, the first that is the same snapshot.
     constants: Vec<u32>,
@@ -79,6 +81,7 @@ impl Simplifier {
             target: source.derived(),
             newest: NodeTable::new("simplify", source.inputs.len())?,
             older: NodeTable::new("simplify", source.inputs.len())?,
+            scalars: NodeTable::new("simplify", source.scalars.len())?,
             by_hash: FxHashMap::default(),
             constants: same_snapshots(source),
         };
@@ -113,6 +116,9 @@ impl Simplifier {
         if self.is_filled(draft) {
             return self.push(draft);
         }
+        if let Op::Scalar(index) = draft.op {
+            return self.scalar(NodeId(index), draft);
+        }
         let last = draft.operands.iter().max().copied();
         let mut compared = 0;
         let mut candidate = last.and_then(|last| self.newest.get(last));
@@ -140,6 +146,16 @@ impl Simplifier {
                 Ok(id)
             }
         }
+    }
+
+    /// The node of an entry of the table of scalars; all nodes of one entry are equal.
+    fn scalar(&mut self, index: NodeId, draft: &Draft<'_>) -> Result<NodeId> {
+        if let Some(id) = self.scalars.get(index).filter(|&id| draft.equals(&self.target, id)) {
+            return Ok(id);
+        }
+        let id = self.push(draft)?;
+        self.scalars.set(index, id);
+        Ok(id)
     }
 
     fn push(&mut self, draft: &Draft<'_>) -> Result<NodeId> {

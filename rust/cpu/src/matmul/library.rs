@@ -10,6 +10,6 @@ mod x86;
 pub use x86::{has, panel, scratch_bytes};
 
 #[cfg(any(test, not(target_arch = "x86_64")))]
-mod portable;
+pub mod portable;
 #[cfg(not(target_arch = "x86_64"))]
 pub use portable::{has, panel, scratch_bytes};

@@ -1,6 +1,6 @@
 //! The index of the first greatest or least element along an axis; a NaN counts as found first.
 
-use ckad_graph::{Error, Result};
+use ckad_graph::{DType, Error, Result};
 
 use super::array::{Array, around};
 use super::number::{Number, with_dtype};
@@ -13,8 +13,8 @@ const LANES: usize = 64;
 pub fn arg_reduce(max: bool, axis: usize, x: &Array<'_>, out: &Array<'_>, environment: &Environment<'_>) -> Result<()> {
     let op = if max { "argmax" } else { "argmin" };
     let (outer, extent, inner) = around(x.shape, axis)?;
-    if outer * inner != out.elements() {
-        return Err(Error::internal(op, "the result is of another shape"));
+    if outer * inner != out.elements() || out.dtype != DType::I64 {
+        return Err(Error::internal(op, "the result is int64, without the axis"));
     }
     if out.elements() == 0 {
         return Ok(());

@@ -23,6 +23,8 @@ mod strided_add;
 mod views;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use ckad_graph::{Error, Op, Result};

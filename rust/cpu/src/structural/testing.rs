@@ -165,10 +165,18 @@ impl Buffer {
         Memory { pointer: self.words.as_mut_ptr().cast(), bytes: self.bytes }
     }
 
-    pub fn value(&self, dtype: DType, shape: &[usize]) -> Value {
+    fn all_bytes(&self) -> &[u8] {
         // SAFETY: the whole allocation.
-        let bytes = unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast::<u8>(), self.words.len() * 64) };
-        assert!(bytes[self.bytes..].iter().all(|&byte| byte == 0xff), "written behind the end");
+        unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast(), self.words.len() * 64) }
+    }
+
+    pub fn check_margin(&self) {
+        assert!(self.all_bytes()[self.bytes..].iter().all(|&byte| byte == 0xff), "written behind the end");
+    }
+
+    pub fn value(&self, dtype: DType, shape: &[usize]) -> Value {
+        self.check_margin();
+        let bytes = self.all_bytes();
         Value::new(dtype, shape, |index| {
             let mut bits = [0; 8];
             bits[..dtype.size()].copy_from_slice(&bytes[index * dtype.size()..(index + 1) * dtype.size()]);
@@ -217,11 +225,8 @@ impl Node {
     /// Asserts the result's bits in every way of running: in place and not, scalars in buffers, tables and as
     /// literals, on several numbers of threads where there is work for them.
     pub fn check(&self, operands: &[&Value], expected: &Value) {
-        let threads: &[usize] = if expected.bits.len().max(operands.iter().map(|x| x.bits.len()).sum()) < 4000 {
-            &[1]
-        } else {
-            &[1, 2, 5]
-        };
+        let threads: &[usize] =
+            if expected.bits.len().max(operands.iter().map(|x| x.bits.len()).sum()) < 4000 { &[1] } else { &[1, 2, 5] };
         let in_place: &[bool] = if self.op.overwrites_base() { &[false, true] } else { &[false] };
         let scalars: &[Scalars] = if operands.iter().any(|operand| operand.bits.len() == 1) {
             &[Scalars::Buffers, Scalars::Table, Scalars::Literals]
@@ -295,9 +300,9 @@ impl Node {
             cancel: &AtomicBool::new(cancelled),
         };
         // SAFETY: buffers hold their arrays, the scratch as much as was asked for.
-        let outcome = pool(threads)
-            .install(|| unsafe { execute(&self.op, &parameters, &references, &result, &environment) });
-        scratch.value(DType::U8, &[scratch_size]);
+        let outcome =
+            pool(threads).install(|| unsafe { execute(&self.op, &parameters, &references, &result, &environment) });
+        scratch.check_margin();
         for (position, operand) in operands.iter().enumerate() {
             if position != out || outcome.is_err() {
                 let same = buffers[position].value(operand.dtype, &operand.shape) == **operand;

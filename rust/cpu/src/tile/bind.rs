@@ -1,7 +1,7 @@
 //! A prepared kernel on the buffers of one run: addresses, scalars, lanes.
 
 use ckad_graph::{Error, Result, ScalarBits};
-use ckad_plan::program::{FusedKernel, Load, Source, TileOp};
+use ckad_plan::program::{BufferId, FusedKernel, Instruction, Load, Source, TileOp};
 use ckad_prim::Elementwise;
 
 use super::load::{Gather, read_bits};
@@ -57,16 +57,21 @@ impl Bound {
                 Step::Gather { .. } => None,
                 Step::Compute { instruction, .. } => Some(&kernel.instructions[*instruction]),
             })
-            .map(|instruction| match instruction.op {
-                TileOp::Cast => Ok(lanes::cast(instruction.dtype, instruction.result_dtype, isa)),
-                TileOp::Elementwise(id) => {
-                    let row = Elementwise::from_id(id);
-                    lanes::elementwise(row, instruction.dtype, isa)
-                        .ok_or_else(|| broken(format!("{} of {}", row.name(), instruction.dtype)))
-                }
-            })
+            .map(|instruction| lane(instruction, isa))
             .collect::<Result<_>>()?;
         Ok(Bound { origins, stores, lanes })
+    }
+}
+
+/// The loop of an instruction.
+pub fn lane(instruction: &Instruction, isa: Isa) -> Result<Lane> {
+    match instruction.op {
+        TileOp::Cast => Ok(lanes::cast(instruction.dtype, instruction.result_dtype, isa)),
+        TileOp::Elementwise(id) => {
+            let row = Elementwise::from_id(id);
+            let lane = lanes::elementwise(row, instruction.dtype, isa);
+            lane.ok_or_else(|| broken(format!("{} of {}", row.name(), instruction.dtype)))
+        }
     }
 }
 
@@ -80,23 +85,42 @@ fn origin(
     if let Some(bits) = environment.scalar(load.source, load.dtype)? {
         return Ok(Origin::Splat(bits));
     }
-    let mut offset = load.offset;
-    for &start in &load.starts {
-        offset = offset.wrapping_add(environment.start(start)?);
-    }
     let Source::Buffer(buffer) = load.source else {
+        let first = first_position(load, environment)?;
         return match place {
-            Place::Splat(_) => Ok(Origin::Splat(load.dtype.bits_of_i64(offset))),
-            _ => Ok(Origin::Gather(Gather::of_index(offset, load.dtype, &kernel.extents, &load.strides)?)),
+            Place::Splat(_) => Ok(Origin::Splat(load.dtype.bits_of_i64(first))),
+            _ => Ok(Origin::Gather(Gather::of_index(first, load.dtype, &kernel.extents, &load.strides)?)),
         };
     };
     if prepared.total == 0 {
         return Ok(Origin::Splat(0));
     }
+    let first = first_element(load, buffer, &kernel.extents, environment)?;
+    Ok(match place {
+        Place::Memory(_) => Origin::Memory(first),
+        // SAFETY: an element of an operand, which the caller promises to be readable and aligned.
+        Place::Splat(_) => Origin::Splat(unsafe { read_bits(first, load.dtype) }),
+        _ => Origin::Gather(Gather::from_memory(first, load.dtype, &kernel.extents, &load.strides)?),
+    })
+}
+
+/// The load's position at the origin of the iteration.
+pub fn first_position(load: &Load, environment: &Environment<'_>) -> Result<i64> {
+    load.starts.iter().try_fold(load.offset, |offset, &start| Ok(offset.wrapping_add(environment.start(start)?)))
+}
+
+/// The load's element at the origin of an iteration that is not empty, all of which lies inside the buffer.
+pub fn first_element(
+    load: &Load,
+    buffer: BufferId,
+    extents: &[usize],
+    environment: &Environment<'_>,
+) -> Result<*mut u8> {
     let memory = environment.buffer(buffer)?;
+    let offset = first_position(load, environment)?;
     let size = load.dtype.size();
     let (mut lowest, mut highest) = (i128::from(offset), i128::from(offset));
-    for (&extent, &stride) in kernel.extents.iter().zip(&load.strides) {
+    for (&extent, &stride) in extents.iter().zip(&load.strides) {
         let reach = (extent as i128 - 1) * i128::from(stride);
         lowest += reach.min(0);
         highest += reach.max(0);
@@ -106,11 +130,5 @@ fn origin(
         return Err(broken(what));
     }
     // SAFETY: the first element is inside the buffer, as just checked.
-    let first = unsafe { memory.pointer.offset(offset as isize * size as isize) };
-    Ok(match place {
-        Place::Memory(_) => Origin::Memory(first),
-        // SAFETY: an element of an operand, which the caller promises to be readable and aligned.
-        Place::Splat(_) => Origin::Splat(unsafe { read_bits(first, load.dtype) }),
-        _ => Origin::Gather(Gather::from_memory(first, load.dtype, &kernel.extents, &load.strides)?),
-    })
+    Ok(unsafe { memory.pointer.offset(offset as isize * size as isize) })
 }

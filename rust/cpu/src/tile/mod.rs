@@ -3,6 +3,7 @@
 //! A tile is a run of consecutive flat (C order) indices of the iteration. `prepare` turns the kernel into steps
 //! over values with places; `bind` resolves buffers and lanes; `run` evaluates one tile after another; `load`
 //! gathers what does not lie contiguously; `reduce` consumes the last value where the kernel ends in a reduction.
+//! Kernels of few elements skip all this: `small`.
 //!
 //! A value that lies in memory in the order of the iteration is read where it is, a stored value is computed where
 //! it is stored, a scalar is spread out once per piece of work. Pieces depend on shape and program alone, and
@@ -14,6 +15,7 @@ mod load;
 mod prepare;
 mod reduce;
 mod run;
+mod small;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +42,10 @@ pub unsafe fn execute(kernel: &FusedKernel, environment: &Environment<'_>) -> Re
 /// # Safety
 /// As for `crate::execute`.
 unsafe fn execute_on(isa: Isa, kernel: &FusedKernel, environment: &Environment<'_>) -> Result<()> {
+    if let Some(elements) = small::elements(kernel) {
+        // SAFETY: the caller's promises.
+        return unsafe { small::execute(kernel, elements, isa, environment) };
+    }
     let prepared = Prepared::new(kernel)?;
     let bound = Bound::new(kernel, &prepared, isa, environment)?;
     if let Some(reduction) = &kernel.reduce {
@@ -65,6 +71,9 @@ unsafe fn execute_on(isa: Isa, kernel: &FusedKernel, environment: &Environment<'
 
 /// Scratch bytes that `execute` needs in a pool of `threads` threads; 0 for a kernel that it would refuse.
 pub fn scratch_bytes(kernel: &FusedKernel, threads: usize) -> usize {
+    if small::elements(kernel).is_some() {
+        return 0;
+    }
     let Ok(prepared) = Prepared::new(kernel) else { return 0 };
     match &kernel.reduce {
         None => threads.max(1) * prepared.thread_bytes(),

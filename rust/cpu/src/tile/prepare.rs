@@ -1,7 +1,7 @@
 //! From a fused kernel to steps over values: who is computed where, in how large a tile. A function of the kernel alone.
 
 use ckad_graph::{DType, Error, Result};
-use ckad_plan::program::{FusedKernel, Load, Source, TileOp};
+use ckad_plan::program::{FusedKernel, Instruction, Load, Source, TileOp};
 use ckad_prim::Elementwise;
 
 /// Where a value is while a tile is evaluated.
@@ -60,7 +60,7 @@ pub struct Prepared {
 pub const BLOCK: usize = crate::lanes::BLOCK;
 
 /// A tile's values should take no more than this, to leave most of L1 to the operands in memory.
-const TILE_BYTES: usize = 16 << 10;
+fn tile_bytes() -> usize { static X: std::sync::OnceLock<usize> = std::sync::OnceLock::new(); *X.get_or_init(|| std::env::var("TILEB").ok().and_then(|v| v.parse().ok()).unwrap_or(16) << 10) }
 
 /// Estimated work of one piece, in elementary operations: some tens of microseconds.
 const PIECE_WORK: usize = 1 << 19;
@@ -86,9 +86,9 @@ impl Prepared {
         builder.place_slots(kernel);
         let memory_bytes: usize = kernel.stores.iter().map(|store| store.dtype.size()).sum();
         let bytes = builder.slot_bytes + memory_bytes.max(1);
-        let tile = if bytes * 4 * BLOCK <= TILE_BYTES {
+        let tile = if bytes * 4 * BLOCK <= tile_bytes() {
             4 * BLOCK
-        } else if bytes * 2 * BLOCK <= TILE_BYTES {
+        } else if bytes * 2 * BLOCK <= tile_bytes() {
             2 * BLOCK
         } else {
             BLOCK
@@ -160,16 +160,7 @@ impl Builder {
             self.define(load.register, index)?;
         }
         for (index, instruction) in kernel.instructions.iter().enumerate() {
-            let (arity, typed) = match instruction.op {
-                TileOp::Elementwise(id) => {
-                    let row = Elementwise::from_id(id);
-                    if row.result_dtype(instruction.dtype) != Some(instruction.result_dtype) {
-                        return Err(broken(format!("{} of {}", row.name(), instruction.dtype)));
-                    }
-                    (row.arity(), row.typed_operand())
-                }
-                TileOp::Cast => (1, 0),
-            };
+            let (arity, typed) = signature(instruction)?;
             let mut operands = [0; 3];
             for (position, operand) in operands.iter_mut().enumerate().take(arity) {
                 let dtype = if position < typed { DType::Bool } else { instruction.dtype };
@@ -268,6 +259,16 @@ impl Builder {
     }
 }
 
+/// Number of an instruction's operands, and how many of them are bools ahead of those of its dtype.
+pub fn signature(instruction: &Instruction) -> Result<(usize, usize)> {
+    let TileOp::Elementwise(id) = instruction.op else { return Ok((1, 0)) };
+    let row = Elementwise::from_id(id);
+    if row.result_dtype(instruction.dtype) != Some(instruction.result_dtype) {
+        return Err(broken(format!("{} of {}", row.name(), instruction.dtype)));
+    }
+    Ok((row.arity(), row.typed_operand()))
+}
+
 fn arity(op: TileOp) -> usize {
     match op {
         TileOp::Elementwise(id) => Elementwise::from_id(id).arity(),
@@ -277,13 +278,13 @@ fn arity(op: TileOp) -> usize {
 
 /// How a load's elements lie.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Spread {
+pub enum Spread {
     Scalar,
     InOrder,
     Elsewhere,
 }
 
-fn spread(load: &Load, extents: &[usize]) -> Spread {
+pub fn spread(load: &Load, extents: &[usize]) -> Spread {
     let long_axes = || load.strides.iter().zip(extents).filter(|(_, extent)| **extent != 1);
     if matches!(load.source, Source::Literal(_) | Source::Scalar(_)) || long_axes().all(|(stride, _)| *stride == 0) {
         return Spread::Scalar;

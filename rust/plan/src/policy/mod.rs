@@ -17,6 +17,7 @@ mod sqrt;
 use ckad_graph::{CheckpointPolicy, Graph, Result};
 
 use crate::cluster::cluster;
+use crate::cost::recorded_flops;
 use crate::liveness::Flow;
 use crate::policy::cells::Cells;
 use crate::policy::pinned::pinned_values;
@@ -81,11 +82,18 @@ impl<'a> Material<'a> {
 
 /// Plans the graph under a policy.
 pub fn schedule(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Result<Planned> {
+    plans(graph, policy, target).map(|(chosen, _)| chosen)
+}
+
+/// The plan under a policy, and what policy `None` would have been where that is another.
+pub(crate) fn plans(
+    graph: &Graph,
+    policy: CheckpointPolicy,
+    target: &Target,
+) -> Result<(Planned, Option<Planned>)> {
     let plain = Material::new(graph, cluster(graph, target, false)?)?;
     let none = plain.attempt(&none::cells(&plain))?;
-    let forward_flops = (0..plain.flow.flops.len())
-        .filter(|&index| plain.positions.pass[index] == 0)
-        .fold(0u64, |sum, index| sum.saturating_add(plain.flow.flops[index]));
+    let forward_flops = recorded_flops(graph, &plain.clustering);
     let once = none.simulation.flops;
     let finish = |attempt: Attempt, note: Option<String>| Planned {
         flops: attempt.simulation.flops,
@@ -99,7 +107,7 @@ pub fn schedule(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Res
     let regions = region::asks_for_recomputation(graph);
     let is_none = matches!(policy, CheckpointPolicy::None | CheckpointPolicy::Recompute);
     if plain.flow.passes == 1 || (is_none && !regions) {
-        return Ok(finish(none, None));
+        return Ok((finish(none, None), None));
     }
     let mut attempts = Vec::new();
     if policy == CheckpointPolicy::Auto {
@@ -122,9 +130,9 @@ pub fn schedule(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Res
     }
     // Of equal peaks the one with least work, of these the first.
     let best = attempts.into_iter().min_by_key(|attempt| (attempt.simulation.peak, attempt.simulation.flops));
-    Ok(match best {
-        None => finish(none, None),
-        Some(best) if best.simulation.peak < none.simulation.peak => finish(best, None),
+    let (chosen, everything) = match best {
+        None => (finish(none, None), None),
+        Some(best) if best.simulation.peak < none.simulation.peak => (finish(best, None), Some(finish(none, None))),
         Some(best) => {
             let asked = policy != CheckpointPolicy::Auto && best.simulation.peak > none.simulation.peak;
             let note = asked.then(|| {
@@ -133,9 +141,17 @@ pub fn schedule(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Res
                     none.simulation.peak, best.simulation.peak
                 )
             });
-            finish(none, note)
+            (finish(none, note), None)
         }
-    })
+    };
+    let other = match policy {
+        CheckpointPolicy::None => None,
+        // Regions have their say under `None` too.
+        _ if regions => Some(schedule(graph, CheckpointPolicy::None, target)?),
+        _ => everything,
+    };
+    let other = other.filter(|other| other.schedule != chosen.schedule);
+    Ok((chosen, other))
 }
 
 /// What the policy makes of one clustering, in several sizes where it has sizes.

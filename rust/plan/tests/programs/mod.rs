@@ -246,3 +246,24 @@ pub fn unet(levels: usize, width: i64, batch: i64) -> Graph {
     let loss = tape.sum(squares);
     tape.gradient(loss)
 }
+
+/// `mean` or `sum` of tanh(x)·exp(−x²) + log1p(x²)/(1 + |x|).
+pub fn elementwise(n: i64, mean: bool) -> Graph {
+    let mut tape = Tape::new();
+    let x = tape.input(&[n]);
+    let t = tape.unary(x, |x| x.tanh());
+    let minus = tape.unary(x, |x| -x);
+    let square = tape.binary(minus, x, |m, x| m * x);
+    let bell = tape.unary(square, |x| x.exp());
+    let left = tape.binary(t, bell, |t, e| t * e);
+    let square = tape.binary(x, x, |a, b| a * b);
+    let log = tape.unary(square, |x| x.log1p());
+    let distance = tape.unary(x, |x| x.absolute() + 1.0);
+    let right = tape.binary(log, distance, |l, d| l / d);
+    let value = tape.binary(left, right, |l, r| l + r);
+    let mut loss = tape.sum(value);
+    if mean {
+        loss = tape.unary(loss, |loss| loss / n as f64);
+    }
+    tape.gradient(loss)
+}
