@@ -131,7 +131,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @pytest.mark.parametrize("phase", ["run", "build"])
-def test_ctrl_c_is_heard_within_a_tenth_of_a_second(phase: str) -> None:
+def test_ctrl_c_is_heard(phase: str) -> None:
     programs = {
         "run": """
             a = np.ones((1500, 1500))
@@ -170,7 +170,8 @@ def test_ctrl_c_is_heard_within_a_tenth_of_a_second(phase: str) -> None:
     """)
     latency, after = run_python(program).split("\n")[:2]
     assert latency != "too quick"
-    assert float(latency) < 0.5  # a tenth, on a machine with nothing else to do
+    # Alone on a machine it is a tenth of a second; the bound leaves room for others.
+    assert float(latency) < 1.0
     assert float(after) == 1.0
 
 
