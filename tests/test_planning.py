@@ -136,6 +136,24 @@ def test_a_plain_function_is_planned_as_its_value_and_grad() -> None:
     assert (a.peak_bytes, a.flops) == (b.peak_bytes, b.flops)
 
 
+@pytest.mark.parametrize("reduce", [np.sum, np.mean])
+def test_value_and_gradient_of_an_expression_are_one_kernel(reduce: Any, policy: str | int) -> None:
+    def f(x: Any) -> Any:
+        return reduce(np.tanh(x) * np.exp(-x * x) + np.log1p(x * x) / (1.0 + np.abs(x)))
+
+    x = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
+    plan = ckad.plan(ckad.value_and_grad(f, checkpoint=policy))(x)
+    # No array but the gradient itself.
+    assert plan.live_bytes <= x.nbytes + 64
+    assert 0 < plan.forward_flops < plan.flops
+    # The same bits as from two programs, one for each pass.
+    value, gradient = ckad.value_and_grad(f, checkpoint=policy)(x)
+    apart, pull = ckad.vjp(f, x)
+    assert value.tobytes() == apart.tobytes()
+    (other,) = pull(np.float32(1.0))
+    assert gradient.tobytes() == other.tobytes()
+
+
 def test_loops_that_index_are_linear_in_elements_touched(policy: str | int) -> None:
     def trajectory(x0: Any, steps: int) -> Any:
         u = np.zeros((steps, 50)) + 0 * x0

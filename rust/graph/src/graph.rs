@@ -154,7 +154,8 @@ impl Graph {
         shape: ListId,
         attributes: Attributes,
     ) -> Result<NodeId> {
-        if self.nodes.len() == self.nodes.capacity() || self.operands.capacity() - self.operands.len() < operands.len() {
+        if self.nodes.len() == self.nodes.capacity() || self.operands.capacity() - self.operands.len() < operands.len()
+        {
             self.make_room(operands.len()).map_err(|error| error.at_line(attributes.line))?;
         }
         // `make_room` has refused whatever an id does not reach.

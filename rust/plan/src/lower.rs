@@ -25,10 +25,11 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Prog
         return Err(Error::internal("lower", "actions and stores differ in length"));
     }
     let last_store = last_stores(graph, schedule);
+    let computes = schedule.actions.iter().filter(|action| matches!(action, Action::Compute(_))).count();
     let mut lowering = Lowering {
         graph,
         buffers: Buffers::new(graph)?,
-        steps: Vec::with_capacity(schedule.actions.len()),
+        steps: Vec::with_capacity(computes + graph.outputs.len()),
         starts: AddedStarts::default(),
         workspace: Workspace::new(graph),
     };

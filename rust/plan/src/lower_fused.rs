@@ -11,7 +11,7 @@ use ckad_graph::{DType, Error, Graph, NodeId, Op, Result};
 use crate::cost::node_flops;
 use crate::lower_axes::Axes;
 use crate::lower_buffers::Buffers;
-use crate::lower_registers::{Value, assign};
+use crate::lower_registers::{Assignment, Value};
 use crate::program::{BufferId, FusedKernel, Instruction, Load, Reduction, Source, Store, TileOp};
 use crate::schedule::Cluster;
 use crate::view::{View, compose, is_view, packed_strides};
@@ -39,7 +39,9 @@ struct Note {
 pub(crate) struct Workspace {
     notes: Vec<Note>,
     kernel: u32,
+    loads: Vec<Load>,
     drafts: Vec<Draft>,
+    assignment: Assignment,
     /// By member, its value once it has one.
     values: Vec<Option<Value>>,
 }
@@ -47,12 +49,21 @@ pub(crate) struct Workspace {
 impl Workspace {
     pub fn new(graph: &Graph) -> Workspace {
         let unknown = Note { kernel: 0, member: None, origin: None };
-        Workspace { notes: vec![unknown; graph.len()], kernel: 0, drafts: Vec::new(), values: Vec::new() }
+        let notes = vec![unknown; graph.len()];
+        Workspace {
+            notes,
+            kernel: 0,
+            loads: Vec::new(),
+            drafts: Vec::new(),
+            assignment: Assignment::default(),
+            values: Vec::new(),
+        }
     }
 
     /// The notes of another kernel begin.
     fn begin(&mut self, members: &[NodeId]) {
         self.kernel += 1;
+        self.loads.clear();
         self.drafts.clear();
         self.values.clear();
         self.values.resize(members.len(), None);
@@ -84,7 +95,7 @@ pub(crate) fn fused_kernel(
 ) -> Result<(FusedKernel, u64)> {
     let iteration = iteration_node(graph, cluster)?;
     workspace.begin(&cluster.members);
-    let mut body = Body { graph, buffers, shape: graph.shape(iteration), loads: Vec::new(), workspace };
+    let mut body = Body { graph, buffers, shape: graph.shape(iteration), workspace };
     let mut reduced = vec![false; body.shape.len()];
     let mut reduction = None;
     let mut wanted = Vec::with_capacity(stores.len());
@@ -123,7 +134,7 @@ pub(crate) fn fused_kernel(
             (Some(op), _) => {
                 let drafts = &mut body.workspace.drafts;
                 drafts.push(Draft { op, dtype, result_dtype: graph.dtype(member), arguments });
-                (body.loads.len() + drafts.len() - 1) as Value
+                (body.workspace.loads.len() + drafts.len() - 1) as Value
             }
             (None, &[argument]) => argument,
             (None, _) => return Err(body.misplaced(member)),
@@ -131,8 +142,8 @@ pub(crate) fn fused_kernel(
         body.workspace.values[index] = Some(value);
     }
     let kept = wanted.iter().map(|&node| body.value(node)).collect::<Result<Vec<_>>>()?;
-    let drafts = &body.workspace.drafts;
-    let assignment = assign(body.loads.len(), drafts.iter().map(|draft| draft.arguments.get()), &kept)?;
+    let Workspace { drafts, loads, assignment, .. } = body.workspace;
+    assignment.assign(loads.len(), drafts.iter().map(|draft| draft.arguments.get()), &kept)?;
     let register = |value: Value| assignment.registers[value as usize];
     let instructions = drafts.iter().enumerate().map(|(index, draft)| {
         // Slots beyond the arity repeat the first operand: none of them is then the result.
@@ -142,7 +153,7 @@ pub(crate) fn fused_kernel(
             op: draft.op,
             dtype: draft.dtype,
             result_dtype: draft.result_dtype,
-            result: register((body.loads.len() + index) as Value),
+            result: register((loads.len() + index) as Value),
             operands: [slot(0), slot(1), slot(2)],
         }
     });
@@ -158,7 +169,7 @@ pub(crate) fn fused_kernel(
     let mut axes = Axes {
         extents: body.shape.iter().map(|&extent| extent as usize).collect(),
         reduced,
-        strides: body.loads.iter_mut().map(|load| std::mem::take(&mut load.strides)).collect(),
+        strides: loads.iter_mut().map(|load| std::mem::take(&mut load.strides)).collect(),
     };
     axes.collapse();
     for (&(node, buffer), &value) in stores.iter().zip(&kept) {
@@ -173,8 +184,8 @@ pub(crate) fn fused_kernel(
     }
     kernel.extents = axes.extents;
     let strides = axes.strides.into_iter();
-    kernel.loads = std::mem::take(&mut body.loads)
-        .into_iter()
+    kernel.loads = loads
+        .drain(..)
         .zip(strides)
         .enumerate()
         .map(|(index, (load, strides))| Load { strides, register: register(index as Value), ..load })
@@ -216,7 +227,6 @@ struct Body<'a, 'g> {
     buffers: &'a Buffers<'g>,
     /// The iteration shape.
     shape: &'g [i64],
-    loads: Vec<Load>,
     workspace: &'a mut Workspace,
 }
 
@@ -360,9 +370,10 @@ impl Body<'_, '_> {
         let dtype = self.graph.dtype(view.foot);
         let starts: Vec<u32> = view.starts.iter().map(|start| start.0).collect();
         let load = Load { source, dtype, strides: view.strides, offset: view.offset, starts, register: 0 };
-        let index = self.loads.iter().position(|other| *other == load).unwrap_or_else(|| {
-            self.loads.push(load);
-            self.loads.len() - 1
+        let loads = &mut self.workspace.loads;
+        let index = loads.iter().position(|other| *other == load).unwrap_or_else(|| {
+            loads.push(load);
+            loads.len() - 1
         });
         Origin::Load(index as Value)
     }

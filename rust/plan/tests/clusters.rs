@@ -170,3 +170,17 @@ fn value_and_gradient_are_one_kernel_where_the_tape_turns() {
         assert_eq!(of_arrays.count(), 1);
     }
 }
+
+#[test]
+fn what_follows_from_the_loss_keeps_groups_apart() {
+    // The gradient of sum(h)² needs the sum before it can begin.
+    let mut tape = Tape::new();
+    let x = tape.input(&[1 << 16]);
+    let sine = tape.unary(x, |x| x.sin());
+    let sum = tape.sum(sine);
+    let loss = tape.unary(sum, |sum| sum.square());
+    let graph = tape.gradient(loss);
+    let clustering = plain(&graph);
+    let reduce = clustering.clusters.iter().find(|cluster| cluster.kind == ClusterKind::Reduce).unwrap();
+    assert!(reduce.members.iter().all(|&id| graph.attributes(id).pass == 0));
+}

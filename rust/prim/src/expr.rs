@@ -111,10 +111,10 @@ impl<'b> Expr<'b> {
     /// The transpose of broadcasting an array of `shape` to this one: sums over the axes of the repetition.
     #[must_use]
     pub fn sum_to(self, shape: &[i64]) -> Expr<'b> {
-        let own = self.shape();
-        if own == shape {
+        if self.builder.graph().shape(self.id).iter().eq(shape) {
             return self;
         }
+        let own = self.shape();
         match repeated_axes(&own, shape) {
             Some(axes) => self.sum(&axes).reshape(shape),
             None => self.reshape(shape),

@@ -4,6 +4,7 @@
 //! result is recorded there (with the policy, where one was given, as a region of its own); otherwise the program
 //! is looked up or built, and runs.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, NodeId, Region, RegionId, Result};
@@ -378,13 +379,21 @@ pub fn forward_is_cheaper(py: Python<'_>, recorded: &Recorded, columns: u64, row
     Ok(forward <= reverse)
 }
 
+/// What a recorded graph is transformed from. What nobody needs is left out by every transform, but it must not count
+/// when splices are put in order.
+fn live(graph: &Graph) -> Result<Cow<'_, Graph>> {
+    if graph.splices.is_empty() {
+        return Ok(Cow::Borrowed(graph));
+    }
+    ckad_transform::extract(graph, &graph.outputs).map(Cow::Owned)
+}
+
 impl Kind {
     /// The graph that a kind of one graph runs.
     pub fn transform(&self, graph: &Graph) -> Result<Graph> {
-        let outputs = graph.outputs.clone();
-        let graph = ckad_transform::extract(graph, &outputs)?;
+        let graph = live(graph)?;
         let derived = match self {
-            Kind::Evaluate => ckad_transform::settle(graph)?,
+            Kind::Evaluate => ckad_transform::settle(graph.into_owned())?,
             Kind::ValueAndGrad(active) => ckad_transform::value_and_grad(&graph, active)?,
             Kind::Jvp(active) | Kind::Linearize(active) => ckad_transform::jvp(&graph, active)?,
             Kind::Vjp(active) => ckad_transform::vjp(&graph, active)?,

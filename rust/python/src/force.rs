@@ -19,12 +19,11 @@ use crate::value::Value;
 pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Value> {
     let (wanted, missing) = {
         let mut tape = cell.open().map_err(raise)?;
-        let freed = cell.settle(&mut tape);
+        cell.settle(&mut tape);
         let known = tape.values.get(&node).cloned().or_else(|| leaf_value(&tape, node));
         let plan = if known.is_some() { Vec::new() } else { pending(&tape, node) };
         let missing = missing_inputs(&tape, &plan);
         drop(tape);
-        drop(freed);
         if let Some(value) = known {
             return Ok(value);
         }
@@ -62,10 +61,12 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
         let value = output.into_value(scalar);
         tape.values.insert(id, value);
     }
-    tape.values
-        .get(&node)
-        .cloned()
-        .ok_or_else(|| raise(Error::internal("force", format!("%{} was not computed", node.0))))
+    let forced = tape.values.get(&node).cloned();
+    let freed = tape.take_unheld();
+    drop(tape);
+    // Dropped without the lock: values may run Python code.
+    drop(freed);
+    forced.ok_or_else(|| raise(Error::internal("force", format!("%{} was not computed", node.0))))
 }
 
 /// The node, and everything recorded since the last force that Python still holds.

@@ -32,12 +32,14 @@ pub fn binary(
     reflected: bool,
 ) -> PyResult<Py<PyAny>> {
     let Some(other) = other_operand(other)? else { return Ok(py.NotImplemented()) };
+    this.check_alive(py)?;
     let this = Operand::Traced(this);
     let operands = if reflected { [other, this] } else { [this, other] };
     apply(py, row, &operands, None)?.into_object(py)
 }
 
 pub fn unary(py: Python<'_>, row: Elementwise, this: &Tracer) -> PyResult<Py<PyAny>> {
+    this.check_alive(py)?;
     apply(py, row, &[Operand::Traced(this)], None)?.into_object(py)
 }
 
@@ -122,6 +124,7 @@ pub fn in_place_power(py: Python<'_>, this: &Tracer, exponent: &Bound<'_, PyAny>
 /// `this @ other`, or `other @ this`.
 pub fn matrix_product(py: Python<'_>, this: &Tracer, other: &Bound<'_, PyAny>, reflected: bool) -> PyResult<Py<PyAny>> {
     let Some(other) = other_operand(other)? else { return Ok(py.NotImplemented()) };
+    this.check_alive(py)?;
     let this = Operand::Traced(this);
     let operands = if reflected { [other, this] } else { [this, other] };
     matmul(py, &operands)?.into_object(py)

@@ -29,7 +29,7 @@ fn operands<'a, 'py>(objects: &'a [Bound<'py, PyAny>]) -> PyResult<Vec<Operand<'
 
 pub fn traced<'a>(name: &str, object: &'a Bound<'_, PyAny>) -> PyResult<&'a Tracer> {
     match object.cast::<Tracer>() {
-        Ok(tracer) => Ok(tracer.get()),
+        Ok(tracer) => tracer.get().check_alive(object.py()).map(|()| tracer.get()),
         Err(_) => Err(PyTypeError::new_err(format!("[{name}] a traced value is needed"))),
     }
 }

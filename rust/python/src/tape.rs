@@ -50,6 +50,8 @@ pub struct Tape {
     live: Vec<u32>,
     /// Values that are known: those of inputs and constants, and those that were forced.
     pub values: FxHashMap<NodeId, Value>,
+    /// Nodes that Python let go of since values were last dropped.
+    unheld: Vec<NodeId>,
     /// All nodes before this one were looked at by a force.
     pub forced_until: u32,
     /// What each input beyond the arguments stands for, by input index.
@@ -99,6 +101,7 @@ impl TapeCell {
                 active: Vec::new(),
                 live: Vec::new(),
                 values: FxHashMap::default(),
+                unheld: Vec::new(),
                 forced_until: 0,
                 captures: FxHashMap::default(),
                 captured: FxHashMap::default(),
@@ -116,7 +119,7 @@ impl TapeCell {
     pub fn close(&self, py: Python<'_>) {
         self.closed.store(true, Ordering::Relaxed);
         let mut tape = lock(&self.tape);
-        let freed = self.note_survivors(&mut tape);
+        self.note_survivors(&mut tape);
         tape.arrays.restore(py);
         let emptied = (
             std::mem::take(&mut tape.values),
@@ -127,23 +130,22 @@ impl TapeCell {
         tape.captured = FxHashMap::default();
         tape.active = Vec::new();
         tape.live = Vec::new();
+        tape.unheld = Vec::new();
         let graph = std::mem::replace(&mut tape.builder, Builder::new(Graph::new()));
         drop(tape);
         // Dropped without the lock: values may run Python code.
-        drop((emptied, graph, freed));
+        drop((emptied, graph));
     }
 
-    /// Remembers the lines of what Python holds now, for [`TapeCell::used_after_close`]. What it returns is to be
-    /// dropped once the tape is unlocked.
-    pub fn note_survivors(&self, tape: &mut Tape) -> Vec<Value> {
-        let freed = self.settle(tape);
+    /// Remembers the lines of what Python holds now, for [`TapeCell::used_after_close`].
+    pub fn note_survivors(&self, tape: &mut Tape) {
+        self.settle(tape);
         let graph = tape.builder.graph();
         let held = graph.ids().filter(|id| tape.live.get(id.index()).is_some_and(|&count| count > 0));
         let found: Vec<_> = held.take(MOST_SURVIVORS).map(|id| (id, graph.attributes(id).line)).collect();
         if !found.is_empty() {
             *lock(&self.survivors) = found;
         }
-        freed
     }
 
     /// The error for a traced value that outlived its transform.
@@ -202,19 +204,15 @@ impl TapeCell {
         }
     }
 
-    /// Takes note of every released node; values that nobody can ask for any more are returned to be dropped
-    /// by the caller once the tape is unlocked.
-    pub fn settle(&self, tape: &mut Tape) -> Vec<Value> {
-        let dropped = std::mem::take(&mut *lock(&self.dropped));
-        let mut freed = Vec::new();
-        for node in dropped {
+    /// Takes note of every released node.
+    pub fn settle(&self, tape: &mut Tape) {
+        for node in std::mem::take(&mut *lock(&self.dropped)) {
             let count = &mut tape.live[node.index()];
             *count = count.saturating_sub(1);
-            if *count == 0 && !tape.builder.graph().op(node).is_leaf() {
-                freed.extend(tape.values.remove(&node));
+            if *count == 0 {
+                tape.unheld.push(node);
             }
         }
-        freed
     }
 }
 
@@ -242,6 +240,7 @@ impl Tape {
 
     /// The recorded graph; the tape starts again from nothing.
     pub fn take_graph(&mut self) -> Graph {
+        self.unheld.clear();
         let graph = std::mem::take(&mut *self.builder.graph_mut());
         *self.builder.graph_mut() = Graph::new();
         graph
@@ -259,6 +258,18 @@ impl Tape {
             return;
         }
         self.live[node.index()] += 1;
+    }
+
+    /// Values that nobody can ask for any more, to be dropped by the caller once the tape is unlocked. Only when all
+    /// that is live has a value: until then pending nodes read those that were released.
+    pub fn take_unheld(&mut self) -> Vec<Value> {
+        let mut freed = Vec::new();
+        for node in std::mem::take(&mut self.unheld) {
+            if !self.is_live(node) && !self.builder.graph().op(node).is_leaf() {
+                freed.extend(self.values.remove(&node));
+            }
+        }
+        freed
     }
 
     pub fn is_live(&self, node: NodeId) -> bool {

@@ -308,7 +308,7 @@ impl Trace {
         let outputs = outputs.iter().map(|object| self.output(py, &object)).collect::<PyResult<Vec<_>>>()?;
         let mut tape = self.tape.open().map_err(raise)?;
         tape.arrays.check_unchanged().map_err(raise)?;
-        let freed = self.tape.note_survivors(&mut tape);
+        self.tape.note_survivors(&mut tape);
         let mut graph = tape.take_graph();
         graph.outputs = outputs.iter().map(|output| output.node).collect();
         // Values that were forced are not needed any more, and would be held beside the run.
@@ -321,7 +321,7 @@ impl Trace {
             .collect();
         let captures = std::mem::take(&mut tape.captures);
         drop(tape);
-        drop((known, freed));
+        drop(known);
         Ok(Recorded {
             graph,
             arguments: self.arguments.lock().unwrap_or_else(PoisonError::into_inner).clone(),

@@ -11,6 +11,13 @@ pub(crate) fn table<T: Clone>(op: &str, value: T, len: usize) -> Result<Vec<T>> 
     Ok(entries)
 }
 
+/// An empty graph that continues the tables of `source`, with room for `times` as many nodes.
+pub(crate) fn derived(source: &Graph, times: usize) -> Result<Graph> {
+    let mut target = source.derived();
+    target.reserve(times * source.len(), times * source.operand_count())?;
+    Ok(target)
+}
+
 /// The nodes that `outputs` reach.
 pub(crate) fn reached(op: &str, graph: &Graph, outputs: impl IntoIterator<Item = NodeId>) -> Result<Vec<bool>> {
     let mut live = table(op, false, graph.len())?;

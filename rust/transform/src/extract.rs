@@ -2,7 +2,7 @@
 
 use ckad_graph::{Error, Graph, NodeId, Result, Splice};
 
-use crate::copy::{Copy, reached};
+use crate::copy::{Copy, derived, reached};
 
 /// The part of `graph` that computes `outputs`. All inputs stay, in order and in front; tables keep their indices.
 pub fn extract(graph: &Graph, outputs: &[NodeId]) -> Result<Graph> {
@@ -10,7 +10,7 @@ pub fn extract(graph: &Graph, outputs: &[NodeId]) -> Result<Graph> {
         return Err(Error::internal("extract", format!("output %{} does not exist", unknown.0)));
     }
     let live = reached("extract", graph, outputs.iter().copied())?;
-    let mut target = graph.derived();
+    let mut target = derived(graph, 1)?;
     let mut copy = Copy::new("extract", graph)?;
     copy.inputs(&mut target, graph)?;
     let mut splices = graph.splices.iter().peekable();

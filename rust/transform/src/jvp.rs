@@ -5,13 +5,13 @@
 use ckad_graph::{Attributes, Error, Graph, NodeId, Op, RegionId, Result, interrupt};
 use ckad_prim::{Builder, Expr, diff};
 
-use crate::copy::{Copy, NodeTable, reached};
+use crate::copy::{Copy, NodeTable, derived, reached};
 use crate::settle::settled;
 
 /// The inputs followed by tangents of the active inputs → the outputs followed by tangents of the float outputs.
 pub fn jvp(graph: &Graph, active: &[bool]) -> Result<Graph> {
     let source = settled(graph)?;
-    let builder = Builder::new(source.derived());
+    let builder = Builder::new(derived(&source, 2)?);
     let linearised = with_tangents("jvp", &builder, &source, active, &source.outputs)?;
     let mut outputs = linearised.copy.all(&source.outputs)?;
     for &output in source.outputs.iter().filter(|&&output| source.dtype(output).is_float()) {

@@ -11,7 +11,7 @@
 use ckad_graph::{Attributes, Error, Graph, NodeId, Op, Result, interrupt};
 use ckad_prim::{Accumulator, Builder, Elementwise, Expr, transpose};
 
-use crate::copy::{Copy, NodeTable, passes, table};
+use crate::copy::{Copy, NodeTable, derived, passes, table};
 
 /// Cotangents of values used more often than this are accumulated if the uses are also far apart.
 const NEAR_USES: u32 = 2;
@@ -42,7 +42,7 @@ pub(crate) fn transpose_linear(
         return Err(Error::value(op, "derivatives are nested too deeply"));
     }
 
-    let builder = Builder::new(source.derived());
+    let builder = Builder::new(derived(source, 1)?);
     let mut copy = Copy::new(op, source)?;
     copy_known(&builder, source, linear, &uses, &mut copy)?;
     let mut cotangents = Cotangents {

@@ -3,6 +3,7 @@
 use ckad_graph::{Attributes, Error, Graph, NodeId, Result, shape_text};
 use ckad_prim::Builder;
 
+use crate::copy::derived;
 use crate::jvp::with_tangents;
 use crate::settle::settled;
 use crate::transpose::{Linear, transpose_linear};
@@ -49,7 +50,7 @@ pub fn value_and_grad(graph: &Graph, active: &[bool]) -> Result<Graph> {
 }
 
 fn linearise(op: &'static str, source: &Graph, active: &[bool], wanted: &[NodeId]) -> Result<Linear> {
-    let builder = Builder::new(source.derived());
+    let builder = Builder::new(derived(source, 2)?);
     let linearised = with_tangents(op, &builder, source, active, wanted)?;
     let outputs = linearised.copy.all(&source.outputs)?;
     let mut graph = builder.finish()?;

@@ -1,5 +1,6 @@
 //! Lanes of reductions. Their order of combination is fixed here and in `tile::cascade`: sixteen interleaved
 //! accumulators over blocks of 256 elements, blocks pairwise. Every instruction set gives the same bits.
+#![allow(clippy::needless_range_loop)] // As in `loops`.
 
 use std::marker::PhantomData;
 use std::slice::{from_raw_parts, from_raw_parts_mut};
@@ -120,14 +121,14 @@ combine!(All, Bool, Bool(1), |x: E| Bool::from(x.truth()), math::bitwise_and::<B
 #[inline(always)]
 fn block<C: Combine>(items: &[C::Item]) -> C::Accumulator {
     let mut sums = [C::IDENTITY; ACCUMULATORS];
-    let mut chunks = items.chunks_exact(ACCUMULATORS);
-    for chunk in &mut chunks {
-        for (sum, &item) in sums.iter_mut().zip(chunk) {
-            *sum = C::combine(*sum, C::lift(item));
+    let (chunks, rest) = items.as_chunks::<ACCUMULATORS>();
+    for chunk in chunks {
+        for index in 0..ACCUMULATORS {
+            sums[index] = C::combine(sums[index], C::lift(chunk[index]));
         }
     }
-    for (sum, &item) in sums.iter_mut().zip(chunks.remainder()) {
-        *sum = C::combine(*sum, C::lift(item));
+    for index in 0..rest.len() {
+        sums[index] = C::combine(sums[index], C::lift(rest[index]));
     }
     let mut width = ACCUMULATORS;
     while width > 1 {
@@ -191,8 +192,8 @@ unsafe fn accumulate<C: Combine>(sums: *mut u8, src: *const u8, width: usize, ro
         (from_raw_parts_mut(sums.cast::<C::Accumulator>(), width), from_raw_parts(src.cast::<C::Item>(), width * rows))
     };
     for row in src.chunks_exact(width) {
-        for (sum, &item) in sums.iter_mut().zip(row) {
-            *sum = C::combine(*sum, C::lift(item));
+        for index in 0..width {
+            sums[index] = C::combine(sums[index], C::lift(row[index]));
         }
     }
 }
@@ -203,8 +204,8 @@ unsafe fn merge<C: Combine>(sums: *mut u8, later: *const u8, n: usize) {
     let (sums, later) = unsafe {
         (from_raw_parts_mut(sums.cast::<C::Accumulator>(), n), from_raw_parts(later.cast::<C::Accumulator>(), n))
     };
-    for (sum, &later) in sums.iter_mut().zip(later) {
-        *sum = C::combine(*sum, later);
+    for index in 0..n {
+        sums[index] = C::combine(sums[index], later[index]);
     }
 }
 

@@ -51,7 +51,7 @@ impl<T> MatrixVector<T> {
 
 /// Rows of one piece: they hold at least `PIECE` elements where the depth does not.
 fn rows_per_piece(depth: usize) -> usize {
-    (PIECE / depth.max(1)).next_multiple_of(64).min(TILE)
+    (PIECE / depth.max(1)).max(1).next_multiple_of(64).min(TILE)
 }
 
 /// Whether the depth is split between threads, given the number of products.

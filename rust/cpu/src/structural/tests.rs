@@ -27,14 +27,14 @@ const SHAPES: [&[usize]; 16] = [
 /// Shapes that are cut into pieces.
 const LARGE: [&[usize]; 4] = [&[150_000], &[300, 450], &[70, 3, 700], &[2, 90_000]];
 
-/// All shapes for all dtypes, the large ones for one dtype of each size.
+/// All shapes for all dtypes, the large ones for a few.
 fn each(mut test: impl FnMut(DType, &[usize], &mut Random)) {
     let mut random = Random(0x9e37_79b9);
     for dtype in DType::ALL {
         for shape in SHAPES {
             test(dtype, shape, &mut random);
         }
-        if [DType::Bool, DType::I16, DType::F32, DType::F64].contains(&dtype) {
+        if [DType::Bool, DType::F32, DType::F64].contains(&dtype) {
             for shape in LARGE {
                 test(dtype, shape, &mut random);
             }
@@ -327,6 +327,10 @@ fn gather_and_scatter() {
                 let over = if count == 0 { &[][..] } else { over };
                 // Rows of many elements are few, and an empty axis takes no index.
                 if row * tuples > 300_000 || (tuples > 0 && shape[..count].contains(&0)) {
+                    continue;
+                }
+                // One dtype for what takes long.
+                if dtype != DType::F32 && (tuples > 1000 || shape.iter().product::<usize>() > 100_000) {
                     continue;
                 }
                 let tables = if tuples == 0 {

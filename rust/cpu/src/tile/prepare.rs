@@ -60,7 +60,7 @@ pub struct Prepared {
 pub const BLOCK: usize = crate::lanes::BLOCK;
 
 /// A tile's values should take no more than this, to leave most of L1 to the operands in memory.
-fn tile_bytes() -> usize { static X: std::sync::OnceLock<usize> = std::sync::OnceLock::new(); *X.get_or_init(|| std::env::var("TILEB").ok().and_then(|v| v.parse().ok()).unwrap_or(16) << 10) }
+const TILE_BYTES: usize = 16 << 10;
 
 /// Estimated work of one piece, in elementary operations: some tens of microseconds.
 const PIECE_WORK: usize = 1 << 19;
@@ -86,9 +86,9 @@ impl Prepared {
         builder.place_slots(kernel);
         let memory_bytes: usize = kernel.stores.iter().map(|store| store.dtype.size()).sum();
         let bytes = builder.slot_bytes + memory_bytes.max(1);
-        let tile = if bytes * 4 * BLOCK <= tile_bytes() {
+        let tile = if bytes * 4 * BLOCK <= TILE_BYTES {
             4 * BLOCK
-        } else if bytes * 2 * BLOCK <= tile_bytes() {
+        } else if bytes * 2 * BLOCK <= TILE_BYTES {
             2 * BLOCK
         } else {
             BLOCK

@@ -86,11 +86,7 @@ pub fn schedule(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Res
 }
 
 /// The plan under a policy, and what policy `None` would have been where that is another.
-pub(crate) fn plans(
-    graph: &Graph,
-    policy: CheckpointPolicy,
-    target: &Target,
-) -> Result<(Planned, Option<Planned>)> {
+pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Result<(Planned, Option<Planned>)> {
     let plain = Material::new(graph, cluster(graph, target, false)?)?;
     let none = plain.attempt(&none::cells(&plain))?;
     let forward_flops = recorded_flops(graph, &plain.clustering);
