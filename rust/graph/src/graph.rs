@@ -170,8 +170,7 @@ impl Graph {
     /// Room for a node with that many operands, never for more than ids can name.
     #[cold]
     fn make_room(&mut self, operands: usize) -> Result<()> {
-        grow(&mut self.nodes, 1)?;
-        grow(&mut self.operands, operands)?;
+        self.reserve(1, operands)?;
         if self.nodes.capacity().max(self.operands.capacity()) > u32::MAX as usize {
             return Err(Error::new(ErrorKind::Memory, "record", "2³² nodes or operands"));
         }
@@ -222,7 +221,7 @@ impl Graph {
     }
 
     #[inline]
-    pub fn ids(&self) -> impl DoubleEndedIterator<Item = NodeId> + ExactSizeIterator + use<> {
+    pub fn ids(&self) -> impl DoubleEndedIterator<Item = NodeId> + ExactSizeIterator + Clone + use<> {
         (0..self.nodes.len() as u32).map(NodeId)
     }
 

@@ -81,16 +81,17 @@ pub fn cluster(graph: &Graph, target: &Target, auto: bool) -> Result<Clustering>
 impl<'a> Grouping<'a> {
     fn new(graph: &'a Graph, target: &Target) -> Grouping<'a> {
         let roles = Roles::new(graph);
-        let mut pairs: Vec<(u32, u32)> = Vec::with_capacity(2 * graph.len());
+        let is_computed = |id: &NodeId| !matches!(roles.of(*id), Role::Dead | Role::Leaf | Role::Deferred);
+        let uses =
+            graph.ids().filter(is_computed).flat_map(|id| graph.operands(id).iter().map(move |&operand| (id, operand)));
+        let uses = uses.map(|(id, operand)| (id, operand, roles.foot(graph, operand)));
         let mut last_pass = vec![0; graph.len()];
-        for id in graph.ids().filter(|&id| !matches!(roles.of(id), Role::Dead | Role::Leaf | Role::Deferred)) {
-            let pass = graph.attributes(id).pass;
-            for &operand in graph.operands(id) {
-                let foot = roles.foot(graph, operand);
-                pairs.push((foot.0, id.0 << 1 | u32::from(foot == operand)));
-                last_pass[foot.index()] = pass.max(last_pass[foot.index()]);
-            }
+        for (id, _, foot) in uses.clone() {
+            let last = &mut last_pass[foot.index()];
+            *last = graph.attributes(id).pass.max(*last);
         }
+        let pairs = uses.map(|(id, operand, foot)| (foot.0, id.0 << 1 | u32::from(foot == operand)));
+        let users = Lists::group(graph.len(), pairs);
         let mut is_output = vec![false; graph.len()];
         for output in &graph.outputs {
             is_output[output.index()] = true;
@@ -99,7 +100,7 @@ impl<'a> Grouping<'a> {
             graph,
             groups: Vec::with_capacity(graph.len() / 2),
             home: vec![NONE; graph.len()],
-            users: Lists::group(graph.len(), pairs.iter().copied()),
+            users,
             last_pass,
             is_output,
             limits: Limits { operands: target.operand_limit, registers: target.register_limit },

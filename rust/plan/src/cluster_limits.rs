@@ -1,6 +1,6 @@
 //! The target's limits on a fused kernel, checked exactly once groups are complete.
 
-use ckad_graph::{NodeId, Op};
+use ckad_graph::{Graph, NodeId, Op};
 
 use crate::cluster::{Group, Grouping};
 use crate::schedule::ClusterKind;
@@ -15,10 +15,11 @@ pub(crate) struct Limits {
 
 /// The group's members in pieces that each respect the limits (a single node always does).
 pub(crate) fn split<'g>(grouping: &Grouping<'_>, group: &'g Group) -> Vec<&'g [NodeId]> {
-    let most = group.loads.len() + group.members.len();
-    let limits = grouping.limits;
-    if group.kind == ClusterKind::Single || (most + group.members.len() <= limits.operands && most <= limits.registers)
-    {
+    let (graph, limits, computed) = (grouping.graph, grouping.limits, group.members.len());
+    // If every member was stored and every load lived to the end.
+    let in_memory = group.loads.iter().filter(|&&load| is_in_memory(graph, load)).count();
+    let fits = in_memory + computed <= limits.operands && group.loads.len() + computed <= limits.registers;
+    if group.kind == ClusterKind::Single || fits {
         return vec![&group.members];
     }
     let mut pieces = Vec::new();
@@ -76,8 +77,7 @@ pub(crate) fn fits_one_kernel(grouping: &Grouping<'_>, members: &[NodeId], is_he
         }
         taken.push((index, last_use[index]));
     }
-    let in_memory = |load: &&NodeId| !matches!(graph.op(**load), Op::Literal(_) | Op::Scalar(_));
-    if loads.iter().filter(in_memory).count() + stores > grouping.limits.operands {
+    if loads.iter().filter(|&&load| is_in_memory(graph, load)).count() + stores > grouping.limits.operands {
         return false;
     }
     taken.extend(load_last.into_iter().map(|last| (0, last)));
@@ -91,4 +91,9 @@ pub(crate) fn fits_one_kernel(grouping: &Grouping<'_>, members: &[NodeId], is_he
         live += step;
         live <= grouping.limits.registers as i64
     })
+}
+
+/// Scalars come with the run and take no operand.
+fn is_in_memory(graph: &Graph, load: NodeId) -> bool {
+    !matches!(graph.op(load), Op::Literal(_) | Op::Scalar(_))
 }

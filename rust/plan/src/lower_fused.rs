@@ -316,9 +316,17 @@ impl Body<'_, '_> {
         }
     }
 
+    /// The load of a scalar leaf, one for all that read it, directly or through views.
     fn scalar(&mut self, source: Source, foot: NodeId) -> Origin {
-        let strides = vec![0; self.shape.len()];
-        self.load(source, View { foot, offset: 0, starts: Vec::new(), strides })
+        if let Some(origin) = self.workspace.known(foot).and_then(|note| note.origin) {
+            return origin;
+        }
+        let (dtype, strides) = (self.graph.dtype(foot), vec![0; self.shape.len()]);
+        let loads = &mut self.workspace.loads;
+        loads.push(Load { source, dtype, strides, offset: 0, starts: Vec::new(), register: 0 });
+        let origin = Origin::Load((loads.len() - 1) as Value);
+        self.workspace.note(foot).origin = Some(origin);
+        origin
     }
 
     /// The member's index, if `node` is computed by this cluster at every point of the iteration.

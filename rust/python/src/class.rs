@@ -234,6 +234,7 @@ impl Tracer {
     }
 
     fn __iter__(slf: Bound<'_, Self>) -> PyResult<Elements> {
+        slf.get().check_alive(slf.py())?;
         Elements::of(slf, false)
     }
 

@@ -76,6 +76,12 @@ pub struct ForcedRuns {
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
+/// Asked for each operation: the standard library's own way counts references to the thread.
+fn this_thread() -> ThreadId {
+    thread_local!(static ID: ThreadId = std::thread::current().id());
+    ID.with(|id| *id)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic while the lock was held was reported where it happened; the data stays usable.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -94,7 +100,7 @@ impl TapeCell {
         Arc::new(TapeCell {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             depth: parent.map_or(0, |parent| parent.depth + 1),
-            thread: std::thread::current().id(),
+            thread: this_thread(),
             closed: AtomicBool::new(false),
             tape: Mutex::new(Tape {
                 builder: Builder::new(Graph::new()),
@@ -161,7 +167,7 @@ impl TapeCell {
 
     /// The tape for reading and recording, after checking that it is this thread's and still open.
     pub fn open(&self) -> Result<MutexGuard<'_, Tape>> {
-        if self.thread != std::thread::current().id() {
+        if self.thread != this_thread() {
             return Err(Error::new(ErrorKind::Tracer, "record", "a traced value was used from another thread")
                 .with_hint("call the transform in the thread that uses its values"));
         }

@@ -132,6 +132,10 @@ pub(crate) fn in_new_order(
     let mut done = table(op, false, graph.len())?;
     let mut stack: Vec<(NodeId, usize)> = Vec::new();
     for place in graph.ids().filter(|id| live[id.index()] && !sunk[id.index()]) {
+        if !graph.operands(place).iter().any(|operand| sunk[operand.index()]) {
+            visit(place, place)?;
+            continue;
+        }
         stack.push((place, 0));
         while let Some((id, next)) = stack.pop() {
             if let Some(&operand) = graph.operands(id).get(next) {
