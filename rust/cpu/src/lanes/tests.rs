@@ -7,29 +7,20 @@ use super::correct::CORRECT;
 use super::reference::{float_reference, integer_reference};
 use super::{cast, elementwise};
 use crate::Isa;
+use crate::structural::testing;
 
 /// Elements of a dtype, from a word each to packed memory.
 fn pack(dtype: DType, bits: &[ScalarBits]) -> Vec<u64> {
     let mut memory = vec![0u64; (bits.len() * dtype.size()).div_ceil(8) + 1];
-    let bytes = memory.as_mut_ptr().cast::<u8>();
-    for (index, value) in bits.iter().enumerate() {
-        let source = value.to_le_bytes();
-        // SAFETY: the memory has that many elements.
-        unsafe { bytes.add(index * dtype.size()).copy_from_nonoverlapping(source.as_ptr(), dtype.size()) };
-    }
+    // SAFETY: the whole allocation.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), memory.len() * 8) };
+    testing::pack(dtype, bits, bytes);
     memory
 }
 
 fn unpack(dtype: DType, memory: &[u64], n: usize) -> Vec<ScalarBits> {
-    let bytes = memory.as_ptr().cast::<u8>();
-    (0..n)
-        .map(|index| {
-            let mut value = [0u8; 8];
-            // SAFETY: the memory has that many elements.
-            unsafe { value.as_mut_ptr().copy_from_nonoverlapping(bytes.add(index * dtype.size()), dtype.size()) };
-            u64::from_le_bytes(value)
-        })
-        .collect()
+    // SAFETY: the whole allocation.
+    testing::unpack(dtype, unsafe { std::slice::from_raw_parts(memory.as_ptr().cast(), memory.len() * 8) }, n)
 }
 
 fn available() -> impl Iterator<Item = Isa> {

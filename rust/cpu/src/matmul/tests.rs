@@ -13,7 +13,7 @@ use crate::isa::Isa;
 use crate::structural::array::{Array, elements};
 use crate::structural::number::Float;
 use crate::structural::parallel::Shared;
-use crate::structural::testing::{Buffer, Node, Random, Value, add, flat, indices, multiply, pool};
+use crate::structural::testing::{Buffer, Index, Node, Random, Value, add, flat, indices, multiply, pool};
 use crate::{Environment, Memory};
 
 /// The axes of a dot product as the list that a program holds.
@@ -86,7 +86,7 @@ fn naive(batch: [&[usize]; 2], contract: [&[usize]; 2], a: &Value, b: &Value, sh
         (0..rank).filter(|axis| !batch[side].contains(axis) && !contract[side].contains(axis)).collect()
     };
     let free = [free(0, a.shape.len()), free(1, b.shape.len())];
-    let depths: Vec<Vec<usize>> = indices(&contract[0].iter().map(|&axis| a.shape[axis]).collect::<Vec<_>>()).collect();
+    let depths: Vec<Index> = indices(&contract[0].iter().map(|&axis| a.shape[axis]).collect::<Vec<_>>()).collect();
     let mut results = indices(shape).map(|index| {
         let (of_batch, rest) = index.split_at(batch[0].len());
         let (of_a, of_b) = rest.split_at(free[0].len());
@@ -98,7 +98,7 @@ fn naive(batch: [&[usize]; 2], contract: [&[usize]; 2], a: &Value, b: &Value, sh
         let mut sum = 0;
         for depth in &depths {
             for side in 0..2 {
-                contract[side].iter().zip(depth).for_each(|(&axis, &index)| at[side][axis] = index);
+                contract[side].iter().zip(&**depth).for_each(|(&axis, &index)| at[side][axis] = index);
             }
             let product = multiply(dtype, a.bits[flat(&at[0], &a.shape)], b.bits[flat(&at[1], &b.shape)]);
             sum = add(dtype, sum, product);

@@ -1,5 +1,5 @@
-//! What the tests of structural kernels and of dot products share: arrays of any dtype as bits, their arithmetic
-//! one element at a time, and a runner that tries every way of handing an array to a kernel.
+//! What the tests of kernels share: arrays of any dtype as bits, packed and not, their arithmetic one element at a
+//! time, thread pools, and a runner that tries every way of handing an array to a structural kernel.
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
@@ -92,14 +92,50 @@ pub fn flat(index: &[usize], shape: &[usize]) -> usize {
     index.iter().zip(shape).fold(0, |flat, (&index, &extent)| flat * extent + index)
 }
 
+/// An index of few axes: a slice that needs no allocation, since tests walk over millions.
+#[derive(Clone, Copy)]
+pub struct Index {
+    axes: [usize; 8],
+    rank: usize,
+}
+
+impl Index {
+    pub fn of(entries: impl Iterator<Item = usize>) -> Index {
+        let (mut axes, mut rank) = ([0; 8], 0);
+        for entry in entries {
+            axes[rank] = entry;
+            rank += 1;
+        }
+        Index { axes, rank }
+    }
+}
+
+impl std::ops::Deref for Index {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        &self.axes[..self.rank]
+    }
+}
+
+impl std::ops::DerefMut for Index {
+    fn deref_mut(&mut self) -> &mut [usize] {
+        &mut self.axes[..self.rank]
+    }
+}
+
 /// Every index of a shape in C order.
-pub fn indices(shape: &[usize]) -> impl Iterator<Item = Vec<usize>> {
+pub fn indices(shape: &[usize]) -> impl Iterator<Item = Index> {
     let shape = shape.to_vec();
-    (0..elements(&shape)).map(move |mut flat| {
-        let mut index = vec![0; shape.len()];
-        for (place, extent) in index.iter_mut().zip(&shape).rev() {
-            *place = flat % extent;
-            flat /= extent;
+    let mut next = Index { axes: [0; 8], rank: shape.len() };
+    (0..elements(&shape)).map(move |_| {
+        let index = next;
+        for (digit, &extent) in next.iter_mut().zip(&shape).rev() {
+            *digit += 1;
+            if *digit < extent {
+                break;
+            }
+            *digit = 0;
         }
         index
     })
@@ -136,7 +172,43 @@ pub fn pool(thread_count: usize) -> &'static ThreadPool {
 
 const MARGIN: usize = 64;
 
+/// Packed elements, an element in the low bits of each word.
+pub fn pack(dtype: DType, bits: &[ScalarBits], memory: &mut [u8]) {
+    // Copies of a size that the compiler knows: a call for each element is what would take the time.
+    fn of<const SIZE: usize>(bits: &[ScalarBits], memory: &mut [u8]) {
+        for (place, bits) in memory.as_chunks_mut::<SIZE>().0.iter_mut().zip(bits) {
+            place.copy_from_slice(&bits.to_le_bytes()[..SIZE]);
+        }
+    }
+    assert!(memory.len() >= bits.len() * dtype.size());
+    match dtype.size() {
+        1 => of::<1>(bits, memory),
+        2 => of::<2>(bits, memory),
+        4 => of::<4>(bits, memory),
+        _ => of::<8>(bits, memory),
+    }
+}
+
+/// The first `count` elements of packed memory.
+pub fn unpack(dtype: DType, memory: &[u8], count: usize) -> Vec<ScalarBits> {
+    fn of<const SIZE: usize>(memory: &[u8], count: usize) -> Vec<ScalarBits> {
+        let word = |place: &[u8; SIZE]| {
+            let mut bits = [0; 8];
+            bits[..SIZE].copy_from_slice(place);
+            u64::from_le_bytes(bits)
+        };
+        memory.as_chunks::<SIZE>().0[..count].iter().map(word).collect()
+    }
+    match dtype.size() {
+        1 => of::<1>(memory, count),
+        2 => of::<2>(memory, count),
+        4 => of::<4>(memory, count),
+        _ => of::<8>(memory, count),
+    }
+}
+
 /// 64-byte aligned memory with a margin of all-one bits behind it: NaNs, for whoever reads too far.
+#[derive(Clone)]
 pub struct Buffer {
     words: Vec<[u64; 8]>,
     bytes: usize,
@@ -144,15 +216,8 @@ pub struct Buffer {
 
 impl Buffer {
     pub fn of(value: &Value) -> Buffer {
-        let size = value.dtype.size();
-        let mut buffer = Buffer::filled(value.bits.len() * size);
-        for (index, bits) in value.bits.iter().enumerate() {
-            // SAFETY: inside the buffer.
-            unsafe {
-                let place = buffer.words.as_mut_ptr().cast::<u8>().add(index * size);
-                place.copy_from_nonoverlapping(bits.to_le_bytes().as_ptr(), size);
-            }
-        }
+        let mut buffer = Buffer::filled(value.bits.len() * value.dtype.size());
+        pack(value.dtype, &value.bits, buffer.all_bytes_mut());
         buffer
     }
 
@@ -170,18 +235,23 @@ impl Buffer {
         unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast(), self.words.len() * 64) }
     }
 
+    fn all_bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the whole allocation.
+        unsafe { std::slice::from_raw_parts_mut(self.words.as_mut_ptr().cast(), self.words.len() * 64) }
+    }
+
+    /// Whether the contents are the same, bit by bit.
+    pub fn equals(&self, other: &Buffer) -> bool {
+        self.all_bytes()[..self.bytes] == other.all_bytes()[..other.bytes]
+    }
+
     pub fn check_margin(&self) {
         assert!(self.all_bytes()[self.bytes..].iter().all(|&byte| byte == 0xff), "written behind the end");
     }
 
     pub fn value(&self, dtype: DType, shape: &[usize]) -> Value {
         self.check_margin();
-        let bytes = self.all_bytes();
-        Value::new(dtype, shape, |index| {
-            let mut bits = [0; 8];
-            bits[..dtype.size()].copy_from_slice(&bytes[index * dtype.size()..(index + 1) * dtype.size()]);
-            u64::from_le_bytes(bits)
-        })
+        Value { dtype, shape: shape.to_vec(), bits: unpack(dtype, self.all_bytes(), elements(shape)) }
     }
 }
 
@@ -208,18 +278,19 @@ impl Node {
 
     /// Runs on operands in buffers, into a result of its own.
     pub fn run(&self, operands: &[&Value], dtype: DType, shape: &[usize], threads: usize) -> Result<Value> {
-        self.run_as(operands, dtype, shape, threads, Way { in_place: false, scalars: Scalars::Buffers }, false)
+        self.run_as(&Operands::of(operands), dtype, shape, threads, Way::PLAIN, false)
+            .map(|result| result.value(dtype, shape))
     }
 
     /// The error of a run whose result is its base: the base must not have changed.
     pub fn refusal(&self, operands: &[&Value], dtype: DType, shape: &[usize]) -> ckad_graph::Error {
-        let way = Way { in_place: self.op.overwrites_base(), scalars: Scalars::Buffers };
-        self.run_as(operands, dtype, shape, 1, way, false).expect_err("a refusal")
+        let way = Way { in_place: self.op.overwrites_base(), ..Way::PLAIN };
+        self.run_as(&Operands::of(operands), dtype, shape, 1, way, false).err().expect("a refusal")
     }
 
-    /// The error of a run that was cancelled before it began.
-    pub fn cancelled(&self, operands: &[&Value], dtype: DType, shape: &[usize]) -> Result<Value> {
-        self.run_as(operands, dtype, shape, 2, Way { in_place: false, scalars: Scalars::Buffers }, true)
+    /// A run that was cancelled before it began.
+    pub fn cancelled(&self, operands: &[&Value], dtype: DType, shape: &[usize]) -> Result<()> {
+        self.run_as(&Operands::of(operands), dtype, shape, 2, Way::PLAIN, true).map(drop)
     }
 
     /// Asserts the result's bits in every way of running: in place and not, scalars in buffers, tables and as
@@ -233,15 +304,17 @@ impl Node {
         } else {
             &[Scalars::Buffers]
         };
+        let (operands, packed) = (Operands::of(operands), Buffer::of(expected));
         for &threads in threads {
             for &in_place in in_place {
                 for &scalars in scalars {
                     let way = Way { in_place, scalars };
-                    let result = self.run_as(operands, expected.dtype, &expected.shape, threads, way, false);
+                    let result = self.run_as(&operands, expected.dtype, &expected.shape, threads, way, false);
                     let result = result.unwrap_or_else(|error| panic!("{self:?}: {error}"));
-                    if result != *expected {
+                    if !result.equals(&packed) {
+                        let result = result.value(expected.dtype, &expected.shape);
                         let wrong = (0..result.bits.len()).find(|&flat| result.bits[flat] != expected.bits[flat]);
-                        let shapes: Vec<_> = operands.iter().map(|operand| &operand.shape).collect();
+                        let shapes: Vec<_> = operands.values.iter().map(|operand| &operand.shape).collect();
                         panic!(
                             "{self:?} of {shapes:?} → {} {:?}, {way:?}, {threads} threads: element {wrong:?} is {:?}, not {:?}",
                             expected.dtype,
@@ -257,16 +330,17 @@ impl Node {
 
     fn run_as(
         &self,
-        operands: &[&Value],
+        operands: &Operands<'_>,
         dtype: DType,
         shape: &[usize],
         threads: usize,
         way: Way,
         cancelled: bool,
-    ) -> Result<Value> {
-        let mut buffers: Vec<Buffer> = operands.iter().map(|operand| Buffer::of(operand)).collect();
+    ) -> Result<Buffer> {
+        let mut buffers = operands.packed.clone();
         let mut table = Vec::new();
         let references: Vec<ArrayRef> = operands
+            .values
             .iter()
             .enumerate()
             .map(|(position, operand)| {
@@ -285,7 +359,7 @@ impl Node {
             })
             .collect();
         buffers.push(Buffer::filled(elements(shape) * dtype.size()));
-        let out = if way.in_place { 0 } else { operands.len() };
+        let out = if way.in_place { 0 } else { operands.packed.len() };
         let result = ArrayRef { source: Source::Buffer(BufferId(out as u32)), dtype, shape: shape.to_vec() };
         let parameters = Parameters { list: self.list.clone(), start: self.start.map(|_| 0) };
         let scratch_size = scratch_bytes(&self.op, &parameters, &references, &result, threads);
@@ -303,13 +377,26 @@ impl Node {
         let outcome =
             pool(threads).install(|| unsafe { execute(&self.op, &parameters, &references, &result, &environment) });
         scratch.check_margin();
-        for (position, operand) in operands.iter().enumerate() {
+        for (position, operand) in operands.packed.iter().enumerate() {
             if position != out || outcome.is_err() {
-                let same = buffers[position].value(operand.dtype, &operand.shape) == **operand;
-                assert!(same, "{self:?} changed operand {position}");
+                assert!(buffers[position].equals(operand), "{self:?} changed operand {position}");
             }
+            buffers[position].check_margin();
         }
-        outcome.map(|()| buffers[out].value(dtype, shape))
+        buffers[out].check_margin();
+        outcome.map(|()| buffers.swap_remove(out))
+    }
+}
+
+/// Operands, and what their buffers hold before a run.
+struct Operands<'a> {
+    values: &'a [&'a Value],
+    packed: Vec<Buffer>,
+}
+
+impl<'a> Operands<'a> {
+    fn of(values: &'a [&'a Value]) -> Operands<'a> {
+        Operands { values, packed: values.iter().map(|value| Buffer::of(value)).collect() }
     }
 }
 
@@ -317,6 +404,10 @@ impl Node {
 struct Way {
     in_place: bool,
     scalars: Scalars,
+}
+
+impl Way {
+    const PLAIN: Way = Way { in_place: false, scalars: Scalars::Buffers };
 }
 
 /// Where operands of one element are.

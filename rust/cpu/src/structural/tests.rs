@@ -3,7 +3,7 @@
 
 use ckad_graph::{DType, ErrorKind, ListId, Op, StartId};
 
-use super::testing::{Node, Random, Value, add, flat, indices, multiply};
+use super::testing::{Index, Node, Random, Value, add, flat, indices, multiply};
 
 /// Shapes of rank 0 to 4, with axes of one element and of none.
 const SHAPES: [&[usize]; 16] = [
@@ -112,8 +112,8 @@ fn transpose_by_every_permutation() {
         for permutation in permutations(shape.len()) {
             let result: Vec<usize> = permutation.iter().map(|&axis| shape[axis]).collect();
             let mut from = indices(&result).map(|index| {
-                let mut source = vec![0; index.len()];
-                permutation.iter().zip(&index).for_each(|(&axis, &index)| source[axis] = index);
+                let mut source = index;
+                permutation.iter().zip(&*index).for_each(|(&axis, &index)| source[axis] = index);
                 x.at(&source)
             });
             let expected = Value::new(dtype, &result, |_| from.next().unwrap());
@@ -137,9 +137,8 @@ fn broadcast_of_every_set_of_axes() {
                 let x = Value::any(dtype, narrow, random);
                 let mut from = indices(shape).map(|index| {
                     let index = &index[shape.len() - narrow.len()..];
-                    let source: Vec<usize> =
-                        index.iter().zip(narrow).map(|(&index, &extent)| if extent == 1 { 0 } else { index }).collect();
-                    x.at(&source)
+                    let source = index.iter().zip(narrow);
+                    x.at(&Index::of(source.map(|(&index, &extent)| if extent == 1 { 0 } else { index })))
                 });
                 let expected = Value::new(dtype, shape, |_| from.next().unwrap());
                 Node::new(Op::Broadcast).check(&[&x], &expected);
@@ -254,7 +253,7 @@ fn pad_on_every_side() {
                 shape.iter().zip(widths.chunks(2)).map(|(extent, width)| width[0] + extent + width[1]).collect();
             let mut expected = Value::new(dtype, &result, |_| fill.bits[0]);
             for (from, index) in indices(shape).enumerate() {
-                let place: Vec<usize> = index.iter().zip(widths.chunks(2)).map(|(i, width)| i + width[0]).collect();
+                let place = Index::of(index.iter().zip(widths.chunks(2)).map(|(i, width)| i + width[0]));
                 expected.bits[flat(&place, &result)] = x.bits[from];
             }
             Node::with(Op::Pad { widths: ListId::EMPTY }, &signed(&widths)).check(&[&x, &fill], &expected);
@@ -307,12 +306,9 @@ fn random_indices(shape: &[usize], count: usize, over: &[usize], random: &mut Ra
 fn rows_of(tables: &[Value], shape: &[usize], tuples: usize, row: usize) -> Vec<usize> {
     (0..tuples)
         .map(|tuple| {
-            let index: Vec<usize> = tables
-                .iter()
-                .zip(shape)
-                .map(|(table, &extent)| (table.bits[tuple] as i64).rem_euclid(extent as i64) as usize)
-                .collect();
-            flat(&index, shape) * row
+            let entries = tables.iter().zip(shape);
+            let index = entries.map(|(table, &extent)| (table.bits[tuple] as i64).rem_euclid(extent as i64) as usize);
+            flat(&Index::of(index), shape) * row
         })
         .collect()
 }

@@ -17,6 +17,8 @@ mod reduce;
 mod run;
 mod small;
 #[cfg(test)]
+mod small_tests;
+#[cfg(test)]
 mod tests;
 
 use ckad_graph::Result;
@@ -46,6 +48,15 @@ unsafe fn execute_on(isa: Isa, kernel: &FusedKernel, environment: &Environment<'
         // SAFETY: the caller's promises.
         return unsafe { small::execute(kernel, elements, isa, environment) };
     }
+    // SAFETY: the caller's promises.
+    unsafe { execute_tiles(isa, kernel, environment) }
+}
+
+/// The same, however few elements there are.
+///
+/// # Safety
+/// As for `crate::execute`, with scratch of [`tile_scratch_bytes`].
+unsafe fn execute_tiles(isa: Isa, kernel: &FusedKernel, environment: &Environment<'_>) -> Result<()> {
     let prepared = Prepared::new(kernel)?;
     let bound = Bound::new(kernel, &prepared, isa, environment)?;
     if let Some(reduction) = &kernel.reduce {
@@ -74,6 +85,11 @@ pub fn scratch_bytes(kernel: &FusedKernel, threads: usize) -> usize {
     if small::elements(kernel).is_some() {
         return 0;
     }
+    tile_scratch_bytes(kernel, threads)
+}
+
+/// Scratch bytes of [`execute_tiles`].
+fn tile_scratch_bytes(kernel: &FusedKernel, threads: usize) -> usize {
     let Ok(prepared) = Prepared::new(kernel) else { return 0 };
     match &kernel.reduce {
         None => threads.max(1) * prepared.thread_bytes(),

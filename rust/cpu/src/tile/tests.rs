@@ -9,21 +9,23 @@ use ckad_prim::Elementwise;
 
 use super::{execute_on, scratch_bytes};
 use crate::lanes;
+use crate::structural::testing::{pack, pool};
 use crate::{Environment, Isa, Memory};
 
 /// 64-byte aligned memory of a buffer.
-struct Buffer(Vec<[u64; 8]>, usize);
+pub struct Buffer(Vec<[u64; 8]>, usize);
 
 impl Buffer {
-    fn zeroed(bytes: usize) -> Buffer {
+    pub fn zeroed(bytes: usize) -> Buffer {
         Buffer(vec![[0; 8]; bytes.div_ceil(64)], bytes)
     }
 
-    fn of(dtype: DType, values: impl ExactSizeIterator<Item = ScalarBits>) -> Buffer {
+    pub fn of(dtype: DType, values: impl ExactSizeIterator<Item = ScalarBits>) -> Buffer {
         let mut buffer = Buffer::zeroed(values.len() * dtype.size());
-        for (index, bits) in values.enumerate() {
-            buffer.set(dtype, index, bits);
-        }
+        let values: Vec<ScalarBits> = values.collect();
+        // SAFETY: the whole allocation.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(buffer.0.as_mut_ptr().cast(), buffer.0.len() * 64) };
+        pack(dtype, &values, bytes);
         buffer
     }
 
@@ -31,11 +33,11 @@ impl Buffer {
         Buffer::of(DType::F32, values.iter().map(|value| u64::from(value.to_bits())))
     }
 
-    fn memory(&mut self) -> Memory {
+    pub fn memory(&mut self) -> Memory {
         Memory { pointer: self.0.as_mut_ptr().cast(), bytes: self.1 }
     }
 
-    fn get(&self, dtype: DType, index: usize) -> ScalarBits {
+    pub fn get(&self, dtype: DType, index: usize) -> ScalarBits {
         let mut bits = [0u8; 8];
         let size = dtype.size();
         assert!((index + 1) * size <= self.1);
@@ -54,8 +56,13 @@ impl Buffer {
         }
     }
 
-    fn bytes(&self) -> Vec<u8> {
-        (0..self.1).map(|index| self.get(DType::U8, index) as u8).collect()
+    pub fn fill(&mut self, byte: u8) {
+        self.0.fill([u64::from_le_bytes([byte; 8]); 8]);
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        // SAFETY: inside the allocation.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.1) }.to_vec()
     }
 }
 
@@ -69,22 +76,21 @@ fn run(kernel: &FusedKernel, buffers: &mut [Buffer], isa: Isa, threads: usize) {
         scratch: scratch.memory(),
         cancel: &AtomicBool::new(false),
     };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     // SAFETY: each test gives buffers that fit its kernel.
-    pool.install(|| unsafe { execute_on(isa, kernel, &environment) }).unwrap();
+    pool(threads).install(|| unsafe { execute_on(isa, kernel, &environment) }).unwrap();
 }
 
-static SCALARS: [ScalarBits; 2] = [0x3fc0_0000, 7];
-static STARTS: [i64; 2] = [2, -1];
+pub static SCALARS: [ScalarBits; 2] = [0x3fc0_0000, 7];
+pub static STARTS: [i64; 2] = [2, -1];
 
 fn widest() -> Isa {
     Isa::ALL.into_iter().rfind(|isa| isa.is_available()).unwrap()
 }
 
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -100,7 +106,7 @@ impl Random {
     }
 }
 
-fn packed_strides(extents: &[usize]) -> Vec<i64> {
+pub fn packed_strides(extents: &[usize]) -> Vec<i64> {
     let mut strides = vec![1; extents.len()];
     for axis in (1..extents.len()).rev() {
         strides[axis - 1] = strides[axis] * extents[axis].max(1) as i64;
@@ -108,11 +114,11 @@ fn packed_strides(extents: &[usize]) -> Vec<i64> {
     strides
 }
 
-fn load(source: Source, dtype: DType, strides: &[i64], offset: i64, register: u16) -> Load {
+pub fn load(source: Source, dtype: DType, strides: &[i64], offset: i64, register: u16) -> Load {
     Load { source, dtype, strides: strides.to_vec(), offset, starts: vec![], register }
 }
 
-fn compute(row: Elementwise, dtype: DType, result: u16, operands: [u16; 3]) -> Instruction {
+pub fn compute(row: Elementwise, dtype: DType, result: u16, operands: [u16; 3]) -> Instruction {
     let result_dtype = row.result_dtype(dtype).unwrap();
     Instruction { op: TileOp::Elementwise(row.id()), dtype, result_dtype, result, operands }
 }
@@ -160,7 +166,7 @@ fn naive(kernel: &FusedKernel, buffers: &mut [Buffer], isa: Isa) {
 }
 
 /// A random kernel over f32, i32 and bool with every kind of load, registers used again, and several stores.
-fn random_kernel(random: &mut Random) -> (FusedKernel, Vec<Buffer>, usize) {
+pub fn random_kernel(random: &mut Random) -> (FusedKernel, Vec<Buffer>, usize) {
     let extents: Vec<usize> = match random.below(12) {
         0 => vec![0, 3],
         1 => vec![1, 1],
@@ -293,7 +299,7 @@ fn random_kernels_agree_with_one_element_at_a_time() {
 }
 
 /// The reduction of buffer 0 (of `dtype`, packed) into buffer 1.
-fn reduction(kind: ReduceKind, dtype: DType, extents: &[usize], reduced: &[bool]) -> FusedKernel {
+pub fn reduction(kind: ReduceKind, dtype: DType, extents: &[usize], reduced: &[bool]) -> FusedKernel {
     FusedKernel {
         extents: extents.to_vec(),
         loads: vec![load(Source::Buffer(BufferId(0)), dtype, &packed_strides(extents), 0, 0)],
@@ -304,7 +310,7 @@ fn reduction(kind: ReduceKind, dtype: DType, extents: &[usize], reduced: &[bool]
     }
 }
 
-fn results(extents: &[usize], reduced: &[bool]) -> usize {
+pub fn results(extents: &[usize], reduced: &[bool]) -> usize {
     extents.iter().zip(reduced).filter(|(_, reduced)| !**reduced).map(|(extent, _)| extent).product()
 }
 
@@ -344,17 +350,27 @@ fn reductions_of_small_integers_are_exact() {
     for (extents, reduced) in cases() {
         let total: usize = extents.iter().product();
         let values: Vec<i64> = (0..total).map(|_| random.below(7) as i64 - 3).collect();
-        for kind in [ReduceKind::Sum, ReduceKind::Max, ReduceKind::Min, ReduceKind::Any, ReduceKind::All] {
-            for dtype in [DType::F32, DType::F64, DType::I32, DType::I8, DType::U64, DType::Bool] {
-                let bits = |value: i64| {
-                    if dtype.is_float() { dtype.bits_of_f64(value as f64) } else { dtype.bits_of_i64(value) }
-                };
+        let count = results(&extents, &reduced);
+        let positions = result_positions(&extents, &reduced);
+        for dtype in [DType::F32, DType::F64, DType::I32, DType::I8, DType::U64, DType::Bool] {
+            let bits = |value: i64| {
+                if dtype.is_float() { dtype.bits_of_f64(value as f64) } else { dtype.bits_of_i64(value) }
+            };
+            // What the elements are to this dtype: U64 takes −1 for a large number, bool for true.
+            let stored: Vec<i128> = (-3..=3)
+                .map(|value| match dtype {
+                    DType::U64 => i128::from(bits(value)),
+                    _ => i128::from(dtype.i64_of_bits(bits(value))),
+                })
+                .collect();
+            let source = Buffer::of(dtype, values.iter().map(|&value| bits(value)));
+            let mut buffers = [source, Buffer::zeroed(0)];
+            for kind in [ReduceKind::Sum, ReduceKind::Max, ReduceKind::Min, ReduceKind::Any, ReduceKind::All] {
                 let result_dtype = if matches!(kind, ReduceKind::Any | ReduceKind::All) { DType::Bool } else { dtype };
-                let count = results(&extents, &reduced);
-                let source = Buffer::of(dtype, values.iter().map(|&value| bits(value)));
-                let mut buffers = [source, Buffer::zeroed(count * result_dtype.size())];
+                buffers[1] = Buffer::zeroed(count * result_dtype.size());
                 run(&reduction(kind, dtype, &extents, &reduced), &mut buffers, widest(), 2);
-                let expected = naive_reduction(kind, dtype, &extents, &reduced, &buffers[0]);
+                let elements = values.iter().map(|&value| stored[(value + 3) as usize]);
+                let expected = naive_reduction(kind, elements.zip(&positions), count);
                 for (index, &value) in expected.iter().enumerate() {
                     let bits = match result_dtype {
                         DType::F32 | DType::F64 => result_dtype.bits_of_f64(value as f64),
@@ -372,21 +388,28 @@ fn reductions_of_small_integers_are_exact() {
     }
 }
 
-fn naive_reduction(kind: ReduceKind, dtype: DType, extents: &[usize], reduced: &[bool], source: &Buffer) -> Vec<i128> {
-    let mut sums: Vec<Option<i128>> = vec![None; results(extents, reduced)];
-    for flat in 0..extents.iter().product() {
-        let (mut rest, mut position, mut step) = (flat, 0, 1);
-        for (&extent, &reduced) in extents.iter().zip(reduced).rev() {
-            if !reduced {
-                position += rest % extent * step;
-                step *= extent;
+/// For each element in C order, which result it goes into.
+fn result_positions(extents: &[usize], reduced: &[bool]) -> Vec<u32> {
+    (0..extents.iter().product())
+        .map(|flat: usize| {
+            let (mut rest, mut position, mut step) = (flat, 0, 1);
+            for (&extent, &reduced) in extents.iter().zip(reduced).rev() {
+                if !reduced {
+                    position += rest % extent * step;
+                    step *= extent;
+                }
+                rest /= extent;
             }
-            rest /= extent;
-        }
-        let bits = source.get(dtype, flat);
-        let value = if dtype == DType::U64 { i128::from(bits) } else { i128::from(dtype.i64_of_bits(bits)) };
+            position as u32
+        })
+        .collect()
+}
+
+fn naive_reduction<'a>(kind: ReduceKind, elements: impl Iterator<Item = (i128, &'a u32)>, count: usize) -> Vec<i128> {
+    let mut sums: Vec<Option<i128>> = vec![None; count];
+    for (value, &position) in elements {
         let truth = i128::from(value != 0);
-        let sum = &mut sums[position];
+        let sum = &mut sums[position as usize];
         *sum = Some(match (kind, *sum) {
             (ReduceKind::Any | ReduceKind::All, None) => truth,
             (_, None) => value,
