@@ -91,17 +91,72 @@ def test_the_stub_declares_what_the_core_registers() -> None:
 
 
 def test_crates_depend_downwards() -> None:
-    order = ["graph", "prim", "transform", "plan", "cpu", "run", "python"]
     users: dict[str, set[str]] = {}
-    for height, crate in enumerate(order):
+    for height, crate in enumerate(CRATES):
         manifest = tomllib.loads(read(f"rust/{crate}/Cargo.toml"))
         tables = [manifest, *manifest.get("target", {}).values()]
         for name in {name for table in tables for name in table.get("dependencies", {})}:
             users.setdefault(name, set()).add(crate)
             if name.startswith("ckad-"):
-                assert order.index(name.removeprefix("ckad-")) < height, f"{crate} uses {name}"
+                assert CRATES.index(name.removeprefix("ckad-")) < height, f"{crate} uses {name}"
+    assert {f"rust/{crate}" for crate in CRATES} == set(tomllib.loads(read("Cargo.toml"))["workspace"]["members"])
     assert users["pyo3"] == users["numpy"] == {"python"}
     assert users["private-gemm-x86"] == users["gemm"] == {"cpu"}
+
+
+def rust_files(*crates: str) -> dict[str, str]:
+    """Sources of crates without their tests: path → text without comments."""
+    found = {}
+    for crate in crates:
+        for path in (ROOT / "rust" / crate / "src").rglob("*.rs"):
+            if "test" not in path.stem:
+                text = path.read_text(encoding="utf-8").split("\n#[cfg(test)]\nmod tests {")[0]
+                found[str(path.relative_to(ROOT))] = re.sub(r"//[^\n]*", "", text)
+    assert found
+    return found
+
+
+CRATES = ["graph", "prim", "transform", "plan", "cpu", "run", "python"]
+
+
+def test_only_one_crate_knows_python_and_only_one_folder_the_matrix_library() -> None:
+    for path, text in rust_files(*CRATES).items():
+        assert path.startswith("rust/python/") or not re.search(r"\b(pyo3|numpy)::", text), path
+        in_library = path.startswith("rust/cpu/src/matmul/library")
+        assert in_library or not re.search(r"\b(private_gemm_x86|gemm)::", text), path
+
+
+def test_derivative_rules_are_written_in_primitives() -> None:
+    # A rule has nodes and no elements: nothing that these crates may use could run a kernel or touch an array.
+    for path, text in rust_files("graph", "prim", "transform").items():
+        assert not re.search(r"\bckad_(plan|cpu|run)\b", text), path
+        assert "unsafe" not in text, path
+
+
+def test_schedules_and_programs_are_data() -> None:
+    for path in ("rust/plan/src/schedule.rs", "rust/plan/src/program.rs"):
+        text = rust_files("plan")[path]
+        assert not re.search(r"\b(dyn|Box|Rc|Arc|Cell|RefCell|Mutex|impl Fn\w*|unsafe)\b", text), path
+        # The one function is the target's, not the program's.
+        assert len(re.findall(r":\s*fn\(", text)) == (path.endswith("program.rs"))
+        types = re.findall(r"((?:#\[[^\n]*\n)+)pub (?:struct|enum) (\w+)", text)
+        assert types
+        for attributes, name in types:
+            derived = ", ".join(re.findall(r"derive\(([^)]*)\)", attributes))
+            assert {"Clone", "Debug"} <= set(derived.split(", ")), name
+            assert name == "Target" or "PartialEq" in derived, name
+
+
+def test_only_the_planner_decides_what_is_kept() -> None:
+    for path, text in rust_files(*CRATES).items():
+        if not path.startswith("rust/plan/"):
+            assert not re.search(r"\b(Schedule|Action)\b|ckad_plan::(schedule|simulate)", text), path
+
+
+def test_only_the_run_allocates_arrays() -> None:
+    allocating = r"\b(alloc|realloc|alloc_zeroed|mmap|malloc)\(|Layout::from_size_align|PyArray\w*::(zeros|new)\b"
+    for path, text in rust_files(*CRATES).items():
+        assert path.startswith("rust/run/src/") or not re.search(allocating, text), path
 
 
 def test_the_guards_of_the_invariants_exist() -> None:

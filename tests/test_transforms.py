@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,16 +43,62 @@ def test_leaves_that_are_no_floats_raise(leaf: Any) -> None:
         ckad.grad(lambda p: np.sum(p["w"]))({"w": leaf})
 
 
-@pytest.mark.parametrize(
-    "array",
-    [np.ones(2, complex), np.ones(2, np.float16), np.ones(2, np.longdouble), np.ones(2, object), np.ma.ones(2)],
-    ids=["complex", "float16", "longdouble", "object", "masked"],
-)
-def test_unsupported_arrays_raise(array: Any) -> None:
-    with pytest.raises(DTypeError):
-        ckad.grad(lambda x: np.sum(x * array))(np.ones(2))
-    with pytest.raises(DTypeError):
-        ckad.grad(lambda x: np.sum(x))(array)
+class Subclass(np.ndarray):
+    pass
+
+
+UNSUPPORTED = {
+    "complex128": np.ones(2, complex),
+    "complex64": np.ones(2, np.complex64),
+    "float16": np.ones(2, np.float16),
+    "longdouble": np.ones(2, np.longdouble),
+    "object": np.ones(2, object),
+    "datetime64": np.array(["2020-01-01", "2021-01-01"], "datetime64[D]"),
+    "timedelta64": np.ones(2, "timedelta64[s]"),
+    "text": np.array(["a", "b"]),
+    "structured": np.zeros(2, [("a", float)]),
+    "masked": np.ma.ones(2),
+    "subclass": np.ones(2).view(Subclass),
+}
+
+
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+def test_unsupported_arrays_raise(kind: str) -> None:
+    array = UNSUPPORTED[kind]
+    x = np.ones(2)
+    uses: list[Any] = [
+        lambda: ckad.grad(lambda x: np.sum(x * array))(x),
+        lambda: ckad.grad(lambda x: np.sum(np.where(x > 0, x, array)))(x),
+        lambda: ckad.grad(lambda x: np.sum(np.stack([x, array])))(x),
+        lambda: ckad.grad(lambda x: np.sum(np.concatenate([array, x])))(x),
+        lambda: ckad.grad(lambda x: np.dot(x, array))(x),
+        lambda: ckad.grad(lambda x: (x * 1.0).__setitem__(slice(None), array))(x),
+        lambda: ckad.grad(lambda x: np.sum(x))(array),
+        lambda: ckad.grad(lambda x, y: np.sum(x * y))(x, array),
+        lambda: ckad.grad(lambda x, y: np.sum(x * y))(x, y=array),
+        lambda: ckad.grad(lambda x, y: np.sum(x * y["a"]))(x, {"a": array}),
+        lambda: ckad.jvp(np.sum, (array,), (array,)),
+    ]
+    for use in uses:
+        with pytest.raises(DTypeError, match=r"float64|asarray"):
+            use()
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_memory_mapped_arrays(size: int, tmp_path: Path) -> None:
+    mapped = np.memmap(tmp_path / "a", np.float64, "w+", shape=(size,))
+    mapped[:] = np.arange(size)
+    read_only = np.memmap(tmp_path / "a", np.float64, "r", shape=(size,))
+    for array in (mapped, read_only):
+        gradient = ckad.grad(lambda x: np.sum(x * x))(array)
+        assert type(gradient) is np.ndarray
+        np.testing.assert_array_equal(gradient, 2.0 * np.arange(size))
+        captured = ckad.grad(lambda x, array=array: np.sum(np.sin(array) * x))(np.ones(size))
+        np.testing.assert_array_equal(captured, np.sin(np.arange(size)))
+        other = ckad.grad(lambda x, y: np.sum(np.stack([x, y])[1] * x))(np.ones(size), array)
+        np.testing.assert_array_equal(other, np.arange(size))
+    assert mapped.flags.writeable
+    assert not read_only.flags.writeable
 
 
 def test_byte_swapped_arrays_are_converted() -> None:

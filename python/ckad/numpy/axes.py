@@ -36,7 +36,7 @@ def array(x: Any) -> Any:
         return x
     if isinstance(x, (list, tuple)) and _holds_traced(x):
         return np.stack([array(item) for item in x])
-    return np.asarray(x)
+    return np.asarray(_core.supported(x))
 
 
 def _holds_traced(items: Any) -> bool:

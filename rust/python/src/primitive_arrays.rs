@@ -6,6 +6,7 @@ use ckad_graph::{Error, shape_text};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
+use crate::convert::classify;
 use crate::errors::raise;
 use crate::layout::Layout;
 use crate::operand::{Operand, prepare};
@@ -206,6 +207,15 @@ fn as_scalar(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
     Tracer::new_scalar(Arc::clone(x.tape()), node, x.dtype())?.into_object(py)
 }
 
+/// x itself, which must not be an array or scalar of a kind that cannot be recorded.
+#[pyfunction]
+fn supported(x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+    if x.cast::<Tracer>().is_err() {
+        classify(x)?;
+    }
+    Ok(x.clone().unbind())
+}
+
 #[pyfunction]
 fn is_traced(x: Any<'_, '_>) -> bool {
     x.cast::<Tracer>().is_ok()
@@ -240,6 +250,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         with_unknown_layout,
         as_array,
         as_scalar,
+        supported,
         is_traced,
         is_scalar,
         is_active,

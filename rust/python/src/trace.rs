@@ -206,20 +206,34 @@ impl Trace {
 
     /// Frees the tape; traced values that survive raise from now on.
     fn close(&self, py: Python<'_>) {
-        let parent = OPEN.with(|open| {
+        self.end(py);
+    }
+}
+
+impl Drop for Trace {
+    /// Ctrl-C can come between any two lines of Python, also those that open and close a trace.
+    fn drop(&mut self) {
+        if !self.tape.is_closed() {
+            Python::try_attach(|py| self.end(py));
+        }
+    }
+}
+
+impl Trace {
+    fn end(&self, py: Python<'_>) {
+        // The thread's list is gone where a trace is dropped with its thread.
+        let parent = OPEN.try_with(|open| {
             let mut open = open.borrow_mut();
             open.retain(|tape| tape.id != self.tape.id);
             open.last().map(Arc::clone)
         });
         // What was spliced into the enclosing trace may still read arrays that this one made read-only.
-        if let Some(parent) = parent {
+        if let Ok(Some(parent)) = parent {
             self.tape.hand_guards_to(&parent);
         }
         self.tape.close(py);
     }
-}
 
-impl Trace {
     fn scalar_argument(
         &self,
         leaf: &Bound<'_, PyAny>,
