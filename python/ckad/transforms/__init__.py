@@ -1,6 +1,7 @@
 """The transforms: each takes a function and returns one, or a derivative at a point."""
 
 from ckad.transforms.checking import check_grads
+from ckad.transforms.debugging import debug_nans
 from ckad.transforms.gradient import grad, value_and_grad
 from ckad.transforms.inspection import Graph, Plan, plan, trace
 from ckad.transforms.jacobian import jacobian
@@ -12,6 +13,7 @@ __all__ = [
     "Plan",
     "check_grads",
     "checkpoint",
+    "debug_nans",
     "grad",
     "hvp",
     "jacobian",

@@ -6,7 +6,7 @@
 //! * `builder`, `expr`: how nodes are made; `leaf`: those that exist before a run.
 //! * `infer`, `shape`: what constructors share; `indexing` for gather and the scatters, `strided` for the strided ones.
 //! * `context`: what a derivative rule is given; `dispatch`: from an `Op` to its file.
-//! * `sample`: graphs of every primitive, over which tests loop.
+//! * `absorbed`: what a debugging user asks of derivatives. `sample`: graphs of every primitive, over which tests loop.
 //!
 //! There is one derivative rule per primitive, [`diff`], forward; [`transpose`] turns a linear node around. Rules are
 //! written in primitives and never call a kernel. What all rules keep to:
@@ -15,6 +15,7 @@
 //! * Integers, bools and `stop_gradient` have no tangent; an absent tangent is zero.
 //! * Elements that tie for an extremum share its derivative evenly.
 
+mod absorbed;
 mod builder;
 mod context;
 mod dispatch;
@@ -49,6 +50,7 @@ mod strided_read;
 mod strided_write;
 mod transpose;
 
+pub use absorbed::absorbed;
 pub use builder::{Builder, Expr};
 pub use dispatch::{cost, diff, op_name, transpose, verify};
 pub use elementwise::Elementwise;

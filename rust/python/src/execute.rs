@@ -10,10 +10,11 @@ use ckad_graph::{CheckpointPolicy, Constant, Error, ErrorKind, Graph, HostArray,
 use ckad_plan::compile::Compiled;
 use ckad_plan::report::{Report, report};
 use ckad_run::{Bindings, InputArray, OutputBuffer, ProgramCache, RunOptions};
-use ckad_transform::Side;
+use ckad_transform::{Absorbed, Side};
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
+use crate::absorbed::{is_watching, note};
 use crate::boundary::{Length, enter};
 use crate::convert::owned;
 use crate::errors::to_python;
@@ -46,6 +47,27 @@ pub struct Executable {
     pub positions: Vec<u32>,
     /// The table per source line, where the program was built only to be looked at.
     report: Option<Report>,
+    /// Where somebody is watching: the program that says where products absorbed.
+    pub watch: Option<Box<Watch>>,
+}
+
+/// A program whose results say, for each of these tape positions, whether a product absorbed there.
+pub struct Watch {
+    pub executable: Executable,
+    pub positions: Vec<u32>,
+}
+
+/// What is wanted of a program beside running it. A program of which anything is wanted is not cached.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Wanted {
+    report: bool,
+    watch: bool,
+}
+
+impl Wanted {
+    fn now() -> Wanted {
+        Wanted { report: is_planning(), watch: is_watching() }
+    }
 }
 
 /// What one recorded graph was built into.
@@ -148,20 +170,30 @@ pub fn flops_of(executable: &Executable) -> u64 {
     executable.compiled.planned.flops
 }
 
-fn finished(graph: &Graph, policy: CheckpointPolicy, recorded: (usize, usize), planning: bool) -> Result<Executable> {
+fn finished(graph: &Graph, policy: CheckpointPolicy, recorded: (usize, usize), wanted: Wanted) -> Result<Executable> {
     let target = ckad_run::target()?;
     let mut compiled = ckad_plan::compile::compile(graph, policy, &target)?;
     compiled.program.set_recorded(graph, recorded.0, recorded.1)?;
     let positions = graph.ids().map(|id| graph.attributes(id).position).collect();
-    let report = if planning { Some(report(graph, &compiled.planned)?) } else { None };
-    Ok(Executable { compiled, positions, report })
+    let report = if wanted.report { Some(report(graph, &compiled.planned)?) } else { None };
+    let watch = if wanted.watch { watch(graph, recorded)? } else { None };
+    Ok(Executable { compiled, positions, report, watch })
+}
+
+fn watch(graph: &Graph, recorded: (usize, usize)) -> Result<Option<Box<Watch>>> {
+    let Absorbed { graph, positions } = ckad_transform::absorbed(graph)?;
+    if positions.is_empty() {
+        return Ok(None);
+    }
+    let executable = finished(&graph, CheckpointPolicy::None, recorded, Wanted::default())?;
+    Ok(Some(Box::new(Watch { executable, positions })))
 }
 
 /// A program for a graph that was transformed already.
 pub fn compile(py: Python<'_>, graph: &Graph, policy: CheckpointPolicy) -> PyResult<Executable> {
     let recorded = (graph.scalars.len(), graph.starts.len());
-    let planning = is_planning();
-    build(py, graph.len(), || finished(graph, policy, recorded, planning))
+    let wanted = Wanted::now();
+    build(py, graph.len(), || finished(graph, policy, recorded, wanted))
 }
 
 fn build<R: Send>(py: Python<'_>, nodes: usize, job: impl FnOnce() -> Result<R> + Send) -> PyResult<R> {
@@ -184,26 +216,27 @@ pub fn evaluated(py: Python<'_>, graph: &Graph, kind: &Kind, policy: CheckpointP
 
 fn cached(py: Python<'_>, graph: &Graph, kind: Kind, policy: CheckpointPolicy) -> PyResult<Arc<Built>> {
     let key = Key { kind, policy };
-    if is_planning() {
-        return Ok(Arc::new(build(py, graph.len(), || make(graph, &key, true))?));
+    let wanted = Wanted::now();
+    if wanted != Wanted::default() {
+        return Ok(Arc::new(build(py, graph.len(), || make(graph, &key, wanted))?));
     }
     if let Some(found) = CACHE.get(graph, &key) {
         return Ok(found);
     }
-    let made = build(py, graph.len(), || make(graph, &key, false))?;
+    let made = build(py, graph.len(), || make(graph, &key, wanted))?;
     let bytes = bytes_of(&made);
     Ok(CACHE.insert(graph, key, made, bytes))
 }
 
-fn make(graph: &Graph, key: &Key, planning: bool) -> Result<Built> {
+fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built> {
     if ckad_plan::compile::verifying() {
         ckad_prim::verify(graph)?;
     }
     let recorded = (graph.scalars.len(), graph.starts.len());
     if matches!(key.kind, Kind::Linearize(_) | Kind::Vjp(_)) {
         let parts = key.kind.partition(graph)?;
-        let known = Arc::new(finished(&parts.known, key.policy, recorded, planning)?);
-        let unknown = Arc::new(finished(&parts.unknown, key.policy, recorded, planning)?);
+        let known = Arc::new(finished(&parts.known, key.policy, recorded, wanted)?);
+        let unknown = Arc::new(finished(&parts.unknown, key.policy, recorded, wanted)?);
         let mut graph = parts.unknown;
         graph.constants = Vec::new();
         return Ok(Built::Two {
@@ -215,7 +248,7 @@ fn make(graph: &Graph, key: &Key, planning: bool) -> Result<Built> {
         });
     }
     let derived = key.kind.transform(graph)?;
-    Ok(Built::One(Arc::new(finished(&derived, key.policy, recorded, planning)?)))
+    Ok(Built::One(Arc::new(finished(&derived, key.policy, recorded, wanted)?)))
 }
 
 fn bytes_of(built: &Built) -> usize {
@@ -319,10 +352,14 @@ fn run_with(
 
 /// The error with the line of the operation at fault: a step's line is its tape position plus one.
 fn located(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Mutex<LineTable>>) -> PyErr {
-    let position = error.line.wrapping_sub(1);
-    let at_fault = graph.ids().map(|id| graph.attributes(id)).find(|attributes| attributes.position == position);
+    to_python(error, &line_at(py, graph, error.line.wrapping_sub(1), lines))
+}
+
+/// The line of the operation that was recorded at a tape position; "" where there is none.
+pub fn line_at(py: Python<'_>, graph: &Graph, position: u32, lines: &Arc<Mutex<LineTable>>) -> String {
+    let there = graph.ids().map(|id| graph.attributes(id)).find(|attributes| attributes.position == position);
     let lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    to_python(error, &at_fault.map_or_else(String::new, |attributes| lines.text(py, attributes.line)))
+    there.map_or_else(String::new, |attributes| lines.text(py, attributes.line))
 }
 
 /// Runs a program, or hands it to whoever is planning or profiling on this thread.
@@ -353,6 +390,7 @@ pub fn profile_or_run(
     tables: &Tables<'_>,
     lines: &Arc<Mutex<LineTable>>,
 ) -> PyResult<Vec<Output>> {
+    note(py, executable, values, tables, lines)?;
     match crate::profile::current(py) {
         Some(profiler) => crate::profile::run(py, &profiler, executable, tables, lines, |hooks| {
             run_with(py, executable, values, tables, lines, Some(hooks))

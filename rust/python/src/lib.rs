@@ -14,6 +14,7 @@
 //! * Beside the run: `graph_view` shows the graph, `plan_view` the plan, `profile` where memory goes, `table` the table
 //!   of primitives. `errors` is the one mapping to Python's exceptions.
 
+mod absorbed;
 mod boundary;
 mod capture;
 mod class;
@@ -70,6 +71,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<plan_view::Planning>()?;
     module.add("Planned", module.py().get_type::<plan_view::Planned>())?;
     module.add_class::<profile::Profiling>()?;
+    module.add_class::<absorbed::Watching>()?;
     module.add_class::<linear_map::LinearMap>()?;
     module.add_function(wrap_pyfunction!(release, module)?)?;
     module.add_function(wrap_pyfunction!(table::elementwise_table, module)?)?;

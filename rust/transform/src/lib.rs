@@ -6,11 +6,13 @@
 //!   built (`transpose`); [`partition`] separates what is known from what is not.
 //! * [`simplify`] merges what is equal, shortens what computes nothing (`rewrite`), drops what is dead, and moves
 //!   derivative coefficients to where they are used (`sink`, which `partition` shares).
+//! * [`absorbed`]: a derived graph that says where its products absorbed a number that is not finite.
 //! * `copy` is what all of them share.
 //!
 //! Every result is in the execution order of the policy that keeps everything: pass after pass, even passes up the
 //! tape, odd ones down. Every walk is a loop over indices, and linear.
 
+mod absorbed;
 mod cone;
 mod copy;
 mod extract;
@@ -24,6 +26,7 @@ mod splice;
 mod transpose;
 mod vjp;
 
+pub use absorbed::{Absorbed, absorbed};
 pub use cone::{Cone, cone};
 pub use extract::extract;
 pub use jvp::jvp;

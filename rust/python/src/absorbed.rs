@@ -1,0 +1,74 @@
+//! Where derivatives absorbed numbers that are not finite, collected while a `Watching` context is open on a thread.
+//!
+//! Programs are then built with a second one beside them, whose results say where (`ckad_transform::absorbed`); it
+//! runs first, on the same inputs.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::prelude::*;
+
+use crate::execute::{Executable, Tables, line_at, run};
+use crate::lines::LineTable;
+use crate::value::Value;
+
+thread_local! {
+    static WATCHING: RefCell<Option<Arc<Mutex<Vec<String>>>>> = const { RefCell::new(None) };
+}
+
+/// A context in which runs note the source lines where an absorbing product met 0 and a number that is not finite.
+#[pyclass(frozen, module = "ckad._core")]
+pub struct Watching {
+    found: Arc<Mutex<Vec<String>>>,
+}
+
+#[pymethods]
+impl Watching {
+    #[new]
+    fn new() -> Watching {
+        Watching { found: Arc::default() }
+    }
+
+    fn __enter__(this: Bound<'_, Self>) -> Bound<'_, Self> {
+        WATCHING.set(Some(Arc::clone(&this.get().found)));
+        this
+    }
+
+    fn __exit__(&self, _kind: &Bound<'_, PyAny>, _error: &Bound<'_, PyAny>, _traceback: &Bound<'_, PyAny>) -> bool {
+        WATCHING.set(None);
+        false
+    }
+
+    /// The lines found so far, each once.
+    #[getter]
+    fn lines(&self) -> Vec<String> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Is somebody watching on this thread?
+pub fn is_watching() -> bool {
+    WATCHING.with_borrow(Option::is_some)
+}
+
+/// Runs what was built beside a program for whoever is watching.
+pub fn note(
+    py: Python<'_>,
+    executable: &Executable,
+    values: &[Value],
+    tables: &Tables<'_>,
+    lines: &Arc<Mutex<LineTable>>,
+) -> PyResult<()> {
+    let (Some(watch), Some(found)) = (&executable.watch, WATCHING.with_borrow(Option::clone)) else { return Ok(()) };
+    let outputs = run(py, &watch.executable, values, tables, lines)?;
+    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+    for (output, &position) in outputs.iter().zip(&watch.positions) {
+        if output.0.bytes().first() == Some(&1) {
+            let line = line_at(py, tables.graph, position, lines);
+            if !found.contains(&line) {
+                found.push(line);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+"""`debug_nans` names the lines where a derivative absorbed a number that is not finite, and only those."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ckad
+
+TINY, INFINITE = np.array([0.0, 1.0, 4.0]), np.array([np.inf, 1.0])
+
+
+def root(x: Any) -> Any:
+    y = np.sqrt(x)  # here
+    return np.sum(np.where(x > 0, y, 0.0))
+
+
+def quotient(x: Any) -> Any:
+    safe = 1.0 / x  # here
+    return np.sum(np.where(x > 0.5, safe, x))
+
+
+def product(x: Any) -> Any:
+    w = np.array([[np.inf, 1.0, 2.0], [0.5, 1.0, 2.0]])
+    y = w @ np.sin(x)  # here
+    return y[1] * 1.0
+
+
+def running_product(x: Any) -> Any:
+    p = np.cumprod(x / np.array([1.0, 0.0, 1.0]))  # here
+    return p[0] + 0.0 * x[1]
+
+
+def root_in_a_loop(x: Any) -> Any:
+    total = 0.0
+    for _ in range(3):
+        x = x * 1.5
+        total = total + np.sum(np.where(x > 0, np.sqrt(x), 0.0))  # here
+    return total
+
+
+def lines_of(f: Callable[..., Any]) -> list[int]:
+    source, first = inspect.getsourcelines(f)
+    return [first + i for i, line in enumerate(source) if "# here" in line]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("f", [root, quotient, product, running_product, root_in_a_loop], ids=lambda f: f.__name__)
+def test_absorbed_numbers_are_found(f: Any) -> None:
+    found = ckad.debug_nans(f)(TINY)
+    assert sorted({int(line.rsplit(":", 1)[1]) for line in found}) == lines_of(f)
+    assert all("test_debugging.py:" in line for line in found)
+    # The same through any transform, in any state of the cache.
+    ckad.grad(f)(TINY)
+    assert ckad.debug_nans(ckad.grad(f, checkpoint="sqrt"))(TINY) == found
+
+
+def test_finite_derivatives_have_none() -> None:
+    for f in (root, quotient, root_in_a_loop):
+        assert ckad.debug_nans(f)(np.array([1.0, 2.0, 4.0])) == []
+
+
+def test_what_is_not_absorbed_is_no_matter() -> None:
+    # An infinite derivative that is really there.
+    assert ckad.grad(lambda x: np.sum(np.sqrt(x)))(TINY)[0] == np.inf
+    assert ckad.debug_nans(lambda x: np.sum(np.sqrt(x)))(TINY) == []
+    assert ckad.debug_nans(lambda x: np.sum(x * x))(INFINITE) == []
+
+
+def test_forced_and_nested_runs_are_looked_at() -> None:
+    def forced(x: Any) -> Any:
+        inner = ckad.grad(root)(np.array([0.0, 1.0]))
+        return np.sum(x * inner) if np.sum(x) > 0 else np.sum(x)
+
+    assert [int(line.rsplit(":", 1)[1]) for line in ckad.debug_nans(forced)(np.ones(2))] == lines_of(root)
+    with pytest.raises(ZeroDivisionError):
+        ckad.debug_nans(lambda x: 1 / 0)(1.0)
+    # The context is over: nothing is built for it any more.
+    assert ckad.debug_nans(lambda x: x * 1.0)(1.0) == []
