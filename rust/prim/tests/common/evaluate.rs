@@ -1,18 +1,37 @@
-//! Evaluates a graph one node after the other, every value an array of float64 (integers and bools too).
+//! Evaluates a graph one node after the other, every value an array of float64 (integers and bools too): the slow,
+//! obvious meaning of every operation, for the tests of rules, of transforms and of the executor.
 
-use ckad_graph::{DotAxes, Graph, NodeId, Op, ReduceKind};
+// Each test file uses a part of it.
+#![allow(dead_code)]
+
+use ckad_graph::{DType, DotAxes, Graph, NodeId, Op, ReduceKind};
 use ckad_prim::Elementwise;
 
 type Array = Vec<f64>;
 
 pub fn outputs(graph: &Graph, inputs: &[Array]) -> Vec<Array> {
-    let mut values: Vec<Array> = Vec::new();
-    for node in graph.ids() {
-        let value = evaluate(graph, node, &values, inputs);
-        assert_eq!(value.len(), graph.elements(node), "{}", ckad_prim::op_name(graph.op(node)));
+    evaluate(graph, inputs).expect("an operation of integers alone")
+}
+
+/// The same; `None` where an operation has no meaning in float64.
+pub fn evaluate(graph: &Graph, inputs: &[Array]) -> Option<Vec<Array>> {
+    let mut values: Vec<Array> = Vec::with_capacity(graph.len());
+    for id in graph.ids() {
+        let value = node(graph, id, &values, inputs)?;
+        assert_eq!(value.len(), graph.elements(id), "{}", ckad_prim::op_name(graph.op(id)));
         values.push(value);
     }
-    graph.outputs.iter().map(|output| values[output.index()].clone()).collect()
+    Some(graph.outputs.iter().map(|output| values[output.index()].clone()).collect())
+}
+
+/// The elements that bytes hold.
+pub fn decode(dtype: DType, bytes: &[u8]) -> Array {
+    let element = |chunk: &[u8]| {
+        let mut bits = [0; 8];
+        bits[..chunk.len()].copy_from_slice(chunk);
+        dtype.f64_of_bits(u64::from_le_bytes(bits))
+    };
+    bytes.chunks_exact(dtype.size()).map(element).collect()
 }
 
 fn extents(graph: &Graph, node: NodeId) -> Vec<usize> {
@@ -47,7 +66,7 @@ fn lmul(a: f64, b: f64) -> f64 {
     if a == 0.0 || b == 0.0 { 0.0 } else { a * b }
 }
 
-fn evaluate(graph: &Graph, node: NodeId, values: &[Array], inputs: &[Array]) -> Array {
+fn node(graph: &Graph, node: NodeId, values: &[Array], inputs: &[Array]) -> Option<Array> {
     let shape = extents(graph, node);
     let operands = graph.operands(node);
     let operand = |index: usize| &values[operands[index].index()];
@@ -71,11 +90,11 @@ fn evaluate(graph: &Graph, node: NodeId, values: &[Array], inputs: &[Array]) -> 
         }
         flats
     };
-    match graph.op(node) {
+    Some(match graph.op(node) {
         Op::Input(index) => inputs[index as usize].clone(),
         Op::Literal(bits) => vec![f64::from(f32::from_bits(bits))],
         Op::Scalar(index) => vec![graph.dtype(node).f64_of_bits(graph.scalars[index as usize])],
-        Op::Constant(_) => panic!("tests have no constants"),
+        Op::Constant(index) => decode(graph.dtype(node), graph.constants[index as usize].bytes()),
         Op::Iota { axis } => positions(&shape).iter().map(|p| p[axis as usize] as f64).collect(),
         Op::Elementwise(id) => positions(&shape)
             .iter()
@@ -83,8 +102,9 @@ fn evaluate(graph: &Graph, node: NodeId, values: &[Array], inputs: &[Array]) -> 
                 let at = |k: usize| operands.get(k).map_or(0.0, |_| operand(k)[broadcast_flat(&operand_shape(k), p)]);
                 row(Elementwise::from_id(id), at(0), at(1), at(2))
             })
-            .collect(),
+            .collect::<Option<_>>()?,
         Op::Cast if graph.dtype(node).is_float() => operand(0).clone(),
+        Op::Cast if graph.dtype(node) == DType::Bool => operand(0).iter().map(|&x| f64::from(x != 0.0)).collect(),
         Op::Cast => operand(0).iter().map(|x| x.trunc()).collect(),
         Op::StopGradient | Op::Reshape => operand(0).clone(),
         Op::Transpose { perm } => {
@@ -157,8 +177,8 @@ fn evaluate(graph: &Graph, node: NodeId, values: &[Array], inputs: &[Array]) -> 
                 let place = &mut out[flat(&shape, &kept)];
                 *place = Some(place.map_or(x, |sum| match kind {
                     ReduceKind::Sum => sum + x,
-                    ReduceKind::Max => row(Elementwise::Maximum, sum, x, 0.0),
-                    ReduceKind::Min => row(Elementwise::Minimum, sum, x, 0.0),
+                    ReduceKind::Max => maximum(sum, x),
+                    ReduceKind::Min => -maximum(-sum, -x),
                     ReduceKind::Any => f64::from(sum != 0.0 || x != 0.0),
                     ReduceKind::All => f64::from(sum != 0.0 && x != 0.0),
                 }));
@@ -194,7 +214,7 @@ fn evaluate(graph: &Graph, node: NodeId, values: &[Array], inputs: &[Array]) -> 
             [operand_shape(0), operand_shape(1)],
         ),
         Op::Accumulate => operand(0).iter().zip(operand(1)).map(|(a, b)| a + b).collect(),
-    }
+    })
 }
 
 /// Applies `f` to every line along an axis; its result replaces the line (of whatever length).
@@ -258,12 +278,16 @@ fn dot(axes: &DotAxes, absorb: bool, values: [&Array; 2], shapes: [Vec<usize>; 2
     out
 }
 
-/// A row of the table on numbers; rows of integers alone have no derivative and are not here.
-fn row(row: Elementwise, a: f64, b: f64, c: f64) -> f64 {
+fn maximum(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+/// A row of the table on numbers; some rows of integers alone, which have no derivative, are not here.
+fn row(row: Elementwise, a: f64, b: f64, c: f64) -> Option<f64> {
     use Elementwise as E;
     let truth = f64::from;
-    let nan = a.is_nan() || b.is_nan();
-    match row {
+    let integers = (a as i64, b as i64);
+    Some(match row {
         E::Add => a + b,
         E::Subtract => a - b,
         E::Multiply => a * b,
@@ -285,9 +309,10 @@ fn row(row: Elementwise, a: f64, b: f64, c: f64) -> f64 {
         E::Ceil => a.ceil(),
         E::Trunc => a.trunc(),
         E::Rint => a.round_ties_even(),
-        E::Maximum | E::Minimum if nan => f64::NAN,
-        E::Maximum | E::Fmax => a.max(b),
-        E::Minimum | E::Fmin => a.min(b),
+        E::Maximum => maximum(a, b),
+        E::Minimum => -maximum(-a, -b),
+        E::Fmax => a.max(b),
+        E::Fmin => a.min(b),
         E::Copysign => a.copysign(b),
         E::Nextafter if a == b => b,
         E::Nextafter => {
@@ -353,8 +378,9 @@ fn row(row: Elementwise, a: f64, b: f64, c: f64) -> f64 {
                 c
             }
         }
-        E::BitwiseAnd | E::BitwiseOr | E::BitwiseXor | E::Invert | E::LeftShift | E::RightShift | E::Gcd | E::Lcm => {
-            panic!("{} is of integers", row.name())
-        }
-    }
+        E::BitwiseAnd => (integers.0 & integers.1) as f64,
+        E::BitwiseOr => (integers.0 | integers.1) as f64,
+        E::BitwiseXor => (integers.0 ^ integers.1) as f64,
+        E::Invert | E::LeftShift | E::RightShift | E::Gcd | E::Lcm => return None,
+    })
 }
