@@ -20,6 +20,8 @@ mod vector;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use ckad_graph::{DType, Error, Result};
 
 use crate::Environment;
@@ -29,6 +31,7 @@ use crate::structural::number::{Float, Number, with_dtype};
 use crate::structural::parallel::{PIECE, Shared, for_each_piece};
 use crate::structural::strided::{self, Axis};
 use contraction::{Contraction, Packing};
+use panels::Cut;
 
 /// One product C = A·B of a batch; strides in elements, C in C order with rows `n` apart.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +64,7 @@ enum Route {
 struct Plan {
     contraction: Contraction,
     route: Route,
+    cut: Cut,
     /// Bytes that all threads share: packed operands, then partial sums.
     packed_bytes: [usize; 2],
     partial_bytes: usize,
@@ -83,12 +87,17 @@ impl Plan {
             _ => 0,
         };
         let packed_bytes = [packed(&contraction.a.packing), packed(&contraction.b.packing)];
+        let size = dtype.size();
+        let cut = Cut::new(m, n, k, contraction.batches());
         let (partial_bytes, thread_bytes) = match route {
-            Route::Vector => vector::scratch_bytes(&contraction, dtype.size()),
-            Route::Library => (0, library::scratch_bytes(n, k, dtype.size())),
-            _ => (0, 0),
+            Route::Vector => vector::scratch_bytes(&contraction, size),
+            Route::Library => {
+                (cut.partial_bytes(m, n, size), library::scratch_bytes(n, cut.depth, contraction.a.depth, size))
+            }
+            Route::Plain => (cut.partial_bytes(m, n, size), 0),
+            Route::Zero | Route::Outer => (0, 0),
         };
-        Ok(Plan { contraction, route, packed_bytes, partial_bytes, thread_bytes })
+        Ok(Plan { contraction, route, cut, packed_bytes, partial_bytes, thread_bytes })
     }
 
     fn shared_bytes(&self) -> usize {
@@ -186,33 +195,58 @@ impl Call<'_> {
         match self.plan.route {
             Route::Outer => self.each_product(matrices, |matrices| outer::product(self, &matrices)),
             Route::Vector => vector::product(self, &matrices),
-            _ => panels::split(self, matrices, |matrices, rows, columns| {
-                // SAFETY: `Contraction` checked the shapes; panels are disjoint parts of the result.
-                unsafe {
-                    if library::has(self.isa) {
-                        let scratch =
-                            self.environment.thread_scratch(self.plan.shared_bytes(), self.plan.thread_bytes)?;
-                        library::panel(self.isa, matrices, rows.clone(), columns.clone(), scratch, self.environment)?;
-                    } else {
-                        plain::panel(self.isa, matrices, rows.clone(), columns.clone(), self.environment)?;
-                    }
-                    if self.absorb {
-                        absorb::repair(matrices, rows, columns, self.environment)?;
-                    }
+            _ => {
+                let compute = |matrices: &Matrices<T>, rows, columns| self.panel(matrices, rows, columns);
+                let finish = |matrices: &Matrices<T>, rows, columns| match self.absorb {
+                    // SAFETY: the panel is computed and nobody else's.
+                    true => unsafe { absorb::repair(matrices, rows, columns, self.environment) },
+                    false => Ok(()),
+                };
+                if self.plan.cut.depth_pieces > 1 {
+                    let finish = |rows, columns| finish(&matrices, rows, columns);
+                    return panels::split_depth(self, matrices, self.partial()?, compute, finish);
                 }
-                Ok(())
-            }),
+                panels::split(self, matrices, |matrices, rows, columns| {
+                    compute(matrices, rows.clone(), columns.clone())?;
+                    finish(matrices, rows, columns)
+                })
+            }
         }
+    }
+
+    /// A panel by the library, or by plain loops where it has no kernels for the processor.
+    fn panel<T: Float>(&self, matrices: &Matrices<T>, rows: Range<usize>, columns: Range<usize>) -> Result<()> {
+        // SAFETY: `Contraction` checked the shapes; panels are disjoint parts of the result.
+        unsafe {
+            if library::has(self.isa) {
+                let scratch = self.environment.thread_scratch(self.plan.shared_bytes(), self.plan.thread_bytes)?;
+                library::panel(self.isa, matrices, rows, columns, scratch, self.environment)
+            } else {
+                plain::panel(self.isa, matrices, rows, columns, self.environment)
+            }
+        }
+    }
+
+    /// Where partial sums wait.
+    fn partial<T>(&self) -> Result<*mut T> {
+        let first = self.plan.packed_bytes[0] + self.plan.packed_bytes[1];
+        let scratch = self.environment.shared_scratch(first + self.plan.partial_bytes)?;
+        Ok(scratch.pointer.wrapping_add(first).cast())
     }
 
     fn number<T: Number>(&self, a: *const T, b: *const T, c: *mut T) -> Result<()> {
         if self.plan.route != Route::Plain {
             return Err(Error::internal("dot", "integers take the plain route"));
         }
-        panels::split(self, self.matrices(a, b, c), |matrices, rows, columns| {
+        let matrices = self.matrices(a, b, c);
+        let compute = |matrices: &Matrices<T>, rows, columns| {
             // SAFETY: `Contraction` checked the shapes; panels are disjoint parts of the result.
             unsafe { plain::panel(self.isa, matrices, rows, columns, self.environment) }
-        })
+        };
+        if self.plan.cut.depth_pieces > 1 {
+            return panels::split_depth(self, matrices, self.partial()?, compute, |_, _| Ok(()));
+        }
+        panels::split(self, matrices, compute)
     }
 
     /// The products of the batch, several to a piece where they are small, in parallel.

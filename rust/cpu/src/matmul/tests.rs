@@ -8,6 +8,7 @@ use ckad_graph::{DType, ListId, Op};
 use ckad_plan::program::{ArrayRef, BufferId, Source};
 
 use super::library::{self, portable};
+use super::panels::Cut;
 use super::{Matrices, dot_with, scratch_bytes};
 use crate::isa::Isa;
 use crate::structural::array::{Array, elements};
@@ -329,7 +330,7 @@ fn by_panels<T: Float>(isa: Option<Isa>, layout: usize, a: &Value, b: &Value, cu
         b_column: if layout >> 1 == 1 { k as isize } else { 1 },
         c: Shared::new(c_memory.pointer.cast()),
     };
-    let mut scratch = Buffer::filled(library::scratch_bytes(n, k, size_of::<T>()));
+    let mut scratch = Buffer::filled(library::scratch_bytes(n, k, matrices.a_depth, size_of::<T>()));
     let cancel = AtomicBool::new(false);
     let environment = environment(&[], Memory::EMPTY, &cancel);
     let pieces = |cuts: &[usize], end: usize| -> Vec<Range<usize>> {
@@ -385,11 +386,52 @@ fn panels_have_the_bits_of_the_whole() {
     }
 }
 
+#[test]
+fn a_product_cut_along_its_depth_has_one_result() {
+    let mut random = Random(0xdeed);
+    for (m, n, k) in [(70, 50, 5000), (131, 385, 1024), (13, 14, 70_000)] {
+        for dtype in [DType::F32, DType::F64] {
+            let cut = Cut::new(m, n, k, 1);
+            assert!(cut.depth_pieces > 1);
+            let mut a = Value::rough(dtype, &[m, k], &mut random);
+            let mut b = Value::rough(dtype, &[k, n], &mut random);
+            let mut first: Option<Value> = None;
+            if cut.depth == 512 {
+                // Pieces of one block each are what the library itself adds up.
+                let whole = match dtype {
+                    DType::F32 => {
+                        by_panels::<f32>(instruction_sets().find(|&isa| library::has(isa)), 0, &a, &b, [&[], &[]])
+                    }
+                    _ => by_panels::<f64>(instruction_sets().find(|&isa| library::has(isa)), 0, &a, &b, [&[], &[]]),
+                };
+                first = Some(whole);
+            }
+            for isa in instruction_sets().filter(|&isa| library::has(isa)) {
+                for layout in 0..4 {
+                    let a = if layout & 1 == 1 { transposed(&a) } else { a.clone() };
+                    let b = if layout >> 1 == 1 { transposed(&b) } else { b.clone() };
+                    for threads in [1, 3] {
+                        let result = dot_on(isa, threads, false, &matrix_list(layout), &a, &b, &[m, n]);
+                        let what = format!("{dtype} {m}×{k}×{n}, layout {layout}, {isa:?}, {threads} threads");
+                        assert!(*first.get_or_insert(result.clone()) == result, "other bits: {what}");
+                    }
+                }
+            }
+            assert_near(first.as_ref().unwrap(), &a, &b, "cut along its depth");
+            // An infinity that only zeros meet is absorbed after the pieces were added.
+            a.bits[k - 1] = dtype.bits_of_f64(f64::INFINITY);
+            (0..n).for_each(|column| b.bits[(k - 1) * n + column] = dtype.bits_of_f64(0.0));
+            let result = dot_on(crate::isa().unwrap(), 2, true, &matrix_list(0), &a, &b, &[m, n]);
+            assert!(result.f64s().iter().all(|value| value.is_finite()), "{dtype} {m}×{k}×{n}");
+        }
+    }
+}
+
 /// What other processors use: the same products, rounded otherwise.
 #[test]
 fn the_portable_library_agrees_within_rounding() {
     let mut random = Random(0xdead);
-    assert!(portable::has(Isa::Scalar) && portable::scratch_bytes(1000, 1000, 8) == 0);
+    assert!(portable::has(Isa::Scalar) && portable::scratch_bytes(1000, 1000, 1, 8) == 0);
     for (m, n, k) in [(2, 3, 1), (1, 1, 9), (131, 100, 77), (70, 33, 4100)] {
         for dtype in [DType::F32, DType::F64] {
             let a = Value::rough(dtype, &[m, k], &mut random);

@@ -118,9 +118,7 @@ fn by_rows<T: Float>(call: &Call<'_>, product: &MatrixVector<T>, rows: Range<usi
 /// All spans at once; their sums are added in order afterwards.
 fn by_spans<T: Float>(call: &Call<'_>, product: &MatrixVector<T>) -> Result<()> {
     let (rows, spans) = (product.rows, product.depth.div_ceil(SPAN));
-    let first = call.plan.packed_bytes[0] + call.plan.packed_bytes[1];
-    let scratch = call.environment.shared_scratch(first + call.plan.partial_bytes)?;
-    let partial = Shared::new(scratch.pointer.wrapping_add(first).cast::<T>());
+    let partial = Shared::new(call.partial::<T>()?);
     let per_piece = rows_per_piece(product.depth);
     let across = rows.div_ceil(per_piece);
     for_each_piece(call.environment, spans * across, 1, |range| {
