@@ -31,9 +31,11 @@ def with_kept_axes(result: Any, shape: tuple[int, ...], axes: tuple[int, ...], k
 
 
 def array(x: Any) -> Any:
-    """The value as an array: traced values as they are, lists that hold traced values stacked, others by NumPy."""
+    """The value as an array: traced values as they are (a Python number's as NumPy's scalar), lists that hold traced
+    values stacked, others by NumPy.
+    """
     if isinstance(x, _core.Tracer):
-        return x
+        return _core.strong(x)
     if isinstance(x, (list, tuple)) and _holds_traced(x):
         return np.stack([array(item) for item in x])
     return np.asarray(_core.supported(x))

@@ -51,7 +51,7 @@ fn viewed(py: Python<'_>, storage: &Arc<Storage>, view: View, scalar: bool) -> P
 /// NumPy's scalars take `()`, `...` and `None`.
 fn index_scalar(py: Python<'_>, this: &Tracer, index: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
     let items = parse(index)?;
-    let Kind::Scalar { tape, node, dtype } = this.kind() else {
+    let Kind::Scalar { tape, node, dtype, .. } = this.kind() else {
         return Err(raise(Error::internal("index", "not a scalar")));
     };
     let view = View::new(Layout::contiguous(&[]), false);

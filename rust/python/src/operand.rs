@@ -95,6 +95,7 @@ impl<'a, 'py> Operand<'a, 'py> {
     /// The dtype that the operand brings along; weak scalars bring none.
     pub fn strong_dtype(&self) -> Option<DType> {
         match self {
+            Operand::Traced(tracer) if tracer.is_weak() && tracer.dtype() != DType::Bool => None,
             Operand::Traced(tracer) => Some(tracer.dtype()),
             Operand::Array { dtype, .. } | Operand::NumpyScalar(_, dtype) => Some(*dtype),
             Operand::PythonBool(_) => Some(DType::Bool),
@@ -104,7 +105,22 @@ impl<'a, 'py> Operand<'a, 'py> {
 
     /// The dtype that the operand has by itself.
     pub fn own_dtype(&self) -> DType {
-        self.strong_dtype().unwrap_or(if matches!(self, Operand::PythonInt(_)) { DType::I64 } else { DType::F64 })
+        match self {
+            Operand::Traced(tracer) => tracer.dtype(),
+            Operand::Array { dtype, .. } | Operand::NumpyScalar(_, dtype) => *dtype,
+            Operand::PythonBool(_) => DType::Bool,
+            Operand::PythonInt(_) => DType::I64,
+            Operand::PythonFloat(_) => DType::F64,
+        }
+    }
+
+    /// A Python number, or a traced value that stands for one.
+    pub fn is_python_number(&self) -> bool {
+        match self {
+            Operand::Traced(tracer) => tracer.is_weak(),
+            Operand::Array { .. } | Operand::NumpyScalar(..) => false,
+            Operand::PythonInt(_) | Operand::PythonFloat(_) | Operand::PythonBool(_) => true,
+        }
     }
 
     fn tape(&self) -> Option<&Arc<TapeCell>> {

@@ -23,6 +23,17 @@ fn other_operand<'a, 'py>(other: &'a Bound<'py, PyAny>) -> PyResult<Option<Opera
     }
 }
 
+/// What an operator gives. Among Python numbers alone the result is a Python number again, and bools count as ints but
+/// where bits or comparisons are asked for.
+fn operate(py: Python<'_>, row: Elementwise, operands: &[Operand<'_, '_>]) -> PyResult<Tracer> {
+    if !operands.iter().all(Operand::is_python_number) {
+        return apply(py, row, operands, None);
+    }
+    let counts = !matches!(row, Elementwise::BitwiseAnd | Elementwise::BitwiseOr | Elementwise::BitwiseXor);
+    let all_bools = operands.iter().all(|operand| operand.own_dtype() == DType::Bool);
+    Ok(apply(py, row, operands, (counts && all_bools).then_some(DType::I64))?.weak_if(true))
+}
+
 /// `this ∘ other`, or `other ∘ this` when `reflected`.
 pub fn binary(
     py: Python<'_>,
@@ -35,17 +46,17 @@ pub fn binary(
     this.check_alive(py)?;
     let this = Operand::Traced(this);
     let operands = if reflected { [other, this] } else { [this, other] };
-    apply(py, row, &operands, None)?.into_object(py)
+    operate(py, row, &operands)?.into_object(py)
 }
 
 pub fn unary(py: Python<'_>, row: Elementwise, this: &Tracer) -> PyResult<Py<PyAny>> {
     this.check_alive(py)?;
-    apply(py, row, &[Operand::Traced(this)], None)?.into_object(py)
+    operate(py, row, &[Operand::Traced(this)])?.into_object(py)
 }
 
 /// `+x`: a copy.
 pub fn positive(py: Python<'_>, this: &Tracer) -> PyResult<Py<PyAny>> {
-    convert(py, &Operand::Traced(this), this.dtype())?.into_object(py)
+    convert(py, &Operand::Traced(this), this.dtype())?.weak_if(this.is_weak()).into_object(py)
 }
 
 /// The cheaper row that NumPy takes for some exponents which are Python numbers.
@@ -100,7 +111,7 @@ pub fn compare(py: Python<'_>, op: CompareOp, this: &Tracer, other: &Bound<'_, P
     let Some(other) = other_operand(other)? else { return Ok(py.NotImplemented()) };
     let operands = [Operand::Traced(this), other];
     let row = comparison(op);
-    let result = match apply(py, row, &operands, None) {
+    let result = match operate(py, row, &operands) {
         // A Python int outside the range of the array's dtype compares by value.
         Err(error) if error.is_instance_of::<PyOverflowError>(py) => apply(py, row, &operands, Some(DType::F64)),
         result => result,

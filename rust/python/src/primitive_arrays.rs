@@ -221,6 +221,15 @@ fn is_traced(x: Any<'_, '_>) -> bool {
     x.cast::<Tracer>().is_ok()
 }
 
+/// The value as NumPy's functions read it: what stands for a Python number as NumPy's scalar.
+#[pyfunction]
+fn strong(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+    match x.cast::<Tracer>() {
+        Ok(tracer) if tracer.get().is_weak() => tracer.get().alias()?.weak_if(false).into_object(py),
+        _ => Ok(x.clone().unbind()),
+    }
+}
+
 /// Is x an immutable traced scalar (what NumPy would return as a scalar)?
 #[pyfunction]
 fn is_scalar(x: Any<'_, '_>) -> bool {
@@ -252,6 +261,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         as_scalar,
         supported,
         is_traced,
+        strong,
         is_scalar,
         is_active,
     );

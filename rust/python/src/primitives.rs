@@ -83,7 +83,11 @@ fn stop_gradient(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
     let stopped = elementwise::record(py, "stop_gradient", &operand, &[dtype], dtype, |tape, nodes| {
         tape.builder.stop_gradient(nodes[0])
     })?;
-    if value.is_scalar() { stopped.into_object(py) } else { stopped.into_array()?.into_object(py) }
+    if value.is_scalar() {
+        stopped.weak_if(value.is_weak()).into_object(py)
+    } else {
+        stopped.into_array()?.into_object(py)
+    }
 }
 
 fn reduce_kind(kind: &str) -> PyResult<ReduceKind> {

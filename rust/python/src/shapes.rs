@@ -81,7 +81,7 @@ pub fn normal_axes(name: &str, axis: Option<&Bound<'_, PyAny>>, rank: usize) -> 
 fn as_parts(this: &Tracer) -> PyResult<(Arc<Storage>, View)> {
     match this.kind() {
         Kind::Array { storage, view } => Ok((Arc::clone(storage), view.clone())),
-        Kind::Scalar { tape, node, dtype } => {
+        Kind::Scalar { tape, node, dtype, .. } => {
             let storage = Storage::new(Arc::clone(tape), *dtype, *node)?;
             Ok((storage, View::new(Layout::contiguous(&[]), false)))
         }
@@ -287,7 +287,7 @@ pub fn copy(py: Python<'_>, this: &Tracer, order: Order) -> PyResult<Tracer> {
 pub fn as_type(py: Python<'_>, this: &Tracer, dtype: DType, order: Order) -> PyResult<Tracer> {
     let copied = copy(py, this, order)?;
     if copied.dtype() == dtype {
-        return Ok(copied);
+        return Ok(copied.weak_if(false));
     }
     let tape = Arc::clone(copied.tape());
     let node = copied.current_node();

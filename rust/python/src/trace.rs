@@ -110,7 +110,10 @@ impl Trace {
                     )?;
                     (tracer, argument.dtype, argument.layout)
                 }
-                Foreign::PythonFloat(_) => self.scalar_argument(leaf, DType::F64, differentiated)?,
+                Foreign::PythonFloat(_) => {
+                    let (tracer, dtype, layout) = self.scalar_argument(leaf, DType::F64, differentiated)?;
+                    (tracer.weak_if(true), dtype, layout)
+                }
                 Foreign::NumpyScalar(dtype) => self.scalar_argument(leaf, dtype, differentiated)?,
                 _ => return Err(PyValueError::new_err("an argument to trace must be a float or an array")),
             }
@@ -271,7 +274,7 @@ impl Trace {
         tape.captures.insert(index, Capture { tape: Arc::clone(outer_tape), node: outer_node });
         drop(tape);
         let tracer = if outer.is_scalar() {
-            Tracer::scalar(Arc::clone(&self.tape), node)?
+            Tracer::scalar(Arc::clone(&self.tape), node)?.weak_if(outer.is_weak())
         } else {
             Tracer::array(Arc::clone(&self.tape), node, layout.clone(), false)?
         };

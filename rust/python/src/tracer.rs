@@ -33,6 +33,8 @@ pub enum Kind {
         tape: Arc<TapeCell>,
         node: NodeId,
         dtype: DType,
+        /// It stands for a Python number, which takes the dtype of the array or NumPy scalar beside it.
+        weak: bool,
     },
     Array {
         storage: Arc<Storage>,
@@ -69,12 +71,12 @@ impl Tracer {
 
     pub fn new_scalar(tape: Arc<TapeCell>, node: NodeId, dtype: DType) -> PyResult<Tracer> {
         hold(&tape, node)?;
-        Ok(Tracer { kind: Kind::Scalar { tape, node, dtype } })
+        Ok(Tracer::held_scalar(tape, node, dtype))
     }
 
     /// As `new_scalar`, of a node that was retained when it was recorded.
     pub fn held_scalar(tape: Arc<TapeCell>, node: NodeId, dtype: DType) -> Tracer {
-        Tracer { kind: Kind::Scalar { tape, node, dtype } }
+        Tracer { kind: Kind::Scalar { tape, node, dtype, weak: false } }
     }
 
     /// As `new_array`, of a node that was retained when it was recorded.
@@ -101,9 +103,24 @@ impl Tracer {
     /// The same value under another object: the scalar, or the same view.
     pub fn alias(&self) -> PyResult<Tracer> {
         match &self.kind {
-            Kind::Scalar { tape, node, dtype } => Tracer::new_scalar(Arc::clone(tape), *node, *dtype),
+            Kind::Scalar { tape, node, dtype, weak } => {
+                Ok(Tracer::new_scalar(Arc::clone(tape), *node, *dtype)?.weak_if(*weak))
+            }
             Kind::Array { storage, view } => Ok(Tracer::view_of(Arc::clone(storage), view.clone())),
         }
+    }
+
+    /// The scalar as a Python number's stand-in, or a NumPy scalar's. Arrays are strong.
+    pub fn weak_if(mut self, python: bool) -> Tracer {
+        if let Kind::Scalar { weak, .. } = &mut self.kind {
+            *weak = python;
+        }
+        self
+    }
+
+    /// Does it stand for a Python number?
+    pub fn is_weak(&self) -> bool {
+        matches!(self.kind, Kind::Scalar { weak: true, .. })
     }
 
     /// Another view of the same storage; None for scalars.
@@ -118,7 +135,7 @@ impl Tracer {
     pub fn into_array(self) -> PyResult<Tracer> {
         match &self.kind {
             Kind::Array { .. } => Ok(self),
-            Kind::Scalar { tape, node, dtype } => {
+            Kind::Scalar { tape, node, dtype, .. } => {
                 Tracer::new_array(Arc::clone(tape), *node, *dtype, Layout::contiguous(&[]))
             }
         }

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use rustc_hash::FxHashMap;
 
+use crate::convert::{array_operand, as_array};
 use crate::dot::matmul;
 use crate::elementwise::{apply, apply_into, convert, convert_into, float_loop};
 use crate::errors::raise;
@@ -406,6 +407,17 @@ fn product<'py>(
     call_registered(py, "prod", inputs, Some(&keywords))
 }
 
+/// The operand as `np.asarray` gives it: no Python number is weak any more.
+fn strong<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    match object.cast::<Tracer>() {
+        Ok(tracer) if tracer.get().is_weak() => {
+            Ok(tracer.get().alias()?.weak_if(false).into_object(object.py())?.into_bound(object.py()))
+        }
+        Ok(_) => Ok(object.clone()),
+        Err(_) => Ok(as_array(object)?.into_any()),
+    }
+}
+
 /// `ufunc.outer(a, b)`: a with as many axes of length 1 behind as b has.
 fn outer<'py>(
     py: Python<'py>,
@@ -413,7 +425,7 @@ fn outer<'py>(
     meaning: Meaning,
     inputs: &Bound<'py, PyTuple>,
 ) -> PyResult<Py<PyAny>> {
-    let objects: Vec<Bound<'py, PyAny>> = inputs.iter().collect();
+    let objects = inputs.iter().map(|object| strong(&object)).collect::<PyResult<Vec<_>>>()?;
     let [first, second] = &objects[..] else { return Err(unknown(ufunc)) };
     let extra = Operand::coerced(second)?.rank();
     let operands = [Operand::coerced(first)?, Operand::coerced(second)?];
@@ -435,7 +447,7 @@ fn outer<'py>(
             }
         }
         Operand::Array { array, .. } => {
-            let placed = crate::convert::array_operand(py, &tape, array.as_any())?;
+            let placed = array_operand(py, &tape, array.as_any())?;
             let mut layout: Layout = placed.layout;
             for _ in 0..extra {
                 let rank = layout.rank();

@@ -160,7 +160,10 @@ pub fn representation(this: &Tracer) -> String {
 pub fn round(py: Python<'_>, this: &Tracer, digits: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
     match digits.filter(|digits| !digits.is_none()) {
         None => Ok(single(py, this)?.call_method0(py, "__round__")?),
-        Some(digits) => crate::function::call_method(py, "round", this, (digits,), None),
+        Some(digits) => {
+            let rounded = crate::function::call_method(py, "round", this, (digits,), None)?;
+            rounded.bind(py).cast::<Tracer>()?.get().alias()?.weak_if(this.is_weak()).into_object(py)
+        }
     }
 }
 
