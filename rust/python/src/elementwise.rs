@@ -86,6 +86,11 @@ fn ldexp_dtype(operands: &[Operand<'_, '_>]) -> PyResult<DType> {
             Error::dtype("ldexp", "the exponent must be an integer").with_hint("use x * 2.0 ** y for a float y"),
         ));
     }
+    if operands[1].own_dtype() == DType::U64 {
+        return Err(raise(
+            Error::dtype("ldexp", "NumPy has no loop for exponents of uint64").with_hint("use e.astype(np.int64)"),
+        ));
+    }
     float_loop("ldexp", &operands[..1])
 }
 

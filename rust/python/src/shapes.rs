@@ -10,7 +10,7 @@ use pyo3::types::PyTuple;
 use crate::elementwise::convert;
 use crate::errors::raise;
 use crate::indexing::assign;
-use crate::layout::Layout;
+use crate::layout::{Layout, broadcast_strides, iteration_order};
 use crate::operand::Operand;
 use crate::storage::{Storage, View};
 use crate::tracer::{Kind, Tracer};
@@ -167,7 +167,17 @@ pub fn ravel(py: Python<'_>, this: &Tracer, order: Order) -> PyResult<Tracer> {
     if view.is_c_contiguous() {
         return reshape_c(py, Tracer::view_of(storage, view), &flat);
     }
+    let view = if order == Order::K { in_walking_order(&as_parts(this)?.1) } else { view };
     copied(py, &storage, &view, &flat)
+}
+
+/// The view with its axes as `np.nditer` walks them, which a flat copy in K order follows: unlike `x.copy("K")`, it
+/// leaves repeated axes where they are.
+fn in_walking_order(view: &View) -> View {
+    let (layout, _) = view.numpy();
+    let rank = layout.rank();
+    let order = iteration_order(rank, &[broadcast_strides(&layout.shape, &layout.strides, rank)]);
+    view.map(|layout| layout.transposed(&order))
 }
 
 /// `x.flatten()`: always a copy.
@@ -177,8 +187,7 @@ pub fn flatten(py: Python<'_>, this: &Tracer, order: Order) -> PyResult<Tracer> 
     let view = if fortran {
         reversed_axes(&view)
     } else if order == Order::K {
-        let order = view.memory_order();
-        view.map(|layout| layout.transposed(&order))
+        in_walking_order(&view)
     } else {
         view
     };

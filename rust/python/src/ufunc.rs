@@ -42,11 +42,15 @@ enum Meaning {
     DivideWithRemainder,
     /// (fraction, whole part)
     FractionAndWhole,
+    /// (x·2⁻ᵉ, e)
+    MantissaAndExponent,
+    /// A count of bits, as uint8.
+    BitwiseCount,
     /// A function of the Python layer, under this name in the table of methods.
     Registered(&'static str),
 }
 
-/// Ufuncs that are no row under their own name.
+/// Ufuncs that are no row under their own name, or more than one.
 const OTHERS: &[(&str, Meaning)] = &[
     ("positive", Meaning::Identity),
     ("conjugate", Meaning::Conjugate),
@@ -57,6 +61,8 @@ const OTHERS: &[(&str, Meaning)] = &[
     ("matmul", Meaning::Matmul),
     ("divmod", Meaning::DivideWithRemainder),
     ("modf", Meaning::FractionAndWhole),
+    ("frexp", Meaning::MantissaAndExponent),
+    ("bitwise_count", Meaning::BitwiseCount),
     ("vecdot", Meaning::Registered("vecdot")),
     ("matvec", Meaning::Registered("matvec")),
     ("vecmat", Meaning::Registered("vecmat")),
@@ -68,7 +74,7 @@ fn meanings(py: Python<'_>) -> PyResult<&'static FxHashMap<usize, Meaning>> {
         let numpy = py.import("numpy")?;
         let rows = Elementwise::ALL.iter().map(|&row| (row.numpy(), Meaning::Row(row)));
         let mut table = FxHashMap::default();
-        for (name, meaning) in rows.filter(|(name, _)| !name.is_empty()).chain(OTHERS.iter().copied()) {
+        for (name, meaning) in OTHERS.iter().copied().chain(rows.filter(|(name, _)| !name.is_empty())) {
             // Older releases lack some of them. NumPy's module keeps its ufuncs alive, so addresses stay theirs.
             if let Ok(ufunc) = numpy.getattr(name) {
                 table.entry(ufunc.as_ptr() as usize).or_insert(meaning);
@@ -85,7 +91,6 @@ fn ufunc_name(ufunc: &Bound<'_, PyAny>) -> String {
 fn unknown(ufunc: &Bound<'_, PyAny>) -> PyErr {
     let name = ufunc_name(ufunc);
     let hint = match name.as_str() {
-        "frexp" => "use np.log2(np.abs(x)) or np.floor of it",
         "isnat" => "dates are not supported",
         _ => "compose it from NumPy's functions, or apply it to ckad.stop_gradient(x) where no gradient should flow",
     };
@@ -196,7 +201,9 @@ fn call<'py>(
     let objects: Vec<Bound<'py, PyAny>> = inputs.iter().collect();
     let operands = objects.iter().map(Operand::coerced).collect::<PyResult<Vec<_>>>()?;
     let target = keywords.out.first().cloned().flatten();
-    if keywords.dtype.is_some() && matches!(meaning, Meaning::Matmul | Meaning::Registered(_) | Meaning::FloatPower) {
+    if keywords.dtype.is_some()
+        && matches!(meaning, Meaning::Matmul | Meaning::Registered(_) | Meaning::FloatPower | Meaning::BitwiseCount)
+    {
         return Err(unsupported(ufunc, "the keyword dtype=", "convert the operands with .astype"));
     }
     if let Some(condition) = &keywords.condition {
@@ -231,7 +238,9 @@ fn write(
             convert_into(py, "positive", &operands[0], dtype, target)
         }
         Meaning::FloatPower => apply_into(py, Elementwise::Power, operands, target, Some(DType::F64)),
-        Meaning::FloatAbsolute => apply_into(py, Elementwise::Absolute, operands, target, Some(float_dtype(operands)?)),
+        Meaning::FloatAbsolute => {
+            apply_into(py, Elementwise::Absolute, operands, target, Some(float_dtype(ufunc, operands)?))
+        }
         Meaning::Matmul => {
             let [a, b] = operands else { return Err(unknown(ufunc)) };
             let pair = [a.duplicate(), b.duplicate()];
@@ -243,8 +252,8 @@ fn write(
     }
 }
 
-fn float_dtype(operands: &[Operand<'_, '_>]) -> PyResult<DType> {
-    float_loop("ufunc", operands)
+fn float_dtype(ufunc: &Bound<'_, PyAny>, operands: &[Operand<'_, '_>]) -> PyResult<DType> {
+    float_loop(&ufunc_name(ufunc), operands)
 }
 
 /// The dtype of a copy: `positive` refuses bools, `conjugate` makes int8 of them.
@@ -276,7 +285,7 @@ fn evaluate<'py>(
             convert(py, &operands[0], copy_dtype(meaning, operands, dtype)?)?.into_object(py)
         }
         Meaning::FloatAbsolute => {
-            let dtype = dtype.map_or_else(|| float_dtype(operands), Ok)?;
+            let dtype = dtype.map_or_else(|| float_dtype(ufunc, operands), Ok)?;
             apply(py, Elementwise::Absolute, operands, Some(dtype))?.into_object(py)
         }
         Meaning::FloatPower => apply(py, Elementwise::Power, operands, Some(DType::F64))?.into_object(py),
@@ -290,7 +299,7 @@ fn evaluate<'py>(
         ),
         Meaning::FractionAndWhole => {
             let [x] = operands else { return Err(unknown(ufunc)) };
-            let float = Some(float_dtype(operands)?);
+            let float = Some(float_dtype(ufunc, operands)?);
             let whole = apply(py, Elementwise::Trunc, operands, float)?;
             let rest = apply(py, Elementwise::Subtract, &[x.duplicate(), Operand::Traced(&whole)], float)?;
             // The fraction of an infinity is a zero; every fraction has the sign of its number.
@@ -299,6 +308,18 @@ fn evaluate<'py>(
             let finite = crate::elementwise::select(py, &chosen)?;
             let fraction = apply(py, Elementwise::Copysign, &[Operand::Traced(&finite), x.duplicate()], float)?;
             pair(fraction, whole)
+        }
+        Meaning::MantissaAndExponent => {
+            let [x] = operands else { return Err(unknown(ufunc)) };
+            let float = dtype.map_or_else(|| float_dtype(ufunc, operands), Ok)?;
+            let exponent = apply(py, Elementwise::Exponent, operands, Some(float))?;
+            let negative = apply(py, Elementwise::Negative, &[Operand::Traced(&exponent)], None)?;
+            let mantissa = apply(py, Elementwise::Ldexp, &[x.duplicate(), Operand::Traced(&negative)], Some(float))?;
+            pair(mantissa, convert(py, &Operand::Traced(&exponent), DType::I32)?)
+        }
+        Meaning::BitwiseCount => {
+            let count = apply(py, Elementwise::BitwiseCount, operands, None)?;
+            convert(py, &Operand::Traced(&count), DType::U8)?.into_object(py)
         }
         Meaning::Registered(name) => {
             let arguments = PyTuple::new(py, objects)?;
@@ -344,43 +365,48 @@ fn reduction<'py>(
     inputs: &Bound<'py, PyTuple>,
     keywords: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Py<PyAny>> {
+    if let Some(result) = plain_reduction(py, ufunc, meaning, inputs, keywords)? {
+        return result.into_object(py);
+    }
+    // Any other binary ufunc and keyword is the Python layer's.
+    let arguments: Vec<Bound<'py, PyAny>> = std::iter::once(ufunc.clone()).chain(inputs.iter()).collect();
+    call_registered(py, "ufunc.reduce", PyTuple::new(py, arguments)?, keywords)
+}
+
+/// A reduction that is one operation of the core, with keywords that need no more; None for anything else.
+fn plain_reduction<'py>(
+    py: Python<'py>,
+    ufunc: &Bound<'py, PyAny>,
+    meaning: Meaning,
+    inputs: &Bound<'py, PyTuple>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Option<Tracer>> {
     let kind = match meaning {
         Meaning::Row(Elementwise::Add) => ReduceKind::Sum,
         Meaning::Row(Elementwise::Maximum) => ReduceKind::Max,
         Meaning::Row(Elementwise::Minimum) => ReduceKind::Min,
         Meaning::Row(Elementwise::LogicalAnd) => ReduceKind::All,
         Meaning::Row(Elementwise::LogicalOr) => ReduceKind::Any,
-        Meaning::Row(Elementwise::Multiply) => return product(py, inputs, keywords),
-        _ => {
-            let hint = "add, multiply, maximum, minimum, logical_and and logical_or can be reduced";
-            return Err(unsupported(ufunc, "reduce of this ufunc", hint));
-        }
+        _ => return Ok(None),
     };
+    let object = inputs.get_item(0)?;
+    let Ok(value) = object.cast::<Tracer>() else { return Ok(None) };
     let mut axis: Option<Bound<'py, PyAny>> = Some(0i64.into_pyobject(py)?.into_any());
     let (mut dtype, mut keep_axes) = (None, false);
-    for (key, value) in keywords.into_iter().flat_map(|keywords| keywords.iter()) {
+    for (key, given) in keywords.into_iter().flat_map(|keywords| keywords.iter()) {
         match key.extract::<String>()?.as_str() {
-            "axis" => axis = (!value.is_none()).then_some(value),
-            "dtype" if value.is_none() => {}
-            "dtype" => dtype = Some(parse_dtype(&value)?),
-            "keepdims" => keep_axes = value.is_truthy()?,
-            "out" => {
-                if outputs(ufunc, &value)?.iter().any(Option::is_some) {
-                    return Err(unsupported(ufunc, "out= of a reduction", "assign the result: y[...] = x.sum()"));
-                }
-            }
-            "where" if is_true(&value) => {}
-            "initial" if value.is_none() || value.is(no_value(py)?) => {}
-            other => {
-                let hint = "write it with np.where before the reduction, or combine the result";
-                return Err(unsupported(ufunc, &format!("the keyword {other}= of reduce"), hint));
-            }
+            "axis" => axis = (!given.is_none()).then_some(given),
+            "dtype" if given.is_none() => {}
+            "dtype" => dtype = Some(parse_dtype(&given)?),
+            "keepdims" => keep_axes = given.is_truthy()?,
+            "out" if outputs(ufunc, &given)?.iter().all(Option::is_none) => {}
+            "where" if is_true(&given) => {}
+            "initial" if given.is(no_value(py)?) => {}
+            _ => return Ok(None),
         }
     }
-    let object = inputs.get_item(0)?;
-    let Ok(value) = object.cast::<Tracer>() else { return Err(unknown(ufunc)) };
     let axes = normal_axes(&ufunc_name(ufunc), axis.as_ref(), value.get().rank())?;
-    reduce(py, kind, value.get(), &axes, dtype, keep_axes)?.into_object(py)
+    reduce(py, kind, value.get(), &axes, dtype, keep_axes).map(Some)
 }
 
 /// NumPy's mark for a keyword that was left out.
@@ -389,22 +415,6 @@ pub fn no_value(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     NO_VALUE
         .get_or_try_init(py, || PyResult::Ok(py.import("numpy")?.getattr("_NoValue")?.unbind()))
         .map(|value| value.bind(py))
-}
-
-/// `multiply.reduce` is the Python layer's prod, with the default axis of a ufunc.
-fn product<'py>(
-    py: Python<'py>,
-    inputs: &Bound<'py, PyTuple>,
-    keywords: Option<&Bound<'py, PyDict>>,
-) -> PyResult<Py<PyAny>> {
-    let keywords = match keywords {
-        Some(keywords) => keywords.copy()?,
-        None => PyDict::new(py),
-    };
-    if !keywords.contains("axis")? {
-        keywords.set_item("axis", 0)?;
-    }
-    call_registered(py, "prod", inputs, Some(&keywords))
 }
 
 /// The operand as `np.asarray` gives it: no Python number is weak any more.

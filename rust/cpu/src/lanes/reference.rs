@@ -106,6 +106,19 @@ pub fn float_reference(row: Elementwise, single: bool, a: f64, b: f64, c: f64) -
                 scaled(a, b.trunc())
             }
         }
+        E::Exponent => {
+            if a == 0.0 || !a.is_finite() {
+                return 0.0;
+            }
+            let (mut rest, mut exponent) = (a.abs(), 0.0);
+            while rest >= 1.0 {
+                (rest, exponent) = (rest / 2.0, exponent + 1.0);
+            }
+            while rest < 0.5 {
+                (rest, exponent) = (rest * 2.0, exponent - 1.0);
+            }
+            exponent
+        }
         E::Exp => a.exp(),
         E::Exp2 => a.exp2(),
         E::Expm1 => a.exp_m1(),
@@ -304,6 +317,7 @@ pub fn integer_reference(row: Elementwise, dtype: DType, a: i128, b: i128, c: i1
                 if a < 0 { -1 } else { 0 }
             }
         }
+        E::BitwiseCount => i128::from(a.unsigned_abs().count_ones()),
         E::Gcd => gcd(a.abs(), b.abs()),
         E::Lcm => {
             if a == 0 || b == 0 {

@@ -27,6 +27,8 @@ pub trait Integer: Number {
     fn right_shift(self, count: Self) -> Self;
     fn gcd(self, other: Self) -> Self;
     fn lcm(self, other: Self) -> Self;
+    /// The number of bits set in |self|.
+    fn bitwise_count(self) -> Self;
 }
 
 impl Bits for Bool {
@@ -203,6 +205,10 @@ macro_rules! integer {
                 let product = (self.absolute() as $unsigned / divisor).wrapping_mul(other.absolute() as $unsigned);
                 product as $t
             }
+            #[inline(always)]
+            fn bitwise_count(self) -> Self {
+                (self.absolute() as $unsigned).count_ones() as $t
+            }
         }
     };
 }
@@ -248,6 +254,11 @@ pub fn right_shift<T: Integer>(a: T, count: T) -> T {
 #[inline(always)]
 pub fn gcd<T: Integer>(a: T, b: T) -> T {
     a.gcd(b)
+}
+
+#[inline(always)]
+pub fn bitwise_count<T: Integer>(a: T) -> T {
+    a.bitwise_count()
 }
 
 #[inline(always)]

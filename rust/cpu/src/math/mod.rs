@@ -18,7 +18,9 @@ mod trigonometric;
 pub use exponential::{exp, exp2, expm1, logaddexp, logaddexp2};
 pub use float::{Float, Lane};
 pub use hyperbolic::{cosh, sinh, tanh};
-pub use integer::{Bool, bitwise_and, bitwise_or, bitwise_xor, gcd, invert, lcm, left_shift, right_shift};
+pub use integer::{
+    Bool, bitwise_and, bitwise_count, bitwise_or, bitwise_xor, gcd, invert, lcm, left_shift, right_shift,
+};
 pub use logarithm::{log, log1p, log2, log10};
 pub use number::{
     Element, absolute, add, ceil, copysign, divide, floor, floor_divide, fmax, fmin, fmod, heaviside, lmul, maximum,
@@ -29,5 +31,5 @@ pub use predicate::{
     equal, greater, greater_equal, isfinite, isinf, isnan, less, less_equal, logical_and, logical_not, logical_or,
     logical_xor, not_equal, signbit,
 };
-pub use rare::{arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh, cbrt, hypot, ldexp};
+pub use rare::{arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh, cbrt, exponent, hypot, ldexp};
 pub use trigonometric::{cos, cos_far, deg2rad, near, rad2deg, sin, sin_far, tan, tan_far};

@@ -85,3 +85,17 @@ pub fn ldexp<F: Float>(x: F, exponent: F) -> F {
     }
     F::of(value * power_of_two(left))
 }
+
+/// The exponent e of `frexp`, for which 0.5 ≤ |x|/2ᵉ < 1; 0 where there is none.
+#[inline(always)]
+pub fn exponent<F: Float>(x: F) -> F {
+    let value = x.to_f64();
+    if value == 0.0 || !value.is_finite() {
+        return F::of(0.0);
+    }
+    // Subnormal numbers have no exponent in their bits until they are scaled up.
+    let subnormal = value.abs() < f64::MIN_POSITIVE;
+    let normal = if subnormal { value * (1u64 << 54) as f64 } else { value };
+    let biased = (normal.to_bits() >> 52) & 0x7ff;
+    F::of(biased as f64 - if subnormal { 1022.0 + 54.0 } else { 1022.0 })
+}

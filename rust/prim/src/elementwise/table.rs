@@ -245,6 +245,12 @@ macro_rules! elementwise_table {
                 d: [|[x, e], _, t| x.constant(1.0).ldexp(e).lmul(t), none],
                 cost: 4, sample: [(-3.0, 3.0), (-4.0, 4.0)], numpy: "ldexp",
             }
+            /// The whole number e with 0.5 ≤ |x|/2ᵉ < 1, as a float; 0 of 0, ∞ and NaN. `np.frexp` gives x·2⁻ᵉ and e.
+            Exponent exponent(1) {
+                dtypes: FLOAT, result: same, cpu: math::exponent, wgsl: "ck_exponent(a)",
+                d: constant,
+                cost: 4, sample: [(-3.0, 3.0)], numpy: "",
+            }
 
             // ── exponentials and logarithms ─────────────────────────────────────────────────────────────────────
             /// eˣ.
@@ -516,6 +522,12 @@ macro_rules! elementwise_table {
                 dtypes: INTEGER, result: same, cpu: math::right_shift, wgsl: "ck_right_shift(a, b)",
                 d: constant,
                 cost: 1, sample: [(-100.0, 100.0), (0.0, 70.0)], numpy: "right_shift",
+            }
+            /// Number of bits set in |x|. `np.bitwise_count` gives it as uint8.
+            BitwiseCount bitwise_count(1) {
+                dtypes: INTEGER, result: same, cpu: math::bitwise_count, wgsl: "countOneBits(abs(a))",
+                d: constant,
+                cost: 1, sample: [(-100.0, 100.0)], numpy: "bitwise_count",
             }
             /// Greatest common divisor.
             Gcd gcd(2) {

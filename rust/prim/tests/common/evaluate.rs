@@ -333,6 +333,7 @@ fn row(row: Elementwise, a: f64, b: f64, c: f64) -> Option<f64> {
         E::Hypot => a.hypot(b),
         E::Arctan2 => a.atan2(b),
         E::Ldexp => a * b.trunc().exp2(),
+        E::Exponent => a.abs().log2().floor() + 1.0,
         E::Exp => a.exp(),
         E::Exp2 => a.exp2(),
         E::Expm1 => a.exp_m1(),
@@ -381,6 +382,6 @@ fn row(row: Elementwise, a: f64, b: f64, c: f64) -> Option<f64> {
         E::BitwiseAnd => (integers.0 & integers.1) as f64,
         E::BitwiseOr => (integers.0 | integers.1) as f64,
         E::BitwiseXor => (integers.0 ^ integers.1) as f64,
-        E::Invert | E::LeftShift | E::RightShift | E::Gcd | E::Lcm => return None,
+        E::Invert | E::LeftShift | E::RightShift | E::BitwiseCount | E::Gcd | E::Lcm => return None,
     })
 }
