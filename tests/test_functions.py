@@ -138,7 +138,7 @@ def test_ufunc_at_interesting_values(name: str) -> None:
                 near = np.abs(a - b) <= 8 * np.spacing(np.abs(b))
             wrong = ~((a == b) | (np.isnan(a) & np.isnan(b)) | near)
             assert not np.any(wrong), [(*(operand[wrong] for operand in operands), a[wrong], b[wrong])]
-            if name not in ("maximum", "minimum", "fmax", "fmin"):  # NumPy does not promise which of two zeros it gives
+            if name not in ("fmax", "fmin"):  # of two zeros, NumPy gives either
                 np.testing.assert_array_equal(np.signbit(a[b == 0]), np.signbit(b[b == 0]))
 
 
@@ -586,3 +586,38 @@ def test_wrong_axes_and_shapes_raise_as_numpy_does() -> None:
             evaluated(f, *args)
         is_axis_error = isinstance(numpys.value, np.exceptions.AxisError)  # both a ValueError and an IndexError
         assert is_axis_error or isinstance(ours.value, IndexError) == isinstance(numpys.value, IndexError), expression
+
+
+# Signed zeros -------------------------------------------------------------------------------------------------------
+
+SIGNED_ZEROS: dict[str, Callable[..., Any]] = {
+    "sum": lambda x, y: np.sum(x),
+    "sum of negative zeros": lambda x, y: np.sum(-np.abs(x)),
+    "mean of negative zeros": lambda x, y: np.mean(-np.abs(x)),
+    "cumsum": lambda x, y: np.cumsum(x),
+    "cumprod": lambda x, y: np.cumprod(x),
+    "prod": lambda x, y: np.prod(x),
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "rectifier": lambda x, y: np.maximum(x, 0) + np.minimum(-0.0, y),
+    "clip": lambda x, y: np.clip(x, 0.0, 1.0),
+    "clip to negative zero": lambda x, y: np.clip(x, -1.0, -0.0),
+    "spacing": lambda x, y: np.spacing(x),
+    "stable sort": lambda x, y: np.sort(x, kind="stable"),
+    "stable argsort": lambda x, y: np.argsort(x, kind="stable"),
+    "negative": lambda x, y: -x,
+    "add": np.add,
+    "subtract": np.subtract,
+    "multiply": np.multiply,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", SIGNED_ZEROS)
+def test_signed_zeros_are_numpys(name: str, dtype: str) -> None:
+    rng = np.random.default_rng(3)
+    for n in (2, 3, 5, 17, 64, 300):
+        x, y = (np.where(rng.random(n) < 0.5, 0.0, -0.0).astype(dtype) for _ in range(2))
+        found, expected = evaluated(SIGNED_ZEROS[name], x, y), SIGNED_ZEROS[name](x, y)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))

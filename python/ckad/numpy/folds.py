@@ -76,7 +76,7 @@ def fold(
     start: Any = None if given(initial) is None else cast(array(initial), found)
     if ufunc is not np.ldexp:
         x = cast(x, found)
-    if not isinstance(x, _core.Tracer):
+    if type(x) is np.ndarray:
         # Only the start value or the mask is traced: the array joins them.
         joined: Any = start if isinstance(start, _core.Tracer) else where
         x = np.asarray(x, like=joined)

@@ -135,7 +135,8 @@ def _running_products(x: Any, axis: int) -> Any:
     """s_0 = x_0, s_k = x_k·s_{k−1}: a linear recurrence, whose derivative is exact where factors are zero."""
     first = tuple(slice(0, 1) if i == axis else slice(None) for i in range(x.ndim))
     rest = tuple(extent - 1 if i == axis else extent for i, extent in enumerate(x.shape))
-    inhomogeneity = np.concatenate([x[first], _core.zeros(x, rest, x.dtype.name)], axis=axis)
+    # Adding −0 keeps the sign of a product that is zero.
+    inhomogeneity = np.concatenate([x[first], np.negative(_core.zeros(x, rest, x.dtype.name))], axis=axis)
     return _core.linear_recurrence(x, inhomogeneity, axis)
 
 

@@ -36,11 +36,12 @@ def clip(
     refuse("clip", out=out, **keywords)
     low = given(a_min) if given(min) is None else min
     high = given(a_max) if given(max) is None else max
+    # Of two zeros, that of the second operand.
     result = a
     if low is not None:
-        result = np.maximum(result, low)
+        result = np.maximum(low, result)
     if high is not None:
-        result = np.minimum(result, high)
+        result = np.minimum(high, result)
     return result if result is not a else array(a).copy()
 
 
@@ -115,7 +116,7 @@ _core.register_method("sort", _sort_method)
 def _share_ties(x: Any, axis: int) -> Any:
     """The sorted array itself, its derivative shared evenly among equal elements.
 
-    With g the group of equals that an element is in, x = c + (mean_g(x) − mean_g(c)) for the constant c = x: the
+    With g the group of equals that an element is in, x = c − (mean_g(c) − mean_g(x)) for the constant c = x: the
     bracket is zero in value and the even split in derivative, of every order.
     """
     if x.size == 0:
@@ -135,7 +136,7 @@ def _share_ties(x: Any, axis: int) -> Any:
     sizes = _core.scatter_add(zeros, _core.stop_gradient(finite * 0 + 1), (group,))
     means = _core.scatter_add(zeros, finite, (group,)) / np.maximum(sizes, 1)
     shared = _core.gather(means, (group,))
-    tied = _core.stop_gradient(finite) + (shared - _core.stop_gradient(shared))
+    tied = _core.stop_gradient(finite) - (_core.stop_gradient(shared) - shared)  # −0 − 0 is −0 again
     result = np.where(is_finite & (_core.gather(sizes, (group,)) > 1), tied, flat)
     return np.moveaxis(result.reshape(moved.shape), -1, axis)
 

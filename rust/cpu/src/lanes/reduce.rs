@@ -48,7 +48,7 @@ pub fn reduce(kind: ReduceKind, dtype: DType, isa: Isa) -> ReduceLanes {
     }
 }
 
-/// Least and greatest element and the neutral element of addition: −0 for floats, since 0 + −0 is 0.
+/// Least and greatest element, and what a sum starts from: 0, so that a sum of −0 is 0 as NumPy's.
 trait Range: Element {
     const LEAST: Self;
     const GREATEST: Self;
@@ -77,7 +77,7 @@ macro_rules! float_range {
         $(impl<const FUSED: bool> Range for math::Lane<$t, FUSED> {
             const LEAST: Self = math::Lane(<$t>::NEG_INFINITY);
             const GREATEST: Self = math::Lane(<$t>::INFINITY);
-            const NEUTRAL: Self = math::Lane(-0.0);
+            const NEUTRAL: Self = math::Lane(0.0);
         })*
     };
 }
@@ -270,7 +270,7 @@ macro_rules! kind {
         }
     };
 }
-kind!(sum, Sum, |dtype| dtype, |dtype: DType| dtype.bits_of_f64(-0.0));
+kind!(sum, Sum, |dtype| dtype, |dtype: DType| dtype.bits_of_f64(0.0));
 kind!(max, Max, |dtype| dtype, least);
 kind!(min, Min, |dtype| dtype, greatest);
 kind!(any, Any, |_| DType::Bool, |_| 0);

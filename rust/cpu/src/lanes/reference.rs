@@ -50,7 +50,7 @@ pub fn float_reference(row: Elementwise, single: bool, a: f64, b: f64, c: f64) -
         E::Maximum => {
             if a.is_nan() || b.is_nan() {
                 f64::NAN
-            } else if a >= b {
+            } else if a > b {
                 a
             } else {
                 b
@@ -59,7 +59,7 @@ pub fn float_reference(row: Elementwise, single: bool, a: f64, b: f64, c: f64) -
         E::Minimum => {
             if a.is_nan() || b.is_nan() {
                 f64::NAN
-            } else if a <= b {
+            } else if a < b {
                 a
             } else {
                 b
@@ -85,7 +85,7 @@ pub fn float_reference(row: Elementwise, single: bool, a: f64, b: f64, c: f64) -
             if a.is_infinite() {
                 f64::NAN
             } else {
-                next(a, f64::INFINITY.copysign(a)) - a
+                next(a, f64::INFINITY.copysign(a + 0.0)) - a
             }
         }
         E::Heaviside => {

@@ -125,14 +125,15 @@ pub fn multiply<T: Element>(a: T, b: T) -> T {
     a.multiply(b)
 }
 
+/// Of two zeros the second, as NumPy's vector kernels give; so does `minimum`.
 #[inline(always)]
 pub fn maximum<T: Element>(a: T, b: T) -> T {
-    choose(a >= b || a.is_nan(), a, b)
+    choose(a > b || a.is_nan(), a, b)
 }
 
 #[inline(always)]
 pub fn minimum<T: Element>(a: T, b: T) -> T {
-    choose(a <= b || a.is_nan(), a, b)
+    choose(a < b || a.is_nan(), a, b)
 }
 
 #[inline(always)]
@@ -247,9 +248,10 @@ pub fn nextafter<F: Float>(a: F, b: F) -> F {
     a.next_after(b)
 }
 
-/// The distance to the next float away from zero, with the sign of a; NaN of infinities.
+/// The distance to the next float away from zero, with the sign of a (0's for −0); NaN of infinities.
 #[inline(always)]
 pub fn spacing<F: Float>(a: F) -> F {
+    let a = a + F::of(0.0);
     choose(a.abs() == F::INFINITY, F::NAN, a.next_after(F::INFINITY.copysign(a)) - a)
 }
 

@@ -194,9 +194,8 @@ pub unsafe fn execute(
         return Err(Error::internal("fused kernel", "a reduction is larger than its buffer"));
     }
     if prepared.total == 0 {
-        let empty = if reduction.kind == ReduceKind::Sum { 0 } else { first.identity };
         // SAFETY: the target has room for the results.
-        unsafe { fill(target.pointer, first.dtype, empty, results) };
+        unsafe { fill(target.pointer, first.dtype, first.identity, results) };
         return Ok(());
     }
     let layout = Layout::new(kernel, reduction, prepared);

@@ -209,7 +209,7 @@ macro_rules! elementwise_table {
                 d: [|_, _, t| t, none],
                 cost: 4, sample: [(-3.0, 3.0), (-3.0, 3.0)], numpy: "nextafter",
             }
-            /// Distance from x to the next number away from 0, with the sign of x.
+            /// Distance from x to the next number away from 0, with the sign of x; that of 0 for −0.
             Spacing spacing(1) {
                 dtypes: FLOAT, result: same, cpu: math::spacing, wgsl: "ck_spacing(a)",
                 d: constant,
