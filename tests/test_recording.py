@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import ckad
-from ckad.errors import CkadIndexError, DTypeError, ShapeError, TracerError
+from ckad.errors import CkadIndexError, CkadRuntimeError, DTypeError, ShapeError, TracerError
 
 DTYPES = ["bool", "int8", "int16", "int64", "uint8", "uint32", "uint64", "float32", "float64"]
 
@@ -125,6 +125,47 @@ def test_methods_of_ufuncs() -> None:
     ):
         with pytest.raises(TracerError):
             traced(refused, x)
+
+
+def test_products_of_bools_are_logical() -> None:
+    rng = np.random.default_rng(5)
+    vector, matrix, stack = (rng.random(shape) < 0.4 for shape in [(4,), (4, 4), (2, 4, 4)])
+    for a, b in itertools.product((vector, matrix, stack), repeat=2):
+        for product in (np.matmul, np.dot, np.inner, np.vdot, np.vecdot, np.matvec, operator.matmul):
+            compare(product, a, b)
+    compare(lambda a: np.einsum("ij,jk", a, a), matrix)
+    compare(lambda a: np.tensordot(a, a), matrix)
+    many = np.ones(300, np.bool_)
+    compare(np.dot, many, many)
+    for dtype in ("int8", "uint8", "int32", "uint64"):
+        compare(np.matmul, (matrix * 100).astype(dtype), (matrix * 3).astype(dtype))
+        compare(np.dot, (matrix * 100).astype(dtype), matrix)
+
+
+def test_negative_powers_of_integers_raise() -> None:
+    base = np.array([2, 3, 1])
+    for exponent in (-1, np.int64(-2), np.array([1, -1, 0]), np.array([-3], np.int8), np.array([0, 1, 2])):
+        compare(operator.pow, base, exponent)
+        compare(lambda e: np.power(np.array([2, 3, 1]), e), np.asarray(exponent))
+        compare(lambda x, e=exponent: x**e, base)
+    with pytest.raises(ValueError, match=r"\[power\] integers to negative integer powers.*Hint"):
+        traced(operator.pow, base, np.array([1, -1, 0]))
+    compare(lambda x, e: x ** (e - 3), np.array([2.0]), base)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [5, (0, 9), (0, 0, 0), [5], 0.5, (..., ...), [0.5], np.array([True, False]), ([0, 1], [0, 1, 2]), 2**70, "a"],
+    ids=str,
+)
+def test_index_errors_say_what_to_do(index: Any) -> None:
+    x = np.zeros((3, 4))
+    with pytest.raises(IndexError):
+        x[index]
+    with pytest.raises(CkadIndexError, match=r"^\[index\] .*Hint: ") as caught:
+        traced(lambda x: x[index], x)
+    assert caught.value.op == "index"
+    assert caught.value.hint
 
 
 def test_products() -> None:
@@ -354,3 +395,13 @@ def test_nothing_superfluous_is_recorded() -> None:
         return x
 
     assert operations(everything, c) == ["sin", "add"]
+
+
+def test_what_is_missing_is_a_ckad_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = ckad.trace(np.sin)(1.0)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(CkadRuntimeError, match=r"^\[trace\] cannot run Graphviz.*Hint: install") as caught:
+        graph.to_svg()
+    assert caught.value.op == "trace"
+    with pytest.raises(CkadRuntimeError, match=r"^\[plan\] .*Hint: pass a transformed"):
+        ckad.plan(ckad.transforms.recording.mark_transform(lambda x: x))(1.0)

@@ -14,6 +14,7 @@ __all__ = [
     "CkadError",
     "CkadIndexError",
     "CkadMemoryError",
+    "CkadRuntimeError",
     "CkadTypeError",
     "CkadValueError",
     "DTypeError",
@@ -79,6 +80,10 @@ class TracerError(CkadError, RuntimeError):
 
 class CkadMemoryError(CkadError, MemoryError):
     """The system had no memory for a tape or a buffer. ckad keeps working afterwards."""
+
+
+class CkadRuntimeError(CkadError, RuntimeError):
+    """What a call needs is not there: a program of the system, a package, something to plan."""
 
 
 class InternalError(CkadError, RuntimeError):

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
+from ckad.errors import CkadRuntimeError
 
 __all__ = ["Report", "profile", "release"]
 
@@ -73,7 +74,8 @@ class Report:
         import subprocess
 
         if self._folder is None:
-            raise RuntimeError("[profile] no flame graph without memray. Hint: pip install memray")
+            hint = "pip install memray"
+            raise CkadRuntimeError(f"[profile] no flame graph without memray. Hint: {hint}", op="profile", hint=hint)
         command = [
             sys.executable,
             "-m",

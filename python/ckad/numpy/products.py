@@ -76,6 +76,13 @@ def einsum(*operands: Any, out: Any = None, optimize: Any = False, **keywords: A
     return contract(operands[0], [array(operand) for operand in operands[1:]])
 
 
+def _require_matrix(name: str, a: Any) -> None:
+    if np.ndim(a) < 2:
+        hint = "use np.vecdot for two vectors"
+        message = f"[{name}] the matrix has shape {np.shape(a)}, but needs two axes. Hint: {hint}"
+        raise ShapeError(message, op=name, hint=hint)
+
+
 # NumPy's ufuncs for stacks of vectors and matrices arrive as methods of their first traced operand.
 @implements(method="vecdot")
 def vecdot(a: Any, b: Any) -> Any:
@@ -84,9 +91,11 @@ def vecdot(a: Any, b: Any) -> Any:
 
 @implements(method="matvec")
 def matvec(a: Any, x: Any) -> Any:
+    _require_matrix("matvec", a)
     return np.matmul(a, array(x)[..., np.newaxis])[..., 0]
 
 
 @implements(method="vecmat")
 def vecmat(x: Any, a: Any) -> Any:
+    _require_matrix("vecmat", a)
     return np.matmul(array(x)[..., np.newaxis, :], a)[..., 0, :]

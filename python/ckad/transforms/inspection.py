@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ckad import _core
+from ckad.errors import CkadRuntimeError
 from ckad.transforms.gradient import value_and_grad
 from ckad.transforms.policy import INHERIT, Checkpoint
 from ckad.transforms.recording import Recording, is_float_leaf
@@ -88,6 +89,7 @@ def plan(
                 transformed(*args, **kwargs)
             except _core.Planned:
                 return planning.plan
-        raise RuntimeError("[plan] the function ran nothing that ckad plans. Hint: pass a transformed function")
+        hint = "pass a transformed function, or a plain one of floats"
+        raise CkadRuntimeError(f"[plan] the function ran nothing that ckad plans. Hint: {hint}", op="plan", hint=hint)
 
     return wrapped

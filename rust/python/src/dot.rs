@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{DotAxes, Error, shape_text};
+use ckad_graph::{DType, DotAxes, Error, shape_text};
 use pyo3::prelude::*;
 
 use crate::errors::raise;
@@ -34,6 +34,8 @@ pub fn contract(
     shape: &[i64],
 ) -> PyResult<Tracer> {
     let dtype = promote(operands);
+    // Of bools, whether any pair is true in both: the count of such pairs is not 0.
+    let counted = if dtype == DType::Bool { DType::I64 } else { dtype };
     let tape = innermost(operands)?;
     let mut orders: [Vec<usize>; 2] = [Vec::new(), Vec::new()];
     let mut sources = Vec::with_capacity(2);
@@ -61,12 +63,13 @@ pub fn contract(
         .collect::<Option<Vec<usize>>>()
         .ok_or_else(|| raise(Error::internal("dot", "an axis of the result comes from nowhere")))?;
     let node = tape.record(py, |tape| {
-        let a = sources[0].node(tape, dtype, false)?;
-        let b = sources[1].node(tape, dtype, false)?;
+        let a = sources[0].node(tape, counted, false)?;
+        let b = sources[1].node(tape, counted, false)?;
         let product = tape.builder.dot(a, b, &in_memory, false)?;
         let product =
             if is_identity(&permutation) { product } else { tape.builder.transpose(product, &permutation)? };
-        tape.builder.reshape(product, shape)
+        let product = tape.builder.reshape(product, shape)?;
+        if counted == dtype { Ok(product) } else { tape.builder.cast(product, dtype) }
     })?;
     Tracer::result(&Arc::clone(tape), node, dtype, shape)
 }

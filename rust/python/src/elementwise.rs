@@ -6,12 +6,14 @@ use std::sync::Arc;
 use ckad_graph::{DType, Error, NodeId, shape_text};
 use ckad_prim::Elementwise;
 use pyo3::prelude::*;
+use pyo3::pyclass::CompareOp;
 
 use crate::errors::raise;
 use crate::layout::Layout;
 use crate::operand::{Operand, Source, broadcast, innermost, prepare, promote, result_order_unless_c, same_kind};
 use crate::tape::{Tape, TapeCell};
 use crate::tracer::Tracer;
+use crate::values::forced_array;
 
 /// NumPy computes these in int8 when all operands are bools, and refuses the others.
 fn bool_is_refused(row: Elementwise) -> Option<&'static str> {
@@ -110,7 +112,7 @@ pub fn apply(py: Python<'_>, row: Elementwise, operands: &[Operand<'_, '_>], dty
         return convert(py, &operands[0], common);
     }
     let compute = loop_dtype(row, operands, common)?;
-    check_exponent(row, operands, compute)?;
+    check_exponent(py, row, operands, compute)?;
     let dtypes = [compute; 3];
     let result = row.result_dtype(compute).unwrap_or(compute);
     record(py, row.name(), operands, &dtypes, result, |tape, nodes| tape.builder.elementwise(row, nodes))
@@ -208,7 +210,7 @@ pub fn apply_into(
         return convert_into(py, row.name(), &operands[0], common, target);
     }
     let compute = loop_dtype(row, operands, common)?;
-    check_exponent(row, operands, compute)?;
+    check_exponent(py, row, operands, compute)?;
     let result = row.result_dtype(compute).unwrap_or(compute);
     record_into(py, row.name(), operands, &[compute; 3], result, target, |tape, nodes| {
         tape.builder.elementwise(row, nodes)
@@ -272,13 +274,22 @@ pub fn record_into(
     })
 }
 
-/// Integers have no negative powers.
-fn check_exponent(row: Elementwise, operands: &[Operand<'_, '_>], compute: DType) -> PyResult<()> {
-    let negative = |operand: &Operand<'_, '_>| match operand {
-        Operand::PythonInt(object) | Operand::NumpyScalar(object, _) => object.lt(0).unwrap_or(false),
+/// Integers have no negative powers. A traced exponent is looked at: integers depend on nothing differentiated.
+fn check_exponent(py: Python<'_>, row: Elementwise, operands: &[Operand<'_, '_>], compute: DType) -> PyResult<()> {
+    if row != Elementwise::Power || !compute.is_integer() {
+        return Ok(());
+    }
+    let any_below_zero =
+        |array: &Bound<'_, PyAny>| array.rich_compare(0, CompareOp::Lt)?.call_method0("any")?.is_truthy();
+    let negative = match operands.get(1) {
+        Some(Operand::PythonInt(object) | Operand::NumpyScalar(object, _)) => object.lt(0)?,
+        Some(Operand::Array { array, .. }) => any_below_zero(array.as_any())?,
+        Some(Operand::Traced(exponent)) if exponent.dtype().is_signed() => {
+            any_below_zero(forced_array(py, exponent)?.as_any())?
+        }
         _ => false,
     };
-    if row == Elementwise::Power && compute.is_integer() && operands.get(1).is_some_and(negative) {
+    if negative {
         return Err(raise(
             Error::value("power", "integers to negative integer powers are not allowed")
                 .with_hint("use a float base: x.astype(float) ** n"),

@@ -11,6 +11,7 @@ pyo3::import_exception!(ckad.errors, TracerError);
 pyo3::import_exception!(ckad.errors, CkadIndexError);
 pyo3::import_exception!(ckad.errors, CkadValueError);
 pyo3::import_exception!(ckad.errors, CkadMemoryError);
+pyo3::import_exception!(ckad.errors, CkadRuntimeError);
 pyo3::import_exception!(ckad.errors, InternalError);
 
 /// The Python exception for an error of the core; `location` is `file:line` of the node at fault, or empty.
@@ -43,6 +44,19 @@ pub fn to_python(error: &Error, location: &str) -> PyErr {
             Err(broken) => broken,
         }
     })
+}
+
+/// Something outside of the core is missing.
+pub fn missing(py: Python<'_>, op: &str, what: &str, hint: &str) -> PyErr {
+    let data = PyDict::new(py);
+    if let Err(broken) = data.set_item("op", op).and_then(|()| data.set_item("hint", hint)) {
+        return broken;
+    }
+    let message = format!("[{op}] {what}. Hint: {hint}");
+    match py.get_type::<CkadRuntimeError>().call((message,), Some(&data)) {
+        Ok(exception) => PyErr::from_value(exception),
+        Err(broken) => broken,
+    }
 }
 
 /// For errors raised while the user's line is on the stack: the traceback names it already.

@@ -5,9 +5,9 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use ckad_graph::{Graph, NodeText, Op, print_graph, shape_text};
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use crate::errors::missing;
 use crate::lines::LineTable;
 use crate::trace::Recorded;
 
@@ -94,7 +94,8 @@ impl GraphView {
     /// The graph as SVG, drawn by Graphviz' `dot`.
     fn to_svg(&self, py: Python<'_>) -> PyResult<String> {
         let dot = self.to_dot();
-        py.detach(|| draw(&dot)).map_err(PyRuntimeError::new_err)
+        let hint = "install Graphviz, or use print(graph) or to_dot()";
+        py.detach(|| draw(&dot)).map_err(|what| missing(py, "trace", &what, hint))
     }
 
     fn _repr_svg_(&self, py: Python<'_>) -> PyResult<String> {
@@ -103,9 +104,7 @@ impl GraphView {
 }
 
 fn draw(dot: &str) -> Result<String, String> {
-    let missing = |error: std::io::Error| {
-        format!("[trace] cannot run Graphviz' dot: {error}. Hint: install Graphviz, or use print(graph) or to_dot()")
-    };
+    let missing = |error: std::io::Error| format!("cannot run Graphviz' dot: {error}");
     let mut child = Command::new("dot")
         .arg("-Tsvg")
         .stdin(Stdio::piped())
@@ -113,14 +112,14 @@ fn draw(dot: &str) -> Result<String, String> {
         .stderr(Stdio::null())
         .spawn()
         .map_err(missing)?;
-    let Some(mut input) = child.stdin.take() else { return Err("[trace] dot has no input".to_owned()) };
+    let Some(mut input) = child.stdin.take() else { return Err("dot has no input".to_owned()) };
     let text = dot.to_owned();
     // dot may answer before it has read everything: write from a thread of its own.
     let writer = std::thread::spawn(move || input.write_all(text.as_bytes()));
     let output = child.wait_with_output().map_err(missing)?;
     let written = writer.join().unwrap_or(Ok(()));
     if !output.status.success() || written.is_err() {
-        return Err(format!("[trace] dot ended with {}", output.status));
+        return Err(format!("dot ended with {}", output.status));
     }
-    String::from_utf8(output.stdout).map_err(|error| format!("[trace] dot wrote no text: {error}"))
+    String::from_utf8(output.stdout).map_err(|error| format!("dot wrote no text: {error}"))
 }

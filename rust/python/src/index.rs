@@ -30,13 +30,14 @@ pub enum Item<'py> {
     TracedMask(Bound<'py, Tracer>),
 }
 
-fn index_error(what: impl Into<String>) -> PyErr {
-    raise(Error::new(ErrorKind::Index, "index", what))
+fn index_error(what: impl Into<String>, hint: impl Into<String>) -> PyErr {
+    raise(Error::new(ErrorKind::Index, "index", what).with_hint(hint))
 }
 
 fn not_an_index() -> PyErr {
     index_error(
         "only integers, slices (:), ellipsis (...), np.newaxis (None) and integer or boolean arrays are valid indices",
+        "convert a float with int(i), an array of floats with .astype(int)",
     )
 }
 
@@ -51,7 +52,10 @@ pub fn parse<'py>(index: &Bound<'py, PyAny>) -> PyResult<Vec<Item<'py>>> {
 fn parse_item<'py>(item: &Bound<'py, PyAny>) -> PyResult<Item<'py>> {
     let py = item.py();
     if item.is_exact_instance_of::<PyInt>() {
-        return item.extract().map(Item::Integer).map_err(|_| index_error(format!("index {item} is out of bounds")));
+        return item
+            .extract()
+            .map(Item::Integer)
+            .map_err(|_| index_error(format!("index {item} is out of bounds"), "indices are 64-bit integers"));
     }
     if let Ok(slice) = item.cast::<PySlice>() {
         return Ok(Item::Slice(slice.clone()));
@@ -76,7 +80,7 @@ fn parse_item<'py>(item: &Bound<'py, PyAny>) -> PyResult<Item<'py>> {
     }
     // NumPy's bools.
     match as_array(item) {
-        Ok(array) if array_dtype(&array)? == DType::Bool => parse_array(&array, false),
+        Ok(array) if array_dtype(&array).is_ok_and(|dtype| dtype == DType::Bool) => parse_array(&array, false),
         _ => Err(not_an_index()),
     }
 }
@@ -88,7 +92,10 @@ fn parse_array<'py>(array: &Bound<'py, PyUntypedArray>, sequence: bool) -> PyRes
     }
     let dtype = array_dtype(array)?;
     if dtype.is_float() {
-        return Err(index_error("arrays used as indices must be of integer (or boolean) type"));
+        return Err(index_error(
+            "arrays used as indices must be of integer (or boolean) type",
+            "convert with .astype(int)",
+        ));
     }
     Ok(match (dtype.is_integer(), array.ndim()) {
         (true, 0) => Item::Integer(array.call_method0("item")?.extract()?),
@@ -101,7 +108,10 @@ fn parse_traced<'py>(py: Python<'py>, tracer: &Bound<'py, Tracer>) -> PyResult<I
     let value = tracer.get();
     let dtype = value.dtype();
     if dtype.is_float() {
-        return Err(index_error("arrays used as indices must be of integer (or boolean) type"));
+        return Err(index_error(
+            "arrays used as indices must be of integer (or boolean) type",
+            "convert with .astype(int)",
+        ));
     }
     Ok(match (dtype.is_integer(), value.rank()) {
         // A single position is needed now, to know which elements a view shows.
@@ -137,7 +147,11 @@ pub fn wrap(index: i64, axis: usize, extent: i64) -> PyResult<i64> {
     if (0..extent).contains(&wrapped) {
         Ok(wrapped)
     } else {
-        Err(index_error(format!("index {index} is out of bounds for axis {axis} with size {extent}")))
+        let hint = match extent {
+            0 => "the axis is empty: check x.size first".to_owned(),
+            _ => format!("indices go from {} to {}", -extent, extent - 1),
+        };
+        Err(index_error(format!("index {index} is out of bounds for axis {axis} with size {extent}"), hint))
     }
 }
 
@@ -155,12 +169,12 @@ pub fn select<'py>(py: Python<'py>, view: &View, items: Vec<Item<'py>>) -> PyRes
     let rank = view.layout.rank();
     let taken: usize = items.iter().map(axes_taken).sum();
     if taken > rank {
-        return Err(index_error(format!(
-            "too many indices for array: array is {rank}-dimensional, but {taken} were indexed"
-        )));
+        let what = format!("too many indices for array: array is {rank}-dimensional, but {taken} were indexed");
+        let shape = shape_text(&view.layout.shape);
+        return Err(index_error(what, format!("the array has shape {shape}; a mask counts for each of its axes")));
     }
     if items.iter().filter(|item| matches!(item, Item::Ellipsis)).count() > 1 {
-        return Err(index_error("an index can only have a single ellipsis ('...')"));
+        return Err(index_error("an index can only have a single ellipsis ('...')", "write : for the other axes"));
     }
     let advanced =
         items.iter().any(|item| matches!(item, Item::Fixed(_) | Item::Traced(_) | Item::Mask(_) | Item::TracedMask(_)));
@@ -301,11 +315,12 @@ impl<'py> Walk<'py> {
         for (offset, &extent) in mask.shape().iter().enumerate() {
             let size = self.selection.view.layout.shape[self.axis + offset];
             if extent as i64 != size {
-                return Err(index_error(format!(
+                let what = format!(
                     "boolean index did not match indexed array along axis {}; size of axis is {size} but size of \
                      corresponding boolean axis is {extent}",
                     self.original_axis + offset
-                )));
+                );
+                return Err(index_error(what, "a mask has the extents of the axes that it selects from"));
             }
         }
         let positions = mask.call_method0("nonzero")?;
@@ -319,5 +334,8 @@ impl<'py> Walk<'py> {
 /// The error for index arrays that do not broadcast.
 pub fn shapes_do_not_broadcast(shapes: &[&[i64]]) -> PyErr {
     let shapes = shapes.iter().map(|shape| shape_text(shape)).collect::<Vec<_>>().join(" ");
-    index_error(format!("shape mismatch: indexing arrays could not be broadcast together with shapes {shapes}"))
+    index_error(
+        format!("shape mismatch: indexing arrays could not be broadcast together with shapes {shapes}"),
+        "from the last axis backwards, extents must be equal or 1; for a grid use x[i[:, None], j]",
+    )
 }

@@ -45,7 +45,8 @@ impl Indices {
                 // SAFETY: a place found above.
                 let index = unsafe { *values.at(bad as isize) };
                 let what = format!("index {index} is out of bounds for axis {axis} with size {extent}");
-                return Err(Error::new(ErrorKind::Index, op, what));
+                let hint = format!("indices go from {} to {}", -extent, extent - 1);
+                return Err(Error::new(ErrorKind::Index, op, what).with_hint(hint));
             }
             axes.push((values, extent, strides[axis]));
         }
