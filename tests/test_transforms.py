@@ -219,3 +219,33 @@ def test_arrays_of_an_inner_trace_stay_read_only_until_the_outer_one_ends() -> N
 
     np.testing.assert_array_equal(ckad.grad(f)(np.ones(20_000)), np.full(20_000, 6.0))
     captured[:] = 1.0
+
+
+@pytest.mark.parametrize("n", [3, 20_000], ids=["small", "large"])
+def test_read_only_arguments_stay_read_only(n: int) -> None:
+    def write(x: Any, y: Any) -> Any:
+        assert not x.flags.writeable
+        assert y.flags.writeable
+        y[0] = 0.0
+        x[:2][0] = 1.0
+
+    frozen, free = np.ones(n), np.ones(n)
+    frozen.flags.writeable = False
+    for argnums in (0, 1, (0, 1)):
+        with pytest.raises(ValueError, match="read-only"):
+            ckad.grad(write, argnums)(frozen, free)
+        # An inner transform is given the same array.
+        with pytest.raises(ValueError, match="read-only"):
+            ckad.grad(lambda x, y, argnums=argnums: np.sum(ckad.grad(write, argnums)(x, y)), argnums)(frozen, free)
+
+    def twice(x: Any, y: Any) -> Any:
+        x[0], y[0] = 2.0, 3.0
+        return np.sum(x) + ckad.value_and_grad(both)(free)[0] * np.sum(y)
+
+    def both(z: Any) -> Any:
+        z[1] = 0.0
+        return np.sum(z)
+
+    # Large arrays are made read-only while they are read: that is not the caller's doing.
+    assert ckad.grad(twice)(free, free).shape == (n,)
+    assert free.flags.writeable

@@ -63,6 +63,13 @@ fn flags(array: &Bound<'_, PyAny>) -> *mut std::ffi::c_int {
     unsafe { &raw mut (*npyffi::_PyArray_GET_ITEM_DATA(array.as_ptr().cast())).flags }
 }
 
+/// May the caller write to the array? Asked before or after it was made read-only for a trace.
+pub fn is_writeable(array: &Bound<'_, PyUntypedArray>) -> bool {
+    // SAFETY: the flag word of a live array, under the GIL.
+    let now = unsafe { *flags(array.as_any()) & npyffi::NPY_ARRAY_WRITEABLE != 0 };
+    now || with_guarded(|guarded| guarded.contains_key(&(array.as_ptr() as usize)))
+}
+
 impl TapeCell {
     /// The node that already stands for this array, if its content has not changed since.
     pub fn captured_array(

@@ -335,7 +335,9 @@ impl Tracer {
     fn flags(&self) -> Flags {
         match self.kind() {
             Kind::Scalar { .. } => Flags::new(false, true, true),
-            Kind::Array { view, .. } => Flags::new(!view.read_only, view.is_c_contiguous(), view.is_f_contiguous()),
+            Kind::Array { view, .. } => {
+                Flags::new(!self.is_read_only(), view.is_c_contiguous(), view.is_f_contiguous())
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt};
 
+use crate::capture::is_writeable;
 use crate::errors::raise;
 use crate::execute::Output;
 use crate::finish::ResultSpec;
@@ -322,6 +323,7 @@ pub struct Argument {
     pub layout: Layout,
     pub dtype: DType,
     pub numpy_strides: Vec<i64>,
+    pub read_only: bool,
 }
 
 /// Makes `array` the next input of `tape`.
@@ -339,7 +341,7 @@ pub fn array_argument(tape: &Arc<TapeCell>, object: &Bound<'_, PyAny>, active: b
     open.builder.set_attributes(Attributes::default());
     let node = open.input(dtype, &extents, active, Some(Value::Array(constant))).map_err(raise)?;
     drop(open);
-    Ok(Argument { node, layout, dtype, numpy_strides: strides_of(&array) })
+    Ok(Argument { node, layout, dtype, numpy_strides: strides_of(&array), read_only: !is_writeable(&array) })
 }
 
 /// The NumPy type number of a dtype.

@@ -193,10 +193,6 @@ pub fn to_python(
     outputs.into_iter().zip(specs).map(|(output, spec)| owned_to_numpy(py, output, spec.dtype, &spec.layout)).collect()
 }
 
-pub fn evaluate(py: Python<'_>, recorded: &Recorded, policy: Option<CheckpointPolicy>) -> PyResult<Vec<Py<PyAny>>> {
-    realise(py, recorded, Kind::Evaluate, policy, Vec::new(), &recorded.output_specs())
-}
-
 /// All outputs, and the gradients of the first by the differentiated arguments.
 pub fn value_and_grad(py: Python<'_>, recorded: &Recorded, policy: Option<CheckpointPolicy>) -> PyResult<Pair> {
     let mut specs = recorded.output_specs();

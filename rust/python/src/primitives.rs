@@ -232,11 +232,6 @@ fn dot_general<'py>(
     contract(py, &pair, &axes, &wanted, &shape)?.into_object(py)
 }
 
-#[pyfunction]
-fn matmul<'py>(py: Python<'py>, a: Any<'_, 'py>, b: Any<'_, 'py>) -> PyResult<Py<PyAny>> {
-    crate::dot::matmul(py, &[Operand::coerced(a)?, Operand::coerced(b)?])?.into_object(py)
-}
-
 /// The arrays joined along an axis, in the layout that `np.concatenate` gives.
 #[pyfunction]
 fn concatenate<'py>(py: Python<'py>, arrays: Vec<Bound<'py, PyAny>>, axis: usize) -> PyResult<Py<PyAny>> {
@@ -349,17 +344,6 @@ fn gather<'py>(py: Python<'py>, x: Any<'_, 'py>, indices: Vec<Bound<'py, PyAny>>
     scattered.record(py, dtype, |tape, values, indices| tape.builder.gather(values[0], indices))
 }
 
-/// A new array: x with `value` at the indices, the last of duplicates.
-#[pyfunction]
-fn scatter_set<'py>(
-    py: Python<'py>,
-    x: Any<'_, 'py>,
-    value: Any<'_, 'py>,
-    indices: Vec<Bound<'py, PyAny>>,
-) -> PyResult<Py<PyAny>> {
-    scatter(py, x, value, &indices, false)
-}
-
 /// A new array: x with `value` added at the indices, duplicates in turn.
 #[pyfunction]
 fn scatter_add<'py>(
@@ -368,28 +352,14 @@ fn scatter_add<'py>(
     value: Any<'_, 'py>,
     indices: Vec<Bound<'py, PyAny>>,
 ) -> PyResult<Py<PyAny>> {
-    scatter(py, x, value, &indices, true)
-}
-
-fn scatter<'py>(
-    py: Python<'py>,
-    x: Any<'_, 'py>,
-    value: Any<'_, 'py>,
-    indices: &[Bound<'py, PyAny>],
-    add: bool,
-) -> PyResult<Py<PyAny>> {
     let values = [x.clone(), value.clone()];
-    let scattered = Scattered::new(&values, indices)?;
+    let scattered = Scattered::new(&values, &indices)?;
     let dtype = scattered.values[0].own_dtype();
     let mut target = scattered.shape.clone();
     target.extend(scattered.values[0].shape().get(indices.len()..).unwrap_or_default());
     scattered.record(py, dtype, |tape, values, indices| {
         let value = tape.builder.broadcast(values[1], &target)?;
-        if add {
-            tape.builder.scatter_add(values[0], value, indices)
-        } else {
-            tape.builder.scatter_set(values[0], value, indices)
-        }
+        tape.builder.scatter_add(values[0], value, indices)
     })
 }
 
@@ -408,11 +378,9 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         cumulative_sum,
         linear_recurrence,
         dot_general,
-        matmul,
         concatenate,
         pad,
         gather,
-        scatter_set,
         scatter_add,
         crate::function::register_function,
         crate::function::register_method,

@@ -7,7 +7,6 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::elementwise::convert;
 use crate::errors::raise;
 use crate::indexing::assign;
 use crate::layout::{Layout, broadcast_strides, iteration_order};
@@ -315,9 +314,4 @@ pub fn fill(py: Python<'_>, this: &Tracer, value: &Bound<'_, PyAny>) -> PyResult
     };
     this.check_owns(py, "fill", std::slice::from_ref(&value))?;
     assign(py, "fill", storage, view, &value)
-}
-
-/// The value on the tape of `like`, as an array with a storage of its own.
-pub fn fresh(py: Python<'_>, operand: &Operand<'_, '_>, dtype: DType) -> PyResult<Tracer> {
-    convert(py, operand, dtype)?.into_array()
 }

@@ -106,7 +106,7 @@ impl Trace {
                         argument.node,
                         argument.layout.clone(),
                         argument.numpy_strides,
-                        false,
+                        argument.read_only,
                     )?;
                     (tracer, argument.dtype, argument.layout)
                 }
@@ -121,18 +121,6 @@ impl Trace {
         let info = ArgumentInfo { input: index, differentiated, dtype, layout };
         self.arguments.lock().unwrap_or_else(PoisonError::into_inner).push(info);
         tracer.into_object(py)
-    }
-
-    /// The values of the outputs.
-    #[pyo3(signature = (outputs, policy=None))]
-    fn evaluate(
-        &self,
-        py: Python<'_>,
-        outputs: &Bound<'_, PyList>,
-        policy: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Vec<Py<PyAny>>> {
-        let policy = parse_policy(policy)?;
-        finish::evaluate(py, &self.take(py, outputs)?, policy)
     }
 
     /// The values of the outputs, and the gradients of the first by the differentiated arguments.
@@ -276,7 +264,7 @@ impl Trace {
         let tracer = if outer.is_scalar() {
             Tracer::scalar(Arc::clone(&self.tape), node)?.weak_if(outer.is_weak())
         } else {
-            Tracer::array(Arc::clone(&self.tape), node, layout.clone(), false)?
+            Tracer::array(Arc::clone(&self.tape), node, layout.clone(), outer.is_read_only())?
         };
         Ok((tracer, dtype, layout))
     }

@@ -56,7 +56,7 @@ impl Tracer {
         Ok(Tracer::view_of(storage, View::new(layout, read_only)))
     }
 
-    /// An argument, whose caller's array has these strides in bytes. It is our copy: writing to it is allowed.
+    /// An argument, whose caller's array has these strides in bytes. It is our copy: where they may write to it, so may the function.
     pub fn argument(
         tape: &Arc<TapeCell>,
         node: NodeId,
@@ -159,6 +159,14 @@ impl Tracer {
 
     pub fn is_scalar(&self) -> bool {
         matches!(self.kind, Kind::Scalar { .. })
+    }
+
+    /// Scalars are; so are views that NumPy makes so, and arguments that the caller may not write to.
+    pub fn is_read_only(&self) -> bool {
+        match &self.kind {
+            Kind::Scalar { .. } => true,
+            Kind::Array { view, .. } => view.read_only,
+        }
     }
 
     pub fn tape(&self) -> &Arc<TapeCell> {
