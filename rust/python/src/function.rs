@@ -13,6 +13,7 @@ use pyo3::types::{PyDict, PyTuple};
 use rustc_hash::FxHashMap;
 
 use crate::errors::raise;
+use crate::shortcuts::shortcut;
 use crate::tracer::Tracer;
 
 /// Handlers by the address of the NumPy function, which the entry keeps alive.
@@ -108,6 +109,9 @@ pub fn array_function<'py>(
     kwargs: &Bound<'py, PyDict>,
 ) -> PyResult<Py<PyAny>> {
     let py = like.py();
+    if let Some(result) = shortcut(function, args, kwargs)? {
+        return result.into_object(py);
+    }
     if let Some(handler) = find(py, &FUNCTIONS, function) {
         return handler.bind(py).call(args, Some(kwargs)).map(Bound::unbind);
     }

@@ -1,0 +1,113 @@
+//! The commonest of NumPy's functions in their plainest form, without the way through the Python layer:
+//! `np.sum(x, axis, keepdims=…)` and its like, `np.where(c, x, y)`. Anything else about a call, an error included, is
+//! left to the handler in `ckad.numpy`, which says the same of these calls and more of others.
+
+use ckad_graph::ReduceKind;
+use ckad_prim::Elementwise;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyTuple};
+use rustc_hash::FxHashMap;
+
+use crate::elementwise::{apply, select};
+use crate::operand::Operand;
+use crate::reductions::reduce;
+use crate::shapes::normal_axes;
+use crate::tracer::Tracer;
+
+#[derive(Clone, Copy)]
+enum Shortcut {
+    Reduction(ReduceKind),
+    Mean,
+    Where,
+}
+
+const SHORTCUTS: &[(&str, Shortcut)] = &[
+    ("sum", Shortcut::Reduction(ReduceKind::Sum)),
+    ("max", Shortcut::Reduction(ReduceKind::Max)),
+    ("amax", Shortcut::Reduction(ReduceKind::Max)),
+    ("min", Shortcut::Reduction(ReduceKind::Min)),
+    ("amin", Shortcut::Reduction(ReduceKind::Min)),
+    ("any", Shortcut::Reduction(ReduceKind::Any)),
+    ("all", Shortcut::Reduction(ReduceKind::All)),
+    ("mean", Shortcut::Mean),
+    ("where", Shortcut::Where),
+];
+
+/// By the address of the function, which NumPy's module keeps alive.
+fn find(function: &Bound<'_, PyAny>) -> PyResult<Option<Shortcut>> {
+    static FUNCTIONS: pyo3::sync::PyOnceLock<FxHashMap<usize, Shortcut>> = pyo3::sync::PyOnceLock::new();
+    let py = function.py();
+    let functions = FUNCTIONS.get_or_try_init(py, || {
+        let numpy = py.import("numpy")?;
+        SHORTCUTS
+            .iter()
+            .map(|&(name, shortcut)| Ok((numpy.getattr(name)?.as_ptr() as usize, shortcut)))
+            .collect::<PyResult<FxHashMap<_, _>>>()
+    })?;
+    Ok(functions.get(&(function.as_ptr() as usize)).copied())
+}
+
+/// The result of the call; None where it is not one of the plain ones.
+pub fn shortcut(
+    function: &Bound<'_, PyAny>,
+    args: &Bound<'_, PyTuple>,
+    kwargs: &Bound<'_, PyDict>,
+) -> PyResult<Option<Tracer>> {
+    match find(function)? {
+        None => Ok(None),
+        Some(Shortcut::Reduction(kind)) => reduction(args, kwargs, Some(kind)),
+        Some(Shortcut::Mean) => reduction(args, kwargs, None),
+        Some(Shortcut::Where) => choice(args, kwargs),
+    }
+}
+
+/// `np.sum(x, axis, keepdims=…)`; a mean where `kind` is None.
+fn reduction(
+    args: &Bound<'_, PyTuple>,
+    kwargs: &Bound<'_, PyDict>,
+    kind: Option<ReduceKind>,
+) -> PyResult<Option<Tracer>> {
+    let py = args.py();
+    let Ok(array) = args.get_item(0).and_then(|array| Ok(array.cast_into::<Tracer>()?)) else { return Ok(None) };
+    let array = array.get();
+    let mut axis = if args.len() > 1 { Some(args.get_item(1)?) } else { None };
+    let mut keep_axes = false;
+    for (key, value) in kwargs {
+        match key.extract::<&str>()? {
+            "axis" if args.len() == 1 => axis = Some(value),
+            "keepdims" if value.is_exact_instance_of::<PyBool>() => keep_axes = value.is_truthy()?,
+            _ => return Ok(None),
+        }
+    }
+    if args.len() > 2
+        || array.tape().is_closed()
+        || array.elements() == 0
+        || (kind.is_none() && !array.dtype().is_float())
+    {
+        return Ok(None);
+    }
+    let Ok(axes) = normal_axes("reduce", axis.as_ref(), array.rank()) else { return Ok(None) };
+    let reduced = reduce(py, kind.unwrap_or(ReduceKind::Sum), array, &axes, None, keep_axes)?;
+    if kind.is_some() {
+        return Ok(Some(reduced));
+    }
+    let count: i64 = axes.iter().map(|&axis| array.shape()[axis]).product();
+    let operands = [Operand::Traced(&reduced), Operand::PythonFloat(count as f64)];
+    apply(py, Elementwise::Divide, &operands, None).map(Some)
+}
+
+/// `np.where(condition, x, y)`.
+fn choice(args: &Bound<'_, PyTuple>, kwargs: &Bound<'_, PyDict>) -> PyResult<Option<Tracer>> {
+    if args.len() != 3 || !kwargs.is_empty() {
+        return Ok(None);
+    }
+    let objects = [args.get_item(0)?, args.get_item(1)?, args.get_item(2)?];
+    let [condition, x, y] = &objects;
+    let (Some(condition), Some(x), Some(y)) = (Operand::new(condition)?, Operand::new(x)?, Operand::new(y)?) else {
+        return Ok(None);
+    };
+    if !matches!(condition, Operand::Traced(_) | Operand::Array { .. }) {
+        return Ok(None);
+    }
+    select(args.py(), &[condition, x, y]).map(Some)
+}
