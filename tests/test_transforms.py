@@ -154,9 +154,12 @@ def test_jacobian(mode: Any, rng: np.random.Generator) -> None:
 def test_jacobian_auto_takes_the_cheaper_mode(rng: np.random.Generator) -> None:
     for m, n, expected in [(200, 5, "forward"), (5, 200, "reverse")]:
         a = rng.standard_normal((m, n))
-        jacobian = ckad.jacobian(lambda x, a=a: np.tanh(a @ x))
-        jacobian(np.ones(n))
-        assert jacobian.last_mode == expected
+        f = lambda x, a=a: np.tanh(a @ x)
+        assert ckad.jacobian_mode(f)(np.ones(n)) == expected
+        x = rng.standard_normal(n)
+        np.testing.assert_array_equal(ckad.jacobian(f)(x), ckad.jacobian(f, mode=expected)(x))
+    with pytest.raises(DTypeError):
+        ckad.jacobian_mode(lambda x: x > 0)(np.ones(2))
 
 
 def test_jacobian_of_trees(rng: np.random.Generator) -> None:

@@ -4,7 +4,7 @@ from ckad.transforms.checking import check_grads
 from ckad.transforms.debugging import debug_nans
 from ckad.transforms.gradient import grad, value_and_grad
 from ckad.transforms.inspection import Graph, Plan, plan, trace
-from ckad.transforms.jacobian import jacobian
+from ckad.transforms.jacobian import jacobian, jacobian_mode
 from ckad.transforms.linear import hvp, jvp, linearize, stop_gradient, vjp
 from ckad.transforms.region import checkpoint
 
@@ -17,6 +17,7 @@ __all__ = [
     "grad",
     "hvp",
     "jacobian",
+    "jacobian_mode",
     "jvp",
     "linearize",
     "plan",

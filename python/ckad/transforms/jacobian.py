@@ -34,7 +34,7 @@ def jacobian(
 
     Returns:
         A function whose result has, for each output leaf and argument leaf, an array of shape
-        `out.shape + arg.shape`. The chosen mode is `jacobian(f).last_mode` after a call.
+        `out.shape + arg.shape`. `jacobian_mode` says which mode 'auto' takes.
 
     Raises:
         ValueError: an unknown mode.
@@ -60,13 +60,43 @@ def jacobian(
                 _check_float(output)
             ins, outs = _sizes(recording.leaves), _sizes(outputs)
             chosen, linear = recording.trace.jacobian(outputs, mode, sum(ins), sum(outs), policy)
-            wrapped.last_mode = chosen  # type: ignore[attr-defined]
             in_specs = [(np.shape(leaf), getattr(leaf, "dtype", np.dtype(np.float64))) for leaf in recording.leaves]
             out_specs = [(np.shape(leaf), getattr(leaf, "dtype", np.dtype(np.float64))) for leaf in outputs]
             blocks = (_by_columns if chosen == "forward" else _by_rows)(linear, in_specs, out_specs)
             return unflatten(structure, [recording.like_arguments(row) for row in blocks])
 
     return mark_transform(wrapped)
+
+
+def jacobian_mode(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., str]:
+    """A function that says which mode `jacobian(f, argnums)` takes for its arguments, and runs nothing.
+
+    Args:
+        f: function of arrays (or pytrees of them) to an array (or a pytree of them).
+        argnums: position or positions of the arguments to differentiate.
+
+    Returns:
+        A function of the same arguments that returns 'forward' or 'reverse'.
+
+    Raises:
+        DTypeError: an argument leaf or an output is not a float.
+
+    Source: Griewank and Walther, Evaluating Derivatives, 2nd ed., chapters 3 and 4.
+
+    >>> import numpy as np, ckad
+    >>> ckad.jacobian_mode(np.sum)(np.ones(100))
+    'reverse'
+    """
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> str:
+        with Recording("jacobian_mode", f, args, kwargs, argnums) as recording:
+            outputs, _ = flatten(recording.call())
+            for output in outputs:
+                _check_float(output)
+            return recording.trace.jacobian_mode(outputs, sum(_sizes(recording.leaves)), sum(_sizes(outputs)))
+
+    return wrapped
 
 
 def _check_float(output: Any) -> None:

@@ -190,6 +190,18 @@ impl Trace {
         Ok((if forward { "forward" } else { "reverse" }, map))
     }
 
+    /// The mode in which a Jacobian of so many columns and rows costs less; nothing is run.
+    fn jacobian_mode(
+        &self,
+        py: Python<'_>,
+        outputs: &Bound<'_, PyList>,
+        columns: u64,
+        rows: u64,
+    ) -> PyResult<&'static str> {
+        let forward = finish::forward_is_cheaper(py, &self.take(py, outputs)?, columns, rows)?;
+        Ok(if forward { "forward" } else { "reverse" })
+    }
+
     /// The recorded graph.
     fn graph(&self, py: Python<'_>, outputs: &Bound<'_, PyList>) -> PyResult<GraphView> {
         GraphView::new(py, self.take(py, outputs)?)
