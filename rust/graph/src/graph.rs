@@ -266,7 +266,7 @@ impl Graph {
     /// Number of elements. Products were checked when the node was inferred.
     #[inline]
     pub fn elements(&self, id: NodeId) -> usize {
-        self.shape(id).iter().product::<i64>() as usize
+        self.lists.product(self.nodes[id.index()].shape) as usize
     }
 
     /// Bytes of the node's value.

@@ -19,6 +19,8 @@ impl ListId {
 #[derive(Clone, Debug)]
 pub struct ListTable {
     lists: Vec<Arc<[i64]>>,
+    /// The product of each list: of a shape, its number of elements.
+    products: Vec<i64>,
     ids: FxHashMap<Arc<[i64]>, ListId>,
     hash: u64,
 }
@@ -28,7 +30,7 @@ impl Default for ListTable {
         let empty: Arc<[i64]> = Arc::from([]);
         let mut ids = FxHashMap::default();
         ids.insert(Arc::clone(&empty), ListId::EMPTY);
-        ListTable { lists: vec![empty], ids, hash: 0 }
+        ListTable { lists: vec![empty], products: vec![1], ids, hash: 0 }
     }
 }
 
@@ -45,6 +47,7 @@ impl ListTable {
         }
         let refused = |_| Error::memory("record", std::mem::size_of_val(list));
         self.lists.try_reserve(1).map_err(refused)?;
+        self.products.try_reserve(1).map_err(refused)?;
         self.ids.try_reserve(1).map_err(refused)?;
         let id = ListId(u32::try_from(self.lists.len()).map_err(|_| Error::memory("record", usize::MAX))?);
         let list: Arc<[i64]> = Arc::from(list);
@@ -55,6 +58,8 @@ impl ListTable {
         }
         hasher.write_usize(list.len());
         self.hash = hasher.finish();
+        // Not every list is a shape; products of shapes were checked when they were inferred.
+        self.products.push(list.iter().fold(1, |product, &item| product.wrapping_mul(item)));
         self.lists.push(Arc::clone(&list));
         self.ids.insert(list, id);
         Ok(id)
@@ -63,6 +68,12 @@ impl ListTable {
     #[inline]
     pub fn get(&self, id: ListId) -> &[i64] {
         &self.lists[id.0 as usize]
+    }
+
+    /// The product of the list's items; without meaning where it does not fit.
+    #[inline]
+    pub fn product(&self, id: ListId) -> i64 {
+        self.products[id.0 as usize]
     }
 
     pub fn len(&self) -> usize {

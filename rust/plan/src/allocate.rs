@@ -1,7 +1,7 @@
 //! Offsets of buffers in the arena, from the steps between which each is alive.
 //!
 //! Two planners, both deterministic. *Best-fit in time order* walks the steps with a free list, as an allocator
-//! would, in n log n. *Greedy by size* places the largest buffer first, each at the tightest gap among those it
+//! would, in n log n at worst. *Greedy by size* places the largest buffer first, each at the tightest gap among those it
 //! overlaps in time (Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020); it
 //! is quadratic, so it is asked only where that is cheap or where best-fit left more than 1 % on the table.
 
@@ -9,6 +9,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ckad_graph::{Error, Result};
+use rustc_hash::FxHashMap;
+
+use crate::liveness::Lists;
 
 /// A buffer to place: its bytes are its own in the steps `first..=last`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +34,7 @@ const GREEDY_ALWAYS: usize = 4096;
 const GREEDY_AT_MOST: usize = 16384;
 
 /// Places buffers so that those alive at the same step are disjoint. Every offset is a multiple of `alignment`.
+/// Time and memory are linear in the number of buffers and the last step.
 pub fn allocate(lifetimes: &[Lifetime], alignment: usize) -> Result<Arena> {
     let alignment = alignment.max(1);
     // Half of the address space leaves room for whatever fragmentation adds: no sum below can overflow.
@@ -42,17 +46,19 @@ pub fn allocate(lifetimes: &[Lifetime], alignment: usize) -> Result<Arena> {
         .iter()
         .map(|lifetime| Lifetime { bytes: lifetime.bytes.next_multiple_of(alignment), ..*lifetime })
         .collect();
-    let least = live_peak(&rounded);
+    let turns = Turns::of(&rounded);
+    let least = turns.live_peak(&rounded);
     let least = usize::try_from(least).ok().filter(|&bytes| bytes <= limit);
     let Some(least) = least else {
         return Err(Error::memory("plan", usize::MAX));
     };
-    let forward = best_fit(&rounded);
+    let forward = best_fit(&rounded, &turns);
     if forward.bytes <= least {
         return Ok(forward);
     }
     // Backwards in time the same algorithm meets other gaps; it costs as little.
-    let mut best = smaller(forward, best_fit(&reversed(&rounded)));
+    let reversed = reversed(&rounded);
+    let mut best = smaller(forward, best_fit(&reversed, &Turns::of(&reversed)));
     let off = best.bytes > least + least / 100;
     if best.bytes > least && (rounded.len() < GREEDY_ALWAYS || (off && rounded.len() < GREEDY_AT_MOST)) {
         best = smaller(best, greedy_by_size(&rounded));
@@ -62,23 +68,51 @@ pub fn allocate(lifetimes: &[Lifetime], alignment: usize) -> Result<Arena> {
 
 /// The most bytes alive at one step: no arena can be smaller.
 pub fn live_peak(lifetimes: &[Lifetime]) -> u128 {
-    let mut events: Vec<(u64, bool, usize)> = Vec::with_capacity(2 * lifetimes.len());
-    for lifetime in lifetimes {
-        events.push((u64::from(lifetime.first), true, lifetime.bytes));
-        events.push((u64::from(lifetime.last) + 1, false, lifetime.bytes));
+    Turns::of(lifetimes).live_peak(lifetimes)
+}
+
+/// Who is born when, and who dies when.
+struct Turns {
+    /// Indices of lifetimes that have bytes, by first step; of one step the largest first.
+    births: Vec<u32>,
+    /// The same, by last step.
+    deaths: Vec<u32>,
+}
+
+impl Turns {
+    fn of(lifetimes: &[Lifetime]) -> Turns {
+        let mut births = by_step(lifetimes, |lifetime| lifetime.first);
+        for together in births.chunk_by_mut(|&a, &b| lifetimes[a as usize].first == lifetimes[b as usize].first) {
+            together.sort_by_key(|&index| Reverse(lifetimes[index as usize].bytes));
+        }
+        Turns { births, deaths: by_step(lifetimes, |lifetime| lifetime.last) }
     }
-    // At equal times ends (false) come before births.
-    events.sort_unstable();
-    let (mut live, mut peak) = (0u128, 0u128);
-    for (_, born, bytes) in events {
-        if born {
-            live += bytes as u128;
-            peak = peak.max(live);
-        } else {
-            live -= bytes as u128;
+
+    /// Calls back at each birth, in order, with all that died before it.
+    fn play(&self, lifetimes: &[Lifetime], mut birth: impl FnMut(usize, &mut dyn Iterator<Item = usize>)) {
+        let mut deaths = self.deaths.iter().map(|&index| index as usize).peekable();
+        for index in self.births.iter().map(|&index| index as usize) {
+            let first = lifetimes[index].first;
+            birth(index, &mut std::iter::from_fn(|| deaths.next_if(|&dead| lifetimes[dead].last < first)));
         }
     }
-    peak
+
+    fn live_peak(&self, lifetimes: &[Lifetime]) -> u128 {
+        let (mut live, mut peak) = (0u128, 0u128);
+        self.play(lifetimes, |index, dead| {
+            live -= dead.map(|dead| lifetimes[dead].bytes as u128).sum::<u128>();
+            live += lifetimes[index].bytes as u128;
+            peak = peak.max(live);
+        });
+        peak
+    }
+}
+
+/// Indices of the lifetimes that have bytes, by step, then in order.
+fn by_step(lifetimes: &[Lifetime], step: impl Fn(&Lifetime) -> u32) -> Vec<u32> {
+    let steps = lifetimes.iter().map(|lifetime| step(lifetime) as usize + 1).max().unwrap_or(0);
+    let with_bytes = (0u32..).zip(lifetimes).filter(|(_, lifetime)| lifetime.bytes > 0);
+    Lists::group(steps, with_bytes.map(|(index, lifetime)| (step(lifetime), index))).into_items()
 }
 
 fn smaller(a: Arena, b: Arena) -> Arena {
@@ -94,11 +128,31 @@ fn reversed(lifetimes: &[Lifetime]) -> Vec<Lifetime> {
 }
 
 /// Holes below the high water mark, by place and by size.
+///
+/// What was given back is first kept whole, for the next buffer of just that size: most programs have few sizes.
+/// Only when another size is asked for do these holes join their neighbours.
 #[derive(Default)]
 struct Holes {
+    whole: Vec<Whole>,
+    /// By size, the last of those kept whole, and in which round it was.
+    last_of_size: FxHashMap<usize, (u32, u32)>,
+    /// How often holes were joined: what was noted in an earlier round counts no more.
+    round: u32,
     by_offset: BTreeMap<usize, usize>,
     by_size: BTreeSet<(usize, usize)>,
     high_water: usize,
+}
+
+/// No round has this number: there is one a buffer at most.
+const NEVER: u32 = u32::MAX;
+
+/// A hole as it was given back.
+struct Whole {
+    offset: usize,
+    /// 0 once it is taken.
+    bytes: usize,
+    /// The one of the same size before it.
+    before: Option<u32>,
 }
 
 impl Holes {
@@ -114,6 +168,10 @@ impl Holes {
 
     /// The smallest hole that fits, or new bytes on top (over a hole that touches the top).
     fn take(&mut self, bytes: usize) -> usize {
+        if let Some(offset) = self.take_whole(bytes) {
+            return offset;
+        }
+        self.join_all();
         if let Some(&(size, offset)) = self.by_size.range((bytes, 0)..).next() {
             self.remove(offset, size);
             if size > bytes {
@@ -133,7 +191,36 @@ impl Holes {
         offset
     }
 
-    fn give_back(&mut self, mut offset: usize, mut bytes: usize) {
+    fn take_whole(&mut self, bytes: usize) -> Option<usize> {
+        let (round, index) = self.last_of_size.get_mut(&bytes)?;
+        let hole = self.whole.get_mut(*index as usize).filter(|_| *round == self.round)?;
+        match hole.before {
+            Some(before) => *index = before,
+            None => *round = NEVER,
+        }
+        hole.bytes = 0;
+        Some(hole.offset)
+    }
+
+    fn give_back(&mut self, offset: usize, bytes: usize) {
+        let index = self.whole.len() as u32;
+        let last = self.last_of_size.entry(bytes).or_insert((NEVER, 0));
+        let before = Some(last.1).filter(|_| last.0 == self.round);
+        *last = (self.round, index);
+        self.whole.push(Whole { offset, bytes, before });
+    }
+
+    fn join_all(&mut self) {
+        self.round += 1;
+        let mut whole = std::mem::take(&mut self.whole);
+        for hole in whole.drain(..).filter(|hole| hole.bytes > 0) {
+            self.join(hole.offset, hole.bytes);
+        }
+        // With its memory, for the next round.
+        self.whole = whole;
+    }
+
+    fn join(&mut self, mut offset: usize, mut bytes: usize) {
         if let Some((&below, &size)) = self.by_offset.range(..offset).next_back()
             && below + size == offset
         {
@@ -148,20 +235,15 @@ impl Holes {
     }
 }
 
-fn best_fit(lifetimes: &[Lifetime]) -> Arena {
-    let mut births: Vec<usize> = (0..lifetimes.len()).filter(|&index| lifetimes[index].bytes > 0).collect();
-    let mut deaths = births.clone();
-    births.sort_unstable_by_key(|&index| (lifetimes[index].first, Reverse(lifetimes[index].bytes), index));
-    deaths.sort_unstable_by_key(|&index| (lifetimes[index].last, index));
-    let mut deaths = deaths.into_iter().peekable();
+fn best_fit(lifetimes: &[Lifetime], turns: &Turns) -> Arena {
     let mut offsets = vec![0; lifetimes.len()];
     let mut holes = Holes::default();
-    for index in births {
-        while let Some(dead) = deaths.next_if(|&dead| lifetimes[dead].last < lifetimes[index].first) {
+    turns.play(lifetimes, |index, dead| {
+        for dead in dead {
             holes.give_back(offsets[dead], lifetimes[dead].bytes);
         }
         offsets[index] = holes.take(lifetimes[index].bytes);
-    }
+    });
     Arena { offsets, bytes: holes.high_water }
 }
 
@@ -247,7 +329,7 @@ mod tests {
                 .collect();
             let least = live_peak(&rounded) as f64;
             assert!(arena.bytes as f64 <= 1.13 * least, "case {case}: {} above {least}", arena.bytes);
-            check(&rounded, &best_fit(&rounded), 64);
+            check(&rounded, &best_fit(&rounded, &Turns::of(&rounded)), 64);
             check(&rounded, &greedy_by_size(&rounded), 64);
         }
     }

@@ -13,13 +13,15 @@
 //! and few values that a later pass reads (a group is kept or recomputed whole). The clustering called auto then
 //! rebuilds cheap values in the groups of later passes: `cluster_auto`.
 
+use std::cell::RefCell;
+
 use ckad_graph::{Graph, ListId, NodeId, Op, RegionId, Result, interrupt};
 
 use crate::cluster_auto::rebuild_cheap_values;
-use crate::cluster_limits::{Limits, split};
+use crate::cluster_limits::{Limits, Scratch, split};
 use crate::cluster_roles::{Role, Roles};
 use crate::cluster_turn::join_passes;
-use crate::liveness::{Lists, NONE};
+use crate::liveness::{Counts, Lists, NONE};
 use crate::program::Target;
 use crate::schedule::{Cluster, ClusterKind, Clustering};
 
@@ -61,6 +63,7 @@ pub(crate) struct Grouping<'a> {
     pub(crate) last_pass: Vec<u16>,
     pub(crate) is_output: Vec<bool>,
     pub(crate) limits: Limits,
+    pub(crate) scratch: RefCell<Scratch>,
 }
 
 /// The clusters of a graph; with `auto`, cheap values are rebuilt where later passes use them.
@@ -82,16 +85,24 @@ impl<'a> Grouping<'a> {
     fn new(graph: &'a Graph, target: &Target) -> Grouping<'a> {
         let roles = Roles::new(graph);
         let is_computed = |id: &NodeId| !matches!(roles.of(*id), Role::Dead | Role::Leaf | Role::Deferred);
-        let uses =
-            graph.ids().filter(is_computed).flat_map(|id| graph.operands(id).iter().map(move |&operand| (id, operand)));
-        let uses = uses.map(|(id, operand)| (id, operand, roles.foot(graph, operand)));
         let mut last_pass = vec![0; graph.len()];
-        for (id, _, foot) in uses.clone() {
-            let last = &mut last_pass[foot.index()];
-            *last = graph.attributes(id).pass.max(*last);
+        let mut counts = Counts::new(graph.len());
+        for id in graph.ids().filter(is_computed) {
+            let pass = graph.attributes(id).pass;
+            for &operand in graph.operands(id) {
+                let foot = roles.foot(graph, operand).index();
+                last_pass[foot] = pass.max(last_pass[foot]);
+                counts.add(foot);
+            }
         }
-        let pairs = uses.map(|(id, operand, foot)| (foot.0, id.0 << 1 | u32::from(foot == operand)));
-        let users = Lists::group(graph.len(), pairs);
+        let mut users = counts.fill();
+        for id in graph.ids().filter(is_computed) {
+            for &operand in graph.operands(id) {
+                let foot = roles.foot(graph, operand);
+                users.push(foot.index(), id.0 << 1 | u32::from(foot == operand));
+            }
+        }
+        let users = users.finish();
         let mut is_output = vec![false; graph.len()];
         for output in &graph.outputs {
             is_output[output.index()] = true;
@@ -103,6 +114,7 @@ impl<'a> Grouping<'a> {
             users,
             last_pass,
             is_output,
+            scratch: RefCell::new(Scratch::new(graph.len())),
             limits: Limits { operands: target.operand_limit, registers: target.register_limit },
             roles,
         }
@@ -154,8 +166,8 @@ impl<'a> Grouping<'a> {
         self.groups.push(Group {
             kind: if kind == ClusterKind::Single { kind } else { ClusterKind::Fused },
             iteration,
-            members: Vec::new(),
-            loads: Vec::new(),
+            members: Vec::with_capacity(MOST_MEMBERS / 2),
+            loads: Vec::with_capacity(MOST_MEMBERS / 4),
             pass: attributes.pass,
             region: attributes.region,
             position: attributes.position,
@@ -259,20 +271,26 @@ impl<'a> Grouping<'a> {
         if own.kind != ClusterKind::Fused {
             return None;
         }
-        let uses = || {
-            own.members.iter().flat_map(|&member| {
-                let users = self.users.get(member.index()).iter();
-                users.map(move |&user| (member, NodeId(user >> 1), user & 1 == 1))
-            })
-        };
-        let home = |user: NodeId| self.home[user.index()] as usize;
-        let reader = uses().map(|(_, user, _)| home(user)).filter(|&home| home != group).min()?;
-        let other = &self.groups[reader];
+        let mut reader = NONE;
+        for member in &own.members {
+            for &user in self.users.get(member.index()) {
+                let home = self.home[(user >> 1) as usize];
+                reader = if home == group as u32 { reader } else { reader.min(home) };
+            }
+        }
+        let other = self.groups.get(reader as usize)?;
         if !self.compatible(own, other) {
             return None;
         }
-        let in_registers =
-            uses().all(|(member, user, direct)| home(user) != reader || (direct && self.in_register(user, member)));
+        let in_register = |user: u32, member: NodeId| {
+            let (user, direct) = (NodeId(user >> 1), user & 1 == 1);
+            self.home[user.index()] != reader || (direct && self.in_register(user, member))
+        };
+        let in_registers = own
+            .members
+            .iter()
+            .all(|&member| self.users.get(member.index()).iter().all(|&user| in_register(user, member)));
+        let reader = reader as usize;
         let in_time = own.loads.iter().all(|&load| self.overwritten_at(load).is_none_or(|place| reader < place));
         (in_registers && in_time).then_some(reader)
     }
@@ -328,23 +346,28 @@ impl<'a> Grouping<'a> {
     }
 
     /// Splits what exceeds the target's limits and adds the views that members read through.
-    fn finish(self) -> Clustering {
-        let mut clusters = Vec::with_capacity(self.groups.len());
-        for group in self.groups.iter().filter(|group| !group.members.is_empty()) {
-            for part in split(&self, group) {
-                let reduces = || part.iter().any(|&member| matches!(self.graph.op(member), Op::Reduce { .. }));
-                let split = group.kind == ClusterKind::Reduce && !reduces();
-                let kind = if split { ClusterKind::Fused } else { group.kind };
-                clusters.push(Cluster { kind, members: self.with_views(part) });
+    fn finish(mut self) -> Clustering {
+        let groups = std::mem::take(&mut self.groups);
+        let mut clusters = Vec::with_capacity(groups.len());
+        for group in groups.into_iter().filter(|group| !group.members.is_empty()) {
+            let kind = group.kind;
+            match split(&self, &group) {
+                None => clusters.push(Cluster { kind, members: self.with_views(group.members) }),
+                Some(pieces) => clusters.extend(pieces.into_iter().map(|piece| {
+                    let reduces = || piece.iter().any(|&member| matches!(self.graph.op(member), Op::Reduce { .. }));
+                    let split = kind == ClusterKind::Reduce && !reduces();
+                    let kind = if split { ClusterKind::Fused } else { kind };
+                    Cluster { kind, members: self.with_views(piece.to_vec()) }
+                })),
             }
         }
         Clustering { clusters }
     }
 
-    fn with_views(&self, computed: &[NodeId]) -> Vec<NodeId> {
-        let mut members = computed.to_vec();
-        for &member in computed {
-            for &operand in self.graph.operands(member) {
+    fn with_views(&self, mut members: Vec<NodeId>) -> Vec<NodeId> {
+        let computed = members.len();
+        for index in 0..computed {
+            for &operand in self.graph.operands(members[index]) {
                 let mut view = operand;
                 while self.roles.of(view) == Role::Deferred {
                     members.push(view);
@@ -352,10 +375,11 @@ impl<'a> Grouping<'a> {
                 }
             }
         }
-        if members.len() > computed.len() {
+        if members.len() > computed {
             members.sort_unstable();
             members.dedup();
         }
+        members.shrink_to_fit();
         members
     }
 }

@@ -3,6 +3,7 @@
 use ckad_graph::{Graph, NodeId, Op};
 
 use crate::cluster::{Group, Grouping};
+use crate::liveness::NONE;
 use crate::schedule::ClusterKind;
 
 #[derive(Clone, Copy, Debug)]
@@ -13,17 +14,19 @@ pub(crate) struct Limits {
     pub(crate) registers: usize,
 }
 
-/// The group's members in pieces that each respect the limits (a single node always does).
-pub(crate) fn split<'g>(grouping: &Grouping<'_>, group: &'g Group) -> Vec<&'g [NodeId]> {
+/// The group's members in pieces that each respect the limits (a single node always does); `None` where one kernel
+/// holds all.
+pub(crate) fn split<'g>(grouping: &Grouping<'_>, group: &'g Group) -> Option<Vec<&'g [NodeId]>> {
     let (graph, limits, computed) = (grouping.graph, grouping.limits, group.members.len());
     // If every member was stored and every load lived to the end.
     let in_memory = group.loads.iter().filter(|&&load| is_in_memory(graph, load)).count();
     let fits = in_memory + computed <= limits.operands && group.loads.len() + computed <= limits.registers;
-    if group.kind == ClusterKind::Single || fits {
-        return vec![&group.members];
+    if group.kind == ClusterKind::Single || computed == 1 || fits || respects_limits(grouping, &group.members) {
+        return None;
     }
     let mut pieces = Vec::new();
-    let mut waiting: Vec<&[NodeId]> = vec![&group.members];
+    let (front, back) = group.members.split_at(computed / 2);
+    let mut waiting: Vec<&[NodeId]> = vec![back, front];
     while let Some(piece) = waiting.pop() {
         if piece.len() <= 1 || respects_limits(grouping, piece) {
             pieces.push(piece);
@@ -32,7 +35,7 @@ pub(crate) fn split<'g>(grouping: &Grouping<'_>, group: &'g Group) -> Vec<&'g [N
             waiting.extend([back, front]);
         }
     }
-    pieces
+    Some(pieces)
 }
 
 /// Whether one kernel can compute these members, the last of which is at home there, and store what others read.
@@ -47,50 +50,80 @@ pub(crate) fn respects_limits(grouping: &Grouping<'_>, members: &[NodeId]) -> bo
 /// Registers are counted for a kernel that makes all loads first and all stores last; an instruction's result
 /// is never one of its operands' registers.
 pub(crate) fn fits_one_kernel(grouping: &Grouping<'_>, members: &[NodeId], is_here: impl Fn(u32) -> bool) -> bool {
-    let graph = grouping.graph;
-    let inside = |node: NodeId| members.binary_search(&node).ok();
-    let end = members.len();
-    // For each register, the first and last instruction between which it is taken.
-    let mut taken: Vec<(usize, usize)> = Vec::with_capacity(2 * members.len());
-    let mut loads: Vec<NodeId> = Vec::new();
-    let mut last_use: Vec<usize> = (0..members.len()).collect();
-    let mut load_last: Vec<usize> = Vec::new();
-    for (index, &member) in members.iter().enumerate() {
-        for &operand in graph.operands(member) {
-            if let Some(place) = inside(operand) {
-                last_use[place] = index;
-            } else if let Some(place) = loads.iter().position(|&load| load == operand) {
-                load_last[place] = index;
-            } else {
-                loads.push(operand);
-                load_last.push(index);
+    grouping.scratch.borrow_mut().fits(grouping, members, is_here)
+}
+
+/// Tables that one check after another uses.
+pub(crate) struct Scratch {
+    /// By node, its place among the members or loads of the group at hand: loads come after the members.
+    place: Vec<u32>,
+    loads: Vec<NodeId>,
+    /// By place, the last instruction that reads it.
+    last_use: Vec<u32>,
+    /// By instruction, by how many registers more are taken from then on.
+    change: Vec<i32>,
+}
+
+impl Scratch {
+    pub(crate) fn new(nodes: usize) -> Scratch {
+        Scratch { place: vec![NONE; nodes], loads: Vec::new(), last_use: Vec::new(), change: Vec::new() }
+    }
+
+    fn fits(&mut self, grouping: &Grouping<'_>, members: &[NodeId], is_here: impl Fn(u32) -> bool) -> bool {
+        let graph = grouping.graph;
+        let end = members.len() as u32;
+        self.last_use.clear();
+        for (&member, place) in members.iter().zip(0..) {
+            self.place[member.index()] = place;
+            self.last_use.push(place);
+        }
+        let mut in_memory = 0;
+        for (&member, index) in members.iter().zip(0..) {
+            for &operand in graph.operands(member) {
+                let place = &mut self.place[operand.index()];
+                if *place == NONE {
+                    *place = end + self.loads.len() as u32;
+                    self.loads.push(operand);
+                    self.last_use.push(index);
+                    in_memory += usize::from(is_in_memory(graph, operand));
+                } else {
+                    self.last_use[*place as usize] = index;
+                }
             }
         }
-    }
-    let mut stores = 0;
-    for (index, &member) in members.iter().enumerate() {
-        let read_outside = |&user: &u32| inside(NodeId(user >> 1)).is_none();
-        let needed = grouping.is_output[member.index()] || grouping.users.get(member.index()).iter().any(read_outside);
-        if needed && is_here(grouping.home[member.index()]) {
-            stores += 1;
-            last_use[index] = end;
+        let mut stores = 0;
+        for (index, &member) in members.iter().enumerate() {
+            if is_here(grouping.home[member.index()]) {
+                let read_outside = |&user: &u32| self.place[(user >> 1) as usize] >= end;
+                let users = grouping.users.get(member.index());
+                if grouping.is_output[member.index()] || users.iter().any(read_outside) {
+                    stores += 1;
+                    self.last_use[index] = end;
+                }
+            }
         }
-        taken.push((index, last_use[index]));
+        for node in members.iter().copied().chain(self.loads.drain(..)) {
+            self.place[node.index()] = NONE;
+        }
+        in_memory + stores <= grouping.limits.operands
+            && self.most_registers(members.len()) <= grouping.limits.registers
     }
-    if loads.iter().filter(|&&load| is_in_memory(graph, load)).count() + stores > grouping.limits.operands {
-        return false;
+
+    /// The most registers taken at once: members' from their instruction on, loads' from the start.
+    fn most_registers(&mut self, members: usize) -> usize {
+        self.change.clear();
+        self.change.resize(members + 2, 0);
+        for (place, &last) in self.last_use.iter().enumerate() {
+            self.change[if place < members { place } else { 0 }] += 1;
+            self.change[last as usize + 1] -= 1;
+        }
+        let mut live = 0;
+        let counts = self.change.iter().map(|change| {
+            live += change;
+            live
+        });
+        counts.max().unwrap_or(0) as usize
     }
-    taken.extend(load_last.into_iter().map(|last| (0, last)));
-    let mut change = vec![0i64; end + 2];
-    for (first, last) in taken {
-        change[first] += 1;
-        change[last + 1] -= 1;
-    }
-    let mut live = 0;
-    change.into_iter().all(|step| {
-        live += step;
-        live <= grouping.limits.registers as i64
-    })
 }
 
 /// Scalars come with the run and take no operand.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use ckad_graph::{Graph, Op, ScalarBits};
+use smallvec::SmallVec;
 
 use crate::program::{ArrayRef, Buffer, Instruction, Kernel, Load, Place, Program, Source, Step, Store};
 
@@ -44,20 +45,24 @@ impl PeakBytes {
     }
 }
 
+/// Bytes of a list that does not lie in place.
+fn beside<A: smallvec::Array>(list: &SmallVec<A>) -> usize {
+    if list.spilled() { list.capacity() * size_of::<A::Item>() } else { 0 }
+}
+
 impl Program {
     /// Bytes that the program itself occupies.
     pub fn own_bytes(&self) -> usize {
-        let list = |array: &ArrayRef| array.shape.capacity() * size_of::<usize>();
+        let list = |array: &ArrayRef| beside(&array.shape);
         let kernels = self.steps.iter().map(|step| match &step.kernel {
             Kernel::Fused(kernel) => {
-                let load =
-                    |load: &Load| (load.strides.capacity() + load.starts.capacity().div_ceil(2)) * size_of::<i64>();
-                kernel.extents.capacity() * size_of::<usize>()
+                let load = |load: &Load| beside(&load.strides) + load.starts.capacity() * size_of::<u32>();
+                beside(&kernel.extents)
                     + kernel.loads.capacity() * size_of::<Load>()
                     + kernel.loads.iter().map(load).sum::<usize>()
                     + kernel.instructions.capacity() * size_of::<Instruction>()
                     + kernel.stores.capacity() * size_of::<Store>()
-                    + kernel.reduce.as_ref().map_or(0, |reduction| reduction.reduced.capacity())
+                    + kernel.reduce.as_ref().map_or(0, |reduction| beside(&reduction.reduced))
             }
             Kernel::Structural { parameters, operands, result, .. } => {
                 parameters.list.capacity() * size_of::<i64>()

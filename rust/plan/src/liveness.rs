@@ -18,25 +18,20 @@ pub struct Lists {
 impl Lists {
     /// Groups `(list, item)` pairs by list, in the order of the pairs.
     pub fn group(lists: usize, pairs: impl Iterator<Item = (u32, u32)> + Clone) -> Lists {
-        let mut starts = vec![0u32; lists + 1];
-        for (list, _) in pairs.clone() {
-            starts[list as usize + 1] += 1;
-        }
-        for list in 0..lists {
-            starts[list + 1] += starts[list];
-        }
-        let mut next = starts.clone();
-        let mut items = vec![0; starts[lists] as usize];
-        for (list, item) in pairs {
-            let place = &mut next[list as usize];
-            items[*place as usize] = item;
-            *place += 1;
-        }
-        Lists { starts, items }
+        let mut counts = Counts::new(lists);
+        pairs.clone().for_each(|(list, _)| counts.add(list as usize));
+        let mut filling = counts.fill();
+        pairs.for_each(|(list, item)| filling.push(list as usize, item));
+        filling.finish()
     }
 
     pub fn get(&self, list: usize) -> &[u32] {
         &self.items[self.starts[list] as usize..self.starts[list + 1] as usize]
+    }
+
+    /// All items, list after list.
+    pub fn into_items(self) -> Vec<u32> {
+        self.items
     }
 
     pub fn len(&self) -> usize {
@@ -45,6 +40,51 @@ impl Lists {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// Lists whose lengths are being counted.
+pub(crate) struct Counts {
+    /// The length of list i stands at i + 2, so that the sums are the starts of the lists, at i + 1.
+    sums: Vec<u32>,
+}
+
+impl Counts {
+    pub(crate) fn new(lists: usize) -> Counts {
+        Counts { sums: vec![0; lists + 2] }
+    }
+
+    pub(crate) fn add(&mut self, list: usize) {
+        self.sums[list + 2] += 1;
+    }
+
+    pub(crate) fn fill(mut self) -> Filling {
+        let mut sum = 0;
+        for entry in &mut self.sums {
+            sum += *entry;
+            *entry = sum;
+        }
+        Filling { next: self.sums, items: vec![0; sum as usize] }
+    }
+}
+
+/// Lists of known lengths that are being filled, each as often as it was counted.
+pub(crate) struct Filling {
+    /// At i + 1 the place of the next item of list i; in the end that is where list i + 1 starts.
+    next: Vec<u32>,
+    items: Vec<u32>,
+}
+
+impl Filling {
+    pub(crate) fn push(&mut self, list: usize, item: u32) {
+        let place = &mut self.next[list + 1];
+        self.items[*place as usize] = item;
+        *place += 1;
+    }
+
+    pub(crate) fn finish(mut self) -> Lists {
+        self.next.pop();
+        Lists { starts: self.next, items: self.items }
     }
 }
 

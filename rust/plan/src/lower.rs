@@ -10,6 +10,7 @@
 //! * An array of no elements takes no step and no bytes.
 
 use ckad_graph::{DType, Error, Graph, NodeId, Op, Result, interrupt};
+use smallvec::smallvec;
 
 use crate::cost::node_flops;
 use crate::lower_buffers::Buffers;
@@ -174,8 +175,8 @@ fn root(cluster: &Cluster) -> Result<NodeId> {
 fn copy_kernel(source: Source, dtype: DType, elements: usize, buffer: BufferId) -> FusedKernel {
     let stride = if matches!(source, Source::Buffer(_)) { 1 } else { 0 };
     FusedKernel {
-        extents: vec![elements],
-        loads: vec![Load { source, dtype, strides: vec![stride], offset: 0, starts: Vec::new(), register: 0 }],
+        extents: smallvec![elements],
+        loads: vec![Load { source, dtype, strides: smallvec![stride], offset: 0, starts: Vec::new(), register: 0 }],
         instructions: Vec::new(),
         stores: vec![Store { buffer, dtype, register: 0 }],
         reduce: None,

@@ -5,63 +5,72 @@
 //! merge: the reduction's tree is defined on the row-major index over kept and over reduced axes, which such a merge
 //! leaves as it is.
 
-/// Extents with, for each, whether it is reduced; and the strides of every load along them.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Axes {
-    pub extents: Vec<usize>,
-    pub reduced: Vec<bool>,
-    /// By load, by axis.
-    pub strides: Vec<Vec<i64>>,
-}
+use crate::program::{Extents, Flags, Load};
 
-impl Axes {
-    /// Drops axes of one element and merges neighbours.
-    pub fn collapse(&mut self) {
-        if self.extents.is_empty() || (self.extents.len() == 1 && self.extents[0] != 1) {
-            return;
+/// Drops axes of one element and merges neighbours, in place. `reduced` says of each axis whether it is reduced.
+pub(crate) fn collapse(extents: &mut Extents, reduced: &mut Flags, loads: &mut [Load]) {
+    if extents.is_empty() || (extents.len() == 1 && extents[0] != 1) {
+        return;
+    }
+    // The axes so far are the first `kept`.
+    let mut kept = 0;
+    for axis in 0..extents.len() {
+        let (extent, flag) = (extents[axis], reduced[axis]);
+        if extent == 1 {
+            continue;
         }
-        let (mut extents, mut reduced): (Vec<usize>, Vec<bool>) = (Vec::new(), Vec::new());
-        let mut strides: Vec<Vec<i64>> = vec![Vec::with_capacity(self.extents.len()); self.strides.len()];
-        for axis in 0..self.extents.len() {
-            let (extent, flag) = (self.extents[axis], self.reduced[axis]);
-            if extent == 1 {
-                continue;
-            }
-            let merges = reduced.last() == Some(&flag)
-                && self.strides.iter().zip(&strides).all(|(old, new)| {
-                    new.last().copied() == i64::try_from(extent).ok().and_then(|extent| old[axis].checked_mul(extent))
-                });
-            match extents.last_mut() {
-                Some(outer) if merges => {
-                    *outer *= extent;
-                    for (old, new) in self.strides.iter().zip(&mut strides) {
-                        if let Some(stride) = new.last_mut() {
-                            *stride = old[axis];
-                        }
-                    }
-                }
-                _ => {
-                    extents.push(extent);
-                    reduced.push(flag);
-                    for (old, new) in self.strides.iter().zip(&mut strides) {
-                        new.push(old[axis]);
-                    }
-                }
-            }
+        let one_stride = |load: &Load| {
+            let outer = i64::try_from(extent).ok().and_then(|extent| load.strides[axis].checked_mul(extent));
+            Some(load.strides[kept - 1]) == outer
+        };
+        if kept > 0 && reduced[kept - 1] == flag && loads.iter().all(one_stride) {
+            extents[kept - 1] *= extent;
+        } else {
+            (extents[kept], reduced[kept]) = (extent, flag);
+            kept += 1;
         }
-        *self = Axes { extents, reduced, strides };
+        for load in &mut *loads {
+            load.strides[kept - 1] = load.strides[axis];
+        }
+    }
+    extents.truncate(kept);
+    reduced.truncate(kept);
+    for load in loads {
+        load.strides.truncate(kept);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ckad_graph::DType;
+    use smallvec::SmallVec;
+
     use super::*;
+    use crate::program::Source;
+
+    #[derive(PartialEq, Debug)]
+    struct Axes {
+        extents: Extents,
+        reduced: Flags,
+        loads: Vec<Load>,
+    }
+
+    impl Axes {
+        fn collapse(&mut self) {
+            collapse(&mut self.extents, &mut self.reduced, &mut self.loads);
+        }
+    }
 
     fn axes(extents: &[usize], reduced: &[bool], strides: &[&[i64]]) -> Axes {
+        let (source, dtype) = (Source::Index, DType::F64);
+        let load = |strides: &&[i64]| {
+            let strides = SmallVec::from_slice(strides);
+            Load { source, dtype, strides, offset: 0, starts: Vec::new(), register: 0 }
+        };
         Axes {
-            extents: extents.to_vec(),
-            reduced: reduced.to_vec(),
-            strides: strides.iter().map(|strides| strides.to_vec()).collect(),
+            extents: SmallVec::from_slice(extents),
+            reduced: SmallVec::from_slice(reduced),
+            loads: strides.iter().map(load).collect(),
         }
     }
 

@@ -7,14 +7,15 @@
 use std::num::NonZero;
 
 use ckad_graph::{DType, Error, Graph, NodeId, Op, Result};
+use smallvec::{SmallVec, smallvec};
 
 use crate::cost::node_flops;
-use crate::lower_axes::Axes;
+use crate::lower_axes::collapse;
 use crate::lower_buffers::Buffers;
 use crate::lower_registers::{Assignment, Value};
-use crate::program::{BufferId, FusedKernel, Instruction, Load, Reduction, Source, Store, TileOp};
+use crate::program::{BufferId, Extents, Flags, FusedKernel, Instruction, Load, Reduction, Source, Store, TileOp};
 use crate::schedule::Cluster;
-use crate::view::{View, compose, is_view, packed_strides};
+use crate::view::{Strides, View, compose, is_view, packed_strides};
 
 /// The node whose shape a cluster iterates over: a reduction's operand, or the root itself.
 pub(crate) fn iteration_node(graph: &Graph, cluster: &Cluster) -> Result<NodeId> {
@@ -42,6 +43,8 @@ pub(crate) struct Workspace {
     loads: Vec<Load>,
     drafts: Vec<Draft>,
     assignment: Assignment,
+    /// By member, whether it is computed.
+    needed: Vec<bool>,
     /// By member, its value once it has one.
     values: Vec<Option<Value>>,
 }
@@ -56,6 +59,7 @@ impl Workspace {
             loads: Vec::new(),
             drafts: Vec::new(),
             assignment: Assignment::default(),
+            needed: Vec::new(),
             values: Vec::new(),
         }
     }
@@ -65,6 +69,8 @@ impl Workspace {
         self.kernel += 1;
         self.loads.clear();
         self.drafts.clear();
+        self.needed.clear();
+        self.needed.resize(members.len(), false);
         self.values.clear();
         self.values.resize(members.len(), None);
         for (&member, number) in members.iter().zip(1..) {
@@ -96,9 +102,9 @@ pub(crate) fn fused_kernel(
     let iteration = iteration_node(graph, cluster)?;
     workspace.begin(&cluster.members);
     let mut body = Body { graph, buffers, shape: graph.shape(iteration), workspace };
-    let mut reduced = vec![false; body.shape.len()];
+    let mut reduced: Flags = smallvec![false; body.shape.len()];
     let mut reduction = None;
-    let mut wanted = Vec::with_capacity(stores.len());
+    let mut wanted: SmallVec<[NodeId; 16]> = SmallVec::new();
     for &(node, buffer) in stores {
         match graph.op(node) {
             Op::Reduce { .. } if reduction.is_some() => {
@@ -117,9 +123,12 @@ pub(crate) fn fused_kernel(
             }
         }
     }
-    let needed = body.needed(&cluster.members, &wanted)?;
+    body.need(&cluster.members, &wanted)?;
     let mut flops = reduction.map_or(0, |(_, _, _, node)| node_flops(graph, node));
-    for index in (0..needed.len()).filter(|&index| needed[index]) {
+    for index in 0..cluster.members.len() {
+        if !body.workspace.needed[index] {
+            continue;
+        }
         let member = cluster.members[index];
         flops = flops.saturating_add(node_flops(graph, member));
         let operands = graph.operands(member);
@@ -141,7 +150,7 @@ pub(crate) fn fused_kernel(
         };
         body.workspace.values[index] = Some(value);
     }
-    let kept = wanted.iter().map(|&node| body.value(node)).collect::<Result<Vec<_>>>()?;
+    let kept = wanted.iter().map(|&node| body.value(node)).collect::<Result<SmallVec<[Value; 16]>>>()?;
     let Workspace { drafts, loads, assignment, .. } = body.workspace;
     assignment.assign(loads.len(), drafts.iter().map(|draft| draft.arguments.get()), &kept)?;
     let register = |value: Value| assignment.registers[value as usize];
@@ -158,38 +167,30 @@ pub(crate) fn fused_kernel(
         }
     });
     let instructions: Vec<Instruction> = instructions.collect();
+    let mut extents: Extents = body.shape.iter().map(|&extent| extent as usize).collect();
+    collapse(&mut extents, &mut reduced, loads);
+    for (index, load) in loads.iter_mut().enumerate() {
+        load.register = register(index as Value);
+    }
     let mut kernel = FusedKernel {
-        extents: Vec::new(),
-        loads: Vec::new(),
+        extents,
+        loads: Vec::with_capacity(loads.len()),
         instructions,
-        stores: Vec::new(),
+        stores: Vec::with_capacity(stores.len() - usize::from(reduction.is_some())),
         reduce: None,
         registers: assignment.count,
     };
-    let mut axes = Axes {
-        extents: body.shape.iter().map(|&extent| extent as usize).collect(),
-        reduced,
-        strides: loads.iter_mut().map(|load| std::mem::take(&mut load.strides)).collect(),
-    };
-    axes.collapse();
     for (&(node, buffer), &value) in stores.iter().zip(&kept) {
         let (dtype, register) = (graph.dtype(node), register(value));
         match reduction {
-            Some((kind, dtype, into, _)) if into == buffer && axes.reduced.contains(&true) => {
-                kernel.reduce = Some(Reduction { kind, reduced: axes.reduced.clone(), dtype, register, buffer });
+            Some((kind, dtype, into, _)) if into == buffer && reduced.contains(&true) => {
+                kernel.reduce = Some(Reduction { kind, reduced: reduced.clone(), dtype, register, buffer });
             }
             // A reduction over axes of one element is its operand.
             _ => kernel.stores.push(Store { buffer, dtype, register }),
         }
     }
-    kernel.extents = axes.extents;
-    let strides = axes.strides.into_iter();
-    kernel.loads = loads
-        .drain(..)
-        .zip(strides)
-        .enumerate()
-        .map(|(index, (load, strides))| Load { strides, register: register(index as Value), ..load })
-        .collect();
+    kernel.loads.append(loads);
     Ok((kernel, flops))
 }
 
@@ -242,25 +243,24 @@ impl Body<'_, '_> {
         Some(self.workspace.known(node)?.member?.get() - 1)
     }
 
-    /// Which members must be computed for `wanted`; finds the loads on the way.
-    fn needed(&mut self, members: &[NodeId], wanted: &[NodeId]) -> Result<Vec<bool>> {
-        let mut needed = vec![false; members.len()];
+    /// Notes which members must be computed for `wanted`; finds the loads on the way.
+    fn need(&mut self, members: &[NodeId], wanted: &[NodeId]) -> Result<()> {
         for &node in wanted {
             if let Origin::Member(member) = self.origin(node)? {
-                needed[member as usize] = true;
+                self.workspace.needed[member as usize] = true;
             }
         }
-        for index in (0..members.len()).rev() {
-            if !needed[index] {
+        for (index, &member) in members.iter().enumerate().rev() {
+            if !self.workspace.needed[index] {
                 continue;
             }
-            for &operand in self.graph.operands(members[index]) {
+            for &operand in self.graph.operands(member) {
                 if let Origin::Member(member) = self.origin(operand)? {
-                    needed[member as usize] = true;
+                    self.workspace.needed[member as usize] = true;
                 }
             }
         }
-        Ok(needed)
+        Ok(())
     }
 
     fn arguments(&self, member: NodeId) -> Result<Arguments> {
@@ -321,7 +321,7 @@ impl Body<'_, '_> {
         if let Some(origin) = self.workspace.known(foot).and_then(|note| note.origin) {
             return origin;
         }
-        let (dtype, strides) = (self.graph.dtype(foot), vec![0; self.shape.len()]);
+        let (dtype, strides) = (self.graph.dtype(foot), smallvec![0; self.shape.len()]);
         let loads = &mut self.workspace.loads;
         loads.push(Load { source, dtype, strides, offset: 0, starts: Vec::new(), register: 0 });
         let origin = Origin::Load((loads.len() - 1) as Value);
@@ -356,7 +356,7 @@ impl Body<'_, '_> {
         // Each axis of the iteration must move along whole axes of the iota: broadcasts and permutations do.
         let packed = packed_strides(shape);
         let mut used = vec![false; shape.len()];
-        let mut strides = vec![0; view.strides.len()];
+        let mut strides: Strides = smallvec![0; view.strides.len()];
         for (position, (&stride, &extent)) in view.strides.iter().zip(self.shape).enumerate() {
             if stride == 0 || extent <= 1 {
                 continue;

@@ -2,12 +2,13 @@
 
 use ckad_graph::{Error, Graph, ListId, NodeId, Op, Result, StartId};
 use rustc_hash::FxHashMap;
+use smallvec::smallvec;
 
 use crate::lower_buffers::Buffers;
-use crate::program::{ArrayRef, BufferId, FusedKernel, Kernel, Parameters, Source};
+use crate::program::{ArrayRef, BufferId, Extents, FusedKernel, Kernel, Parameters, Source};
 use crate::view::packed_strides;
 
-fn extents(shape: &[i64]) -> Vec<usize> {
+fn extents(shape: &[i64]) -> Extents {
     shape.iter().map(|&extent| extent as usize).collect()
 }
 
@@ -83,8 +84,7 @@ pub(crate) fn as_copy(
         return None;
     }
     let flat = buffer_elements(from);
-    let shape = vec![flat];
-    let operand = ArrayRef { source: load.source, dtype: load.dtype, shape };
+    let operand = ArrayRef { source: load.source, dtype: load.dtype, shape: smallvec![flat] };
     let result = ArrayRef { source: Source::Buffer(store.buffer), dtype: store.dtype, shape: kernel.extents.clone() };
     let iteration: Vec<i64> = kernel.extents.iter().map(|&extent| extent as i64).collect();
     let packed = load.strides == packed_strides(&iteration) && kernel.extents.iter().product::<usize>() == flat;
@@ -98,6 +98,6 @@ pub(crate) fn as_copy(
         _ => return None,
     };
     let op = Op::StridedRead { strides: ListId::EMPTY, start: StartId(start) };
-    let parameters = Parameters { list: load.strides.clone(), start: Some(start) };
+    let parameters = Parameters { list: load.strides.to_vec(), start: Some(start) };
     Some(Kernel::Structural { op, parameters, operands: vec![operand], result })
 }

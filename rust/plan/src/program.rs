@@ -1,6 +1,14 @@
 //! What `lower` writes and an executor reads: kernels over buffers whose bytes are known. Plain data.
 
 use ckad_graph::{DType, ElementwiseId, NodeId, Op, ReduceKind, ScalarBits};
+use smallvec::SmallVec;
+
+use crate::view::Strides;
+
+/// Extents of axes; in place where axes are few.
+pub type Extents = SmallVec<[usize; 4]>;
+/// A flag for each axis.
+pub type Flags = SmallVec<[bool; 8]>;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct BufferId(pub u32);
@@ -37,7 +45,7 @@ pub struct Buffer {
 pub struct ArrayRef {
     pub source: Source,
     pub dtype: DType,
-    pub shape: Vec<usize>,
+    pub shape: Extents,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -88,7 +96,7 @@ pub struct Parameters {
 #[derive(Clone, PartialEq, Debug)]
 pub struct FusedKernel {
     /// Extents of the iteration, outermost first; C order. Empty for a scalar.
-    pub extents: Vec<usize>,
+    pub extents: Extents,
     pub loads: Vec<Load>,
     pub instructions: Vec<Instruction>,
     pub stores: Vec<Store>,
@@ -102,7 +110,7 @@ pub struct FusedKernel {
 pub struct Load {
     pub source: Source,
     pub dtype: DType,
-    pub strides: Vec<i64>,
+    pub strides: Strides,
     pub offset: i64,
     /// Entries of the table of starts that are added to the offset.
     pub starts: Vec<u32>,
@@ -140,7 +148,7 @@ pub struct Store {
 pub struct Reduction {
     pub kind: ReduceKind,
     /// For each iteration axis, whether it is reduced. The tree depends on extents, flags and dtype alone.
-    pub reduced: Vec<bool>,
+    pub reduced: Flags,
     pub dtype: DType,
     pub register: u16,
     pub buffer: BufferId,

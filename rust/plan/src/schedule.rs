@@ -1,6 +1,9 @@
 //! Clusters and schedules: what a policy reads and what it returns. Plain data.
 
+use std::sync::Arc;
+
 use ckad_graph::NodeId;
+use smallvec::SmallVec;
 
 /// A kernel-to-be. A node may be a member of several clusters.
 #[derive(Clone, PartialEq, Debug)]
@@ -36,11 +39,14 @@ pub enum Action {
     Free(NodeId),
 }
 
+/// Values, in place where they are few.
+pub type Stores = SmallVec<[NodeId; 4]>;
+
 /// What runs, in order. A cluster that appears twice is recomputed: recomputation exists nowhere else.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Schedule {
-    pub clustering: Clustering,
+    pub clustering: Arc<Clustering>,
     /// `stores[i]`: which members action i leaves in memory (empty for Free).
     pub actions: Vec<Action>,
-    pub stores: Vec<Vec<NodeId>>,
+    pub stores: Vec<Stores>,
 }

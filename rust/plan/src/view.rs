@@ -6,6 +6,10 @@
 //! Clustering asks whether a chain is expressible; lowering asks for the load itself.
 
 use ckad_graph::{Graph, NodeId, Op, StartId};
+use smallvec::{SmallVec, smallvec};
+
+/// One stride for each axis, in elements; in place where axes are few.
+pub type Strides = SmallVec<[i64; 4]>;
 
 /// `foot[offset + Σ starts + Σ i·strides]`, in elements of the foot's flat memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,7 +20,7 @@ pub struct View {
     /// Entries of the table of starts that are added to the offset; one may occur twice.
     pub starts: Vec<StartId>,
     /// One stride for each axis of the iteration.
-    pub strides: Vec<i64>,
+    pub strides: Strides,
 }
 
 /// Operations that only rename the elements of their operand.
@@ -25,8 +29,8 @@ pub fn is_view(op: Op) -> bool {
 }
 
 /// Strides of an array in C order.
-pub fn packed_strides(shape: &[i64]) -> Vec<i64> {
-    let mut strides = vec![1; shape.len()];
+pub fn packed_strides(shape: &[i64]) -> Strides {
+    let mut strides: Strides = smallvec![1; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis] * shape[axis].max(1);
     }
@@ -34,9 +38,9 @@ pub fn packed_strides(shape: &[i64]) -> Vec<i64> {
 }
 
 /// Strides of an array in C order under NumPy's broadcasting to `iteration`; `None` where it does not broadcast.
-pub fn broadcast_strides(shape: &[i64], iteration: &[i64]) -> Option<Vec<i64>> {
+pub fn broadcast_strides(shape: &[i64], iteration: &[i64]) -> Option<Strides> {
     let missing = iteration.len().checked_sub(shape.len())?;
-    let mut strides = vec![0; iteration.len()];
+    let mut strides: Strides = smallvec![0; iteration.len()];
     let mut packed = 1;
     for ((stride, &extent), &target) in strides[missing..].iter_mut().zip(shape).zip(&iteration[missing..]).rev() {
         match extent {
@@ -73,11 +77,11 @@ fn step(graph: &Graph, view: &mut View, iteration: &[i64]) -> Option<()> {
             (graph.lists.get(perm).iter().map(|&axis| packed[axis as usize]).collect(), None)
         }
         Op::Broadcast => (broadcast_strides(graph.shape(operand), shape)?, None),
-        Op::StridedRead { strides, start } => (graph.lists.get(strides).to_vec(), Some(start)),
+        Op::StridedRead { strides, start } => (graph.lists.get(strides).into(), Some(start)),
         _ => return None,
     };
     if iteration.contains(&0) {
-        view.strides = vec![0; iteration.len()];
+        view.strides.fill(0);
     } else {
         let (shape, strides) = coalesce(shape, &strides);
         through(view, iteration, &shape, &strides)?;
@@ -87,8 +91,8 @@ fn step(graph: &Graph, view: &mut View, iteration: &[i64]) -> Option<()> {
 }
 
 /// Merges axes that one stride covers and drops axes of extent 1: fewer digits, so fewer carries below.
-fn coalesce(shape: &[i64], strides: &[i64]) -> (Vec<i64>, Vec<i64>) {
-    let mut merged: (Vec<i64>, Vec<i64>) = (Vec::new(), Vec::new());
+fn coalesce(shape: &[i64], strides: &[i64]) -> (Strides, Strides) {
+    let mut merged: (Strides, Strides) = (Strides::new(), Strides::new());
     for (&extent, &stride) in shape.iter().zip(strides).filter(|&(&extent, _)| extent != 1) {
         match (merged.0.last_mut(), merged.1.last_mut()) {
             (Some(outer_extent), Some(outer_stride)) if *outer_stride == stride * extent => {
@@ -143,7 +147,7 @@ fn through_digits(view: &mut View, iteration: &[i64], shape: &[i64], strides: &[
     };
     let mut low: Vec<i64> = digits(view.offset).collect();
     let mut high = low.clone();
-    let mut moved = Vec::with_capacity(iteration.len());
+    let mut moved = Strides::with_capacity(iteration.len());
     for (&extent, &stride) in iteration.iter().zip(&view.strides) {
         let mut total = 0;
         for (axis, digit) in digits(stride).enumerate() {
@@ -205,9 +209,7 @@ mod tests {
                     (graph.lists.get(perm).iter().map(|&axis| packed[axis as usize]).collect(), 0)
                 }
                 Op::Broadcast => (broadcast_strides(&from, &shape).unwrap(), 0),
-                Op::StridedRead { strides, start } => {
-                    (graph.lists.get(strides).to_vec(), graph.starts[start.0 as usize])
-                }
+                Op::StridedRead { strides, start } => (graph.lists.get(strides).into(), graph.starts[start.0 as usize]),
                 _ => unreachable!(),
             };
             for flat in &mut map {
@@ -290,7 +292,7 @@ mod tests {
         let t = transpose(&mut graph, x, &[1, 0]);
         let split = push(&mut graph, Op::Reshape, &[t], &[24]);
         let view = compose(&graph, split, &[2, 24], |node| node != t).unwrap();
-        assert_eq!((view.foot, view.strides), (t, vec![0, 1]));
+        assert_eq!((view.foot, view.strides.as_slice()), (t, [0, 1].as_slice()));
         assert!(compose(&graph, split, &[2, 23], |_| true).is_none());
     }
 

@@ -25,7 +25,7 @@ impl Random {
 }
 
 fn packed(shape: &[i64]) -> Vec<i64> {
-    ckad_plan::view::packed_strides(shape)
+    ckad_plan::view::packed_strides(shape).to_vec()
 }
 
 /// One more operation on what there is.

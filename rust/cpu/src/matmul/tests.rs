@@ -41,7 +41,7 @@ fn dot_on(isa: Isa, threads: usize, absorb: bool, list: &[i64], a: &Value, b: &V
     let cancel = AtomicBool::new(false);
     let environment = environment(&memories, scratch.memory(), &cancel);
     let array =
-        |id: u32, shape: &[usize]| ArrayRef { source: Source::Buffer(BufferId(id)), dtype, shape: shape.to_vec() };
+        |id: u32, shape: &[usize]| ArrayRef { source: Source::Buffer(BufferId(id)), dtype, shape: shape.into() };
     let references = [array(0, &a.shape), array(1, &b.shape), array(2, shape)];
     let [a, b, out] = references.each_ref().map(|reference| Array::resolve(reference, &environment).unwrap());
     pool(threads).install(|| dot_with(isa, list, absorb, &a, &b, &out, &environment)).unwrap();
@@ -541,7 +541,7 @@ fn nothing_outside_the_operands_is_read() {
                     let array = |id: u32, shape: &[usize]| ArrayRef {
                         source: Source::Buffer(BufferId(id)),
                         dtype,
-                        shape: shape.to_vec(),
+                        shape: shape.into(),
                     };
                     let references = [array(0, &a.shape), array(1, &b.shape), array(2, &[m, n])];
                     let [left, right, out] = references.each_ref().map(|x| Array::resolve(x, &environment).unwrap());

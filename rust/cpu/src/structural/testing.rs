@@ -355,12 +355,12 @@ impl Node {
                     }
                     _ => Source::Buffer(BufferId(position as u32)),
                 };
-                ArrayRef { source, dtype: operand.dtype, shape: operand.shape.clone() }
+                ArrayRef { source, dtype: operand.dtype, shape: operand.shape.as_slice().into() }
             })
             .collect();
         buffers.push(Buffer::filled(elements(shape) * dtype.size()));
         let out = if way.in_place { 0 } else { operands.packed.len() };
-        let result = ArrayRef { source: Source::Buffer(BufferId(out as u32)), dtype, shape: shape.to_vec() };
+        let result = ArrayRef { source: Source::Buffer(BufferId(out as u32)), dtype, shape: shape.into() };
         let parameters = Parameters { list: self.list.clone(), start: self.start.map(|_| 0) };
         let scratch_size = scratch_bytes(&self.op, &parameters, &references, &result, threads);
         let mut scratch = Buffer::filled(scratch_size);

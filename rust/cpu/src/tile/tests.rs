@@ -115,7 +115,7 @@ pub fn packed_strides(extents: &[usize]) -> Vec<i64> {
 }
 
 pub fn load(source: Source, dtype: DType, strides: &[i64], offset: i64, register: u16) -> Load {
-    Load { source, dtype, strides: strides.to_vec(), offset, starts: vec![], register }
+    Load { source, dtype, strides: strides.into(), offset, starts: vec![], register }
 }
 
 pub fn compute(row: Elementwise, dtype: DType, result: u16, operands: [u16; 3]) -> Instruction {
@@ -279,7 +279,11 @@ pub fn random_kernel(random: &mut Random) -> (FusedKernel, Vec<Buffer>, usize) {
         buffers.push(Buffer::zeroed(total * dtype.size()));
     }
     let count = registers.len() as u16;
-    (FusedKernel { extents, loads, instructions, stores, reduce: None, registers: count }, buffers, operands)
+    (
+        FusedKernel { extents: extents.into(), loads, instructions, stores, reduce: None, registers: count },
+        buffers,
+        operands,
+    )
 }
 
 #[test]
@@ -301,11 +305,11 @@ fn random_kernels_agree_with_one_element_at_a_time() {
 /// The reduction of buffer 0 (of `dtype`, packed) into buffer 1.
 pub fn reduction(kind: ReduceKind, dtype: DType, extents: &[usize], reduced: &[bool]) -> FusedKernel {
     FusedKernel {
-        extents: extents.to_vec(),
+        extents: extents.into(),
         loads: vec![load(Source::Buffer(BufferId(0)), dtype, &packed_strides(extents), 0, 0)],
         instructions: vec![],
         stores: vec![],
-        reduce: Some(Reduction { kind, reduced: reduced.to_vec(), dtype, register: 0, buffer: BufferId(1) }),
+        reduce: Some(Reduction { kind, reduced: reduced.into(), dtype, register: 0, buffer: BufferId(1) }),
         registers: 1,
     }
 }

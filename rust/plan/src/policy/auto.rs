@@ -19,5 +19,5 @@ pub(crate) fn material<'a>(plain: &Material<'a>, target: &Target) -> Result<Opti
         return Ok(None);
     }
     let clustering = cluster(plain.graph, target, true)?;
-    if clustering == plain.clustering { Ok(None) } else { Material::new(plain.graph, clustering).map(Some) }
+    if clustering == *plain.clustering { Ok(None) } else { Material::new(plain.graph, clustering).map(Some) }
 }

@@ -8,12 +8,14 @@
 //! and once in its own. What is stored and when it is freed follows
 //! from a walk backwards over the computes: stored if used before the next computation, freed after the last use.
 
+use std::sync::Arc;
+
 use ckad_graph::NodeId;
 
 use crate::liveness::{Flow, Lists};
 use crate::policy::Material;
 use crate::policy::cells::{Cells, ROOT};
-use crate::schedule::{Action, ClusterId, Schedule};
+use crate::schedule::{Action, ClusterId, Schedule, Stores};
 
 pub(crate) fn emit(material: &Material<'_>, cells: &Cells) -> Schedule {
     let places = places(material, cells);
@@ -251,20 +253,19 @@ impl<'a> Writer<'a> {
     fn finish(self, material: &Material<'_>) -> Schedule {
         let mut live = self.flow.output.clone();
         let mut actions = Vec::with_capacity(self.computed.len() + self.made.len());
-        let mut stores: Vec<Vec<NodeId>> = Vec::with_capacity(self.computed.len() + self.made.len());
+        let mut stores: Vec<Stores> = Vec::with_capacity(self.computed.len() + self.made.len());
         for index in (0..self.computed.len()).rev() {
             let start = index.checked_sub(1).map_or(0, |before| self.computed[before].end);
             let Computed { cluster, end } = self.computed[index];
             let made = self.made[start..end].iter().copied();
-            let stored: Vec<NodeId> =
-                made.filter(|&value| std::mem::take(&mut live[value as usize])).map(NodeId).collect();
+            let stored: Stores = made.filter(|&value| std::mem::take(&mut live[value as usize])).map(NodeId).collect();
             if stored.is_empty() {
                 continue;
             }
             for &operand in self.flow.operands.get(cluster as usize) {
                 if !std::mem::replace(&mut live[operand as usize], true) {
                     actions.push(Action::Free(NodeId(operand)));
-                    stores.push(Vec::new());
+                    stores.push(Stores::new());
                 }
             }
             actions.push(Action::Compute(ClusterId(cluster)));
@@ -272,6 +273,6 @@ impl<'a> Writer<'a> {
         }
         actions.reverse();
         stores.reverse();
-        Schedule { clustering: material.clustering.clone(), actions, stores }
+        Schedule { clustering: Arc::clone(&material.clustering), actions, stores }
     }
 }

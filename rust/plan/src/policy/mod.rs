@@ -14,6 +14,8 @@ mod region;
 mod segments;
 mod sqrt;
 
+use std::sync::Arc;
+
 use ckad_graph::{CheckpointPolicy, Graph, Result};
 
 use crate::cluster::cluster;
@@ -47,7 +49,7 @@ pub struct Planned {
 /// A clustering with all that policies read of it.
 pub(crate) struct Material<'a> {
     pub(crate) graph: &'a Graph,
-    pub(crate) clustering: Clustering,
+    pub(crate) clustering: Arc<Clustering>,
     pub(crate) flow: Flow,
     /// For each node, whether it is kept from its first computation to its last use whatever the policy.
     pub(crate) pinned: Vec<bool>,
@@ -66,7 +68,7 @@ impl<'a> Material<'a> {
         let flow = Flow::new(graph, &clustering)?;
         let pinned = pinned_values(graph, &clustering, &flow);
         let positions = Positions::new(graph, &clustering);
-        Ok(Material { graph, clustering, flow, pinned, positions })
+        Ok(Material { graph, clustering: Arc::new(clustering), flow, pinned, positions })
     }
 
     fn attempt(&self, cells: &Cells) -> Result<Attempt> {

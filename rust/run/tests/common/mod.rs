@@ -6,6 +6,8 @@ pub mod programs;
 
 pub mod naive;
 
+use std::sync::Arc;
+
 use ckad_graph::{DType, Graph, NodeId, Op};
 use ckad_plan::lower::lower;
 use ckad_plan::program::Program;
@@ -110,9 +112,9 @@ pub fn unfused_schedule(graph: &Graph) -> Schedule {
             _ => ClusterKind::Single,
         };
         let cluster = ClusterId(schedule.clustering.clusters.len() as u32);
-        schedule.clustering.clusters.push(Cluster { kind, members: vec![id] });
+        Arc::make_mut(&mut schedule.clustering).clusters.push(Cluster { kind, members: vec![id] });
         schedule.actions.push(Action::Compute(cluster));
-        schedule.stores.push(vec![id]);
+        schedule.stores.push([id].as_slice().into());
         let mut ended: Vec<NodeId> =
             graph.operands(id).iter().copied().filter(|operand| last_use[operand.index()] == Some(id)).collect();
         if last_use[id.index()].is_none() {
@@ -123,7 +125,7 @@ pub fn unfused_schedule(graph: &Graph) -> Schedule {
         for value in ended {
             if !graph.op(value).is_leaf() && !graph.outputs.contains(&value) {
                 schedule.actions.push(Action::Free(value));
-                schedule.stores.push(Vec::new());
+                schedule.stores.push(Default::default());
             }
         }
     }
