@@ -1,36 +1,42 @@
-//! How Ctrl-C reaches walks over graphs: a flag that belongs to the thread, looked at every few thousand nodes.
+//! How Ctrl-C reaches walks over graphs: a question that belongs to the thread, asked every few thousand nodes.
 
 use std::cell::RefCell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::rc::Rc;
 
 use crate::{Error, ErrorKind, Result};
 
+/// Whether to stop.
+type Question = Rc<dyn Fn() -> bool>;
+
 thread_local! {
-    static FLAG: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+    static QUESTION: RefCell<Option<Question>> = const { RefCell::new(None) };
 }
 
-/// While this lives, [`check`] on this thread fails once the flag is set.
+/// While this lives, [`check`] on this thread fails once the answer is yes.
 #[must_use]
 pub struct Listening {
-    before: Option<Arc<AtomicBool>>,
+    before: Option<Question>,
 }
 
-/// Makes `flag` the one that walks on this thread look at.
-pub fn listen(flag: Arc<AtomicBool>) -> Listening {
-    Listening { before: FLAG.with_borrow_mut(|current| current.replace(flag)) }
+/// Makes `stop` the question that walks on this thread ask, often: it should be quick to answer.
+pub fn listen(stop: impl Fn() -> bool + 'static) -> Listening {
+    Listening { before: QUESTION.with_borrow_mut(|current| current.replace(Rc::new(stop))) }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        FLAG.with_borrow_mut(|current| *current = self.before.take());
+        QUESTION.with_borrow_mut(|current| *current = self.before.take());
     }
 }
 
-/// An `Interrupted` error once the flag of this thread is set.
+/// An `Interrupted` error once the user wants this thread to stop.
 pub fn check() -> Result<()> {
-    let set = FLAG.with_borrow(|flag| flag.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)));
-    if set { Err(Error::new(ErrorKind::Interrupted, "interrupt", "interrupted")) } else { Ok(()) }
+    // Whoever answers may come back here to listen for something else.
+    let question = QUESTION.with_borrow(Option::clone);
+    if question.is_some_and(|stop| stop()) {
+        return Err(Error::new(ErrorKind::Interrupted, "interrupt", "interrupted"));
+    }
+    Ok(())
 }
 
 /// [`check`] at every 4096th index of a walk.
@@ -41,14 +47,19 @@ pub fn check_at(index: usize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
-    fn a_set_flag_is_heard_while_listening() {
-        let flag = Arc::new(AtomicBool::new(false));
-        let listening = listen(Arc::clone(&flag));
+    fn an_answer_is_heard_while_listening() {
+        let stop = Rc::new(Cell::new(false));
+        let listening = listen({
+            let stop = Rc::clone(&stop);
+            move || stop.get()
+        });
         assert!(check().is_ok());
-        flag.store(true, Ordering::Relaxed);
+        stop.set(true);
         assert_eq!(check().unwrap_err().kind, ErrorKind::Interrupted);
         drop(listening);
         assert!(check().is_ok());

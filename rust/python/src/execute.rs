@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::absorbed::{is_watching, note};
-use crate::boundary::{Length, enter};
+use crate::boundary::enter;
 use crate::convert::owned;
 use crate::errors::to_python;
 use crate::lines::LineTable;
@@ -193,12 +193,11 @@ fn watch(graph: &Graph, recorded: (usize, usize)) -> Result<Option<Box<Watch>>> 
 pub fn compile(py: Python<'_>, graph: &Graph, policy: CheckpointPolicy) -> PyResult<Executable> {
     let recorded = (graph.scalars.len(), graph.starts.len());
     let wanted = Wanted::now();
-    build(py, graph.len(), || finished(graph, policy, recorded, wanted))
+    build(py, || finished(graph, policy, recorded, wanted))
 }
 
-fn build<R: Send>(py: Python<'_>, nodes: usize, job: impl FnOnce() -> Result<R> + Send) -> PyResult<R> {
-    let length = if nodes > 5_000 { Length::Long } else { Length::Short };
-    enter(py, length, job)?.map_err(|error| to_python(&error, ""))
+fn build<R: Send>(py: Python<'_>, job: impl FnOnce() -> Result<R> + Send) -> PyResult<R> {
+    enter(py, job)?.map_err(|error| to_python(&error, ""))
 }
 
 /// The program for a recorded graph under a transform and a policy, from the cache or newly built.
@@ -218,12 +217,12 @@ fn cached(py: Python<'_>, graph: &Graph, kind: Kind, policy: CheckpointPolicy) -
     let key = Key { kind, policy };
     let wanted = Wanted::now();
     if wanted != Wanted::default() {
-        return Ok(Arc::new(build(py, graph.len(), || make(graph, &key, wanted))?));
+        return Ok(Arc::new(build(py, || make(graph, &key, wanted))?));
     }
     if let Some(found) = CACHE.get(graph, &key) {
         return Ok(found);
     }
-    let made = build(py, graph.len(), || make(graph, &key, wanted))?;
+    let made = build(py, || make(graph, &key, wanted))?;
     let bytes = bytes_of(&made);
     Ok(CACHE.insert(graph, key, made, bytes))
 }

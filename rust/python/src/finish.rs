@@ -12,7 +12,7 @@ use ckad_transform::Partition;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::boundary::{Length, enter};
+use crate::boundary::enter;
 use crate::convert::{owned_to_numpy, value_to_numpy};
 use crate::errors::raise;
 use crate::execute::{Built, Kind, Tables, built, measure_or_run};
@@ -135,17 +135,13 @@ pub fn traced(tape: &Arc<TapeCell>, node: NodeId, spec: &ResultSpec) -> PyResult
     }
 }
 
-fn long_if(nodes: usize) -> Length {
-    if nodes > 20_000 { Length::Long } else { Length::Short }
-}
-
 /// A transform of a graph, without the GIL.
 pub fn transformed<R: Send>(
     py: Python<'_>,
     graph: &Graph,
     transform: impl FnOnce(&Graph) -> Result<R> + Send,
 ) -> PyResult<R> {
-    enter(py, long_if(graph.len()), || transform(graph))?.map_err(raise)
+    enter(py, || transform(graph))?.map_err(raise)
 }
 
 /// Runs or splices one transformed graph. `extra` are bindings beyond the recorded inputs.
