@@ -223,37 +223,49 @@ def test_ctrl_c_is_heard(phase: str) -> None:
                 return np.sum(x)
             g, args = ckad.grad(f, checkpoint="none"), (a,)
             g(np.ones((2, 1500)))
+            delays = [0.3]
         """,
+        # The derived graph has a million nodes.
         "build": """
             def f(x):
-                for _ in range(400_000):
+                for _ in range(150_000):
                     x = x * 1.01 + 0.1
                 return x
             g, args = ckad.grad(f, checkpoint="none"), (1.0,)
+            # Recording is Python code, which hears Ctrl-C by itself; what comes after it is what is tested.
+            first, whole = seconds(lambda: ckad.trace(f)(1.0)), seconds(lambda: g(1.0))
+            delays = [first + share * (whole - first) for share in (0.1, 0.25, 0.4, 0.55, 0.7)]
         """,
     }
-    program = "import os, signal, threading, time\nimport numpy as np, ckad\n" + textwrap.dedent(programs[phase])
+    program = textwrap.dedent("""
+        import os, signal, threading, time
+        import numpy as np, ckad
+        def seconds(call):
+            start = time.perf_counter(); call(); return time.perf_counter() - start
+    """)
+    program += textwrap.dedent(programs[phase])
     program += textwrap.dedent("""
-        sent = []
-        def interrupt():
-            sent.append(time.perf_counter())
-            os.kill(os.getpid(), signal.SIGINT)
-        # Recording is Python code, which hears Ctrl-C by itself; what comes after it is what is tested.
-        delay = 0.3
-        if isinstance(args[0], float):
-            start = time.perf_counter(); ckad.trace(f)(1.0); delay = 1.2 * (time.perf_counter() - start)
-        threading.Timer(delay, interrupt).start()
-        try:
-            g(*args)
-            print("too quick")
-        except KeyboardInterrupt:
-            print(time.perf_counter() - sent[0])
+        for delay in delays:
+            ckad.memory.release()
+            sent = []
+            def interrupt():
+                sent.extend([time.perf_counter(), time.process_time()])
+                os.kill(os.getpid(), signal.SIGINT)
+            threading.Timer(delay, interrupt).start()
+            try:
+                g(*args)
+                time.sleep(2.0)
+            except KeyboardInterrupt:
+                print(time.perf_counter() - sent[0], time.process_time() - sent[1])
         print(ckad.grad(np.sin)(0.0))
     """)
-    latency, after = run_python(program).split("\n")[:2]
-    assert latency != "too quick"
-    # Alone on a machine it is a tenth of a second; the bound leaves room for others.
-    assert float(latency) < 1.0
+    *latencies, after = run_python(program, CKAD_NUM_THREADS="1").strip().split("\n")
+    assert len(latencies) == (1 if phase == "run" else 5)
+    for latency in latencies:
+        elapsed, worked = map(float, latency.split())
+        # A tenth of a second is promised. On a busy machine the process waits for others, which is not its own work.
+        assert worked < 0.1
+        assert elapsed < 1.0
     assert float(after) == 1.0
 
 
@@ -288,6 +300,39 @@ print(ckad.grad(np.sin)(0.0))
     assert "bytes" in lines[0]
     assert "bytes" in lines[1]
     assert float(lines[2]) == 1.0
+
+
+def test_memory_refused_to_a_transform_is_an_error_after_which_all_works() -> None:
+    program = """
+import resource
+import numpy as np, ckad
+def limit(extra):
+    with open("/proc/self/statm") as statm:
+        used = int(statm.read().split()[0]) * resource.getpagesize()
+    soft = resource.RLIM_INFINITY if extra is None else used + extra
+    resource.setrlimit(resource.RLIMIT_AS, (soft, resource.RLIM_INFINITY))
+def f(x, extra):
+    y = x
+    for _ in range(100_000):
+        y = y * 1.01 + x
+    limit(extra)
+    return y
+def attempt(extra):
+    ckad.memory.release()
+    try:
+        ckad.grad(f, checkpoint="none")(1.0, extra)
+    except ckad.errors.CkadMemoryError as error:
+        print(error)
+    finally:
+        limit(None)
+for extra in (2 << 20, 10 << 20, 18 << 20, 26 << 20):
+    attempt(extra)
+print(ckad.grad(np.sin)(0.0))
+"""
+    *refused, after = run_python(program, MALLOC_ARENA_MAX="1").strip().split("\n")
+    assert len(refused) == 4
+    assert all("bytes" in line and "<string>" in line for line in refused)
+    assert float(after) == 1.0
 
 
 def test_a_chain_of_a_million_operations() -> None:

@@ -162,7 +162,10 @@ impl Graph {
         let id = NodeId(self.nodes.len() as u32);
         let first_operand = self.operands.len() as u32;
         debug_assert!(operands.iter().all(|operand| operand.0 < id.0));
-        self.operands.extend_from_slice(operands);
+        // A copy of two or three is not worth a call.
+        for &operand in operands {
+            self.operands.push(operand);
+        }
         self.nodes.push(Node { op, shape, attributes, first_operand, dtype });
         Ok(id)
     }
@@ -304,15 +307,17 @@ impl Graph {
     }
 
     /// A copy of what `same_structure` compares: without captured arrays and other values.
-    pub fn structure(&self) -> Graph {
-        Graph {
-            nodes: self.nodes.clone(),
-            operands: self.operands.clone(),
+    pub fn structure(&self) -> Result<Graph> {
+        let mut copy = Graph {
             lists: self.lists.clone(),
             outputs: self.outputs.clone(),
             regions: self.regions.clone(),
             ..Graph::default()
-        }
+        };
+        copy.reserve(self.nodes.len(), self.operands.len())?;
+        copy.nodes.extend_from_slice(&self.nodes);
+        copy.operands.extend_from_slice(&self.operands);
+        Ok(copy)
     }
 
     /// Equality of what `structure_hash` covers, lines left aside.

@@ -8,10 +8,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use ckad_graph::{Error, Result};
+use ckad_graph::{Error, Result, interrupt};
 use rustc_hash::FxHashMap;
 
 use crate::liveness::Lists;
+use crate::tables::{collected, filled, room};
 
 /// A buffer to place: its bytes are its own in the steps `first..=last`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,33 +43,27 @@ pub fn allocate(lifetimes: &[Lifetime], alignment: usize) -> Result<Arena> {
     if let Some(huge) = lifetimes.iter().find(|lifetime| lifetime.bytes > limit - alignment) {
         return Err(Error::memory("plan", huge.bytes));
     }
-    let rounded: Vec<Lifetime> = lifetimes
-        .iter()
-        .map(|lifetime| Lifetime { bytes: lifetime.bytes.next_multiple_of(alignment), ..*lifetime })
-        .collect();
-    let turns = Turns::of(&rounded);
+    let rounded: Vec<Lifetime> = collected(
+        lifetimes.iter().map(|lifetime| Lifetime { bytes: lifetime.bytes.next_multiple_of(alignment), ..*lifetime }),
+    )?;
+    let turns = Turns::of(&rounded)?;
     let least = turns.live_peak(&rounded);
     let least = usize::try_from(least).ok().filter(|&bytes| bytes <= limit);
     let Some(least) = least else {
         return Err(Error::memory("plan", usize::MAX));
     };
-    let forward = best_fit(&rounded, &turns);
+    let forward = best_fit(&rounded, &turns)?;
     if forward.bytes <= least {
         return Ok(forward);
     }
     // Backwards in time the same algorithm meets other gaps; it costs as little.
-    let reversed = reversed(&rounded);
-    let mut best = smaller(forward, best_fit(&reversed, &Turns::of(&reversed)));
+    let reversed = reversed(&rounded)?;
+    let mut best = smaller(forward, best_fit(&reversed, &Turns::of(&reversed)?)?);
     let off = best.bytes > least + least / 100;
     if best.bytes > least && (rounded.len() < GREEDY_ALWAYS || (off && rounded.len() < GREEDY_AT_MOST)) {
-        best = smaller(best, greedy_by_size(&rounded));
+        best = smaller(best, greedy_by_size(&rounded)?);
     }
     Ok(best)
-}
-
-/// The most bytes alive at one step: no arena can be smaller.
-pub fn live_peak(lifetimes: &[Lifetime]) -> u128 {
-    Turns::of(lifetimes).live_peak(lifetimes)
 }
 
 /// Who is born when, and who dies when.
@@ -80,12 +75,12 @@ struct Turns {
 }
 
 impl Turns {
-    fn of(lifetimes: &[Lifetime]) -> Turns {
-        let mut births = by_step(lifetimes, |lifetime| lifetime.first);
+    fn of(lifetimes: &[Lifetime]) -> Result<Turns> {
+        let mut births = by_step(lifetimes, |lifetime| lifetime.first)?;
         for together in births.chunk_by_mut(|&a, &b| lifetimes[a as usize].first == lifetimes[b as usize].first) {
             together.sort_by_key(|&index| Reverse(lifetimes[index as usize].bytes));
         }
-        Turns { births, deaths: by_step(lifetimes, |lifetime| lifetime.last) }
+        Ok(Turns { births, deaths: by_step(lifetimes, |lifetime| lifetime.last)? })
     }
 
     /// Calls back at each birth, in order, with all that died before it.
@@ -97,6 +92,7 @@ impl Turns {
         }
     }
 
+    /// The most bytes alive at one step: no arena can be smaller.
     fn live_peak(&self, lifetimes: &[Lifetime]) -> u128 {
         let (mut live, mut peak) = (0u128, 0u128);
         self.play(lifetimes, |index, dead| {
@@ -109,22 +105,20 @@ impl Turns {
 }
 
 /// Indices of the lifetimes that have bytes, by step, then in order.
-fn by_step(lifetimes: &[Lifetime], step: impl Fn(&Lifetime) -> u32) -> Vec<u32> {
+fn by_step(lifetimes: &[Lifetime], step: impl Fn(&Lifetime) -> u32) -> Result<Vec<u32>> {
     let steps = lifetimes.iter().map(|lifetime| step(lifetime) as usize + 1).max().unwrap_or(0);
     let with_bytes = (0u32..).zip(lifetimes).filter(|(_, lifetime)| lifetime.bytes > 0);
-    Lists::group(steps, with_bytes.map(|(index, lifetime)| (step(lifetime), index))).into_items()
+    Ok(Lists::group(steps, with_bytes.map(|(index, lifetime)| (step(lifetime), index)))?.into_items())
 }
 
 fn smaller(a: Arena, b: Arena) -> Arena {
     if b.bytes < a.bytes { b } else { a }
 }
 
-fn reversed(lifetimes: &[Lifetime]) -> Vec<Lifetime> {
+fn reversed(lifetimes: &[Lifetime]) -> Result<Vec<Lifetime>> {
     let end = lifetimes.iter().map(|lifetime| lifetime.last).max().unwrap_or(0);
-    lifetimes
-        .iter()
-        .map(|lifetime| Lifetime { first: end - lifetime.last, last: end - lifetime.first, bytes: lifetime.bytes })
-        .collect()
+    let turned = |lifetime: &Lifetime| Lifetime { first: end - lifetime.last, last: end - lifetime.first, ..*lifetime };
+    collected(lifetimes.iter().map(turned))
 }
 
 /// Holes below the high water mark, by place and by size.
@@ -235,26 +229,27 @@ impl Holes {
     }
 }
 
-fn best_fit(lifetimes: &[Lifetime], turns: &Turns) -> Arena {
-    let mut offsets = vec![0; lifetimes.len()];
-    let mut holes = Holes::default();
+fn best_fit(lifetimes: &[Lifetime], turns: &Turns) -> Result<Arena> {
+    let mut offsets = filled(0, lifetimes.len())?;
+    let mut holes = Holes { whole: room(lifetimes.len())?, ..Holes::default() };
     turns.play(lifetimes, |index, dead| {
         for dead in dead {
             holes.give_back(offsets[dead], lifetimes[dead].bytes);
         }
         offsets[index] = holes.take(lifetimes[index].bytes);
     });
-    Arena { offsets, bytes: holes.high_water }
+    Ok(Arena { offsets, bytes: holes.high_water })
 }
 
-fn greedy_by_size(lifetimes: &[Lifetime]) -> Arena {
+fn greedy_by_size(lifetimes: &[Lifetime]) -> Result<Arena> {
     let mut order: Vec<usize> = (0..lifetimes.len()).filter(|&index| lifetimes[index].bytes > 0).collect();
     order.sort_unstable_by_key(|&index| (Reverse(lifetimes[index].bytes), lifetimes[index].first, index));
-    let mut offsets = vec![0; lifetimes.len()];
+    let mut offsets = filled(0, lifetimes.len())?;
     // What is placed so far, by offset.
     let mut placed: Vec<(usize, Lifetime)> = Vec::with_capacity(order.len());
     let mut high_water = 0;
     for index in order {
+        interrupt::check()?;
         let lifetime = lifetimes[index];
         let mut best: Option<(usize, usize)> = None;
         let mut end = 0;
@@ -273,7 +268,7 @@ fn greedy_by_size(lifetimes: &[Lifetime]) -> Arena {
         let at = placed.partition_point(|&(other, _)| other < offset);
         placed.insert(at, (offset, lifetime));
     }
-    Arena { offsets, bytes: high_water }
+    Ok(Arena { offsets, bytes: high_water })
 }
 
 #[cfg(test)]
@@ -327,10 +322,11 @@ mod tests {
                 .iter()
                 .map(|lifetime| Lifetime { bytes: lifetime.bytes.next_multiple_of(64), ..*lifetime })
                 .collect();
-            let least = live_peak(&rounded) as f64;
+            let turns = Turns::of(&rounded).unwrap();
+            let least = turns.live_peak(&rounded) as f64;
             assert!(arena.bytes as f64 <= 1.13 * least, "case {case}: {} above {least}", arena.bytes);
-            check(&rounded, &best_fit(&rounded, &Turns::of(&rounded)), 64);
-            check(&rounded, &greedy_by_size(&rounded), 64);
+            check(&rounded, &best_fit(&rounded, &turns).unwrap(), 64);
+            check(&rounded, &greedy_by_size(&rounded).unwrap(), 64);
         }
     }
 
@@ -345,7 +341,7 @@ mod tests {
             lifetimes.push(Lifetime { first: 2 * n - i, last: 2 * n - i + 1, bytes: 1 << 19 });
         }
         let arena = allocate(&lifetimes, 64).unwrap();
-        assert!(arena.bytes as f64 <= 1.01 * live_peak(&lifetimes) as f64);
+        assert!(arena.bytes as f64 <= 1.01 * Turns::of(&lifetimes).unwrap().live_peak(&lifetimes) as f64);
     }
 
     #[test]

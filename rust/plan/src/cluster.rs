@@ -24,6 +24,7 @@ use crate::cluster_turn::join_passes;
 use crate::liveness::{Counts, Lists, NONE};
 use crate::program::Target;
 use crate::schedule::{Cluster, ClusterKind, Clustering};
+use crate::tables::{collected, filled, push, room};
 
 /// Most computed nodes of one group.
 pub(crate) const MOST_MEMBERS: usize = 32;
@@ -68,25 +69,23 @@ pub(crate) struct Grouping<'a> {
 
 /// The clusters of a graph; with `auto`, cheap values are rebuilt where later passes use them.
 pub fn cluster(graph: &Graph, target: &Target, auto: bool) -> Result<Clustering> {
-    let mut grouping = Grouping::new(graph, target);
+    let mut grouping = Grouping::new(graph, target)?;
     grouping.form()?;
-    grouping.lift();
-    interrupt::check()?;
-    grouping.merge();
-    interrupt::check()?;
+    grouping.lift()?;
+    grouping.merge()?;
     join_passes(&mut grouping)?;
     if auto {
-        rebuild_cheap_values(&mut grouping);
+        rebuild_cheap_values(&mut grouping)?;
     }
-    Ok(grouping.finish())
+    grouping.finish()
 }
 
 impl<'a> Grouping<'a> {
-    fn new(graph: &'a Graph, target: &Target) -> Grouping<'a> {
-        let roles = Roles::new(graph);
+    fn new(graph: &'a Graph, target: &Target) -> Result<Grouping<'a>> {
+        let roles = Roles::new(graph)?;
         let is_computed = |id: &NodeId| !matches!(roles.of(*id), Role::Dead | Role::Leaf | Role::Deferred);
-        let mut last_pass = vec![0; graph.len()];
-        let mut counts = Counts::new(graph.len());
+        let mut last_pass = filled(0, graph.len())?;
+        let mut counts = Counts::new(graph.len())?;
         for id in graph.ids().filter(is_computed) {
             let pass = graph.attributes(id).pass;
             for &operand in graph.operands(id) {
@@ -95,7 +94,7 @@ impl<'a> Grouping<'a> {
                 counts.add(foot);
             }
         }
-        let mut users = counts.fill();
+        let mut users = counts.fill()?;
         for id in graph.ids().filter(is_computed) {
             for &operand in graph.operands(id) {
                 let foot = roles.foot(graph, operand);
@@ -103,21 +102,21 @@ impl<'a> Grouping<'a> {
             }
         }
         let users = users.finish();
-        let mut is_output = vec![false; graph.len()];
+        let mut is_output = filled(false, graph.len())?;
         for output in &graph.outputs {
             is_output[output.index()] = true;
         }
-        Grouping {
+        Ok(Grouping {
             graph,
-            groups: Vec::with_capacity(graph.len() / 2),
-            home: vec![NONE; graph.len()],
+            groups: room(graph.len() / 16)?,
+            home: filled(NONE, graph.len())?,
             users,
             last_pass,
             is_output,
-            scratch: RefCell::new(Scratch::new(graph.len())),
+            scratch: RefCell::new(Scratch::new(graph.len())?),
             limits: Limits { operands: target.operand_limit, registers: target.register_limit },
             roles,
-        }
+        })
     }
 
     /// Whether a later pass reads the node.
@@ -146,51 +145,53 @@ impl<'a> Grouping<'a> {
             interrupt::check_at(id.index())?;
             match self.roles.of(id) {
                 Role::Dead | Role::Leaf | Role::Deferred => {}
-                Role::Single => self.open(id, ClusterKind::Single),
+                Role::Single => self.open(id, ClusterKind::Single)?,
                 role @ (Role::Fused | Role::Reduce) => match self.joinable(id) {
-                    Some(group) => self.join(id, group, role == Role::Reduce),
-                    None if role == Role::Reduce => self.open(id, ClusterKind::Reduce),
-                    None => self.open(id, ClusterKind::Fused),
+                    Some(group) => self.join(id, group, role == Role::Reduce)?,
+                    None if role == Role::Reduce => self.open(id, ClusterKind::Reduce)?,
+                    None => self.open(id, ClusterKind::Fused)?,
                 },
             }
         }
         Ok(())
     }
 
-    fn open(&mut self, id: NodeId, kind: ClusterKind) {
+    fn open(&mut self, id: NodeId, kind: ClusterKind) -> Result<()> {
         let attributes = self.graph.attributes(id);
         let iteration = match self.graph.op(id) {
             Op::Reduce { .. } => self.graph.node(self.graph.operands(id)[0]).shape,
             _ => self.graph.node(id).shape,
         };
-        self.groups.push(Group {
+        let capacity = if kind == ClusterKind::Single { 1 } else { MOST_MEMBERS / 2 };
+        let group = Group {
             kind: if kind == ClusterKind::Single { kind } else { ClusterKind::Fused },
             iteration,
-            members: Vec::with_capacity(MOST_MEMBERS / 2),
-            loads: Vec::with_capacity(MOST_MEMBERS / 4),
+            members: room(capacity)?,
+            loads: room(capacity.div_ceil(2))?,
             pass: attributes.pass,
             region: attributes.region,
             position: attributes.position,
             late: 0,
-        });
-        let group = self.groups.len() - 1;
-        self.join(id, group, kind == ClusterKind::Reduce);
+        };
+        push(&mut self.groups, group)?;
+        self.join(id, self.groups.len() - 1, kind == ClusterKind::Reduce)
     }
 
-    fn join(&mut self, id: NodeId, group: usize, closes: bool) {
+    fn join(&mut self, id: NodeId, group: usize, closes: bool) -> Result<()> {
         let late = usize::from(self.counts_as_late(id));
         let target = &mut self.groups[group];
         for &operand in self.graph.operands(id) {
             if self.home[operand.index()] != group as u32 && !target.loads.contains(&operand) {
-                target.loads.push(operand);
+                push(&mut target.loads, operand)?;
             }
         }
         if closes {
             target.kind = ClusterKind::Reduce;
         }
         target.late += late;
-        target.members.push(id);
+        push(&mut target.members, id)?;
         self.home[id.index()] = group as u32;
+        Ok(())
     }
 
     /// The group of highest index among the operands', if the node may join it.
@@ -229,12 +230,14 @@ impl<'a> Grouping<'a> {
 
     /// Moves each group up into the last group whose values it reads. Coefficients that open a group of their own,
     /// to be joined by what uses them, so find their way back.
-    fn lift(&mut self) {
+    fn lift(&mut self) -> Result<()> {
         for group in 0..self.groups.len() {
+            interrupt::check_at(group)?;
             if let Some(source) = self.last_source(group) {
                 self.merge_into(group, source);
             }
         }
+        Ok(())
     }
 
     /// The last group whose values this one reads, if the two can be one at that group's place.
@@ -257,12 +260,14 @@ impl<'a> Grouping<'a> {
     }
 
     /// Merges groups, from the last, into the first group that reads their values.
-    fn merge(&mut self) {
+    fn merge(&mut self) -> Result<()> {
         for group in (0..self.groups.len()).rev() {
+            interrupt::check_at(group)?;
             if let Some(reader) = self.first_reader(group) {
                 self.merge_into(group, reader);
             }
         }
+        Ok(())
     }
 
     /// The first group that reads values of this one, if the two can be one at that group's place.
@@ -346,31 +351,35 @@ impl<'a> Grouping<'a> {
     }
 
     /// Splits what exceeds the target's limits and adds the views that members read through.
-    fn finish(mut self) -> Clustering {
+    fn finish(mut self) -> Result<Clustering> {
         let groups = std::mem::take(&mut self.groups);
-        let mut clusters = Vec::with_capacity(groups.len());
-        for group in groups.into_iter().filter(|group| !group.members.is_empty()) {
+        let mut clusters = room(groups.len())?;
+        for (index, group) in groups.into_iter().enumerate().filter(|(_, group)| !group.members.is_empty()) {
+            interrupt::check_at(index)?;
             let kind = group.kind;
             match split(&self, &group) {
-                None => clusters.push(Cluster { kind, members: self.with_views(group.members) }),
-                Some(pieces) => clusters.extend(pieces.into_iter().map(|piece| {
-                    let reduces = || piece.iter().any(|&member| matches!(self.graph.op(member), Op::Reduce { .. }));
-                    let split = kind == ClusterKind::Reduce && !reduces();
-                    let kind = if split { ClusterKind::Fused } else { kind };
-                    Cluster { kind, members: self.with_views(piece.to_vec()) }
-                })),
+                None => push(&mut clusters, Cluster { kind, members: self.with_views(group.members)? })?,
+                Some(pieces) => {
+                    for piece in pieces {
+                        let reduces = || piece.iter().any(|&member| matches!(self.graph.op(member), Op::Reduce { .. }));
+                        let split = kind == ClusterKind::Reduce && !reduces();
+                        let kind = if split { ClusterKind::Fused } else { kind };
+                        let members = self.with_views(collected(piece.iter().copied())?)?;
+                        push(&mut clusters, Cluster { kind, members })?;
+                    }
+                }
             }
         }
-        Clustering { clusters }
+        Ok(Clustering { clusters })
     }
 
-    fn with_views(&self, mut members: Vec<NodeId>) -> Vec<NodeId> {
+    fn with_views(&self, mut members: Vec<NodeId>) -> Result<Vec<NodeId>> {
         let computed = members.len();
         for index in 0..computed {
             for &operand in self.graph.operands(members[index]) {
                 let mut view = operand;
                 while self.roles.of(view) == Role::Deferred {
-                    members.push(view);
+                    push(&mut members, view)?;
                     view = self.graph.operands(view)[0];
                 }
             }
@@ -380,6 +389,6 @@ impl<'a> Grouping<'a> {
             members.dedup();
         }
         members.shrink_to_fit();
-        members
+        Ok(members)
     }
 }

@@ -5,7 +5,7 @@
 //! become members of that group too. Rebuilding costs operations on each use, so it is bounded per value and
 //! over the whole graph; within the bound, the values that free most bytes per operation come first.
 
-use ckad_graph::{NodeId, Op};
+use ckad_graph::{NodeId, Op, Result, interrupt};
 
 use crate::cluster::{Grouping, MOST_MEMBERS};
 use crate::cluster_limits::respects_limits;
@@ -13,6 +13,7 @@ use crate::cluster_roles::Role;
 use crate::cost::node_flops;
 use crate::liveness::NONE;
 use crate::schedule::ClusterKind;
+use crate::tables::{filled, push, room};
 use crate::view::is_view;
 
 /// Most nodes that rebuild one value.
@@ -29,21 +30,25 @@ struct Candidate {
 }
 
 /// Makes members of later groups out of values that they read.
-pub(crate) fn rebuild_cheap_values(grouping: &mut Grouping<'_>) {
+pub(crate) fn rebuild_cheap_values(grouping: &mut Grouping<'_>) -> Result<()> {
     let graph = grouping.graph;
-    let mut dropped = vec![false; graph.len()];
+    let mut dropped = filled(false, graph.len())?;
     let mut candidates = Vec::new();
     for value in graph.ids() {
+        interrupt::check_at(value.index())?;
         let Some(readers) = late_readers(grouping, value) else { continue };
         if let Some(nodes) = recipe(grouping, &dropped, value) {
             dropped[value.index()] = true;
             let flops: u64 = nodes.iter().map(|&node| node_flops(graph, node)).sum();
             let bytes = graph.bytes(value) as u64;
-            candidates.push(Candidate { value, bytes, flops: flops.max(1).saturating_mul(readers.len() as u64) });
+            push(
+                &mut candidates,
+                Candidate { value, bytes, flops: flops.max(1).saturating_mul(readers.len() as u64) },
+            )?;
         }
     }
     if candidates.is_empty() {
-        return;
+        return Ok(());
     }
     candidates.sort_by(|a, b| {
         let gain = |x: &Candidate, y: &Candidate| u128::from(x.bytes) * u128::from(y.flops);
@@ -51,7 +56,7 @@ pub(crate) fn rebuild_cheap_values(grouping: &mut Grouping<'_>) {
     });
     let total = graph.ids().fold(0u64, |sum, node| sum.saturating_add(node_flops(graph, node)));
     let mut budget = total / SHARE;
-    let mut chosen = Vec::new();
+    let mut chosen = room(candidates.len())?;
     for candidate in candidates {
         if candidate.flops <= budget {
             budget -= candidate.flops;
@@ -61,11 +66,13 @@ pub(crate) fn rebuild_cheap_values(grouping: &mut Grouping<'_>) {
     // Operands before users, each recipe from what is kept in the end: never longer than the first estimate.
     chosen.sort_unstable();
     dropped.fill(false);
-    for value in chosen {
+    for (index, value) in chosen.into_iter().enumerate() {
+        interrupt::check_at(index)?;
         if let (Some(readers), Some(nodes)) = (late_readers(grouping, value), recipe(grouping, &dropped, value)) {
             dropped[value.index()] = extend(grouping, &readers, &nodes);
         }
     }
+    Ok(())
 }
 
 /// The groups of later passes that read the value, if all of them read it element by element.

@@ -1,10 +1,11 @@
 //! The target's limits on a fused kernel, checked exactly once groups are complete.
 
-use ckad_graph::{Graph, NodeId, Op};
+use ckad_graph::{Graph, NodeId, Op, Result};
 
 use crate::cluster::{Group, Grouping};
 use crate::liveness::NONE;
 use crate::schedule::ClusterKind;
+use crate::tables::filled;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -65,8 +66,9 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    pub(crate) fn new(nodes: usize) -> Scratch {
-        Scratch { place: vec![NONE; nodes], loads: Vec::new(), last_use: Vec::new(), change: Vec::new() }
+    pub(crate) fn new(nodes: usize) -> Result<Scratch> {
+        let place = filled(NONE, nodes)?;
+        Ok(Scratch { place, loads: Vec::new(), last_use: Vec::new(), change: Vec::new() })
     }
 
     fn fits(&mut self, grouping: &Grouping<'_>, members: &[NodeId], is_here: impl Fn(u32) -> bool) -> bool {

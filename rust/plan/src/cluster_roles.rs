@@ -5,8 +5,9 @@
 //! its own place, where an operation needs it in memory, where strides cannot express it, and where its base
 //! is overwritten later: a deferred read would hold the base alive and turn each overwrite into a copy.
 
-use ckad_graph::{Graph, NodeId, Op};
+use ckad_graph::{Graph, NodeId, Op, Result, interrupt};
 
+use crate::tables::{collected, filled};
 use crate::view::{compose, is_view};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,12 +33,12 @@ pub(crate) struct Roles {
 const LONGEST_CHAIN: u8 = 8;
 
 impl Roles {
-    pub(crate) fn new(graph: &Graph) -> Roles {
-        let mut needed = vec![false; graph.len()];
+    pub(crate) fn new(graph: &Graph) -> Result<Roles> {
+        let mut needed = filled(false, graph.len())?;
         for output in &graph.outputs {
             needed[output.index()] = true;
         }
-        let mut overwriter = vec![None; graph.len()];
+        let mut overwriter = filled(None, graph.len())?;
         for id in graph.ids().rev() {
             if !needed[id.index()] {
                 continue;
@@ -50,7 +51,7 @@ impl Roles {
                 overwriter[base.index()] = Some(id).filter(|_| !graph.op(base).is_leaf());
             }
         }
-        let computed = computed_views(graph, &needed, &overwriter);
+        let computed = computed_views(graph, &needed, &overwriter)?;
         let role = |id: NodeId| match graph.op(id) {
             _ if !needed[id.index()] => Role::Dead,
             op if op.is_leaf() => Role::Leaf,
@@ -59,7 +60,7 @@ impl Roles {
             Op::Reduce { .. } => Role::Reduce,
             _ => Role::Single,
         };
-        Roles { roles: graph.ids().map(role).collect(), overwriter }
+        Ok(Roles { roles: collected(graph.ids().map(role))?, overwriter })
     }
 
     pub(crate) fn of(&self, node: NodeId) -> Role {
@@ -84,14 +85,14 @@ fn is_fusable(op: Op) -> bool {
     matches!(op, Op::Elementwise(_) | Op::Cast | Op::StopGradient | Op::Iota { .. }) || is_view(op)
 }
 
-fn computed_views(graph: &Graph, needed: &[bool], overwriter: &[Option<NodeId>]) -> Vec<bool> {
+fn computed_views(graph: &Graph, needed: &[bool], overwriter: &[Option<NodeId>]) -> Result<Vec<bool>> {
     let view = |id: NodeId| is_view(graph.op(id));
-    let mut computed = vec![false; graph.len()];
+    let mut computed = filled(false, graph.len())?;
     for &output in &graph.outputs {
         computed[output.index()] = true;
     }
     // Views, at any depth, of a base that is overwritten.
-    let mut endangered = vec![false; graph.len()];
+    let mut endangered = filled(false, graph.len())?;
     for id in graph.ids().filter(|id| needed[id.index()]) {
         let op = graph.op(id);
         if is_view(op) {
@@ -104,8 +105,9 @@ fn computed_views(graph: &Graph, needed: &[bool], overwriter: &[Option<NodeId>])
             computed[operand.index()] |= in_memory || endangered[operand.index()];
         }
     }
-    let mut depth = vec![0u8; graph.len()];
+    let mut depth = filled(0u8, graph.len())?;
     for id in graph.ids().filter(|&id| needed[id.index()] && view(id)) {
+        interrupt::check_at(id.index())?;
         let operand = graph.operands(id)[0];
         let deferred = view(operand) && !computed[operand.index()];
         if deferred {
@@ -119,5 +121,5 @@ fn computed_views(graph: &Graph, needed: &[bool], overwriter: &[Option<NodeId>])
         }
         depth[id.index()] = 1;
     }
-    computed
+    Ok(computed)
 }

@@ -23,6 +23,7 @@ use crate::cluster::{Grouping, MOST_LATE, MOST_MEMBERS, SMALL};
 use crate::cluster_limits::fits_one_kernel;
 use crate::liveness::{Lists, NONE};
 use crate::schedule::ClusterKind;
+use crate::tables::{filled, push, room};
 
 /// Most small groups that move behind one reader.
 const MOST_MOVED: usize = 8;
@@ -37,13 +38,13 @@ struct Turn {
 /// Joins groups, from the last, to their readers in the next pass.
 pub(crate) fn join_passes(grouping: &mut Grouping<'_>) -> Result<()> {
     // Groups that stand behind a later one; their index no longer says when they run.
-    let mut is_moved = vec![false; grouping.groups.len()];
+    let mut is_moved = filled(false, grouping.groups.len())?;
     for group in (0..grouping.groups.len()).rev() {
+        interrupt::check_at(group)?;
         if is_moved[group] {
             continue;
         }
         if let Some(turn) = turn(grouping, group, &is_moved) {
-            interrupt::check()?;
             for &moved in &turn.moved {
                 is_moved[moved as usize] = true;
             }
@@ -221,28 +222,28 @@ impl Grouping<'_> {
     /// Sorts groups into an order of execution, the present one where that is possible.
     fn reorder(&mut self) -> Result<()> {
         let count = self.groups.len();
-        let mut edges: Vec<(u32, u32)> = Vec::with_capacity(2 * count);
+        let mut edges: Vec<(u32, u32)> = room(2 * count)?;
         for (index, group) in self.groups.iter().enumerate() {
             for &load in &group.loads {
                 let foot = self.roles.foot(self.graph, load);
                 let home = self.home[foot.index()];
                 if home != NONE && home != index as u32 {
-                    edges.push((home, index as u32));
+                    push(&mut edges, (home, index as u32))?;
                 }
                 // Whoever reads after an overwrite makes it a copy; who reads before keeps its place.
                 if let Some(overwriter) = self.overwritten_at(load).filter(|&place| place > index) {
-                    edges.push((index as u32, overwriter as u32));
+                    push(&mut edges, (index as u32, overwriter as u32))?;
                 }
             }
         }
-        let mut missing = vec![0u32; count];
+        let mut missing = filled(0u32, count)?;
         for &(_, to) in &edges {
             missing[to as usize] += 1;
         }
-        let after = Lists::group(count, edges.iter().copied());
+        let after = Lists::group(count, edges.iter().copied())?;
         let mut ready: BinaryHeap<Reverse<u32>> =
             (0..count as u32).filter(|&group| missing[group as usize] == 0).map(Reverse).collect();
-        let mut order = Vec::with_capacity(count);
+        let mut order = room(count)?;
         while let Some(Reverse(group)) = ready.pop() {
             order.push(group);
             for &next in after.get(group as usize) {
@@ -255,7 +256,7 @@ impl Grouping<'_> {
         if order.len() < count {
             return Err(ckad_graph::Error::internal("cluster", "groups that wait for one another"));
         }
-        let mut place = vec![0u32; count];
+        let mut place = filled(0u32, count)?;
         for (index, &group) in order.iter().enumerate() {
             place[group as usize] = index as u32;
         }

@@ -10,7 +10,7 @@
 //!   judges it, `report` explains it.
 //! * `lower` turns it into a [`Program`](program::Program): kernels (`lower_fused` with `lower_axes` and
 //!   `lower_registers`, `lower_structural`) over buffers (`lower_buffers`) that `allocate` places.
-//! * `verify` proves the program safe, `footprint` says what it occupies.
+//! * `verify` proves the program safe, `footprint` says what it occupies. `tables` allocates for all of them.
 //!
 //! Schedules and programs are plain data, and nothing outside this crate decides what is kept.
 
@@ -35,5 +35,6 @@ pub mod program;
 pub mod report;
 pub mod schedule;
 pub mod simulate;
+mod tables;
 pub mod verify;
 pub mod view;

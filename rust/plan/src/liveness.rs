@@ -7,6 +7,7 @@ use ckad_graph::{Error, Graph, NodeId, Result, interrupt};
 
 use crate::cost::clustering_flops;
 use crate::schedule::Clustering;
+use crate::tables::{filled, push, room};
 
 /// Lists of indices, one after the other in memory.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -17,12 +18,12 @@ pub struct Lists {
 
 impl Lists {
     /// Groups `(list, item)` pairs by list, in the order of the pairs.
-    pub fn group(lists: usize, pairs: impl Iterator<Item = (u32, u32)> + Clone) -> Lists {
-        let mut counts = Counts::new(lists);
+    pub fn group(lists: usize, pairs: impl Iterator<Item = (u32, u32)> + Clone) -> Result<Lists> {
+        let mut counts = Counts::new(lists)?;
         pairs.clone().for_each(|(list, _)| counts.add(list as usize));
-        let mut filling = counts.fill();
+        let mut filling = counts.fill()?;
         pairs.for_each(|(list, item)| filling.push(list as usize, item));
-        filling.finish()
+        Ok(filling.finish())
     }
 
     pub fn get(&self, list: usize) -> &[u32] {
@@ -50,21 +51,21 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    pub(crate) fn new(lists: usize) -> Counts {
-        Counts { sums: vec![0; lists + 2] }
+    pub(crate) fn new(lists: usize) -> Result<Counts> {
+        Ok(Counts { sums: filled(0, lists + 2)? })
     }
 
     pub(crate) fn add(&mut self, list: usize) {
         self.sums[list + 2] += 1;
     }
 
-    pub(crate) fn fill(mut self) -> Filling {
+    pub(crate) fn fill(mut self) -> Result<Filling> {
         let mut sum = 0;
         for entry in &mut self.sums {
             sum += *entry;
             *entry = sum;
         }
-        Filling { next: self.sums, items: vec![0; sum as usize] }
+        Ok(Filling { next: self.sums, items: filled(0, sum as usize)? })
     }
 }
 
@@ -113,10 +114,10 @@ pub struct Flow {
 impl Flow {
     pub fn new(graph: &Graph, clustering: &Clustering) -> Result<Flow> {
         let clusters = &clustering.clusters;
-        let mut first = vec![NONE; graph.len()];
-        let mut inside = vec![NONE; graph.len()];
-        let mut seen = vec![NONE; graph.len()];
-        let mut needs: Vec<(u32, u32)> = Vec::with_capacity(2 * clusters.len());
+        let mut first = filled(NONE, graph.len())?;
+        let mut inside = filled(NONE, graph.len())?;
+        let mut seen = filled(NONE, graph.len())?;
+        let mut needs: Vec<(u32, u32)> = room(2 * clusters.len())?;
         let mut passes = 1;
         for (index, cluster) in clusters.iter().enumerate() {
             interrupt::check_at(index)?;
@@ -135,12 +136,12 @@ impl Flow {
                         continue;
                     }
                     seen[operand.index()] = index;
-                    needs.push((index, operand.0));
+                    push(&mut needs, (index, operand.0))?;
                 }
             }
         }
-        let mut output = vec![false; graph.len()];
-        let mut value = vec![false; graph.len()];
+        let mut output = filled(false, graph.len())?;
+        let mut value = filled(false, graph.len())?;
         for &id in &graph.outputs {
             output[id.index()] = true;
             value[id.index()] = !graph.op(id).is_leaf();
@@ -148,7 +149,7 @@ impl Flow {
         for &(_, operand) in &needs {
             value[operand as usize] = true;
         }
-        let mut producer = vec![NONE; graph.len()];
+        let mut producer = filled(NONE, graph.len())?;
         for node in (0..graph.len()).filter(|&node| value[node]) {
             if first[node] == NONE {
                 return Err(Error::internal("cluster", format!("no cluster computes %{node}")));
@@ -160,10 +161,10 @@ impl Flow {
             return Err(Error::internal("cluster", text));
         }
         let made = (0..graph.len() as u32).filter(|&node| producer[node as usize] != NONE);
-        let results = Lists::group(clusters.len(), made.map(|node| (producer[node as usize], node)));
-        let users = Lists::group(graph.len(), needs.iter().map(|&(user, operand)| (operand, user)));
-        let operands = Lists::group(clusters.len(), needs.iter().copied());
-        let flops = clustering_flops(graph, clustering);
+        let results = Lists::group(clusters.len(), made.map(|node| (producer[node as usize], node)))?;
+        let users = Lists::group(graph.len(), needs.iter().map(|&(user, operand)| (operand, user)))?;
+        let operands = Lists::group(clusters.len(), needs.iter().copied())?;
+        let flops = clustering_flops(graph, clustering)?;
         Ok(Flow { operands, results, users, producer, output, flops, passes })
     }
 

@@ -10,7 +10,7 @@
 //! * An array of no elements takes no step and no bytes.
 
 use ckad_graph::{DType, Error, Graph, NodeId, Op, Result, interrupt};
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::cost::node_flops;
 use crate::lower_buffers::Buffers;
@@ -19,20 +19,21 @@ use crate::lower_structural::{AddedStarts, as_copy, structural_kernel};
 use crate::program::{ArraySpec, BufferId, FusedKernel, Kernel, Load, Program, Source, Step, Store, Target};
 use crate::schedule::{Action, Cluster, Schedule};
 use crate::simulate::base_taken;
+use crate::tables::{filled, push, room};
 
 /// Lowers a schedule of the graph's clusters for `target`.
 pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Program> {
     if schedule.actions.len() != schedule.stores.len() {
         return Err(Error::internal("lower", "actions and stores differ in length"));
     }
-    let last_store = last_stores(graph, schedule);
+    let last_store = last_stores(graph, schedule)?;
     let computes = schedule.actions.iter().filter(|action| matches!(action, Action::Compute(_))).count();
     let mut lowering = Lowering {
         graph,
         buffers: Buffers::new(graph)?,
-        steps: Vec::with_capacity(computes + graph.outputs.len()),
+        steps: room(computes + graph.outputs.len())?,
         starts: AddedStarts::default(),
-        workspace: Workspace::new(graph),
+        workspace: Workspace::new(graph)?,
     };
     for (index, action) in schedule.actions.iter().enumerate() {
         interrupt::check_at(index)?;
@@ -56,9 +57,9 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Prog
 }
 
 /// For each output the action that stores it last; for other nodes no action is late enough.
-fn last_stores(graph: &Graph, schedule: &Schedule) -> Vec<usize> {
-    let mut last = vec![usize::MAX; graph.len()];
-    let mut returned = vec![false; graph.len()];
+fn last_stores(graph: &Graph, schedule: &Schedule) -> Result<Vec<usize>> {
+    let mut last = filled(usize::MAX, graph.len())?;
+    let mut returned = filled(false, graph.len())?;
     for &output in &graph.outputs {
         returned[output.index()] = true;
     }
@@ -67,7 +68,7 @@ fn last_stores(graph: &Graph, schedule: &Schedule) -> Vec<usize> {
             last[node.index()] = index;
         }
     }
-    last
+    Ok(last)
 }
 
 struct Lowering<'g> {
@@ -82,7 +83,7 @@ impl Lowering<'_> {
     fn compute(&mut self, cluster: &Cluster, stores: &[NodeId], taken: Option<NodeId>) -> Result<()> {
         let graph = self.graph;
         let root = graph.op(root(cluster)?);
-        let mut born: Vec<(NodeId, BufferId)> = Vec::with_capacity(stores.len());
+        let mut born: SmallVec<[(NodeId, BufferId); 8]> = SmallVec::new();
         for &node in stores {
             if self.buffers.of(node).is_some() {
                 return Err(Error::internal("lower", format!("%{} is stored while it is live", node.0)));
@@ -113,7 +114,7 @@ impl Lowering<'_> {
             let kernel = structural_kernel(graph, node, buffer, &self.buffers)?;
             Step { kernel, node, flops: node_flops(graph, node) }
         };
-        self.steps.push(step);
+        push(&mut self.steps, step)?;
         self.hold(&born);
         Ok(())
     }
@@ -140,7 +141,7 @@ impl Lowering<'_> {
             if elements > 0 {
                 let kernel = copy_kernel(source, graph.dtype(node), elements, buffer);
                 let kernel = as_copy(graph, &kernel, &mut self.starts, |_| elements).unwrap_or(Kernel::Fused(kernel));
-                self.steps.push(Step { kernel, node, flops: 0 });
+                push(&mut self.steps, Step { kernel, node, flops: 0 })?;
             }
         }
         Ok(())

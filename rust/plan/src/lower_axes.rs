@@ -34,9 +34,11 @@ pub(crate) fn collapse(extents: &mut Extents, reduced: &mut Flags, loads: &mut [
         }
     }
     extents.truncate(kept);
+    extents.shrink_to_fit();
     reduced.truncate(kept);
     for load in loads {
         load.strides.truncate(kept);
+        load.strides.shrink_to_fit();
     }
 }
 

@@ -8,6 +8,7 @@ use ckad_graph::{Error, Graph, NodeId, Op, Result};
 
 use crate::allocate::{Lifetime, allocate};
 use crate::program::{Buffer, BufferId, Place, Source};
+use crate::tables::{collected, filled, push};
 
 const NONE: u32 = u32::MAX;
 
@@ -23,7 +24,8 @@ pub(crate) struct Buffers<'g> {
 impl<'g> Buffers<'g> {
     /// Inputs and captured arrays have theirs from the beginning.
     pub fn new(graph: &'g Graph) -> Result<Buffers<'g>> {
-        let mut table = Buffers { graph, buffers: Vec::new(), holders: Vec::new(), current: vec![NONE; graph.len()] };
+        let current = filled(NONE, graph.len())?;
+        let mut table = Buffers { graph, buffers: Vec::new(), holders: Vec::new(), current };
         for id in graph.ids() {
             let place = match graph.op(id) {
                 Op::Input(index) => Place::Input(index),
@@ -41,8 +43,9 @@ impl<'g> Buffers<'g> {
         let id = BufferId(u32::try_from(self.buffers.len()).map_err(too_many)?);
         let first_step = u32::try_from(first_step).map_err(too_many)?;
         let bytes = self.graph.bytes(node);
-        self.buffers.push(Buffer { place, bytes, dtype: self.graph.dtype(node), first_step, last_step: NONE, node });
-        self.holders.push(0);
+        let dtype = self.graph.dtype(node);
+        push(&mut self.buffers, Buffer { place, bytes, dtype, first_step, last_step: NONE, node })?;
+        push(&mut self.holders, 0)?;
         Ok(id)
     }
 
@@ -121,18 +124,15 @@ impl<'g> Buffers<'g> {
             buffer.last_step = buffer.last_step.min(last);
             buffer.first_step = buffer.first_step.min(buffer.last_step);
         }
-        let in_arena: Vec<usize> =
-            (0..self.buffers.len()).filter(|&index| matches!(self.buffers[index].place, Place::Arena(_))).collect();
-        let lifetimes: Vec<Lifetime> = in_arena
-            .iter()
-            .map(|&index| {
-                let Buffer { first_step: first, last_step: last, bytes, .. } = self.buffers[index];
-                Lifetime { first, last, bytes }
-            })
-            .collect();
-        let arena = allocate(&lifetimes, alignment)?;
-        for (&index, &offset) in in_arena.iter().zip(&arena.offsets) {
-            self.buffers[index].place = Place::Arena(offset);
+        let is_in_arena = |buffer: &&Buffer| matches!(buffer.place, Place::Arena(_));
+        let lifetimes = self.buffers.iter().filter(is_in_arena).map(|buffer| {
+            let Buffer { first_step: first, last_step: last, bytes, .. } = *buffer;
+            Lifetime { first, last, bytes }
+        });
+        let arena = allocate(&collected(lifetimes)?, alignment)?;
+        let in_arena = self.buffers.iter_mut().filter(|buffer| matches!(buffer.place, Place::Arena(_)));
+        for (buffer, &offset) in in_arena.zip(&arena.offsets) {
+            buffer.place = Place::Arena(offset);
         }
         Ok((self.buffers, arena.bytes))
     }

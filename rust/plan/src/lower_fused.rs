@@ -15,6 +15,7 @@ use crate::lower_buffers::Buffers;
 use crate::lower_registers::{Assignment, Value};
 use crate::program::{BufferId, Extents, Flags, FusedKernel, Instruction, Load, Reduction, Source, Store, TileOp};
 use crate::schedule::Cluster;
+use crate::tables::{collected, filled, push, room};
 use crate::view::{Strides, View, compose, is_view, packed_strides};
 
 /// The node whose shape a cluster iterates over: a reduction's operand, or the root itself.
@@ -50,10 +51,10 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    pub fn new(graph: &Graph) -> Workspace {
+    pub fn new(graph: &Graph) -> Result<Workspace> {
         let unknown = Note { kernel: 0, member: None, origin: None };
-        let notes = vec![unknown; graph.len()];
-        Workspace {
+        let notes = filled(unknown, graph.len())?;
+        Ok(Workspace {
             notes,
             kernel: 0,
             loads: Vec::new(),
@@ -61,7 +62,7 @@ impl Workspace {
             assignment: Assignment::default(),
             needed: Vec::new(),
             values: Vec::new(),
-        }
+        })
     }
 
     /// The notes of another kernel begin.
@@ -166,7 +167,7 @@ pub(crate) fn fused_kernel(
             operands: [slot(0), slot(1), slot(2)],
         }
     });
-    let instructions: Vec<Instruction> = instructions.collect();
+    let instructions: Vec<Instruction> = collected(instructions)?;
     let mut extents: Extents = body.shape.iter().map(|&extent| extent as usize).collect();
     collapse(&mut extents, &mut reduced, loads);
     for (index, load) in loads.iter_mut().enumerate() {
@@ -174,9 +175,9 @@ pub(crate) fn fused_kernel(
     }
     let mut kernel = FusedKernel {
         extents,
-        loads: Vec::with_capacity(loads.len()),
+        loads: room(loads.len())?,
         instructions,
-        stores: Vec::with_capacity(stores.len() - usize::from(reduction.is_some())),
+        stores: room(stores.len() - usize::from(reduction.is_some()))?,
         reduce: None,
         registers: assignment.count,
     };
@@ -187,7 +188,7 @@ pub(crate) fn fused_kernel(
                 kernel.reduce = Some(Reduction { kind, reduced: reduced.clone(), dtype, register, buffer });
             }
             // A reduction over axes of one element is its operand.
-            _ => kernel.stores.push(Store { buffer, dtype, register }),
+            _ => push(&mut kernel.stores, Store { buffer, dtype, register })?,
         }
     }
     kernel.loads.append(loads);

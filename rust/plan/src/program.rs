@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use crate::view::Strides;
 
 /// Extents of axes; in place where axes are few.
-pub type Extents = SmallVec<[usize; 4]>;
+pub type Extents = SmallVec<[usize; 2]>;
 /// A flag for each axis.
 pub type Flags = SmallVec<[bool; 8]>;
 

@@ -9,6 +9,7 @@ use crate::cost::node_flops;
 use crate::policy::Planned;
 use crate::schedule::Action;
 use crate::simulate::{base_taken, simulate};
+use crate::tables::filled;
 
 /// What the nodes of one source line cost, derivatives included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -52,8 +53,8 @@ pub fn report(graph: &Graph, planned: &Planned) -> Result<Report> {
         Action::Free(_) => false,
     });
     let mut lines: BTreeMap<u32, LineCost> = BTreeMap::new();
-    let mut alive = vec![false; graph.len()];
-    let mut runs = vec![0u32; graph.len()];
+    let mut alive = filled(false, graph.len())?;
+    let mut runs = filled(0u32, graph.len())?;
     for (index, action) in schedule.actions.iter().enumerate() {
         if backward == Some(index) {
             for node in graph.ids().filter(|node| alive[node.index()]) {

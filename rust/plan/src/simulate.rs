@@ -16,6 +16,7 @@ use ckad_graph::{CheckpointPolicy, Error, Graph, NodeId, Result, interrupt};
 
 use crate::cost::cluster_flops;
 use crate::schedule::{Action, ClusterKind, Schedule};
+use crate::tables::{filled, room};
 
 /// What a run of the schedule will need.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -56,12 +57,12 @@ pub fn simulate(graph: &Graph, schedule: &Schedule) -> Result<Simulation> {
         return Err(Error::internal("simulate", "actions and stores differ in length"));
     }
     let clusters = &schedule.clustering.clusters;
-    let mut alive = vec![false; graph.len()];
+    let mut alive = filled(false, graph.len())?;
     // The action that last listed a node as a member.
-    let mut listed = vec![usize::MAX; graph.len()];
-    let mut runs = vec![0u64; clusters.len()];
+    let mut listed = filled(usize::MAX, graph.len())?;
+    let mut runs = filled(0u64, clusters.len())?;
     let mut bytes = 0u64;
-    let mut out = Simulation { live: Vec::with_capacity(schedule.actions.len()), ..Simulation::default() };
+    let mut out = Simulation { live: room(schedule.actions.len())?, ..Simulation::default() };
     let mut passes = 1u64;
     // The base whose bytes the last result took, until it is freed.
     let mut taken: Option<NodeId> = None;

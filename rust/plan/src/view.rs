@@ -9,7 +9,7 @@ use ckad_graph::{Graph, NodeId, Op, StartId};
 use smallvec::{SmallVec, smallvec};
 
 /// One stride for each axis, in elements; in place where axes are few.
-pub type Strides = SmallVec<[i64; 4]>;
+pub type Strides = SmallVec<[i64; 2]>;
 
 /// `foot[offset + Σ starts + Σ i·strides]`, in elements of the foot's flat memory.
 #[derive(Clone, PartialEq, Eq, Debug)]

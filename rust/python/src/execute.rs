@@ -190,39 +190,69 @@ fn watch(graph: &Graph, recorded: (usize, usize)) -> Result<Option<Box<Watch>>> 
 }
 
 /// A program for a graph that was transformed already.
-pub fn compile(py: Python<'_>, graph: &Graph, policy: CheckpointPolicy) -> PyResult<Executable> {
+pub fn compile(
+    py: Python<'_>,
+    graph: &Graph,
+    policy: CheckpointPolicy,
+    lines: &Arc<Mutex<LineTable>>,
+) -> PyResult<Executable> {
     let recorded = (graph.scalars.len(), graph.starts.len());
     let wanted = Wanted::now();
-    build(py, || finished(graph, policy, recorded, wanted))
+    build(py, graph, lines, || finished(graph, policy, recorded, wanted))
 }
 
-fn build<R: Send>(py: Python<'_>, job: impl FnOnce() -> Result<R> + Send) -> PyResult<R> {
-    enter(py, job)?.map_err(|error| to_python(&error, ""))
+fn build<R: Send>(
+    py: Python<'_>,
+    graph: &Graph,
+    lines: &Arc<Mutex<LineTable>>,
+    job: impl FnOnce() -> Result<R> + Send,
+) -> PyResult<R> {
+    enter(py, job)?.map_err(|error| {
+        // A table of the planner belongs to no operation: it is refused to whoever asked for the result.
+        let result = graph.outputs.first().filter(|_| error.kind == ErrorKind::Memory);
+        let place = result.map(|&output| {
+            let lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            lines.text(py, error.clone().at_line(graph.attributes(output).line).line)
+        });
+        to_python(&error, &place.unwrap_or_default())
+    })
 }
 
 /// The program for a recorded graph under a transform and a policy, from the cache or newly built.
 pub fn built(py: Python<'_>, recorded: &Recorded, kind: Kind, policy: CheckpointPolicy) -> PyResult<Arc<Built>> {
-    cached(py, &recorded.graph, kind, policy)
+    cached(py, &recorded.graph, kind, policy, &recorded.lines)
 }
 
 /// The program that computes a graph's outputs as they are.
-pub fn evaluated(py: Python<'_>, graph: &Graph, kind: &Kind, policy: CheckpointPolicy) -> PyResult<Arc<Executable>> {
-    match cached(py, graph, kind.clone(), policy)?.as_ref() {
+pub fn evaluated(
+    py: Python<'_>,
+    graph: &Graph,
+    kind: &Kind,
+    policy: CheckpointPolicy,
+    lines: &Arc<Mutex<LineTable>>,
+) -> PyResult<Arc<Executable>> {
+    match cached(py, graph, kind.clone(), policy, lines)?.as_ref() {
         Built::One(executable) => Ok(Arc::clone(executable)),
         Built::Two { known, .. } => Ok(Arc::clone(known)),
     }
 }
 
-fn cached(py: Python<'_>, graph: &Graph, kind: Kind, policy: CheckpointPolicy) -> PyResult<Arc<Built>> {
+fn cached(
+    py: Python<'_>,
+    graph: &Graph,
+    kind: Kind,
+    policy: CheckpointPolicy,
+    lines: &Arc<Mutex<LineTable>>,
+) -> PyResult<Arc<Built>> {
     let key = Key { kind, policy };
     let wanted = Wanted::now();
     if wanted != Wanted::default() {
-        return Ok(Arc::new(build(py, || make(graph, &key, wanted))?));
+        return Ok(Arc::new(build(py, graph, lines, || make(graph, &key, wanted))?));
     }
     if let Some(found) = CACHE.get(graph, &key) {
         return Ok(found);
     }
-    let made = build(py, || make(graph, &key, wanted))?;
+    let made = build(py, graph, lines, || make(graph, &key, wanted))?;
     let bytes = bytes_of(&made);
     Ok(CACHE.insert(graph, key, made, bytes))
 }

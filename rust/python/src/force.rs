@@ -50,7 +50,7 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
             .collect::<PyResult<_>>()?;
         (cone.graph, values)
     };
-    let executable = evaluated(py, &cone, &Kind::Evaluate, CheckpointPolicy::None)?;
+    let executable = evaluated(py, &cone, &Kind::Evaluate, CheckpointPolicy::None, &cell.lines)?;
     let outputs = profile_or_run(py, &executable, &values, &Tables::of(&cone), &cell.lines)?;
     let mut tape = cell.open().map_err(raise)?;
     tape.note_forced(&executable);

@@ -74,7 +74,7 @@ impl LinearMap {
 
     fn executable(&self, py: Python<'_>) -> PyResult<&Arc<Executable>> {
         if self.executable.get().is_none() {
-            let built = compile(py, &self.graph, self.policy.unwrap_or(CheckpointPolicy::Auto))?;
+            let built = compile(py, &self.graph, self.policy.unwrap_or(CheckpointPolicy::Auto), &self.lines)?;
             let _ = self.executable.set(Arc::new(built));
         }
         self.executable.get().ok_or_else(|| raise(Error::internal("linear", "no executable")))

@@ -80,7 +80,7 @@ impl<K: Clone + Eq + Hash, P> ProgramCache<K, P> {
             return present;
         }
         // No captured array may live on because of a comparison.
-        let graph = graph.structure();
+        let Ok(graph) = graph.structure() else { return payload };
         let bytes = bytes.saturating_add(graph.own_bytes());
         let mut state = self.state();
         state.clock += 1;

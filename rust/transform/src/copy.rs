@@ -1,15 +1,9 @@
 //! What all transforms share: liveness, tables over nodes, and copying a node into a derived graph, whose ids of
 //! lists, scalars, constants and starts continue the source's.
 
-use ckad_graph::{Attributes, Error, Graph, NodeId, Op, Result};
+use ckad_graph::{Attributes, Error, Graph, NodeId, Op, Result, interrupt, tables};
 
-/// A table of `len` entries, or a memory error of the transform `op`.
-pub(crate) fn table<T: Clone>(op: &str, value: T, len: usize) -> Result<Vec<T>> {
-    let mut entries = Vec::new();
-    entries.try_reserve_exact(len).map_err(|_| Error::memory(op, len.saturating_mul(size_of::<T>())))?;
-    entries.resize(len, value);
-    Ok(entries)
-}
+pub(crate) use ckad_graph::tables::filled as table;
 
 /// An empty graph that continues the tables of `source`, with room for `times` as many nodes.
 pub(crate) fn derived(source: &Graph, times: usize) -> Result<Graph> {
@@ -25,6 +19,7 @@ pub(crate) fn reached(op: &str, graph: &Graph, outputs: impl IntoIterator<Item =
         live[output.index()] = true;
     }
     for id in graph.ids().rev() {
+        interrupt::check_at(id.index())?;
         if live[id.index()] {
             for operand in graph.operands(id) {
                 live[operand.index()] = true;
@@ -45,10 +40,11 @@ impl NodeTable {
         table(op, NONE, len).map(NodeTable)
     }
 
-    pub fn push_none(&mut self) {
-        self.0.push(NONE);
+    pub fn push_none(&mut self, op: &str) -> Result<()> {
+        tables::push(op, &mut self.0, NONE)
     }
 
+    #[inline]
     pub fn get(&self, id: NodeId) -> Option<NodeId> {
         Some(self.0[id.index()]).filter(|&found| found != NONE)
     }
@@ -83,8 +79,17 @@ impl Copy {
         self.map.get(id)
     }
 
+    #[inline]
     pub fn of(&self, id: NodeId) -> Result<NodeId> {
-        self.map.get(id).ok_or_else(|| Error::internal(self.op, format!("%{} was not copied", id.0)))
+        match self.map.get(id) {
+            Some(copy) => Ok(copy),
+            None => Err(self.missing(id)),
+        }
+    }
+
+    #[cold]
+    fn missing(&self, id: NodeId) -> Error {
+        Error::internal(self.op, format!("%{} was not copied", id.0))
     }
 
     pub fn all(&self, ids: &[NodeId]) -> Result<Vec<NodeId>> {
@@ -112,8 +117,10 @@ impl Copy {
         }
         self.operands.clear();
         for &operand in source.operands(id) {
-            let operand = self.of(operand)?;
-            self.operands.push(operand);
+            match self.map.get(operand) {
+                Some(copy) => self.operands.push(copy),
+                None => return Err(self.missing(operand)),
+            }
         }
         let copy = target.push(node.op, &self.operands, node.dtype, node.shape, attributes)?;
         self.set(id, copy);

@@ -13,6 +13,7 @@
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use ckad_graph::tables::room;
 use ckad_graph::{Attributes, DType, Graph, ListId, NodeId, Op, RegionId, Result, interrupt};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
@@ -31,7 +32,8 @@ pub fn simplify(graph: Graph) -> Result<Graph> {
 /// Drops dead nodes and moves late coefficients. `target` is empty.
 fn place_late(graph: &Graph, mut target: Graph) -> Result<Graph> {
     let live = reached("simplify", graph, graph.outputs.iter().copied())?;
-    let stage: Vec<u16> = graph.ids().map(|id| graph.attributes(id).pass).collect();
+    let mut stage = room("simplify", graph.len())?;
+    stage.extend(graph.ids().map(|id| graph.attributes(id).pass));
     let sunk = sinking("simplify", graph, &live, &stage)?;
     let mut copy = Copy::new("simplify", graph)?;
     copy.inputs(&mut target, graph)?;
@@ -159,8 +161,8 @@ impl Simplifier {
     }
 
     fn push(&mut self, draft: &Draft<'_>) -> Result<NodeId> {
-        self.newest.push_none();
-        self.older.push_none();
+        self.newest.push_none("simplify")?;
+        self.older.push_none("simplify")?;
         self.target.push(draft.op, draft.operands, draft.dtype, draft.shape, draft.attributes)
     }
 

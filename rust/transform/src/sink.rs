@@ -9,7 +9,7 @@
 //! slices and padding.
 //! A node that reads a value which some other node overwrites stays too: moving it would keep the old version alive.
 
-use ckad_graph::{Graph, NodeId, Op, Result};
+use ckad_graph::{Graph, NodeId, Op, Result, interrupt};
 
 use crate::copy::table;
 
@@ -30,6 +30,7 @@ fn candidates(op: &str, graph: &Graph, live: &[bool], stage: &[u16]) -> Result<V
         earliest[output.index()] = 0;
     }
     for id in graph.ids().rev().filter(|id| live[id.index()]) {
+        interrupt::check_at(id.index())?;
         let index = id.index();
         sunk[index] = earliest[index] > stage[index]
             && may_move(graph.op(id), derived[index])

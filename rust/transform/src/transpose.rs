@@ -113,6 +113,7 @@ fn copy_known(builder: &Builder, source: &Graph, linear: &Linear, uses: &LinearU
         copy.input(&mut target, source, input)?;
     }
     for id in source.ids() {
+        interrupt::check_at(id.index())?;
         if uses.needed[id.index()] && !uses.is_linear(id) && !matches!(source.op(id), Op::Input(_)) {
             copy.node(&mut target, source, id, source.attributes(id))?;
         }
@@ -156,6 +157,7 @@ impl LinearUses {
             needed[output.index()] = true;
         }
         for id in graph.ids().rev() {
+            interrupt::check_at(id.index())?;
             if !needed[id.index()] {
                 continue;
             }

@@ -108,7 +108,7 @@ fn single(instruction: Instruction, extents: &[usize], loads: Vec<Load>) -> Fuse
     let store =
         |buffer: u32| Store { buffer: BufferId(buffer), dtype: instruction.result_dtype, register: instruction.result };
     FusedKernel {
-        extents: extents.to_vec(),
+        extents: extents.into(),
         loads,
         instructions: vec![instruction],
         stores: vec![store(3), store(4)],
@@ -241,7 +241,7 @@ fn every_reduction() {
 #[test]
 fn only_few_elements_are_taken() {
     let copy = |extents: &[usize], registers: u16| FusedKernel {
-        extents: extents.to_vec(),
+        extents: extents.into(),
         loads: vec![load(Source::Buffer(BufferId(0)), DType::F32, &packed_strides(extents), 0, 0)],
         instructions: vec![],
         stores: vec![Store { buffer: BufferId(1), dtype: DType::F32, register: 0 }],

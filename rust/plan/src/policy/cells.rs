@@ -6,6 +6,10 @@
 //! recomputed in the next. What belongs to the root is never recomputed: that is what a plan *keeps*. With
 //! one level of cells (segments) this is the rule "kept if and only if used in another segment".
 
+use ckad_graph::Result;
+
+use crate::tables::filled;
+
 /// The cell that covers everything.
 pub const ROOT: u32 = 0;
 
@@ -20,8 +24,8 @@ pub struct Cells {
 
 impl Cells {
     /// The root alone.
-    pub fn whole(positions: usize) -> Cells {
-        Cells { parent: vec![ROOT], depth: vec![0], nested: false, innermost: vec![ROOT; positions] }
+    pub fn whole(positions: usize) -> Result<Cells> {
+        Ok(Cells { parent: vec![ROOT], depth: vec![0], nested: false, innermost: filled(ROOT, positions)? })
     }
 
     /// A new cell inside `parent`; it covers no position until it is painted.

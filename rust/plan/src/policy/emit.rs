@@ -10,21 +10,23 @@
 
 use std::sync::Arc;
 
-use ckad_graph::NodeId;
+use ckad_graph::{NodeId, Result, interrupt};
 
 use crate::liveness::{Flow, Lists};
 use crate::policy::Material;
 use crate::policy::cells::{Cells, ROOT};
 use crate::schedule::{Action, ClusterId, Schedule, Stores};
+use crate::tables::{collected, filled, push, room};
 
-pub(crate) fn emit(material: &Material<'_>, cells: &Cells) -> Schedule {
-    let places = places(material, cells);
-    let scopes = scopes(material, cells, &places.cell);
-    let leaving = leaving(material, cells, &places.cell, &scopes);
-    let mut writer = Writer::new(&material.flow, cells, &places.cell, &scopes, leaving);
-    for &cluster in &places.order {
+pub(crate) fn emit(material: &Material<'_>, cells: &Cells) -> Result<Schedule> {
+    let places = places(material, cells)?;
+    let scopes = scopes(material, cells, &places.cell)?;
+    let leaving = leaving(material, cells, &places.cell, &scopes)?;
+    let mut writer = Writer::new(&material.flow, cells, &places.cell, &scopes, leaving)?;
+    for (index, &cluster) in places.order.iter().enumerate() {
+        interrupt::check_at(index)?;
         writer.move_to(places.cell[cluster as usize]);
-        writer.compute(cluster);
+        writer.compute(cluster)?;
     }
     writer.finish(material)
 }
@@ -35,23 +37,23 @@ struct Places {
     cell: Vec<u32>,
 }
 
-fn places(material: &Material<'_>, cells: &Cells) -> Places {
+fn places(material: &Material<'_>, cells: &Cells) -> Result<Places> {
     let (flow, positions) = (&material.flow, &material.positions);
     let clusters = material.clustering.clusters.len();
     if cells.is_whole() {
-        return Places { order: (0..clusters as u32).collect(), cell: vec![ROOT; clusters] };
+        return Ok(Places { order: collected(0..clusters as u32)?, cell: filled(ROOT, clusters)? });
     }
     // Stretches of positions with one innermost cell, numbered up the tape.
-    let mut stretch_of = Vec::with_capacity(positions.count);
+    let mut stretch_of = room(positions.count)?;
     let mut cell_of = Vec::new();
     for &cell in cells.innermost() {
         if cell_of.last() != Some(&cell) {
-            cell_of.push(cell);
+            push(&mut cell_of, cell)?;
         }
         stretch_of.push(cell_of.len() as u64 - 1);
     }
     let stretches = cell_of.len() as u64;
-    let mut keys: Vec<u64> = Vec::with_capacity(clusters);
+    let mut keys: Vec<u64> = room(clusters)?;
     for cluster in 0..clusters {
         let pass = u64::from(positions.pass[cluster]);
         let stretch = stretch_of[positions.of[cluster] as usize];
@@ -62,24 +64,21 @@ fn places(material: &Material<'_>, cells: &Cells) -> Places {
         let after = needs.map(|&operand| keys[flow.producer[operand as usize] as usize]).max();
         keys.push(own.max(after.unwrap_or(0)));
     }
-    let cell = keys
-        .iter()
-        .map(|key| {
-            let (pass, stretch) = (key / stretches, key % stretches);
-            cell_of[if pass % 2 == 0 { stretch } else { stretches - 1 - stretch } as usize]
-        })
-        .collect();
-    let mut order: Vec<u32> = (0..clusters as u32).collect();
+    let cell = collected(keys.iter().map(|key| {
+        let (pass, stretch) = (key / stretches, key % stretches);
+        cell_of[if pass % 2 == 0 { stretch } else { stretches - 1 - stretch } as usize]
+    }))?;
+    let mut order: Vec<u32> = collected(0..clusters as u32)?;
     order.sort_by_key(|&cluster| keys[cluster as usize]);
-    Places { order, cell }
+    Ok(Places { order, cell })
 }
 
 /// For each value the cell it belongs to; the root for what is kept.
-fn scopes(material: &Material<'_>, cells: &Cells, cell: &[u32]) -> Vec<u32> {
+fn scopes(material: &Material<'_>, cells: &Cells, cell: &[u32]) -> Result<Vec<u32>> {
     let flow = &material.flow;
-    let mut scopes = vec![ROOT; flow.producer.len()];
+    let mut scopes = filled(ROOT, flow.producer.len())?;
     if cells.is_whole() {
-        return scopes;
+        return Ok(scopes);
     }
     for value in flow.values().map(NodeId::index) {
         if !flow.output[value] && !material.pinned[value] {
@@ -88,18 +87,18 @@ fn scopes(material: &Material<'_>, cells: &Cells, cell: &[u32]) -> Vec<u32> {
             scopes[value] = users.fold(start, |scope, &user| cells.common(scope, cell[user as usize]));
         }
     }
-    scopes
+    Ok(scopes)
 }
 
 /// For each cell, the values computed inside that belong to a cell around it other than the root.
-fn leaving(material: &Material<'_>, cells: &Cells, cell: &[u32], scopes: &[u32]) -> Lists {
+fn leaving(material: &Material<'_>, cells: &Cells, cell: &[u32], scopes: &[u32]) -> Result<Lists> {
     let mut pairs = Vec::new();
     if cells.is_nested() {
         for value in material.flow.values() {
             let scope = scopes[value.index()];
             let mut inner = cell[material.flow.producer[value.index()] as usize];
             while scope != ROOT && inner != scope {
-                pairs.push((inner, value.0));
+                push(&mut pairs, (inner, value.0))?;
                 inner = cells.parent(inner);
             }
         }
@@ -140,23 +139,23 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(flow: &'a Flow, cells: &'a Cells, cell: &'a [u32], scopes: &'a [u32], leaving: Lists) -> Writer<'a> {
-        Writer {
+    fn new(flow: &'a Flow, cells: &'a Cells, cell: &'a [u32], scopes: &'a [u32], leaving: Lists) -> Result<Writer<'a>> {
+        Ok(Writer {
             flow,
             cells,
             cell,
             scopes,
             leaving,
-            at_hand: vec![false; flow.producer.len()],
-            was_made: vec![false; flow.producer.len()],
+            at_hand: filled(false, flow.producer.len())?,
+            was_made: filled(false, flow.producer.len())?,
             open: vec![Open { cell: ROOT, remembered: Vec::new() }],
-            computed: Vec::with_capacity(flow.flops.len()),
-            made: Vec::with_capacity(flow.flops.len()),
+            computed: room(flow.flops.len())?,
+            made: room(flow.flops.len())?,
             walk: Vec::new(),
             inside: Vec::new(),
             led_into: Vec::new(),
-            is_entered: vec![false; cells.len()],
-        }
+            is_entered: filled(false, cells.len())?,
+        })
     }
 
     /// Ends the visits of cells that do not cover `cell`, and begins that of `cell`.
@@ -177,8 +176,8 @@ impl<'a> Writer<'a> {
     }
 
     /// Computes the cluster after what it needs and lacks.
-    fn compute(&mut self, cluster: u32) {
-        self.walk_from(cluster);
+    fn compute(&mut self, cluster: u32) -> Result<()> {
+        self.walk_from(cluster)?;
         // Grows while the walks that it causes lead into further cells.
         let mut next = 0;
         while let Some(&cell) = self.led_into.get(next) {
@@ -188,7 +187,7 @@ impl<'a> Writer<'a> {
                 // What no visit has computed yet has its own time.
                 let missing = self.was_made[value as usize] && !self.at_hand[value as usize];
                 if missing && self.is_open(self.scopes[value as usize]) {
-                    self.walk_from(self.flow.producer[value as usize]);
+                    self.walk_from(self.flow.producer[value as usize])?;
                 }
             }
         }
@@ -198,35 +197,37 @@ impl<'a> Writer<'a> {
         for value in self.inside.drain(..) {
             self.at_hand[value as usize] = false;
         }
+        Ok(())
     }
 
-    fn walk_from(&mut self, cluster: u32) {
+    fn walk_from(&mut self, cluster: u32) -> Result<()> {
         let results = self.flow.results.get(cluster as usize);
         if results.iter().all(|&result| self.at_hand[result as usize]) {
-            return;
+            return Ok(());
         }
-        self.walk.push((cluster, 0));
+        push(&mut self.walk, (cluster, 0))?;
         while let Some((cluster, next)) = self.walk.last_mut() {
             let operands = self.flow.operands.get(*cluster as usize);
             if let Some(&operand) = operands.get(*next) {
                 if self.at_hand[operand as usize] {
                     *next += 1;
                 } else {
-                    self.walk.push((self.flow.producer[operand as usize], 0));
+                    push(&mut self.walk, (self.flow.producer[operand as usize], 0))?;
                 }
             } else {
                 let cluster = *cluster;
                 self.walk.pop();
-                self.record(cluster);
+                self.record(cluster)?;
             }
         }
+        Ok(())
     }
 
     fn is_open(&self, cell: u32) -> bool {
         self.open.iter().any(|open| open.cell == cell)
     }
 
-    fn record(&mut self, cluster: u32) {
+    fn record(&mut self, cluster: u32) -> Result<()> {
         let own = self.cell[cluster as usize];
         if self.cells.is_nested() && !self.is_entered[own as usize] && !self.is_open(own) {
             self.is_entered[own as usize] = true;
@@ -237,23 +238,24 @@ impl<'a> Writer<'a> {
                 continue;
             }
             self.was_made[result as usize] = true;
-            self.made.push(result);
+            push(&mut self.made, result)?;
             let scope = self.scopes[result as usize];
             if scope == ROOT {
                 continue;
             }
             match self.open.iter_mut().rev().find(|open| open.cell == scope) {
-                Some(open) => open.remembered.push(result),
-                None => self.inside.push(result),
+                Some(open) => push(&mut open.remembered, result)?,
+                None => push(&mut self.inside, result)?,
             }
         }
-        self.computed.push(Computed { cluster, end: self.made.len() });
+        interrupt::check_at(self.computed.len())?;
+        push(&mut self.computed, Computed { cluster, end: self.made.len() })
     }
 
-    fn finish(self, material: &Material<'_>) -> Schedule {
-        let mut live = self.flow.output.clone();
-        let mut actions = Vec::with_capacity(self.computed.len() + self.made.len());
-        let mut stores: Vec<Stores> = Vec::with_capacity(self.computed.len() + self.made.len());
+    fn finish(self, material: &Material<'_>) -> Result<Schedule> {
+        let mut live = collected(self.flow.output.iter().copied())?;
+        let mut actions = room(self.computed.len() + self.made.len())?;
+        let mut stores: Vec<Stores> = room(self.computed.len() + self.made.len())?;
         for index in (0..self.computed.len()).rev() {
             let start = index.checked_sub(1).map_or(0, |before| self.computed[before].end);
             let Computed { cluster, end } = self.computed[index];
@@ -264,15 +266,15 @@ impl<'a> Writer<'a> {
             }
             for &operand in self.flow.operands.get(cluster as usize) {
                 if !std::mem::replace(&mut live[operand as usize], true) {
-                    actions.push(Action::Free(NodeId(operand)));
-                    stores.push(Stores::new());
+                    push(&mut actions, Action::Free(NodeId(operand)))?;
+                    push(&mut stores, Stores::new())?;
                 }
             }
-            actions.push(Action::Compute(ClusterId(cluster)));
-            stores.push(stored);
+            push(&mut actions, Action::Compute(ClusterId(cluster)))?;
+            push(&mut stores, stored)?;
         }
         actions.reverse();
         stores.reverse();
-        Schedule { clustering: Arc::clone(&material.clustering), actions, stores }
+        Ok(Schedule { clustering: Arc::clone(&material.clustering), actions, stores })
     }
 }

@@ -66,18 +66,18 @@ struct Attempt {
 impl<'a> Material<'a> {
     fn new(graph: &'a Graph, clustering: Clustering) -> Result<Material<'a>> {
         let flow = Flow::new(graph, &clustering)?;
-        let pinned = pinned_values(graph, &clustering, &flow);
-        let positions = Positions::new(graph, &clustering);
+        let pinned = pinned_values(graph, &clustering, &flow)?;
+        let positions = Positions::new(graph, &clustering)?;
         Ok(Material { graph, clustering: Arc::new(clustering), flow, pinned, positions })
     }
 
     fn attempt(&self, cells: &Cells) -> Result<Attempt> {
-        let schedule = emit::emit(self, cells);
+        let schedule = emit::emit(self, cells)?;
         let simulation = simulate(self.graph, &schedule)?;
         Ok(Attempt { schedule, simulation, segments: cells.segments() })
     }
 
-    fn profile(&self) -> Profile {
+    fn profile(&self) -> Result<Profile> {
         Profile::new(self)
     }
 }
@@ -90,8 +90,8 @@ pub fn schedule(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Res
 /// The plan under a policy, and what policy `None` would have been where that is another.
 pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Result<(Planned, Option<Planned>)> {
     let plain = Material::new(graph, cluster(graph, target, false)?)?;
-    let none = plain.attempt(&none::cells(&plain))?;
-    let forward_flops = recorded_flops(graph, &plain.clustering);
+    let none = plain.attempt(&none::cells(&plain)?)?;
+    let forward_flops = recorded_flops(graph, &plain.clustering)?;
     let once = none.simulation.flops;
     let finish = |attempt: Attempt, note: Option<String>| Planned {
         flops: attempt.simulation.flops,
@@ -154,10 +154,10 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
 
 /// What the policy makes of one clustering, in several sizes where it has sizes.
 fn tried(material: &Material<'_>, policy: CheckpointPolicy) -> Result<Vec<Attempt>> {
-    let profile = material.profile();
+    let profile = material.profile()?;
     let mut attempts: Vec<(Cells, Attempt)> = Vec::new();
     for (policy, slack) in region::variants(material, policy) {
-        let cells = region::cells(material, &profile, policy, slack);
+        let cells = region::cells(material, &profile, policy, slack)?;
         if attempts.iter().all(|(tried, _)| *tried != cells) {
             let attempt = material.attempt(&cells)?;
             attempts.push((cells, attempt));

@@ -4,10 +4,11 @@
 //! each border, and regenerating it would replay the loop: time and bytes beyond those of keeping everything.
 //! So such a storage is written once, in place, and what is read from it on the way is kept.
 
-use ckad_graph::{Graph, NodeId, Op};
+use ckad_graph::{Graph, NodeId, Op, Result};
 
 use crate::liveness::Flow;
 use crate::schedule::Clustering;
+use crate::tables::{collected, filled};
 
 /// The largest share of a storage that a small overwrite touches: one in this many.
 const SHARE: usize = 8;
@@ -23,8 +24,8 @@ fn is_small_overwrite(graph: &Graph, node: NodeId) -> bool {
 }
 
 /// For each node, whether it is a storage under small overwrites or computed from one directly.
-pub(crate) fn pinned_values(graph: &Graph, clustering: &Clustering, flow: &Flow) -> Vec<bool> {
-    let mut storage = vec![false; graph.len()];
+pub(crate) fn pinned_values(graph: &Graph, clustering: &Clustering, flow: &Flow) -> Result<Vec<bool>> {
+    let mut storage = filled(false, graph.len())?;
     let mut any = false;
     for cluster in &clustering.clusters {
         if let Some(&root) = cluster.members.last().filter(|&&root| is_small_overwrite(graph, root)) {
@@ -33,7 +34,7 @@ pub(crate) fn pinned_values(graph: &Graph, clustering: &Clustering, flow: &Flow)
             storage[graph.operands(root)[0].index()] = true;
         }
     }
-    let mut pinned = storage.clone();
+    let mut pinned = collected(storage.iter().copied())?;
     if any {
         for cluster in 0..clustering.clusters.len() {
             if flow.operands.get(cluster).iter().any(|&operand| storage[operand as usize]) {
@@ -43,5 +44,5 @@ pub(crate) fn pinned_values(graph: &Graph, clustering: &Clustering, flow: &Flow)
             }
         }
     }
-    pinned
+    Ok(pinned)
 }

@@ -1,9 +1,10 @@
 //! Bytes over tape positions: where the tape is thin, and how much each stretch must hold.
 
-use ckad_graph::Graph;
+use ckad_graph::{Graph, Result};
 
 use crate::policy::Material;
 use crate::schedule::Clustering;
+use crate::tables::{collected, filled, push};
 
 /// Tape position and pass of each cluster, which are those of its root.
 #[derive(Clone, Debug, Default)]
@@ -16,18 +17,16 @@ pub(crate) struct Positions {
 }
 
 impl Positions {
-    pub(crate) fn new(graph: &Graph, clustering: &Clustering) -> Positions {
+    pub(crate) fn new(graph: &Graph, clustering: &Clustering) -> Result<Positions> {
         let roots = clustering.clusters.iter().filter_map(|cluster| cluster.members.last());
-        let attributes: Vec<_> = roots.map(|&root| graph.attributes(root)).collect();
-        let mut tape: Vec<u32> = attributes.iter().map(|attributes| attributes.position).collect();
+        let attributes: Vec<_> = collected(roots.map(|&root| graph.attributes(root)))?;
+        let mut tape: Vec<u32> = collected(attributes.iter().map(|attributes| attributes.position))?;
         tape.sort_unstable();
         tape.dedup();
-        let of = attributes
-            .iter()
-            .map(|attributes| tape.partition_point(|&position| position < attributes.position) as u32)
-            .collect();
-        let pass = attributes.iter().map(|attributes| attributes.pass).collect();
-        Positions { of, pass, count: tape.len().max(1) }
+        let place = |position: u32| tape.partition_point(|&other| other < position) as u32;
+        let of = collected(attributes.iter().map(|attributes| place(attributes.position)))?;
+        let pass = collected(attributes.iter().map(|attributes| attributes.pass))?;
+        Ok(Positions { of, pass, count: tape.len().max(1) })
     }
 }
 
@@ -51,7 +50,7 @@ pub(crate) struct Profile {
 }
 
 impl Profile {
-    pub(crate) fn new(material: &Material<'_>) -> Profile {
+    pub(crate) fn new(material: &Material<'_>) -> Result<Profile> {
         let (flow, positions) = (&material.flow, &material.positions);
         let mut spans = Vec::new();
         for value in flow.values().filter(|value| !material.pinned[value.index()]) {
@@ -69,15 +68,15 @@ impl Profile {
                 span.end = span.end.max(at);
                 span.late |= positions.pass[user as usize] > pass;
             }
-            spans.push(span);
+            push(&mut spans, span)?;
         }
         spans.sort_by_key(|span| span.begin);
-        Profile { spans }
+        Ok(Profile { spans })
     }
 
     /// The stretch from position `low` up to `high`. Spans within one of the `hidden` intervals do not count: a
     /// plan of their own covers them. No border may fall inside one of the `whole` intervals.
-    pub(crate) fn stretch(&self, low: u32, high: u32, whole: &[Interval], hidden: &[Interval]) -> Stretch {
+    pub(crate) fn stretch(&self, low: u32, high: u32, whole: &[Interval], hidden: &[Interval]) -> Result<Stretch> {
         let length = (high - low) as usize;
         let first = self.spans.partition_point(|span| span.begin < low);
         let last = self.spans.partition_point(|span| span.begin < high);
@@ -85,13 +84,12 @@ impl Profile {
             let at = hidden.partition_point(|interval| interval.low <= span.begin);
             at > 0 && span.end < hidden[at - 1].high
         };
-        let spans: Vec<Span> = self.spans[first..last]
-            .iter()
-            .filter(|span| span.end < high && !is_hidden(span))
-            .map(|span| Span { begin: span.begin - low, end: span.end - low, made: span.made - low, ..*span })
-            .collect();
-        let mut held = vec![0u64; length + 1];
-        let mut begins = vec![0u32; length + 2];
+        let inside = self.spans[first..last].iter().filter(|span| span.end < high && !is_hidden(span));
+        let moved =
+            inside.map(|span| Span { begin: span.begin - low, end: span.end - low, made: span.made - low, ..*span });
+        let spans = collected(moved)?;
+        let mut held = filled(0u64, length + 1)?;
+        let mut begins = filled(0u32, length + 2)?;
         for span in &spans {
             begins[span.begin as usize + 1] += 1;
             held[span.made as usize + 1] += if span.late { span.bytes } else { 0 };
@@ -101,22 +99,22 @@ impl Profile {
             begins[position] += begins[position - 1];
         }
         begins[length + 1] = begins[length];
-        let mut by_end: Vec<u32> = (0..spans.len() as u32).collect();
+        let mut by_end: Vec<u32> = collected(0..spans.len() as u32)?;
         by_end.sort_by_key(|&span| spans[span as usize].end);
-        let mut ends = vec![0u32; length + 2];
+        let mut ends = filled(0u32, length + 2)?;
         for span in &spans {
             ends[span.end as usize + 1] += 1;
         }
         for position in 1..=length + 1 {
             ends[position] += ends[position - 1];
         }
-        let mut allowed = vec![true; length + 1];
+        let mut allowed = filled(true, length + 1)?;
         allowed[0] = false;
         allowed[length] = false;
         for interval in whole {
             allowed[(interval.low + 1 - low) as usize..(interval.high - low) as usize].fill(false);
         }
-        Stretch { length, spans, begins, by_end, ends, held, allowed }
+        Ok(Stretch { length, spans, begins, by_end, ends, held, allowed })
     }
 }
 

@@ -5,7 +5,7 @@
 //! it belongs outside; segments of a region are cells beside those of the policy around it, so what crosses
 //! its borders is kept as the outer policy keeps; "none" and "auto" leave the region to the cell around it.
 
-use ckad_graph::{CheckpointPolicy, Graph, RegionId};
+use ckad_graph::{CheckpointPolicy, Graph, RegionId, Result};
 
 use crate::policy::Material;
 use crate::policy::cells::{Cells, ROOT};
@@ -47,10 +47,10 @@ struct Part {
 }
 
 /// The cells of the policy and of all regions.
-pub(crate) fn cells(material: &Material<'_>, profile: &Profile, policy: CheckpointPolicy, slack: f64) -> Cells {
+pub(crate) fn cells(material: &Material<'_>, profile: &Profile, policy: CheckpointPolicy, slack: f64) -> Result<Cells> {
     let count = material.positions.count;
     let parts = parts(material, policy);
-    let mut cells = Cells::whole(count);
+    let mut cells = Cells::whole(count)?;
     let mut waiting = vec![(0, ROOT)];
     while let Some((index, parent)) = waiting.pop() {
         let part = &parts[index];
@@ -66,10 +66,10 @@ pub(crate) fn cells(material: &Material<'_>, profile: &Profile, policy: Checkpoi
                 let whole: Vec<Interval> = part.children.iter().map(|&child| parts[child].interval).collect();
                 let hidden = part.children.iter().filter(|&&child| recomputes(parts[child].policy));
                 let hidden: Vec<Interval> = hidden.map(|&child| parts[child].interval).collect();
-                let stretch = profile.stretch(low, high, &whole, &hidden);
+                let stretch = profile.stretch(low, high, &whole, &hidden)?;
                 match part.policy {
-                    CheckpointPolicy::Segments(count) => segments::borders(&stretch, count),
-                    _ => sqrt::borders(&stretch, slack),
+                    CheckpointPolicy::Segments(count) => segments::borders(&stretch, count)?,
+                    _ => sqrt::borders(&stretch, slack)?,
                 }
             }
         };
@@ -86,7 +86,7 @@ pub(crate) fn cells(material: &Material<'_>, profile: &Profile, policy: Checkpoi
             start = end;
         }
     }
-    cells
+    Ok(cells)
 }
 
 /// The tape as part 0 and the regions that hold clusters, nested by their intervals. A region that overlaps

@@ -1,10 +1,13 @@
 //! A given number of segments that hold about equal bytes, each border moved to a thin place nearby.
 
+use ckad_graph::Result;
+
 use crate::policy::profile::Stretch;
+use crate::tables::collected;
 
 /// At most `count − 1` borders.
-pub(crate) fn borders(stretch: &Stretch, count: u32) -> Vec<usize> {
-    let cross: Vec<u64> = stretch.new_bytes(0).collect();
+pub(crate) fn borders(stretch: &Stretch, count: u32) -> Result<Vec<usize>> {
+    let cross: Vec<u64> = collected(stretch.new_bytes(0))?;
     let total = u128::from(stretch.total());
     let count = u128::from(count.max(1));
     // The border at which the given share, in quarters of a segment, is held.
@@ -22,5 +25,5 @@ pub(crate) fn borders(stretch: &Stretch, count: u32) -> Vec<usize> {
         let thin = candidates().filter(|&border| u128::from(cross[border - 1]) * 100 <= u128::from(least) * 115);
         borders.extend(thin.min_by_key(|border| border.abs_diff(middle)));
     }
-    borders
+    Ok(borders)
 }

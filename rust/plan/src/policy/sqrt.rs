@@ -3,6 +3,8 @@
 //! For n equal steps this is about √(2n) segments and a peak of √(2n) steps. For any other program the greedy
 //! walk below takes borders where the tape is thin, and bisection finds the least budget that it can serve.
 
+use ckad_graph::{Result, interrupt};
+
 use crate::policy::profile::Stretch;
 
 /// Budgets above the least one that are tried too: the walk counts no passing values, the simulator does.
@@ -20,10 +22,11 @@ pub(crate) const SHORT: usize = 1024;
 const BISECTIONS: usize = 30;
 
 /// Borders for the least budget times `slack`.
-pub(crate) fn borders(stretch: &Stretch, slack: f64) -> Vec<usize> {
+pub(crate) fn borders(stretch: &Stretch, slack: f64) -> Result<Vec<usize>> {
     let (mut refused, mut served) = (0, stretch.total());
-    let Some(mut best) = walk(stretch, served) else { return Vec::new() };
+    let Some(mut best) = walk(stretch, served) else { return Ok(Vec::new()) };
     for _ in 0..BISECTIONS {
+        interrupt::check()?;
         if served - refused <= 1 {
             break;
         }
@@ -33,7 +36,7 @@ pub(crate) fn borders(stretch: &Stretch, slack: f64) -> Vec<usize> {
             None => refused = budget,
         }
     }
-    if slack == 1.0 { best } else { walk(stretch, (served as f64 * slack) as u64).unwrap_or(best) }
+    Ok(if slack == 1.0 { best } else { walk(stretch, (served as f64 * slack) as u64).unwrap_or(best) })
 }
 
 /// Borders such that checkpoints so far plus the segment at hand never exceed the budget; `None` if the walk
