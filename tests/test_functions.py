@@ -522,9 +522,9 @@ np.take(x, [0], out=np.zeros(1))  np.concatenate([x, y], out=np.zeros((6, 4)))
 np.stack([x, y], out=np.zeros((2, 3, 4)))  np.dot(x, v, out=np.zeros(3))  np.outer(v, w, out=np.zeros((4, 4)))
 np.einsum('ij->i', x, out=np.zeros(3))  np.einsum('ij->i', x, dtype=np.float32)  np.trace(q, out=np.zeros(()))
 np.diff(v, prepend=0)  np.argsort(x, order='f')  np.sort(x, order='f')  np.round(x, out=np.zeros((3, 4)))
-np.zeros_like(x, order='F')  np.sin(x, where=x > 1)  np.sin(x, out=np.zeros((3, 4)))  np.add.at(x, [0], 1.0)
+np.zeros_like(x, subok=False)  np.sin(x, where=x > 1)  np.sin(x, out=np.zeros((3, 4)))  np.add.at(x, [0], 1.0)
 np.add.accumulate(v)  np.add.reduceat(v, [0, 2])  np.add.reduce(v, out=np.zeros(()))
-np.zeros(3, order='F', like=x)  np.linalg.norm(x, 2)  np.linalg.norm(x, 'nuc')
+np.zeros(3, device='cpu', like=x)  np.linalg.norm(x, 2)  np.linalg.norm(x, 'nuc')
 np.copyto(np.zeros(4), v)
 """
 

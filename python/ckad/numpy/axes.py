@@ -1,8 +1,9 @@
-"""Axis arguments as NumPy reads them."""
+"""Axes: as arguments, as NumPy reads them, and as they lie in memory."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def array(x: Any) -> Any:
     if isinstance(x, _core.Tracer):
         return _core.strong(x)
     if isinstance(x, (list, tuple)) and _holds_traced(x):
-        return np.stack([array(item) for item in x])
+        return np.stack([array(item) for item in x]).copy("C")
     return np.asarray(_core.supported(x))
 
 
@@ -52,3 +53,42 @@ def cast(x: Any, dtype: Any) -> Any:
     if x.dtype == dtype:
         return x
     return _core.cast(x, np.dtype(dtype).name) if isinstance(x, _core.Tracer) else x.astype(dtype)
+
+
+def memory_order(x: Any, order: Any = "K") -> list[int]:
+    """The axes, outermost first, as they lie in a copy of the array by NumPy's `order`: 'C', 'F', 'A' or 'K'."""
+    axes = list(range(x.ndim))
+    if x.ndim < 2 or order == "C":
+        return axes
+    flags = x.flags
+    if order == "F" or (flags.f_contiguous and not flags.c_contiguous):
+        return axes[::-1]
+    return axes if order == "A" or flags.c_contiguous else sorted(axes, key=lambda axis: -abs(x.strides[axis]))
+
+
+def iteration_order(x: Any) -> list[int]:
+    """The axes, outermost first, as they lie in what a ufunc makes of the array alone."""
+    return _core.iteration_order(x.ndim, [strides(x)])
+
+
+def strides(x: Any) -> list[int]:
+    """NumPy's strides, 0 for the axes that say nothing about an order."""
+    return [0 if extent == 1 else stride for extent, stride in zip(x.shape, x.strides, strict=True)]
+
+
+def laid_out(x: Any, order: Sequence[int]) -> Any:
+    """The array with its axes in memory in that order, outermost first: itself where they are."""
+    if x.ndim < 2:
+        return x
+    turned = np.transpose(x, order)
+    return x if turned.flags.c_contiguous else from_order(turned.copy("C"), order)
+
+
+def in_order(x: Any, order: Sequence[int]) -> Any:
+    """The axes turned into that order and packed: what is computed of it in C order goes back by `from_order`."""
+    return np.transpose(x, order).copy("C")
+
+
+def from_order(x: Any, order: Sequence[int]) -> Any:
+    """The axes turned back from that order."""
+    return np.transpose(x, [order.index(axis) for axis in range(x.ndim)])

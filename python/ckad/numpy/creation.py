@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
 from ckad import _core
-from ckad.numpy.axes import array, cast
+from ckad.numpy.axes import array, laid_out, memory_order
 from ckad.numpy.registry import creates, implements, refuse
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
-    return (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(extent) for extent in shape)
+    if isinstance(shape, (int, np.integer)) or np.ndim(shape) == 0:
+        return (operator.index(shape),)
+    return tuple(operator.index(extent) for extent in shape)
 
 
-def _filled(like: Any, shape: Any, value: Any, dtype: Any) -> Any:
-    result = _core.zeros(like, _shape(shape), np.dtype(float if dtype is None else dtype).name)
+def _axes(shape: Any, order: Any) -> list[int]:
+    if order not in ("C", "F"):
+        raise ValueError("only 'C' or 'F' order is permitted")
+    return list(range(len(_shape(shape))))[:: -1 if order == "F" else 1]
+
+
+def _filled(like: Any, shape: Any, value: Any, dtype: Any, order: Any = None) -> Any:
+    result = _core.zeros(like, _shape(shape), np.dtype(float if dtype is None else dtype).name, order)
     if not (isinstance(value, (int, float)) and value == 0):
         result[...] = value
     return result
 
 
 def _like(name: str, a: Any, value: Any, dtype: Any, order: Any, subok: Any, shape: Any) -> Any:
-    refuse(name, order=None if order in ("K", "C") else order, subok=None if subok else True)
+    refuse(name, subok=None if subok else True)
     a = array(a)
-    return _filled(a, a.shape if shape is None else shape, value, a.dtype if dtype is None else dtype)
+    shape = a.shape if shape is None else _shape(shape)
+    # Of another rank, NumPy takes C order for its 'K' and 'A'.
+    axes = memory_order(a, order) if len(shape) == a.ndim else _axes(shape, "F" if order == "F" else "C")
+    return _filled(a, shape, value, a.dtype if dtype is None else dtype, axes)
 
 
 @implements(np.zeros_like)
@@ -70,52 +82,54 @@ def full_like(
 
 @creates(np.zeros)
 def zeros(like: Any, shape: Any, dtype: Any = float, order: Any = "C", **keywords: Any) -> Any:
-    refuse("zeros", order=None if order == "C" else order, **keywords)
-    return _filled(like, shape, 0, dtype)
+    refuse("zeros", **keywords)
+    return _filled(like, shape, 0, dtype, _axes(shape, order))
 
 
 @creates(np.empty)
 def empty(like: Any, shape: Any, dtype: Any = float, order: Any = "C", **keywords: Any) -> Any:
-    refuse("empty", order=None if order == "C" else order, **keywords)
-    return _filled(like, shape, 0, dtype)
+    refuse("empty", **keywords)
+    return _filled(like, shape, 0, dtype, _axes(shape, order))
 
 
 @creates(np.ones)
 def ones(like: Any, shape: Any, dtype: Any = None, order: Any = "C", **keywords: Any) -> Any:
-    refuse("ones", order=None if order == "C" else order, **keywords)
-    return _filled(like, shape, 1, dtype)
+    refuse("ones", **keywords)
+    return _filled(like, shape, 1, dtype, _axes(shape, order))
 
 
 @creates(np.full)
 def full(like: Any, shape: Any, fill_value: Any, dtype: Any = None, order: Any = "C", **keywords: Any) -> Any:
-    refuse("full", order=None if order == "C" else order, **keywords)
+    refuse("full", **keywords)
     kind = getattr(fill_value, "dtype", None) or np.asarray(fill_value).dtype if dtype is None else dtype
-    return _filled(like, shape, fill_value, kind)
+    return _filled(like, shape, fill_value, kind, _axes(shape, order))
 
 
 @creates(np.array)
 def array_like(
     like: Any, object: Any, dtype: Any = None, *, copy: Any = True, order: Any = "K", ndmin: Any = 0, **keywords: Any
 ) -> Any:
-    refuse("array", order=None if order in ("K", "C") else order, ndmin=ndmin or None, **keywords)
-    result = _traced(like, object, dtype)
-    return result.copy() if copy and isinstance(object, _core.Tracer) else result
+    refuse("array", ndmin=ndmin or None, **keywords)
+    result = _traced(like, object, dtype, order)
+    return result.copy("K") if result is object and copy else result
 
 
 @creates(np.asarray)
 def asarray(like: Any, a: Any, dtype: Any = None, order: Any = None, **keywords: Any) -> Any:
-    refuse("asarray", order=None if order in (None, "K", "C") else order, **keywords)
-    return _traced(like, a, dtype)
+    refuse("asarray", **keywords)
+    return _traced(like, a, dtype, order)
 
 
-def _traced(like: Any, value: Any, dtype: Any) -> Any:
-    """Numbers, traced values, arrays and nested lists of them as one traced array."""
+def _traced(like: Any, value: Any, dtype: Any, order: Any = "K") -> Any:
+    """Numbers, traced values, arrays and nested lists of them as one traced array, itself where it is one already."""
     joined = array(value)
     if not isinstance(joined, _core.Tracer):
-        result = _core.zeros(like, joined.shape, joined.dtype.name)
-        result[...] = joined
-        joined = result
-    return joined if dtype is None else cast(joined, dtype)
+        joined = _core.lift(joined, like)
+    if dtype is not None and joined.dtype != dtype:
+        joined = joined.astype(dtype)
+    if _core.is_scalar(joined):
+        return _core.as_array(joined)
+    return laid_out(joined, memory_order(joined, "K" if order is None else order)) if order in ("C", "F") else joined
 
 
 @creates(np.arange)

@@ -9,15 +9,16 @@ import numpy as np
 
 from ckad import _core
 from ckad.errors import CkadValueError, ShapeError
-from ckad.numpy.axes import cast
+from ckad.numpy.axes import cast, laid_out, strides
 
 
-def contract(subscripts: str, operands: list[Any]) -> Any:
+def contract(subscripts: str, operands: list[Any], in_steps: bool) -> Any:
     """The contraction that `subscripts` describes.
 
     Args:
         subscripts: NumPy's notation, explicit or implicit output, with or without ellipsis.
         operands: traced values and arrays.
+        in_steps: NumPy would contract two operands at a time (`optimize`), which decides how the result lies.
 
     Raises:
         ShapeError: an index has two lengths.
@@ -25,6 +26,37 @@ def contract(subscripts: str, operands: list[Any]) -> Any:
     """
     terms, output = _parse(subscripts, operands)
     _check_extents(terms, operands, subscripts)
+    result = _contract(terms, operands, output)
+    if in_steps and len(operands) > 1:
+        return _core.with_unknown_layout(result) if output else _of_rank_0(result, terms, operands)
+    # Of one operand whose letters all stay, NumPy's result is a view.
+    return result if len(operands) == 1 and set(output) == set(terms[0]) else _lay_out(result, terms, operands, output)
+
+
+def _of_rank_0(result: Any, terms: list[str], operands: list[Any]) -> Any:
+    """The last step of two operands is a matrix product, which gives an array."""
+    lengths = [
+        {letter: extent for letter, extent in zip(term, operand.shape, strict=True) if extent != 1}
+        for term, operand in zip(terms, operands, strict=True)
+    ]
+    repeated = any(sum(letter in longer for longer in lengths) > 1 for letter in set("".join(terms)))
+    return _core.as_array(result) if repeated else result
+
+
+def _lay_out(result: Any, terms: list[str], operands: list[Any], output: str) -> Any:
+    """The result as NumPy's one loop over all letters lays it out: those of the output first, then the summed ones."""
+    letters = output + "".join(sorted(set("".join(terms)) - set(output)))
+    walked = []
+    for term, operand in zip(terms, operands, strict=True):
+        steps = dict.fromkeys(letters, 0)
+        for letter, stride in zip(term, strides(operand), strict=True):
+            steps[letter] += stride
+        walked.append(list(steps.values()))
+    order = _core.iteration_order(len(letters), walked)
+    return laid_out(result, [axis for axis in order if axis < len(output)])
+
+
+def _contract(terms: list[str], operands: list[Any], output: str) -> Any:
     if len(operands) == 1:
         return _finish(*_take_diagonals(terms[0], operands[0]), output)
     common = np.result_type(*(operand.dtype for operand in operands))
@@ -137,6 +169,9 @@ def _pair(left: tuple[str, Any], right: tuple[str, Any], needed: set[str]) -> tu
     summed = [letter for letter in shared if letter not in needed]
     free_a = [letter for letter in a_term if letter not in shared]
     free_b = [letter for letter in b_term if letter not in shared]
+    term = "".join(batch + free_a + free_b)
+    if not isinstance(a, _core.Tracer) and not isinstance(b, _core.Tracer):
+        return term, np.einsum(f"{a_term},{b_term}->{term}", a, b)
     product = _core.dot_general(
         a,
         b,
@@ -145,7 +180,7 @@ def _pair(left: tuple[str, Any], right: tuple[str, Any], needed: set[str]) -> tu
         tuple(a_term.index(letter) for letter in summed),
         tuple(b_term.index(letter) for letter in summed),
     )
-    return "".join(batch + free_a + free_b), product
+    return term, product
 
 
 def _finish(term: str, operand: Any, output: str) -> Any:

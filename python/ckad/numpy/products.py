@@ -9,7 +9,7 @@ import numpy as np
 
 from ckad import _core
 from ckad.errors import CkadTypeError, ShapeError
-from ckad.numpy.axes import array, axis_index, cast
+from ckad.numpy.axes import array, axis_index, cast, laid_out, strides
 from ckad.numpy.einsum import contract
 from ckad.numpy.registry import given, implements, refuse
 
@@ -33,8 +33,14 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
     refuse("dot", out=out)
     a, b = array(a), array(b)
     if a.ndim == 0 or b.ndim == 0:
-        return a * b
+        return _scaled(a, b)
     return _general(a, b, (a.ndim - 1,), (max(b.ndim - 2, 0),), "dot")
+
+
+def _scaled(a: Any, b: Any) -> Any:
+    """The product with a scalar; NumPy computes it as a matrix product where its library does those."""
+    in_library = np.result_type(a.dtype, b.dtype).kind == "f" and max(a.ndim, b.ndim) <= 2
+    return a.copy("C") * b.copy("C") if in_library else a * b
 
 
 @implements(np.vdot)
@@ -46,7 +52,7 @@ def vdot(a: Any, b: Any, /) -> Any:
 def inner(a: Any, b: Any, /) -> Any:
     a, b = array(a), array(b)
     if a.ndim == 0 or b.ndim == 0:
-        return a * b
+        return _scaled(a, b)
     return _general(a, b, (a.ndim - 1,), (b.ndim - 1,), "inner")
 
 
@@ -65,7 +71,9 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
         of_a, of_b = ([part] if isinstance(part, (int, np.integer)) else list(part) for part in axes)
     if len(of_a) != len(of_b):
         raise ShapeError(f"[tensordot] axes {axes!r} name different numbers of axes", op="tensordot")
-    return _general(a, b, [axis_index(i, a.ndim) for i in of_a], [axis_index(i, b.ndim) for i in of_b], "tensordot")
+    product = _general(a, b, [axis_index(i, a.ndim) for i in of_a], [axis_index(i, b.ndim) for i in of_b], "tensordot")
+    # An array even of rank 0.
+    return _core.as_array(product) if product.ndim == 0 else product
 
 
 @implements(np.einsum)
@@ -73,7 +81,7 @@ def einsum(*operands: Any, out: Any = None, optimize: Any = False, **keywords: A
     refuse("einsum", out=out, **{name: given(value) for name, value in keywords.items()})
     if not operands or not isinstance(operands[0], str):
         raise CkadTypeError("[einsum] give the subscripts as a string: np.einsum('ij,jk->ik', a, b)", op="einsum")
-    return contract(operands[0], [array(operand) for operand in operands[1:]])
+    return contract(operands[0], [array(operand) for operand in operands[1:]], in_steps=optimize is not False)
 
 
 def _require_matrix(name: str, a: Any) -> None:
@@ -86,7 +94,10 @@ def _require_matrix(name: str, a: Any) -> None:
 # NumPy's ufuncs for stacks of vectors and matrices arrive as methods of their first traced operand.
 @implements(method="vecdot")
 def vecdot(a: Any, b: Any) -> Any:
-    return np.einsum("...i,...i->...", a, b)
+    product = np.einsum("...i,...i->...", a, b)
+    # Laid out by the stacks alone.
+    stacks = [[0] * (product.ndim + 1 - x.ndim) + strides(x)[:-1] for x in (array(a), array(b))]
+    return laid_out(product, _core.iteration_order(product.ndim, stacks))
 
 
 @implements(method="matvec")

@@ -8,7 +8,16 @@ import numpy as np
 
 from ckad import _core
 from ckad.errors import CkadTypeError
-from ckad.numpy.axes import array, axis_index, cast, reduction_axes, with_kept_axes
+from ckad.numpy.axes import (
+    array,
+    axis_index,
+    cast,
+    from_order,
+    in_order,
+    iteration_order,
+    reduction_axes,
+    with_kept_axes,
+)
 from ckad.numpy.registry import given, implements, refuse
 
 
@@ -145,7 +154,10 @@ def cumprod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any
     refuse("cumprod", out=out)
     a = array(a)
     x, along = _scanned(cast(a, _accumulator_dtype(a, dtype)), axis)
-    return x if x.shape[along] == 0 else _running_products(x, along)
+    if x.shape[along] == 0:
+        return x.copy()
+    order = iteration_order(x)
+    return from_order(_running_products(in_order(x, order), order.index(along)), order)
 
 
 @implements(np.prod, method="prod")
@@ -162,17 +174,19 @@ def prod(
     a = array(a)
     x = cast(a, _accumulator_dtype(a, dtype))
     axes = reduction_axes(axis, x.ndim)
-    kept = tuple(i for i in range(x.ndim) if i not in axes)
+    # What is kept lies as the array does.
+    kept = tuple(i for i in iteration_order(x) if i not in axes)
     rows = tuple(x.shape[i] for i in kept)
     count = int(np.prod([x.shape[i] for i in axes], dtype=np.int64))
     if count == 0:
         product = _core.zeros(x, rows, x.dtype.name) + np.ones((), x.dtype)
     elif not axes:
-        product = x
+        product = np.transpose(x, kept).copy("C")
     else:
         lines = np.reshape(np.transpose(x, kept + axes), (*rows, count))
-        product = _running_products(lines, len(rows))[..., -1]
+        product = _running_products(lines, len(rows))[..., -1].copy("C")
         product = product[()] if product.ndim == 0 else product
+    product = np.transpose(product, [kept.index(i) for i in sorted(kept)])
     product = with_kept_axes(product, x.shape, axes, keepdims)
     return product if given(initial) is None else product * initial
 
@@ -289,5 +303,5 @@ def _matrix_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: Any) -> Any:
             f"[norm] matrix norm ord={ord!r} is not supported for traced values. Hint: {hint}", op="norm", hint=hint
         )
     summed, compared, extremum = sums[ord]
-    result = extremum(np.sum(np.abs(x), axis=summed, keepdims=True), axis=compared, keepdims=True)
-    return result if keepdims else np.squeeze(result, axis=(row, column))
+    result = extremum(np.sum(np.abs(x), axis=summed), axis=compared - (compared > summed))
+    return with_kept_axes(result, x.shape, (row, column), keepdims)

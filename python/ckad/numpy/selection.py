@@ -8,7 +8,7 @@ import numpy as np
 
 from ckad import _core
 from ckad.errors import DTypeError
-from ckad.numpy.axes import array, axis_index, cast
+from ckad.numpy.axes import array, axis_index, cast, from_order, in_order, memory_order
 from ckad.numpy.registry import given, implements, refuse
 
 
@@ -42,7 +42,7 @@ def clip(
         result = np.maximum(low, result)
     if high is not None:
         result = np.minimum(high, result)
-    return result if result is not a else array(a).copy()
+    return result if result is not a else np.positive(a)
 
 
 def _clip_method(a: Any, min: Any = None, max: Any = None, out: Any = None, **keywords: Any) -> Any:
@@ -62,6 +62,8 @@ def take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: Any = "r
     if mode != "raise":
         indices = np.clip(indices, 0, a.shape[along] - 1) if mode == "clip" else np.remainder(indices, a.shape[along])
     wanted = indices if isinstance(indices, _core.Tracer) else np.asarray(indices)
+    if wanted.dtype == np.bool_:
+        wanted = cast(wanted, np.int64)
     index = tuple(wanted if i == along else slice(None) for i in range(along + 1))
     taken = a[index]
     return taken.copy("C") if isinstance(taken, _core.Tracer) and taken.ndim else taken
@@ -100,9 +102,11 @@ def sort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable:
     a = array(a)
     if axis is None:
         a, axis = a.ravel(), 0
-    along = axis_index(axis, a.ndim)
-    in_order = _along(a, _core.argsort(a, along), along)
-    return _share_ties(in_order, along) if _core.is_active(a) else in_order
+    order = memory_order(a)
+    along = order.index(axis_index(axis, a.ndim))
+    a = in_order(a, order)
+    ascending = _along(a, _core.argsort(a, along), along)
+    return from_order((_share_ties(ascending, along) if _core.is_active(a) else ascending).copy("C"), order)
 
 
 def _sort_method(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> None:
@@ -151,6 +155,8 @@ def round(a: Any, decimals: Any = 0, out: Any = None) -> Any:
         return a.copy() if decimals >= 0 else cast(round(cast(a, np.float64), decimals), a.dtype)
     if decimals == 0:
         return np.rint(a)
+    if not a.flags.f_contiguous:
+        a = a.copy("C")
     scale = 10.0 ** abs(decimals)
     return np.rint(a * scale) / scale if decimals > 0 else np.rint(a / scale) * scale
 

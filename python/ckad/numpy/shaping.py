@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from ckad import _core
-from ckad.numpy.axes import array, axis_index, cast
+from ckad.numpy.axes import array, axis_index, cast, from_order, memory_order
 from ckad.numpy.registry import given, implements, refuse
 
 
@@ -91,8 +91,9 @@ def broadcast_to(array_: Any, shape: Any, subok: Any = False) -> Any:
 @implements(np.broadcast_arrays)
 def broadcast_arrays(*arrays: Any, subok: Any = False) -> tuple[Any, ...]:
     refuse("broadcast_arrays", subok=subok or None)
-    wanted = np.broadcast_shapes(*(np.shape(x) for x in arrays))
-    return tuple(np.broadcast_to(x, wanted) for x in arrays)
+    arrays = tuple(array(x) for x in arrays)
+    wanted = np.broadcast_shapes(*(x.shape for x in arrays))
+    return arrays if all(x.shape == wanted for x in arrays) else tuple(np.broadcast_to(x, wanted) for x in arrays)
 
 
 @implements(np.flip)
@@ -117,8 +118,10 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Any:
     a = array(a)
     if axis is None:
         return roll(a.ravel(), shift, 0).reshape(a.shape)
-    axes = normalize_axis_tuple(axis, a.ndim, allow_duplicate=True)
+    order = memory_order(a)
+    axes = [order.index(along) for along in normalize_axis_tuple(axis, a.ndim, allow_duplicate=True)]
     shifts = np.broadcast_to(shift, (len(axes),))
+    a = np.transpose(a, order)
     for along, distance in zip(axes, shifts.tolist(), strict=True):
         extent = a.shape[along]
         distance = distance % extent if extent else 0
@@ -126,7 +129,7 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Any:
             tail = a[_along(a, along, slice(extent - distance, None))]
             head = a[_along(a, along, slice(None, extent - distance))]
             a = np.concatenate([tail, head], axis=along)
-    return a.copy()
+    return from_order(a.copy(), order)
 
 
 def _along(a: Any, axis: int, index: Any) -> tuple[Any, ...]:

@@ -17,6 +17,8 @@ use crate::values::{forced_array, forced_integer};
 /// One item of an index.
 pub enum Item<'py> {
     Integer(i64),
+    /// An integer array of rank 0: an integer, of which NumPy makes a copy in place of a view.
+    IntegerArray(i64),
     Slice(Bound<'py, PySlice>),
     NewAxis,
     Ellipsis,
@@ -98,7 +100,7 @@ fn parse_array<'py>(array: &Bound<'py, PyUntypedArray>, sequence: bool) -> PyRes
         ));
     }
     Ok(match (dtype.is_integer(), array.ndim()) {
-        (true, 0) => Item::Integer(array.call_method0("item")?.extract()?),
+        (true, 0) => Item::IntegerArray(array.call_method0("item")?.extract()?),
         (true, _) => Item::Fixed(array.clone()),
         (false, _) => Item::Mask(array.clone()),
     })
@@ -115,7 +117,8 @@ fn parse_traced<'py>(py: Python<'py>, tracer: &Bound<'py, Tracer>) -> PyResult<I
     }
     Ok(match (dtype.is_integer(), value.rank()) {
         // A single position is needed now, to know which elements a view shows.
-        (true, 0) => Item::Integer(forced_integer(py, value)?),
+        (true, 0) if value.is_scalar() => Item::Integer(forced_integer(py, value)?),
+        (true, 0) => Item::IntegerArray(forced_integer(py, value)?),
         (true, _) => Item::Traced(tracer.clone()),
         (false, 0) => Item::Mask(forced_array(py, value)?),
         (false, _) => Item::TracedMask(tracer.clone()),
@@ -139,6 +142,8 @@ pub struct Selection<'py> {
     pub placement: usize,
     /// Every axis was given an integer: NumPy returns a scalar.
     pub scalar: bool,
+    /// NumPy copies what the view shows.
+    pub copied: bool,
 }
 
 /// The position `index` of an axis, wrapped, or NumPy's error.
@@ -178,9 +183,10 @@ pub fn select<'py>(py: Python<'py>, view: &View, items: Vec<Item<'py>>) -> PyRes
     }
     let advanced =
         items.iter().any(|item| matches!(item, Item::Fixed(_) | Item::Traced(_) | Item::Mask(_) | Item::TracedMask(_)));
+    let copied = items.iter().any(|item| matches!(item, Item::IntegerArray(_)));
     let has_ellipsis = items.iter().any(|item| matches!(item, Item::Ellipsis));
     let mut walk = Walk {
-        selection: Selection { view: view.clone(), positions: Vec::new(), placement: 0, scalar: false },
+        selection: Selection { view: view.clone(), positions: Vec::new(), placement: 0, scalar: false, copied },
         axis: 0,
         original_axis: 0,
         run: Run::None,
@@ -219,7 +225,12 @@ impl<'py> Walk<'py> {
         let is_advanced = advanced
             && matches!(
                 item,
-                Item::Integer(_) | Item::Fixed(_) | Item::Traced(_) | Item::Mask(_) | Item::TracedMask(_)
+                Item::Integer(_)
+                    | Item::IntegerArray(_)
+                    | Item::Fixed(_)
+                    | Item::Traced(_)
+                    | Item::Mask(_)
+                    | Item::TracedMask(_)
             );
         if is_advanced {
             self.begin_run();
@@ -228,7 +239,7 @@ impl<'py> Walk<'py> {
         }
         let extent = self.selection.view.layout.shape.get(self.axis).copied().unwrap_or(1);
         match item {
-            Item::Integer(index) => {
+            Item::Integer(index) | Item::IntegerArray(index) => {
                 let index = wrap(index, self.original_axis, extent)?;
                 if advanced {
                     self.push(Positions::Integer(index));

@@ -13,6 +13,7 @@ use crate::errors::raise;
 use crate::index::{Item, Positions, Selection, parse, select, shapes_do_not_broadcast, wrap};
 use crate::layout::{Layout, broadcast_shapes};
 use crate::operand::{Operand, Source, innermost, prepare, prepare_with, result_order};
+use crate::shapes::{Order, copy};
 use crate::storage::{Storage, View};
 use crate::tape::{Tape, TapeCell};
 use crate::tracer::{Kind, Tracer};
@@ -34,7 +35,8 @@ pub fn get_item(py: Python<'_>, this: &Tracer, index: &Bound<'_, PyAny>) -> PyRe
     }
     let selection = select(py, view, parse(index)?)?;
     if selection.positions.is_empty() {
-        return viewed(py, storage, selection.view, selection.scalar)?.into_object(py);
+        let viewed = viewed(py, storage, selection.view, selection.scalar)?;
+        return if selection.copied { copy(py, &viewed, Order::K)? } else { viewed }.into_object(py);
     }
     gather(py, storage, &selection)?.into_object(py)
 }

@@ -14,9 +14,9 @@ use pyo3::types::PyTuple;
 use crate::dot::{contract, natural_axes};
 use crate::elementwise;
 use crate::errors::raise;
-use crate::layout::{Layout, broadcast_shapes, concatenation_order, inverse};
+use crate::layout::{self, Layout, broadcast_shapes, concatenation_order, inverse};
 use crate::operand::{Operand, Source, innermost, prepare, prepare_with, promote};
-use crate::reductions;
+use crate::reductions::{self, walk_order};
 use crate::tape::TapeCell;
 use crate::tracer::Tracer;
 use crate::values::parse_dtype;
@@ -90,6 +90,15 @@ fn stop_gradient(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
     }
 }
 
+/// The order of axes, outermost first, in which NumPy walks operands with these strides, and lays out the result.
+#[pyfunction]
+fn iteration_order(rank: usize, strides: Vec<Vec<i64>>) -> PyResult<Vec<usize>> {
+    match strides.iter().find(|strides| strides.len() != rank) {
+        Some(strides) => Err(PyValueError::new_err(format!("{} strides for {rank} axes", strides.len()))),
+        None => Ok(layout::iteration_order(rank, &strides)),
+    }
+}
+
 fn reduce_kind(kind: &str) -> PyResult<ReduceKind> {
     let found = ReduceKind::ALL.into_iter().find(|found| found.name() == kind);
     found.ok_or_else(|| PyValueError::new_err(format!("no reduction is called {kind}")))
@@ -154,13 +163,13 @@ fn argsort(py: Python<'_>, x: Any<'_, '_>, axis: usize) -> PyResult<Py<PyAny>> {
     on_logical(py, x, |tape, node| tape.builder.argsort(node, axis))
 }
 
-/// Cumulative sum along an axis, in the layout of x.
+/// Cumulative sum along an axis, laid out as a ufunc of x.
 #[pyfunction]
 #[pyo3(signature = (x, axis, reverse = false))]
 fn cumulative_sum(py: Python<'_>, x: Any<'_, '_>, axis: usize, reverse: bool) -> PyResult<Py<PyAny>> {
     let x = traced("cumsum", x)?;
     check_axis("cumsum", x, axis)?;
-    let order = x.memory_order();
+    let order = walk_order(x);
     let place = inverse(&order)[axis];
     let memory = x.layout().transposed(&order);
     let tape = x.tape();
@@ -372,6 +381,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         apply,
         cast,
         stop_gradient,
+        iteration_order,
         reduce,
         arg_reduce,
         argsort,

@@ -20,8 +20,8 @@ pub fn reduce_dtype(kind: ReduceKind, dtype: DType) -> DType {
     }
 }
 
-/// The order in which NumPy walks the operand of a reduction.
-fn walk_order(this: &Tracer) -> Vec<usize> {
+/// The order in which NumPy walks the operand of a reduction or a cumulative sum.
+pub fn walk_order(this: &Tracer) -> Vec<usize> {
     match this.kind() {
         Kind::Scalar { .. } => Vec::new(),
         Kind::Array { view, .. } => {
