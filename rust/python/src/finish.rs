@@ -39,6 +39,18 @@ pub enum Binding {
 pub struct ResultSpec {
     pub dtype: DType,
     pub layout: Layout,
+    /// An array even of rank 0, where NumPy has scalars too.
+    pub is_array: bool,
+}
+
+impl ResultSpec {
+    /// A result as it was made, where rank 0 is a scalar, as Python gets it.
+    pub fn finished(&self, py: Python<'_>, result: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        if !self.is_array || self.layout.rank() > 0 {
+            return Ok(result);
+        }
+        Ok(py.import("numpy")?.call_method1("array", (result,))?.unbind())
+    }
 }
 
 impl Recorded {
@@ -65,7 +77,10 @@ impl Recorded {
     }
 
     pub fn output_specs(&self) -> Vec<ResultSpec> {
-        self.outputs.iter().map(|o| ResultSpec { dtype: o.dtype, layout: o.layout.clone() }).collect()
+        self.outputs
+            .iter()
+            .map(|o| ResultSpec { dtype: o.dtype, layout: o.layout.clone(), is_array: o.is_array })
+            .collect()
     }
 
     /// Specs of what has the shape of the differentiated arguments.
@@ -73,7 +88,11 @@ impl Recorded {
         self.arguments
             .iter()
             .filter(|argument| argument.differentiated)
-            .map(|argument| ResultSpec { dtype: argument.dtype, layout: argument.layout.clone() })
+            .map(|argument| ResultSpec {
+                dtype: argument.dtype,
+                layout: argument.layout.clone(),
+                is_array: argument.is_array,
+            })
             .collect()
     }
 }
@@ -128,7 +147,7 @@ pub fn splice_into(
 
 /// A node of an enclosing tape as a traced value.
 pub fn traced(tape: &Arc<TapeCell>, node: NodeId, spec: &ResultSpec) -> PyResult<Tracer> {
-    if spec.layout.rank() == 0 {
+    if spec.layout.rank() == 0 && !spec.is_array {
         Tracer::scalar(Arc::clone(tape), node)
     } else {
         Tracer::array(Arc::clone(tape), node, spec.layout.clone(), false)
@@ -180,13 +199,17 @@ fn values_of(bindings: Vec<Binding>) -> PyResult<Vec<Value>> {
         .collect()
 }
 
-/// Results as NumPy arrays in their own layouts; scalars of rank 0.
+/// Results as NumPy arrays in their own layouts; scalars where the program has scalars.
 pub fn to_python(
     py: Python<'_>,
     outputs: Vec<crate::execute::Output>,
     specs: &[ResultSpec],
 ) -> PyResult<Vec<Py<PyAny>>> {
-    outputs.into_iter().zip(specs).map(|(output, spec)| owned_to_numpy(py, output, spec.dtype, &spec.layout)).collect()
+    outputs
+        .into_iter()
+        .zip(specs)
+        .map(|(output, spec)| spec.finished(py, owned_to_numpy(py, output, spec.dtype, &spec.layout)?))
+        .collect()
 }
 
 /// All outputs, and the gradients of the first by the differentiated arguments.

@@ -7,6 +7,7 @@ use ckad_transform::Side;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use crate::convert::value_in_layout;
 use crate::errors::raise;
 use crate::execute::{Executable, Tables, compile, flops_of, measure_or_run};
 use crate::finish::{Binding, ResultSpec, bind_like, float_zeros, innermost, splice_into, to_python, traced};
@@ -142,7 +143,9 @@ impl LinearMap {
                 results.push(match side {
                     Side::Unknown(index) => unknown[index].clone_ref(py),
                     Side::Known(index) => match &self.known[index] {
-                        Binding::Value(value) => crate::convert::value_in_layout(py, value, spec.dtype, &spec.layout)?,
+                        Binding::Value(value) => {
+                            spec.finished(py, value_in_layout(py, value, spec.dtype, &spec.layout)?)?
+                        }
                         Binding::Outer(..) => {
                             return Err(raise(Error::internal("linear", "a traced value reached a run")));
                         }

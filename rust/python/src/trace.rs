@@ -42,6 +42,8 @@ pub struct ArgumentInfo {
     pub dtype: DType,
     /// How its axes lie in the input's flat memory.
     pub layout: Layout,
+    /// An array, even of rank 0.
+    pub is_array: bool,
 }
 
 /// An output of the traced call, as a node of the graph.
@@ -50,6 +52,8 @@ pub struct OutputInfo {
     pub node: NodeId,
     pub dtype: DType,
     pub layout: Layout,
+    /// An array, even of rank 0.
+    pub is_array: bool,
 }
 
 /// A recorded graph with what is needed to transform, run or splice it.
@@ -118,7 +122,7 @@ impl Trace {
                 _ => return Err(PyValueError::new_err("an argument to trace must be a float or an array")),
             }
         };
-        let info = ArgumentInfo { input: index, differentiated, dtype, layout };
+        let info = ArgumentInfo { input: index, differentiated, dtype, layout, is_array: !tracer.is_scalar() };
         self.arguments.lock().unwrap_or_else(PoisonError::into_inner).push(info);
         tracer.into_object(py)
     }
@@ -283,8 +287,10 @@ impl Trace {
 
     /// An output of the traced function as a node of this tape, in the memory order of its array.
     fn output(&self, py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<OutputInfo> {
+        let mut is_array = false;
         let (node, layout) = if let Ok(tracer) = object.cast::<Tracer>() {
             let tracer = tracer.get();
+            is_array = !tracer.is_scalar();
             let (node, layout) = tracer.memory_node(py)?;
             if tracer.tape().id == self.tape.id {
                 (node, layout)
@@ -300,7 +306,7 @@ impl Trace {
                 Foreign::NumpyScalar(dtype) => dtype,
                 Foreign::Array => {
                     let operand = array_operand(py, &self.tape, object)?;
-                    return self.output_info(operand.node, operand.layout);
+                    return self.output_info(operand.node, operand.layout, true);
                 }
                 Foreign::Other => {
                     let kind = object.get_type().name()?.to_string();
@@ -312,12 +318,12 @@ impl Trace {
             };
             (scalar_operand(py, &self.tape, object, dtype)?, Layout::contiguous(&[]))
         };
-        self.output_info(node, layout)
+        self.output_info(node, layout, is_array)
     }
 
-    fn output_info(&self, node: NodeId, layout: Layout) -> PyResult<OutputInfo> {
+    fn output_info(&self, node: NodeId, layout: Layout, is_array: bool) -> PyResult<OutputInfo> {
         let dtype = self.tape.read(|tape| tape.builder.dtype(node))?;
-        Ok(OutputInfo { node, dtype, layout })
+        Ok(OutputInfo { node, dtype, layout, is_array })
     }
 
     /// The recorded graph with these outputs. The tape is empty afterwards: one finishing call per trace.
