@@ -2,13 +2,13 @@
 
 use ckad_graph::ReduceKind;
 use ckad_prim::Elementwise;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pyclass::CompareOp;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::elements::{Elements, Flags};
-use crate::function::{array_function, attribute};
+use crate::function::{array_function, attribute, call_registered};
 use crate::indexing::{get_item, set_item};
 use crate::operators::{
     binary, compare, divide_with_remainder, in_place, in_place_matrix_product, in_place_power, matrix_product,
@@ -22,16 +22,25 @@ use crate::values;
 
 type Any<'a, 'py> = &'a Bound<'py, PyAny>;
 
-/// `x.sum(axis, dtype, out, keepdims)` and its like.
-fn reduced(
-    py: Python<'_>,
+/// `x.sum(axis, dtype, out, keepdims)` and its like. `further` are keywords that the Python layer's function knows.
+fn reduced<'py>(
+    py: Python<'py>,
     kind: ReduceKind,
     this: &Tracer,
-    axis: Option<Any<'_, '_>>,
-    dtype: Option<Any<'_, '_>>,
-    out: Option<Any<'_, '_>>,
+    [axis, dtype, out]: [Option<Any<'_, 'py>>; 3],
     keepdims: bool,
+    further: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Py<PyAny>> {
+    if let Some(further) = further {
+        let keywords = further.copy()?;
+        for (name, value) in [("axis", axis), ("dtype", dtype), ("out", out)] {
+            if let Some(value) = value {
+                keywords.set_item(name, value)?;
+            }
+        }
+        keywords.set_item("keepdims", keepdims)?;
+        return call_registered(py, kind.name(), (this.alias()?.into_object(py)?,), Some(&keywords));
+    }
     if out.is_some_and(|out| !out.is_none()) {
         return Err(PyTypeError::new_err("out= of a reduction is not supported for traced values"));
     }
@@ -165,6 +174,7 @@ impl Tracer {
     }
 
     fn __pos__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         positive(py, self)
     }
 
@@ -177,39 +187,48 @@ impl Tracer {
     }
 
     fn __richcmp__(&self, py: Python<'_>, other: Any<'_, '_>, op: CompareOp) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         compare(py, op, self, other)
     }
 
     fn __bool__(&self, py: Python<'_>) -> PyResult<bool> {
+        self.check_alive(py)?;
         values::truth(py, self)
     }
 
     fn __int__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         values::integer(py, self)
     }
 
     fn __index__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         values::index(py, self)
     }
 
     fn __float__(&self, py: Python<'_>) -> PyResult<f64> {
+        self.check_alive(py)?;
         values::float(py, self)
     }
 
     #[pyo3(signature = (digits = None))]
     fn __round__(&self, py: Python<'_>, digits: Option<Any<'_, '_>>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         values::round(py, self, digits)
     }
 
     fn __trunc__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         values::integer(py, self)
     }
 
     fn __format__(&self, py: Python<'_>, spec: &Bound<'_, PyString>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         values::format(py, self, spec)
     }
 
     fn __str__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         values::string(py, self)
     }
 
@@ -230,6 +249,7 @@ impl Tracer {
     }
 
     fn __setitem__(&self, py: Python<'_>, index: Any<'_, '_>, value: Any<'_, '_>) -> PyResult<()> {
+        self.check_alive(py)?;
         set_item(py, self, index, value)
     }
 
@@ -239,10 +259,12 @@ impl Tracer {
     }
 
     fn __reversed__(slf: Bound<'_, Self>) -> PyResult<Elements> {
+        slf.get().check_alive(slf.py())?;
         Elements::of(slf, true)
     }
 
     fn __contains__(&self, py: Python<'_>, value: Any<'_, '_>) -> PyResult<bool> {
+        self.check_alive(py)?;
         let equal = compare(py, CompareOp::Eq, self, value)?;
         let Ok(equal) = equal.bind(py).cast::<Tracer>() else { return Ok(false) };
         let axes: Vec<usize> = (0..equal.get().rank()).collect();
@@ -250,10 +272,12 @@ impl Tracer {
     }
 
     fn __copy__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         shapes::copy(py, self, Order::C)?.into_object(py)
     }
 
     fn __deepcopy__(&self, py: Python<'_>, _memo: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         shapes::copy(py, self, Order::C)?.into_object(py)
     }
 
@@ -263,6 +287,7 @@ impl Tracer {
 
     #[pyo3(signature = (dtype = None, copy = None))]
     fn __array__(&self, py: Python<'_>, dtype: Option<Any<'_, '_>>, copy: Option<bool>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         values::to_array(py, self, dtype, copy)
     }
 
@@ -343,7 +368,27 @@ impl Tracer {
 
     #[getter(T)]
     fn transposed(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         shapes::transpose(self, None)?.into_object(py)
+    }
+
+    /// The last two axes turned round.
+    #[getter(mT)]
+    fn matrix_transposed(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
+        if self.rank() < 2 {
+            return Err(PyValueError::new_err("matrix transpose with ndim < 2 is undefined"));
+        }
+        shapes::swap_axes(self, -1, -2)?.into_object(py)
+    }
+
+    /// Real values are their own conjugates.
+    fn conj(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn conjugate(slf: Py<Self>) -> Py<Self> {
+        slf
     }
 
     #[pyo3(signature = (*shape, order = "C", copy = None))]
@@ -354,6 +399,7 @@ impl Tracer {
         order: &str,
         copy: Option<bool>,
     ) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         if copy.is_some() {
             return Err(PyTypeError::new_err("[reshape] copy= is not supported for traced values"));
         }
@@ -362,26 +408,31 @@ impl Tracer {
 
     #[pyo3(signature = (order = "C"))]
     fn ravel(&self, py: Python<'_>, order: &str) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         shapes::ravel(py, self, Order::parse(order)?)?.into_object(py)
     }
 
     #[pyo3(signature = (order = "C"))]
     fn flatten(&self, py: Python<'_>, order: &str) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         shapes::flatten(py, self, Order::parse(order)?)?.into_object(py)
     }
 
     #[pyo3(signature = (*axes))]
     fn transpose(&self, py: Python<'_>, axes: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         let axes = transpose_axes(axes, self.rank())?;
         shapes::transpose(self, axes.as_deref())?.into_object(py)
     }
 
     fn swapaxes(&self, py: Python<'_>, axis1: i64, axis2: i64) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         shapes::swap_axes(self, axis1, axis2)?.into_object(py)
     }
 
     #[pyo3(signature = (axis = None))]
     fn squeeze(slf: &Bound<'_, Self>, axis: Option<Any<'_, '_>>) -> PyResult<Py<PyAny>> {
+        slf.get().check_alive(slf.py())?;
         match shapes::squeeze(slf.get(), axis)? {
             Some(squeezed) => squeezed.into_object(slf.py()),
             None => Ok(slf.clone().into_any().unbind()),
@@ -390,11 +441,13 @@ impl Tracer {
 
     #[pyo3(signature = (offset = 0, axis1 = 0, axis2 = 1))]
     fn diagonal(&self, py: Python<'_>, offset: i64, axis1: i64, axis2: i64) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         shapes::diagonal(self, offset, axis1, axis2)?.into_object(py)
     }
 
     #[pyo3(signature = (order = "C"))]
     fn copy(&self, py: Python<'_>, order: &str) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         shapes::copy(py, self, Order::parse(order)?)?.into_object(py)
     }
 
@@ -412,6 +465,7 @@ impl Tracer {
             return Err(PyTypeError::new_err("[astype] casting= other than 'unsafe' is not supported"));
         }
         let (py, this) = (slf.py(), slf.get());
+        this.check_alive(py)?;
         let dtype = values::parse_dtype(dtype)?;
         if !copy && dtype == this.dtype() {
             return Ok(slf.clone().into_any().unbind());
@@ -420,71 +474,80 @@ impl Tracer {
     }
 
     fn fill(&self, py: Python<'_>, value: Any<'_, '_>) -> PyResult<()> {
+        self.check_alive(py)?;
         shapes::fill(py, self, value)
     }
 
-    fn item(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        values::item(py, self)
+    #[pyo3(signature = (*position))]
+    fn item(&self, py: Python<'_>, position: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
+        values::item(py, self, position)
     }
 
     fn tolist(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.check_alive(py)?;
         values::to_list(py, self)
     }
 
-    #[pyo3(signature = (axis = None, dtype = None, out = None, keepdims = false))]
-    fn sum(
+    #[pyo3(signature = (axis = None, dtype = None, out = None, keepdims = false, **further))]
+    fn sum<'py>(
         &self,
-        py: Python<'_>,
-        axis: Option<Any<'_, '_>>,
-        dtype: Option<Any<'_, '_>>,
-        out: Option<Any<'_, '_>>,
+        py: Python<'py>,
+        axis: Option<Any<'_, 'py>>,
+        dtype: Option<Any<'_, 'py>>,
+        out: Option<Any<'_, 'py>>,
         keepdims: bool,
+        further: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
-        reduced(py, ReduceKind::Sum, self, axis, dtype, out, keepdims)
+        reduced(py, ReduceKind::Sum, self, [axis, dtype, out], keepdims, further)
     }
 
-    #[pyo3(signature = (axis = None, out = None, keepdims = false))]
-    fn max(
+    #[pyo3(signature = (axis = None, out = None, keepdims = false, **further))]
+    fn max<'py>(
         &self,
-        py: Python<'_>,
-        axis: Option<Any<'_, '_>>,
-        out: Option<Any<'_, '_>>,
+        py: Python<'py>,
+        axis: Option<Any<'_, 'py>>,
+        out: Option<Any<'_, 'py>>,
         keepdims: bool,
+        further: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
-        reduced(py, ReduceKind::Max, self, axis, None, out, keepdims)
+        reduced(py, ReduceKind::Max, self, [axis, None, out], keepdims, further)
     }
 
-    #[pyo3(signature = (axis = None, out = None, keepdims = false))]
-    fn min(
+    #[pyo3(signature = (axis = None, out = None, keepdims = false, **further))]
+    fn min<'py>(
         &self,
-        py: Python<'_>,
-        axis: Option<Any<'_, '_>>,
-        out: Option<Any<'_, '_>>,
+        py: Python<'py>,
+        axis: Option<Any<'_, 'py>>,
+        out: Option<Any<'_, 'py>>,
         keepdims: bool,
+        further: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
-        reduced(py, ReduceKind::Min, self, axis, None, out, keepdims)
+        reduced(py, ReduceKind::Min, self, [axis, None, out], keepdims, further)
     }
 
-    #[pyo3(signature = (axis = None, out = None, keepdims = false))]
-    fn any(
+    #[pyo3(signature = (axis = None, out = None, keepdims = false, **further))]
+    fn any<'py>(
         &self,
-        py: Python<'_>,
-        axis: Option<Any<'_, '_>>,
-        out: Option<Any<'_, '_>>,
+        py: Python<'py>,
+        axis: Option<Any<'_, 'py>>,
+        out: Option<Any<'_, 'py>>,
         keepdims: bool,
+        further: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
-        reduced(py, ReduceKind::Any, self, axis, None, out, keepdims)
+        reduced(py, ReduceKind::Any, self, [axis, None, out], keepdims, further)
     }
 
-    #[pyo3(signature = (axis = None, out = None, keepdims = false))]
-    fn all(
+    #[pyo3(signature = (axis = None, out = None, keepdims = false, **further))]
+    fn all<'py>(
         &self,
-        py: Python<'_>,
-        axis: Option<Any<'_, '_>>,
-        out: Option<Any<'_, '_>>,
+        py: Python<'py>,
+        axis: Option<Any<'_, 'py>>,
+        out: Option<Any<'_, 'py>>,
         keepdims: bool,
+        further: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
-        reduced(py, ReduceKind::All, self, axis, None, out, keepdims)
+        reduced(py, ReduceKind::All, self, [axis, None, out], keepdims, further)
     }
 }
 

@@ -108,12 +108,27 @@ fn comparison(op: CompareOp) -> Elementwise {
 }
 
 pub fn compare(py: Python<'_>, op: CompareOp, this: &Tracer, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    let far = other;
     let Some(other) = other_operand(other)? else { return Ok(py.NotImplemented()) };
     let operands = [Operand::Traced(this), other];
     let row = comparison(op);
     let result = match operate(py, row, &operands) {
-        // A Python int outside the range of the array's dtype compares by value.
-        Err(error) if error.is_instance_of::<PyOverflowError>(py) => apply(py, row, &operands, Some(DType::F64)),
+        // A Python int outside the range of the array's dtype compares by value: with integers always in the same way.
+        Err(error) if error.is_instance_of::<PyOverflowError>(py) => {
+            if this.dtype().is_float() || !far.is_exact_instance_of::<PyInt>() {
+                apply(py, row, &operands, Some(DType::F64))
+            } else {
+                let greater = far.gt(0)?;
+                let always = match op {
+                    CompareOp::Lt | CompareOp::Le => greater,
+                    CompareOp::Gt | CompareOp::Ge => !greater,
+                    CompareOp::Eq => false,
+                    CompareOp::Ne => true,
+                };
+                let row = if always { Elementwise::Equal } else { Elementwise::NotEqual };
+                apply(py, row, &[Operand::Traced(this), Operand::Traced(this)], None)
+            }
+        }
         result => result,
     };
     result?.into_object(py)
@@ -121,11 +136,13 @@ pub fn compare(py: Python<'_>, op: CompareOp, this: &Tracer, other: &Bound<'_, P
 
 /// `this ∘= other`, for arrays.
 pub fn in_place(py: Python<'_>, row: Elementwise, this: &Tracer, other: &Bound<'_, PyAny>) -> PyResult<()> {
+    this.check_alive(py)?;
     let other = Operand::coerced(other)?;
     apply_into(py, row, &[Operand::Traced(this), other], this, None)
 }
 
 pub fn in_place_power(py: Python<'_>, this: &Tracer, exponent: &Bound<'_, PyAny>) -> PyResult<()> {
+    this.check_alive(py)?;
     if let Some(row) = special_power(this.dtype(), exponent) {
         return apply_into(py, row, &[Operand::Traced(this)], this, None);
     }
@@ -143,6 +160,7 @@ pub fn matrix_product(py: Python<'_>, this: &Tracer, other: &Bound<'_, PyAny>, r
 
 /// `this @= other`.
 pub fn in_place_matrix_product(py: Python<'_>, this: &Tracer, other: &Bound<'_, PyAny>) -> PyResult<()> {
+    this.check_alive(py)?;
     let product = matmul(py, &[Operand::Traced(this), Operand::coerced(other)?])?;
     convert_into(py, "matmul", &Operand::Traced(&product), product.dtype(), this)
 }

@@ -78,6 +78,7 @@ fn cast(py: Python<'_>, x: Any<'_, '_>, dtype: Any<'_, '_>) -> PyResult<Py<PyAny
 fn stop_gradient(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
     let Ok(value) = x.cast::<Tracer>() else { return Ok(x.clone().unbind()) };
     let value = value.get();
+    value.check_alive(py)?;
     let dtype = value.dtype();
     let operand = [Operand::Traced(value)];
     let stopped = elementwise::record(py, "stop_gradient", &operand, &[dtype], dtype, |tape, nodes| {

@@ -41,6 +41,7 @@ pub fn reduce(
     dtype: Option<DType>,
     keep_axes: bool,
 ) -> PyResult<Tracer> {
+    this.check_alive(py)?;
     let shape = this.shape();
     if matches!(kind, ReduceKind::Max | ReduceKind::Min) && axes.iter().any(|&axis| shape[axis] == 0) {
         return Err(raise(

@@ -7,7 +7,7 @@ use ckad_graph::{DType, Error, ErrorKind, shape_text};
 use numpy::PyUntypedArray;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::convert::{as_array, value_to_numpy};
 use crate::errors::raise;
@@ -91,10 +91,13 @@ pub fn float(py: Python<'_>, this: &Tracer) -> PyResult<f64> {
     single(py, this)?.extract(py)
 }
 
-/// `x.item()`, `x.tolist()`.
-pub fn item(py: Python<'_>, this: &Tracer) -> PyResult<Py<PyAny>> {
+/// `x.item()`, `x.item(3)`, `x.item(0, 1)`.
+pub fn item(py: Python<'_>, this: &Tracer, position: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
     refuse_if_active(this, "item", "a Python number is wanted", FLOAT_HINT)?;
-    single(py, this)
+    if position.is_empty() {
+        return single(py, this);
+    }
+    forced_array(py, this)?.call_method1("item", position).map(Bound::unbind)
 }
 
 pub fn to_list(py: Python<'_>, this: &Tracer) -> PyResult<Py<PyAny>> {
