@@ -9,6 +9,7 @@ import pytest
 from programs import PROGRAMS
 
 import ckad
+from ckad.transforms.recording import mark_transform
 
 
 def deep(params: Any, x: Any) -> Any:
@@ -110,8 +111,7 @@ def test_an_inner_policy_holds_under_an_outer_transform(outer: str) -> None:
             call = lambda policy=policy: ckad.grad(lambda rate: trained(weights, x, rate, policy), checkpoint="none")(
                 0.1
             )
-        call.__ckad_transform__ = True  # type: ignore[attr-defined]
-        live[policy] = ckad.plan(call)().live_bytes
+        live[policy] = ckad.plan(mark_transform(call))().live_bytes
     assert live["sqrt"] < 0.4 * live["none"]
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ckad import _core
-from ckad.errors import CkadRuntimeError
+from ckad.errors import CkadRuntimeError, CkadTypeError, TracerError
 from ckad.transforms.gradient import value_and_grad
 from ckad.transforms.policy import INHERIT, Checkpoint
-from ckad.transforms.recording import Recording, is_float_leaf
+from ckad.transforms.recording import Recording, is_float_leaf, is_transform
 from ckad.tree import flatten, unflatten
 
 Graph = _core.Graph
@@ -57,7 +57,7 @@ class _FloatsOrNothing(Recording):
 
 def plan(
     f: Callable[..., Any],
-    argnums: int | Sequence[int] = 0,
+    argnums: int | Sequence[int] | None = None,
     *,
     checkpoint: Checkpoint = INHERIT,
 ) -> Callable[..., Plan]:
@@ -66,12 +66,16 @@ def plan(
     Args:
         f: a transformed function such as `ckad.grad(loss)`, which is planned as it is; or a plain function, for
             which its `value_and_grad` is planned.
-        argnums: for a plain function: position or positions of the arguments to differentiate.
+        argnums: for a plain function: position or positions of the arguments to differentiate; the first if left out.
         checkpoint: for a plain function: 'none', 'auto', 'sqrt' or a number of segments.
 
     Returns:
         A function of the same arguments that returns a `Plan`: `peak_bytes` and its parts, `live_bytes`, `flops`,
         `forward_flops`, `extra_flops`, `segments`, and a table per source line as text.
+
+    Raises:
+        TypeError: `argnums` or `checkpoint` for a function that is transformed already.
+        TracerError: the arguments are traced values, so that nothing would run.
 
     Source: docs/checkpointing.md.
 
@@ -80,7 +84,14 @@ def plan(
     >>> p.peak_bytes >= 8000
     True
     """
-    transformed = f if getattr(f, "__ckad_transform__", False) else value_and_grad(f, argnums, checkpoint=checkpoint)
+    if not is_transform(f):
+        transformed = value_and_grad(f, 0 if argnums is None else argnums, checkpoint=checkpoint)
+    elif argnums is None and checkpoint is INHERIT:
+        transformed = f
+    else:
+        hint = "give it to the transform: ckad.plan(ckad.grad(f, argnums=…, checkpoint=…))"
+        what = "argnums" if argnums is not None else "checkpoint"
+        raise CkadTypeError(f"[plan] {what}= of a transformed function is not used. Hint: {hint}", op="plan", hint=hint)
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Plan:
@@ -89,6 +100,10 @@ def plan(
                 transformed(*args, **kwargs)
             except _core.Planned:
                 return planning.plan
+        if any(isinstance(leaf, _core.Tracer) for leaf in flatten((args, kwargs))[0]):
+            hint = "plan the outermost transform, or call plan outside of it"
+            what = "the arguments are traced values: the call became part of the transform around it and ran nothing"
+            raise TracerError(f"[plan] {what}. Hint: {hint}", op="plan", hint=hint)
         hint = "pass a transformed function, or a plain one of floats"
         raise CkadRuntimeError(f"[plan] the function ran nothing that ckad plans. Hint: {hint}", op="plan", hint=hint)
 

@@ -33,8 +33,8 @@ def jacobian(
         checkpoint: 'none', 'auto', 'sqrt' or a number of segments.
 
     Returns:
-        A function whose result has, for each output leaf and argument leaf, an array of shape
-        `out.shape + arg.shape`. `jacobian_mode` says which mode 'auto' takes.
+        A function whose result has, for each output leaf and argument leaf, an array of shape `out.shape + arg.shape`
+        and, like a gradient, of the argument leaf's dtype. `jacobian_mode` says which mode 'auto' takes.
 
     Raises:
         ValueError: an unknown mode.
@@ -156,5 +156,5 @@ def _by_columns(linear: Any, ins: Sequence[_Spec], outs: Sequence[_Spec]) -> lis
 
 def _stack(pieces: list[Any], axis: int, out: _Spec, arg: _Spec) -> Any:
     if pieces:
-        return np.stack(pieces, axis=axis)
-    return np.zeros(out[0] + arg[0], out[1])
+        return np.stack(pieces, axis=axis).astype(arg[1], copy=False)
+    return np.zeros(out[0] + arg[0], arg[1])

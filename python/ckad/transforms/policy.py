@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
 
 from ckad.errors import CkadValueError
 
@@ -18,7 +20,7 @@ class _Inherit:
 
 INHERIT: Final = _Inherit()
 
-Checkpoint = str | int | None | _Inherit
+Checkpoint = str | int | np.integer[Any] | None | _Inherit
 
 
 def parse(checkpoint: Checkpoint) -> str | int | None:
@@ -31,9 +33,11 @@ def parse(checkpoint: Checkpoint) -> str | int | None:
         return None
     if checkpoint is None:
         return "none"
+    if isinstance(checkpoint, np.integer):
+        checkpoint = int(checkpoint)
     if isinstance(checkpoint, int) and not isinstance(checkpoint, bool) and 1 <= checkpoint < 2**31:
         return checkpoint
-    if checkpoint in ("none", "auto", "sqrt"):
+    if isinstance(checkpoint, str) and checkpoint in ("none", "auto", "sqrt"):
         return checkpoint
     hint = f"use {ALLOWED}"
     raise CkadValueError(f"[checkpoint] unknown policy {checkpoint!r}. Hint: {hint}", op="checkpoint", hint=hint)

@@ -6,7 +6,8 @@ calls the function, and leaves it to the transform to say what becomes of the re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,20 +18,30 @@ from ckad import _core
 from ckad.errors import CkadTypeError, CkadValueError, DTypeError
 from ckad.tree import NAMESPACE, flatten, unflatten
 
+# By identity: an attribute would be copied by functools.wraps to functions that are none.
+_TRANSFORMED: weakref.WeakSet[Callable[..., Any]] = weakref.WeakSet()
+
 
 def mark_transform(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Marks a function that a transform returned, so that `ckad.plan` plans it as it is."""
-    function.__ckad_transform__ = True  # type: ignore[attr-defined]
+    """Notes a function that a transform returned, so that `ckad.plan` plans it as it is."""
+    _TRANSFORMED.add(function)
     return function
+
+
+def is_transform(function: Callable[..., Any]) -> bool:
+    """Did a transform return it?"""
+    return function in _TRANSFORMED
 
 
 def normalise_argnums(name: str, argnums: int | Sequence[int], count: int) -> tuple[int, ...]:
     """Positions of the differentiated arguments, non-negative and distinct."""
-    wanted = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
+    wanted = tuple(argnums) if isinstance(argnums, Iterable) else (argnums,)
     positions = []
     for argnum in wanted:
         if not isinstance(argnum, (int, np.integer)) or isinstance(argnum, bool):
-            raise CkadTypeError(f"[{name}] argnums must be an int or a tuple of ints, not {argnums!r}", op=name)
+            hint = "argnums=0, or argnums=(0, 2) for several"
+            message = f"[{name}] argnums must be an int or a tuple of ints, not {argnums!r}. Hint: {hint}"
+            raise CkadTypeError(message, op=name, hint=hint)
         if not -count <= argnum < count:
             hint = "pass differentiated arguments by position"
             have = f"{count} positional argument{'' if count == 1 else 's'}"

@@ -20,12 +20,14 @@ pub fn clustering_flops(graph: &Graph, clustering: &Clustering) -> Result<Vec<u6
     collected(clustering.clusters.iter().map(|cluster| cluster_flops(graph, cluster)))
 }
 
-/// Operations of the recorded part, each node once.
-pub fn recorded_flops(graph: &Graph, clustering: &Clustering) -> Result<u64> {
+/// Operations of the forward part, each node once. Turning a program round doubles its passes, so the forward part is
+/// the first half of them: the recorded pass, and with gradients inside the function those of the function.
+pub fn forward_flops(graph: &Graph, clustering: &Clustering, passes: usize) -> Result<u64> {
+    let until = (passes / 2).max(1);
     let mut counted = filled(false, graph.len())?;
     let members = clustering.clusters.iter().flat_map(|cluster| &cluster.members);
-    let recorded = members.filter(|member| graph.attributes(**member).pass == 0);
-    Ok(recorded.fold(0, |sum, &member| {
+    let forward = members.filter(|member| usize::from(graph.attributes(**member).pass) < until);
+    Ok(forward.fold(0, |sum, &member| {
         let again = std::mem::replace(&mut counted[member.index()], true);
         if again { sum } else { sum.saturating_add(node_flops(graph, member)) }
     }))

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use ckad_graph::{CheckpointPolicy, Graph, Result};
 
 use crate::cluster::cluster;
-use crate::cost::recorded_flops;
+use crate::cost::forward_flops;
 use crate::liveness::Flow;
 use crate::policy::cells::Cells;
 use crate::policy::pinned::pinned_values;
@@ -91,7 +91,7 @@ pub fn schedule(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Res
 pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Result<(Planned, Option<Planned>)> {
     let plain = Material::new(graph, cluster(graph, target, false)?)?;
     let none = plain.attempt(&none::cells(&plain)?)?;
-    let forward_flops = recorded_flops(graph, &plain.clustering)?;
+    let forward_flops = forward_flops(graph, &plain.clustering, usize::from(plain.flow.passes))?;
     let once = none.simulation.flops;
     let finish = |attempt: Attempt, note: Option<String>| Planned {
         flops: attempt.simulation.flops,
