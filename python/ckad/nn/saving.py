@@ -29,7 +29,7 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
 
     Raises:
         TypeError: a leaf is neither an array nor a number.
-        ValueError: two leaves have the same name, as with the keys 1 and '1' in one dict.
+        ValueError: two leaves have the same name, as with the keys 1 and '1' in one dict; a key with a null character.
 
     >>> import numpy as np, pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -108,6 +108,10 @@ def _named_leaves(tree: Any, op: str) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for name, leaf in zip(pytree.paths(tree), pytree.flatten(tree)[0], strict=True):
         name = name or _ROOT
+        if "\0" in name:
+            hint = "rename the key"
+            message = f"[{op}] the name {name!r} has a null character, which ends a name in a file. Hint: {hint}"
+            raise CkadValueError(message, op=op, hint=hint)
         if name in named:
             hint = "rename one of the keys"
             raise CkadValueError(f"[{op}] two leaves have the name {name!r}. Hint: {hint}", op=op, hint=hint)

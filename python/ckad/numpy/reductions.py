@@ -54,7 +54,7 @@ def sum(
     a = array(a)
     wanted = _accumulator_dtype(a, dtype)
     total = cast(_reduced("sum", cast(a, wanted), axis, keepdims), wanted)
-    return total if given(initial) is None else total + initial
+    return total if given(initial) is None else total + cast(array(initial), wanted)
 
 
 @implements(np.max, np.amax, method="max")
@@ -188,7 +188,7 @@ def prod(
         product = product[()] if product.ndim == 0 else product
     product = np.transpose(product, [kept.index(i) for i in sorted(kept)])
     product = with_kept_axes(product, x.shape, axes, keepdims)
-    return product if given(initial) is None else product * initial
+    return product if given(initial) is None else product * cast(array(initial), x.dtype)
 
 
 @implements(np.mean, method="mean")
@@ -259,6 +259,9 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: Any = False) -> An
     x = array(x)
     if x.dtype.kind != "f":
         x = cast(x, np.float64)
+    if x.size == 0 and isinstance(x, _core.Tracer):
+        # A constant, or an error: which, is for NumPy to say.
+        return _core.lift(np.linalg.norm(np.zeros(x.shape, x.dtype), ord, axis, keepdims), x)
     if (axis is None and (ord is None or x.ndim == 1 or (x.ndim == 2 and ord == "fro"))) or axis is None:
         axes = tuple(range(x.ndim))
     else:
