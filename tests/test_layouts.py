@@ -405,7 +405,7 @@ OPERATORS: dict[str, Case] = {
             x[np.array(0), np.array([0, 0])] if x.ndim > 1 else None,
         ]
     ),
-    "stop_gradient": lambda x: ckad.stop_gradient(x) if isinstance(x, _core.Tracer) else +x,
+    "stop_gradient": lambda x: ckad.stop_gradient(x) if isinstance(x, _core.Tracer) else same_layout(x),
 }
 
 # Where NumPy's layout is not known; a write after reshape or ravel raises there.

@@ -17,8 +17,9 @@ use crate::errors::raise;
 use crate::layout::{self, Layout, broadcast_shapes, concatenation_order, inverse};
 use crate::operand::{Operand, Source, innermost, prepare, prepare_with, promote};
 use crate::reductions::{self, walk_order};
+use crate::storage::View;
 use crate::tape::TapeCell;
-use crate::tracer::Tracer;
+use crate::tracer::{Kind, Tracer};
 use crate::values::parse_dtype;
 
 type Any<'a, 'py> = &'a Bound<'py, PyAny>;
@@ -84,11 +85,16 @@ fn stop_gradient(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
     let stopped = elementwise::record(py, "stop_gradient", &operand, &[dtype], dtype, |tape, nodes| {
         tape.builder.stop_gradient(nodes[0])
     })?;
-    if value.is_scalar() {
-        stopped.weak_if(value.is_weak()).into_object(py)
-    } else {
-        stopped.into_array()?.into_object(py)
-    }
+    let Kind::Array { view, .. } = value.kind() else {
+        return stopped.weak_if(value.is_weak()).into_object(py);
+    };
+    let stopped = stopped.into_array()?;
+    let Kind::Array { storage, view: packed } = stopped.kind() else { return stopped.into_object(py) };
+    // Outside of a trace the array itself comes back: to NumPy's rules ours lies as it does.
+    let strides = view.strides_in_bytes(dtype);
+    let mut alike = View::of_argument(packed.layout.clone(), &strides, dtype.size() as i64, view.read_only);
+    alike.unknown_layout = view.unknown_layout;
+    Tracer::view_of(Arc::clone(storage), alike).into_object(py)
 }
 
 /// The order of axes, outermost first, in which NumPy walks operands with these strides, and lays out the result.
