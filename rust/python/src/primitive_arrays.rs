@@ -7,8 +7,10 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::convert::classify;
+use crate::elementwise::convert;
 use crate::errors::raise;
 use crate::layout::Layout;
+use crate::operand::{Operand, prepare};
 use crate::primitives::{axis_error, traced};
 use crate::storage::View;
 use crate::tracer::Tracer;
@@ -109,6 +111,33 @@ fn supported(x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
     Ok(x.clone().unbind())
 }
 
+/// An array or scalar as a traced value on the tape of `like`, of its own dtype and layout.
+#[pyfunction]
+fn lift(py: Python<'_>, x: Any<'_, '_>, like: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+    if x.cast::<Tracer>().is_ok() {
+        return Ok(x.clone().unbind());
+    }
+    let tape = traced("lift", like)?.tape();
+    let operand = Operand::coerced(x)?;
+    let dtype = operand.own_dtype();
+    let order = operand.numpy_layout().memory_order(operand.unit());
+    let source = prepare(py, tape, &operand, dtype, operand.rank(), Some(&order))?;
+    let node = tape.record(py, |tape| source.node(tape, dtype, false))?;
+    let layout = Layout::ordered(operand.shape(), &order);
+    if matches!(operand, Operand::Array { .. }) {
+        Tracer::new_array(Arc::clone(tape), node, dtype, layout)?.into_object(py)
+    } else {
+        Tracer::new_scalar(Arc::clone(tape), node, dtype)?.into_object(py)
+    }
+}
+
+/// The value as an array with a storage of its own: a scalar becomes a 0-d array.
+#[pyfunction]
+fn as_array(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
+    let x = traced("array", x)?;
+    convert(py, &Operand::Traced(x), x.dtype())?.into_array()?.into_object(py)
+}
+
 /// The value as NumPy's functions read it: what stands for a Python number as NumPy's scalar.
 #[pyfunction]
 fn strong(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
@@ -135,6 +164,17 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     macro_rules! add {
         ($($function:path),* $(,)?) => { $(module.add_function(wrap_pyfunction!($function, module)?)?;)* };
     }
-    add!(zeros, broadcast_view, diagonal_view, with_unknown_layout, supported, strong, is_scalar, is_active);
+    add!(
+        zeros,
+        broadcast_view,
+        diagonal_view,
+        with_unknown_layout,
+        lift,
+        as_array,
+        supported,
+        strong,
+        is_scalar,
+        is_active
+    );
     Ok(())
 }
