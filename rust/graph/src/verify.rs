@@ -1,11 +1,12 @@
 //! Rules that hold for every graph whatever its operations mean. `ckad_prim::verify` adds re-inference.
 
-use crate::{Error, Graph, Op, Result};
+use crate::{Error, Graph, Op, Result, interrupt};
 
 /// Checks what any stage may rely on; the error names the node that breaks a rule.
 pub fn verify_structure(graph: &Graph) -> Result<()> {
     let fail = |what: String| Err(Error::internal("verify", what));
     for id in graph.ids() {
+        interrupt::check_at(id.index())?;
         for operand in graph.operands(id) {
             if operand.0 >= id.0 {
                 return fail(format!("%{} uses %{}, which does not precede it", id.0, operand.0));

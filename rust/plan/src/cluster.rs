@@ -15,7 +15,8 @@
 
 use std::cell::RefCell;
 
-use ckad_graph::{Graph, ListId, NodeId, Op, RegionId, Result, interrupt};
+use ckad_graph::{Error, Graph, ListId, NodeId, Op, RegionId, Result, interrupt};
+use rustc_hash::FxHashSet;
 
 use crate::cluster_auto::rebuild_cheap_values;
 use crate::cluster_limits::{Limits, Scratch, split};
@@ -30,6 +31,8 @@ use crate::tables::{collected, filled, push, room};
 pub(crate) const MOST_MEMBERS: usize = 32;
 /// Members of one group stem from positions at most this far apart.
 const FARTHEST: u32 = 64;
+/// Operands from which on a list of them is searched by hash.
+const MANY_OPERANDS: usize = 32;
 /// Most values of one group that a later pass reads, unless they are small.
 pub(crate) const MOST_LATE: usize = 8;
 /// Values below this many bytes do not count towards `MOST_LATE`.
@@ -180,9 +183,20 @@ impl<'a> Grouping<'a> {
     fn join(&mut self, id: NodeId, group: usize, closes: bool) -> Result<()> {
         let late = usize::from(self.counts_as_late(id));
         let target = &mut self.groups[group];
-        for &operand in self.graph.operands(id) {
-            if self.home[operand.index()] != group as u32 && !target.loads.contains(&operand) {
+        let operands = self.graph.operands(id);
+        if operands.len() > MANY_OPERANDS {
+            // A group of its own: whoever stacks thousands of values should not compare each with each.
+            let mut seen = FxHashSet::default();
+            let refused = |_| Error::memory("plan", size_of_val(operands));
+            seen.try_reserve(operands.len()).map_err(refused)?;
+            for &operand in operands.iter().filter(|&&operand| seen.insert(operand)) {
                 push(&mut target.loads, operand)?;
+            }
+        } else {
+            for &operand in operands {
+                if self.home[operand.index()] != group as u32 && !target.loads.contains(&operand) {
+                    push(&mut target.loads, operand)?;
+                }
             }
         }
         if closes {

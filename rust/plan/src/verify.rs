@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use ckad_graph::{Error, Result};
+use ckad_graph::{Error, Result, interrupt};
 
 use crate::program::{ArrayRef, Buffer, BufferId, FusedKernel, Kernel, Load, Place, Program, Source};
 
@@ -22,6 +22,7 @@ pub fn verify_program(program: &Program) -> Result<()> {
     let mut written: Vec<bool> =
         program.buffers.iter().map(|buffer| matches!(buffer.place, Place::Input(_) | Place::Constant(_))).collect();
     for (index, step) in program.steps.iter().enumerate() {
+        interrupt::check_at(index)?;
         verify_step(program, index, &step.kernel, &mut written)
             .map_err(|error| broken(format!("step {index} (%{}): {}", step.node.0, error.what)))?;
     }
@@ -65,7 +66,8 @@ fn verify_arena(program: &Program) -> Result<()> {
     deaths.sort_unstable();
     let mut deaths = deaths.into_iter().peekable();
     let mut live: BTreeMap<usize, usize> = BTreeMap::new();
-    for (step, offset, bytes) in births {
+    for (index, (step, offset, bytes)) in births.into_iter().enumerate() {
+        interrupt::check_at(index)?;
         while let Some((_, dead)) = deaths.next_if(|&(last, _)| last < step) {
             live.remove(&dead);
         }

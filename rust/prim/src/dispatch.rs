@@ -1,6 +1,6 @@
 //! From an `Op` to its primitive's file. No match here has a wildcard: a new operation is an error until it is placed.
 
-use ckad_graph::{DType, Error, Graph, NodeId, Op, Result, verify_structure};
+use ckad_graph::{DType, Error, Graph, NodeId, Op, Result, interrupt, verify_structure};
 
 use crate::context::{Diff, Transpose};
 use crate::elementwise::{self, Elementwise};
@@ -157,6 +157,7 @@ fn infer(graph: &Graph, node: NodeId) -> Result<Inferred> {
 pub fn verify(graph: &Graph) -> Result<()> {
     verify_structure(graph)?;
     for node in graph.ids() {
+        interrupt::check_at(node.index())?;
         let name = op_label(graph.op(node));
         let found = infer(graph, node).and_then(|found| check_shape(name, &found.1).map(|()| found));
         let wrong = match found {
