@@ -88,6 +88,9 @@ impl Simplifier {
                 operands[index] = self.target.operands(operands[index])[0];
             }
         }
+        if let Some((row, operands)) = self.without_negation(row, operands).filter(|_| site.dtype.is_float()) {
+            return self.append(Op::Elementwise(row.id()), &operands, site).map(Some);
+        }
         let value = |index: usize| operands.get(index).and_then(|&operand| self.literal(operand));
         let (first, second) = (value(0), value(1));
         let float = site.dtype.is_float();
@@ -119,6 +122,24 @@ impl Simplifier {
                 .map(Some)
         } else {
             Ok(None)
+        }
+    }
+
+    /// A sum with a negated operand as a difference, and the reverse: derivatives are full of them.
+    fn without_negation(&self, row: Elementwise, operands: &[NodeId]) -> Option<(Elementwise, [NodeId; 2])> {
+        let &[a, b] = operands else { return None };
+        let negated = |id: NodeId| match self.target.op(id) {
+            Op::Elementwise(id_of) if id_of == Elementwise::Negative.id() => self.target.operands(id).first().copied(),
+            _ => None,
+        };
+        match row {
+            Elementwise::Add => match (negated(a), negated(b)) {
+                (_, Some(b)) => Some((Elementwise::Subtract, [a, b])),
+                (Some(a), None) => Some((Elementwise::Subtract, [b, a])),
+                (None, None) => None,
+            },
+            Elementwise::Subtract => negated(b).map(|b| (Elementwise::Add, [a, b])),
+            _ => None,
         }
     }
 

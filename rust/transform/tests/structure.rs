@@ -376,3 +376,19 @@ fn transforms_hear_an_interrupt() {
         assert_eq!(result.unwrap_err().kind, ckad_graph::ErrorKind::Interrupted);
     }
 }
+
+#[test]
+fn sums_with_negated_terms_are_differences() {
+    let graph = record(&[&[8]], |tape, x| {
+        let one = tape.op(|| tape.builder.expr(tape.builder.literal(ckad_graph::DType::F64, 1.0).unwrap()));
+        let rest = tape.op(|| one - x[0]);
+        let square = tape.op(|| x[0] * x[0]);
+        let product = tape.op(|| square * rest);
+        vec![tape.op(|| sum(product))]
+    });
+    let derived = gradient(&graph, &[true]);
+    assert_eq!(count(&derived, |op| op == Op::Elementwise(Elementwise::Negative.id())), 0);
+    let x: Values = (0..8).map(f64::from).collect();
+    let slopes: Values = x.iter().map(|x| 2.0 * x - 3.0 * x * x).collect();
+    assert_eq!(run(&derived, &[x])[1], slopes);
+}
