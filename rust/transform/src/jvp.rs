@@ -11,7 +11,7 @@ use crate::settle::settled;
 /// The inputs followed by tangents of the active inputs → the outputs followed by tangents of the float outputs.
 pub fn jvp(graph: &Graph, active: &[bool]) -> Result<Graph> {
     let source = settled(graph)?;
-    let builder = Builder::new(derived(&source, 2)?);
+    let builder = Builder::new(derived(&source, 3)?);
     let linearised = with_tangents("jvp", &builder, &source, active, &source.outputs)?;
     let mut outputs = linearised.copy.all(&source.outputs)?;
     for &output in source.outputs.iter().filter(|&&output| source.dtype(output).is_float()) {

@@ -42,7 +42,7 @@ pub(crate) fn transpose_linear(
         return Err(Error::value(op, "derivatives are nested too deeply"));
     }
 
-    let builder = Builder::new(derived(source, 1)?);
+    let builder = Builder::new(derived(source, 2)?);
     let mut copy = Copy::new(op, source)?;
     copy_known(&builder, source, linear, &uses, &mut copy)?;
     let mut cotangents = Cotangents {

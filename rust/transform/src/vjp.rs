@@ -50,7 +50,7 @@ pub fn value_and_grad(graph: &Graph, active: &[bool]) -> Result<Graph> {
 }
 
 fn linearise(op: &'static str, source: &Graph, active: &[bool], wanted: &[NodeId]) -> Result<Linear> {
-    let builder = Builder::new(derived(source, 2)?);
+    let builder = Builder::new(derived(source, 3)?);
     let linearised = with_tangents(op, &builder, source, active, wanted)?;
     let outputs = linearised.copy.all(&source.outputs)?;
     let mut graph = builder.finish()?;
