@@ -81,3 +81,15 @@ def test_forced_and_nested_runs_are_looked_at() -> None:
         ckad.debug_nans(lambda x: 1 / 0)(1.0)
     # The context is over: nothing is built for it any more.
     assert ckad.debug_nans(lambda x: x * 1.0)(1.0) == []
+
+
+def test_contexts_nest() -> None:
+    def inner(x: np.ndarray) -> Any:
+        return np.sum(np.where(x > 0, np.sqrt(x), 0.0))
+
+    def outer(x: Any) -> Any:
+        # Debugging another program meanwhile leaves what watches this one alone.
+        assert len(ckad.debug_nans(inner)(np.array([0.0, 1.0]))) == 1
+        return np.sum(np.where(x > 0, np.sqrt(x), 0.0))
+
+    assert len(ckad.debug_nans(outer)(np.array([0.0, 1.0]))) == 1

@@ -685,3 +685,17 @@ def test_plain_calls_enter_no_python() -> None:
     ):
         assert python_frames(f, x) == 0
     assert python_frames(lambda x: np.sum(x, initial=1.0), x) > 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ties_of_the_largest_numbers_sort(dtype: Any) -> None:
+    x = np.full(3, np.finfo(dtype).max, dtype)
+    value, gradient = ckad.value_and_grad(lambda x: np.sort(x)[0])(x)
+    assert value == x[0]
+    np.testing.assert_allclose(gradient, 1 / 3, rtol=1e-6)
+
+
+def test_a_negative_number_alone_has_a_norm() -> None:
+    value, gradient = ckad.value_and_grad(np.hypot.reduce)(np.array([-3.0]))
+    assert value == np.hypot.reduce(np.array([-3.0])) == 3.0
+    np.testing.assert_array_equal(gradient, [-1.0])

@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
-        """Bytes that the call allocates at most: the sum of `parts`, or a forced run's peak where that is more."""
+        """Bytes that the run holds at most: the sum of `parts`, or a forced run's peak where that is more."""
     @property
     def parts(self) -> dict[str, int]:
         """What the final run allocates, by what it is for."""
@@ -74,7 +74,7 @@ class Plan:
         """Floating point operations of the call, forced runs included."""
     @property
     def forward_flops(self) -> int:
-        """Floating point operations of the recorded part, computed once."""
+        """Floating point operations of the function itself, gradients inside it included, computed once."""
     @property
     def extra_flops(self) -> int:
         """Floating point operations beyond those of keeping everything."""

@@ -1,7 +1,8 @@
 """The exceptions that ckad raises.
 
 Every class inherits from :class:`CkadError` and from the builtin exception that fits, so ``except ValueError``
-catches a wrong shape and ``except ckad.CkadError`` catches whatever comes from this package.
+catches a wrong shape and ``except ckad.CkadError`` catches every error of ckad's own. Where NumPy refuses the same
+call, NumPy's own class and words are raised.
 
 A message reads ``[op] what is wrong: the actual shapes. Hint: what to do.`` and is complete when it arrives here;
 ``op`` and ``hint`` repeat its parts for programs. The Rust core imports these classes by name and builds them in one
@@ -25,7 +26,7 @@ __all__ = [
 
 
 class CkadError(Exception):
-    """The base class of everything that ckad raises.
+    """The base class of every error of ckad's own.
 
     Args:
         message: the complete text, as shown to the user.

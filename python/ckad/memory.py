@@ -174,12 +174,12 @@ def profile(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
     """Runs a transformed function and reports where its memory goes.
 
     Args:
-        fn: a function that a transform returned, such as `ckad.grad(loss, checkpoint='sqrt')`.
+        fn: a function that a transform returned, such as `ckad.grad(loss, checkpoint='sqrt')`, or one that calls such.
         args, kwargs: its arguments.
 
     Returns:
-        A `Report`; with memray installed it can write a flame graph in which every buffer stands at the source line
-        of the operation that made it.
+        A `Report` of what ckad's runs in it held; with memray installed it can write a flame graph in which every
+        buffer stands at the source line of the operation that made it.
 
     Source: docs/checkpointing.md; https://bloomberg.github.io/memray/.
 
@@ -202,8 +202,12 @@ def profile(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
             from tempfile import mkdtemp
 
             folder = mkdtemp(prefix="ckad-profile-")
-            with memray.Tracker(_capture(folder)):
-                result = fn(*args, **kwargs)
+            try:
+                with memray.Tracker(_capture(folder)):
+                    result = fn(*args, **kwargs)
+            except BaseException:
+                _remove(folder)
+                raise
     process = None
     if memray is not None and folder is not None:
         with memray.FileReader(_capture(folder)) as reader:

@@ -74,6 +74,8 @@ def fold(
     found = _probe(ufunc, x, axis, dtype, initial, where)
     axes = reduction_axes(axis, x.ndim)
     start: Any = None if given(initial) is None else cast(array(initial), found)
+    if ufunc is np.hypot and start is None:
+        start = np.zeros((), found)  # as NumPy: one negative number alone becomes its absolute value
     if ufunc is not np.ldexp:
         x = cast(x, found)
     if type(x) is np.ndarray:

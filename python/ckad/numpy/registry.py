@@ -48,12 +48,8 @@ def refuse(function: str, **keywords: Any) -> None:
             )
 
 
-_NOT_GIVEN: Any = type("NotGiven", (), {"__repr__": lambda self: "<no value>"})()
-NOT_GIVEN = _NOT_GIVEN
-
-
 def given(value: Any) -> Any:
     """The value, or None where NumPy's own 'not given' marker arrived."""
     import numpy as np
 
-    return None if value is NOT_GIVEN or value is np._NoValue else value
+    return None if value is np._NoValue else value

@@ -120,8 +120,8 @@ _core.register_method("sort", _sort_method)
 def _share_ties(x: Any, axis: int) -> Any:
     """The sorted array itself, its derivative shared evenly among equal elements.
 
-    With g the group of equals that an element is in, x = c − (mean_g(c) − mean_g(x)) for the constant c = x: the
-    bracket is zero in value and the even split in derivative, of every order.
+    With g the group of equals that an element is in and the constant c = x, the result is c + mean_g(x − c): the mean
+    is zero in value and the even split in derivative, of every order.
     """
     if x.size == 0:
         return x
@@ -138,7 +138,9 @@ def _share_ties(x: Any, axis: int) -> Any:
     finite = np.where(is_finite, flat, np.zeros((), x.dtype))
     zeros = _core.zeros(x, (count * length,), x.dtype.name)
     sizes = _core.scatter_add(zeros, _core.stop_gradient(finite * 0 + 1), (group,))
-    means = _core.scatter_add(zeros, finite, (group,)) / np.maximum(sizes, 1)
+    # Only derivatives are shared: the sum of large equals themselves would be infinite.
+    moves = finite - _core.stop_gradient(finite)
+    means = _core.scatter_add(zeros, moves, (group,)) / np.maximum(sizes, 1)
     shared = _core.gather(means, (group,))
     tied = _core.stop_gradient(finite) - (_core.stop_gradient(shared) - shared)  # −0 − 0 is −0 again
     result = np.where(is_finite & (_core.gather(sizes, (group,)) > 1), tied, flat)

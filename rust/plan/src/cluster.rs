@@ -185,7 +185,7 @@ impl<'a> Grouping<'a> {
         let target = &mut self.groups[group];
         let operands = self.graph.operands(id);
         if operands.len() > MANY_OPERANDS {
-            // A group of its own: whoever stacks thousands of values should not compare each with each.
+            // A stack of thousands of values would compare each with each.
             let mut seen = FxHashSet::default();
             let refused = |_| Error::memory("plan", size_of_val(operands));
             seen.try_reserve(operands.len()).map_err(refused)?;

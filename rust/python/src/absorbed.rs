@@ -13,7 +13,8 @@ use crate::lines::LineTable;
 use crate::value::Value;
 
 thread_local! {
-    static WATCHING: RefCell<Option<Arc<Mutex<Vec<String>>>>> = const { RefCell::new(None) };
+    /// The contexts that are open on this thread, the innermost last.
+    static WATCHING: RefCell<Vec<Arc<Mutex<Vec<String>>>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A context in which runs note the source lines where an absorbing product met 0 and a number that is not finite.
@@ -30,12 +31,12 @@ impl Watching {
     }
 
     fn __enter__(this: Bound<'_, Self>) -> Bound<'_, Self> {
-        WATCHING.set(Some(Arc::clone(&this.get().found)));
+        WATCHING.with_borrow_mut(|open| open.push(Arc::clone(&this.get().found)));
         this
     }
 
     fn __exit__(&self, _kind: &Bound<'_, PyAny>, _error: &Bound<'_, PyAny>, _traceback: &Bound<'_, PyAny>) -> bool {
-        WATCHING.set(None);
+        WATCHING.with_borrow_mut(Vec::pop);
         false
     }
 
@@ -48,7 +49,7 @@ impl Watching {
 
 /// Is somebody watching on this thread?
 pub fn is_watching() -> bool {
-    WATCHING.with_borrow(Option::is_some)
+    WATCHING.with_borrow(|open| !open.is_empty())
 }
 
 /// Runs what was built beside a program for whoever is watching.
@@ -59,7 +60,9 @@ pub fn note(
     tables: &Tables<'_>,
     lines: &Arc<Mutex<LineTable>>,
 ) -> PyResult<()> {
-    let (Some(watch), Some(found)) = (&executable.watch, WATCHING.with_borrow(Option::clone)) else { return Ok(()) };
+    let (Some(watch), Some(found)) = (&executable.watch, WATCHING.with_borrow(|open| open.last().cloned())) else {
+        return Ok(());
+    };
     let outputs = run(py, &watch.executable, values, tables, lines)?;
     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
     for (output, &position) in outputs.iter().zip(&watch.positions) {

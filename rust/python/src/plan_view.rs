@@ -19,7 +19,8 @@ use crate::tape::ForcedRuns;
 pyo3::create_exception!(ckad._core, Planned, PyBaseException, "Unwinds a call that was only to be planned.");
 
 thread_local! {
-    static PLANNING: RefCell<Option<Arc<Mutex<Option<PlanView>>>>> = const { RefCell::new(None) };
+    /// The contexts that are open on this thread, the innermost last.
+    static PLANNING: RefCell<Vec<Arc<Mutex<Option<PlanView>>>>> = const { RefCell::new(Vec::new()) };
     /// What forcing has cost since the outermost trace of this thread began.
     static FORCED: RefCell<ForcedRuns> =
         const { RefCell::new(ForcedRuns { count: 0, peak_bytes: 0, live_bytes: 0, flops: 0 }) };
@@ -50,12 +51,12 @@ impl Planning {
     }
 
     fn __enter__(this: Bound<'_, Self>) -> Bound<'_, Self> {
-        PLANNING.set(Some(Arc::clone(&this.get().caught)));
+        PLANNING.with_borrow_mut(|open| open.push(Arc::clone(&this.get().caught)));
         this
     }
 
     fn __exit__(&self, _kind: &Bound<'_, PyAny>, _error: &Bound<'_, PyAny>, _traceback: &Bound<'_, PyAny>) -> bool {
-        PLANNING.set(None);
+        PLANNING.with_borrow_mut(Vec::pop);
         false
     }
 
@@ -67,7 +68,7 @@ impl Planning {
 
 /// Is a plan wanted on this thread?
 pub fn is_planning() -> bool {
-    PLANNING.with_borrow(Option::is_some)
+    PLANNING.with_borrow(|open| !open.is_empty())
 }
 
 /// Begins to count forced runs anew: an outermost trace has begun.
@@ -92,7 +93,7 @@ pub fn intercept(
     tables: &Tables<'_>,
     lines: &Arc<Mutex<LineTable>>,
 ) -> PyResult<()> {
-    let Some(wanted) = PLANNING.with_borrow(Option::clone) else { return Ok(()) };
+    let Some(wanted) = PLANNING.with_borrow(|open| open.last().cloned()) else { return Ok(()) };
     let compiled = &executable.compiled;
     let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
     let table = executable.line_table(py, tables.graph, &lines);

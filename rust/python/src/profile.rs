@@ -11,7 +11,8 @@ use crate::execute::{Executable, Output, Tables};
 use crate::lines::LineTable;
 
 thread_local! {
-    static PROFILING: RefCell<Option<Py<Profiling>>> = const { RefCell::new(None) };
+    /// The contexts that are open on this thread, the innermost last.
+    static PROFILING: RefCell<Vec<Py<Profiling>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A context in which runs take their buffers from `allocator`: `begin()` as each run starts,
@@ -31,12 +32,12 @@ impl Profiling {
     }
 
     fn __enter__(this: Bound<'_, Self>) -> Bound<'_, Self> {
-        PROFILING.set(Some(this.clone().unbind()));
+        PROFILING.with_borrow_mut(|open| open.push(this.clone().unbind()));
         this
     }
 
     fn __exit__(&self, _kind: &Bound<'_, PyAny>, _error: &Bound<'_, PyAny>, _traceback: &Bound<'_, PyAny>) -> bool {
-        PROFILING.set(None);
+        PROFILING.with_borrow_mut(Vec::pop);
         false
     }
 
@@ -49,7 +50,7 @@ impl Profiling {
 
 /// The profiler of this thread.
 pub fn current(py: Python<'_>) -> Option<Py<Profiling>> {
-    PROFILING.with_borrow(|profiling| profiling.as_ref().map(|profiling| profiling.clone_ref(py)))
+    PROFILING.with_borrow(|open| open.last().map(|profiling| profiling.clone_ref(py)))
 }
 
 struct Hooks<'a> {

@@ -3,8 +3,8 @@
 //! A general contraction becomes a batch of (m,k)·(k,n) products over strided operands (`contraction`), whose
 //! route is chosen by shape and dtype: the library for floats (`library`), own kernels where one side is a
 //! vector (`vector`) or the depth is 1 (`outer`), plain loops for integers, bools and processors without vector
-//! instructions (`plain`). The library always runs on one thread; we split the result into panels whose number
-//! depends on the shape alone.
+//! instructions (`plain`). The library always runs on one thread; we split the result into panels, and deep
+//! products along their depth, as the shape alone says.
 //!
 //! With `absorb` a result that is not finite is computed again with products that are 0 when a factor is 0.
 
@@ -92,7 +92,7 @@ impl Plan {
         let (partial_bytes, thread_bytes) = match route {
             Route::Vector => vector::scratch_bytes(&contraction, size),
             Route::Library => {
-                (cut.partial_bytes(m, n, size), library::scratch_bytes(n, cut.depth, contraction.a.depth, size))
+                (cut.partial_bytes(m, n, size), library::scratch_bytes(m, n, cut.depth, contraction.a.depth, size))
             }
             Route::Plain => (cut.partial_bytes(m, n, size), 0),
             Route::Zero | Route::Outer => (0, 0),

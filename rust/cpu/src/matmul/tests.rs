@@ -330,7 +330,7 @@ fn by_panels<T: Float>(isa: Option<Isa>, layout: usize, a: &Value, b: &Value, cu
         b_column: if layout >> 1 == 1 { k as isize } else { 1 },
         c: Shared::new(c_memory.pointer.cast()),
     };
-    let mut scratch = Buffer::filled(library::scratch_bytes(n, k, matrices.a_depth, size_of::<T>()));
+    let mut scratch = Buffer::filled(library::scratch_bytes(m, n, k, matrices.a_depth, size_of::<T>()));
     let cancel = AtomicBool::new(false);
     let environment = environment(&[], Memory::EMPTY, &cancel);
     let pieces = |cuts: &[usize], end: usize| -> Vec<Range<usize>> {
@@ -431,7 +431,7 @@ fn a_product_cut_along_its_depth_has_one_result() {
 #[test]
 fn the_portable_library_agrees_within_rounding() {
     let mut random = Random(0xdead);
-    assert!(portable::has(Isa::Scalar) && portable::scratch_bytes(1000, 1000, 1, 8) == 0);
+    assert!(portable::has(Isa::Scalar) && portable::scratch_bytes(1000, 1000, 1000, 1, 8) == 0);
     for (m, n, k) in [(2, 3, 1), (1, 1, 9), (131, 100, 77), (70, 33, 4100)] {
         for dtype in [DType::F32, DType::F64] {
             let a = Value::rough(dtype, &[m, k], &mut random);

@@ -18,7 +18,7 @@ pub fn has(_isa: Isa) -> bool {
 }
 
 /// The library packs into a buffer of its own, one per thread, of about the size of the L2 cache.
-pub fn scratch_bytes(_n: usize, _k: usize, _a_depth: isize, _size: usize) -> usize {
+pub fn scratch_bytes(_m: usize, _n: usize, _k: usize, _a_depth: isize, _size: usize) -> usize {
     0
 }
 

@@ -26,14 +26,19 @@ pub fn has(isa: Isa) -> bool {
     isa != Isa::Scalar
 }
 
-/// Scratch bytes of one thread for panels of an n-column product of depth k, whose A steps by `a_depth`.
-pub fn scratch_bytes(n: usize, k: usize, a_depth: isize, size: usize) -> usize {
+/// Scratch bytes of one thread for panels of an (m,k)·(k,n) product whose A steps by `a_depth`.
+pub fn scratch_bytes(m: usize, n: usize, k: usize, a_depth: isize, size: usize) -> usize {
     let depth = k.min(DEPTH);
-    columns_bytes(n, depth, size) + if a_depth == 1 { 0 } else { ROWS * depth * size }
+    columns_bytes(n, depth, size)
+        + if a_depth == 1 { 0 } else { m.min(ROWS).next_multiple_of(KERNEL_ROWS) * depth * size }
 }
 
+/// The columns and rows that any kernel takes at a time divide these.
+const KERNEL_COLUMNS: usize = 48;
+const KERNEL_ROWS: usize = 8;
+
 fn columns_bytes(n: usize, depth: usize, size: usize) -> usize {
-    (n.min(COLUMNS).next_multiple_of(96) * depth * size).next_multiple_of(64)
+    (n.min(COLUMNS).next_multiple_of(KERNEL_COLUMNS) * depth * size).next_multiple_of(64)
 }
 
 type Kernel = unsafe extern "C" fn();
@@ -41,7 +46,7 @@ type Kernel = unsafe extern "C" fn();
 /// Kernel, packing routine, and the rows and columns (of the transposed product) that the kernel computes.
 fn kernel(isa: Isa, size: usize, rows: usize) -> (Kernel, Kernel, usize, usize) {
     match (isa, size) {
-        // Half the columns and twice the rows of the library's choice: B comes half as often from L2.
+        // Of our product half the columns and twice the rows of the library's choice: B comes half as often from L2.
         (Isa::Avx512, 4) => (library::F32_SIMD512x8[7], library::F32_SIMDpack_512[0], 48, 8),
         (Isa::Avx512, _) if rows > 48 => (library::F64_SIMD512x4[3], library::F64_SIMDpack_512[0], 48, 4),
         (Isa::Avx512, _) => (library::F64_SIMD512x8[7], library::F64_SIMDpack_512[0], 24, 8),
