@@ -393,6 +393,8 @@ fn a_product_cut_along_its_depth_has_one_result() {
         for dtype in [DType::F32, DType::F64] {
             let cut = Cut::new(m, n, k, 1);
             assert!(cut.depth_pieces > 1);
+            // Where this fails, the pieces and the library's blocks of the depth have come apart.
+            assert!(cut.depth == 512 || k > 8192);
             let mut a = Value::rough(dtype, &[m, k], &mut random);
             let mut b = Value::rough(dtype, &[k, n], &mut random);
             let mut first: Option<Value> = None;
