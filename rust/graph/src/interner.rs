@@ -23,6 +23,8 @@ pub struct ListTable {
     products: Vec<i64>,
     ids: FxHashMap<Arc<[i64]>, ListId>,
     hash: u64,
+    /// The list that was asked for last: mostly the next one too.
+    recent: ListId,
 }
 
 impl Default for ListTable {
@@ -30,7 +32,7 @@ impl Default for ListTable {
         let empty: Arc<[i64]> = Arc::from([]);
         let mut ids = FxHashMap::default();
         ids.insert(Arc::clone(&empty), ListId::EMPTY);
-        ListTable { lists: vec![empty], products: vec![1], ids, hash: 0 }
+        ListTable { lists: vec![empty], products: vec![1], ids, hash: 0, recent: ListId::EMPTY }
     }
 }
 
@@ -42,7 +44,14 @@ impl PartialEq for ListTable {
 
 impl ListTable {
     pub fn intern(&mut self, list: &[i64]) -> Result<ListId> {
+        if list.is_empty() {
+            return Ok(ListId::EMPTY);
+        }
+        if self.get(self.recent) == list {
+            return Ok(self.recent);
+        }
         if let Some(&id) = self.ids.get(list) {
+            self.recent = id;
             return Ok(id);
         }
         let refused = |_| Error::memory("record", std::mem::size_of_val(list));

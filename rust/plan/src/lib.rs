@@ -28,6 +28,7 @@ pub mod lower;
 mod lower_axes;
 mod lower_buffers;
 mod lower_fused;
+mod lower_halves;
 mod lower_registers;
 mod lower_structural;
 pub mod policy;

@@ -8,6 +8,11 @@
 //!   leaf, one value returned twice) is copied after the last step.
 //! * An overwriting operation whose base dies there runs in the base's bytes (`simulate::base_taken`).
 //! * An array of no elements takes no step and no bytes.
+//!
+//! Writing kernels takes long and playing the schedule does not, so of a long schedule a second thread writes the later
+//! kernels: `lower_halves`.
+
+use std::ops::Range;
 
 use ckad_graph::{DType, Error, Graph, NodeId, Op, Result, interrupt};
 use smallvec::{SmallVec, smallvec};
@@ -15,11 +20,12 @@ use smallvec::{SmallVec, smallvec};
 use crate::cost::node_flops;
 use crate::lower_buffers::Buffers;
 use crate::lower_fused::{Workspace, fused_kernel, is_fusible, iteration_node};
+use crate::lower_halves::{WORTH_A_THREAD, in_halves};
 use crate::lower_structural::{AddedStarts, as_copy, structural_kernel};
 use crate::program::{ArraySpec, BufferId, FusedKernel, Kernel, Load, Program, Source, Step, Store, Target};
 use crate::schedule::{Action, Cluster, Schedule};
 use crate::simulate::base_taken;
-use crate::tables::{filled, push, room};
+use crate::tables::{self, filled, push};
 
 /// Lowers a schedule of the graph's clusters for `target`.
 pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Program> {
@@ -27,33 +33,23 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Prog
         return Err(Error::internal("lower", "actions and stores differ in length"));
     }
     let last_store = last_stores(graph, schedule)?;
+    let script = Script { graph, schedule, last_store: &last_store };
     let computes = schedule.actions.iter().filter(|action| matches!(action, Action::Compute(_))).count();
-    let mut lowering = Lowering {
-        graph,
-        buffers: Buffers::new(graph)?,
-        steps: room(computes + graph.outputs.len())?,
-        starts: AddedStarts::default(),
-        workspace: Workspace::new(graph)?,
+    let room = computes + graph.outputs.len();
+    let mut lowering = match target.threads {
+        2.. if computes >= WORTH_A_THREAD => in_halves(&script, room)?,
+        _ => Lowering::of(&script, 0..schedule.actions.len(), room)?,
     };
-    for (index, action) in schedule.actions.iter().enumerate() {
-        interrupt::check_at(index)?;
-        match *action {
-            Action::Compute(id) => {
-                let cluster = schedule.clustering.clusters.get(id.0 as usize);
-                let cluster =
-                    cluster.ok_or_else(|| Error::internal("lower", format!("cluster {} does not exist", id.0)))?;
-                let line = cluster.members.last().map_or(0, |&root| graph.attributes(root).line);
-                let taken = base_taken(graph, schedule, index);
-                lowering.compute(cluster, &schedule.stores[index], taken).map_err(|error| error.at_line(line))?;
-            }
-            // What is returned stays.
-            Action::Free(value) if last_store[value.index()] <= index => {}
-            Action::Free(value) => lowering.buffers.free(value, lowering.steps.len())?,
-        }
-    }
-    let copies_from = lowering.steps.len() as u32;
+    let copies_from = lowering.step as u32;
     lowering.place_outputs()?;
     lowering.finish(copies_from, target)
+}
+
+/// What is lowered.
+pub(crate) struct Script<'a> {
+    pub graph: &'a Graph,
+    pub schedule: &'a Schedule,
+    last_store: &'a [usize],
 }
 
 /// For each output the action that stores it last; for other nodes no action is late enough.
@@ -71,16 +67,57 @@ fn last_stores(graph: &Graph, schedule: &Schedule) -> Result<Vec<usize>> {
     Ok(last)
 }
 
-struct Lowering<'g> {
+/// A schedule that has been played up to some action.
+pub(crate) struct Lowering<'g> {
     graph: &'g Graph,
     buffers: Buffers<'g>,
-    steps: Vec<Step>,
-    starts: AddedStarts,
+    /// Number of steps so far, written or not.
+    step: usize,
+    /// Those whose kernels were written: the last ones.
+    pub steps: Vec<Step>,
+    pub starts: AddedStarts,
     workspace: Workspace,
 }
 
-impl Lowering<'_> {
-    fn compute(&mut self, cluster: &Cluster, stores: &[NodeId], taken: Option<NodeId>) -> Result<()> {
+impl<'g> Lowering<'g> {
+    /// Plays all actions up to the end of `written`, and writes the kernels of those. `room` is the number of steps to
+    /// make room for.
+    pub fn of(script: &Script<'g>, written: Range<usize>, room: usize) -> Result<Lowering<'g>> {
+        let graph = script.graph;
+        let mut lowering = Lowering {
+            graph,
+            buffers: Buffers::new(graph)?,
+            step: 0,
+            steps: tables::room(room)?,
+            starts: AddedStarts::default(),
+            workspace: Workspace::new(graph)?,
+        };
+        for index in 0..written.end {
+            interrupt::check_at(index)?;
+            lowering.play(script, index, written.contains(&index))?;
+        }
+        Ok(lowering)
+    }
+
+    fn play(&mut self, script: &Script<'g>, index: usize, write: bool) -> Result<()> {
+        let (graph, schedule) = (script.graph, script.schedule);
+        match schedule.actions[index] {
+            Action::Compute(id) => {
+                let cluster = schedule.clustering.clusters.get(id.0 as usize);
+                let cluster =
+                    cluster.ok_or_else(|| Error::internal("lower", format!("cluster {} does not exist", id.0)))?;
+                let taken = base_taken(graph, schedule, index);
+                let line = cluster.members.last().map_or(0, |&root| graph.attributes(root).line);
+                let stores = &schedule.stores[index];
+                self.compute(cluster, stores, taken, write).map_err(|error| error.at_line(line))
+            }
+            // What is returned stays.
+            Action::Free(value) if script.last_store[value.index()] <= index => Ok(()),
+            Action::Free(value) => self.buffers.free(value, self.step),
+        }
+    }
+
+    fn compute(&mut self, cluster: &Cluster, stores: &[NodeId], taken: Option<NodeId>, write: bool) -> Result<()> {
         let graph = self.graph;
         let root = graph.op(root(cluster)?);
         let mut born: SmallVec<[(NodeId, BufferId); 8]> = SmallVec::new();
@@ -91,7 +128,7 @@ impl Lowering<'_> {
             let reused = taken.filter(|&base| root.overwrites_base() && self.buffers.is_sole_owner(base));
             let buffer = match reused.and_then(|base| self.buffers.of(base)) {
                 Some(buffer) => buffer,
-                None => self.buffers.create(node, self.steps.len())?,
+                None => self.buffers.create(node, self.step)?,
             };
             born.push((node, buffer));
         }
@@ -101,22 +138,30 @@ impl Lowering<'_> {
             self.hold(&born);
             return Ok(());
         }
-        let step = if is_fusible(root) {
-            let (kernel, flops) = fused_kernel(graph, cluster, &born, &self.buffers, &mut self.workspace)?;
-            let elements = |buffer| self.buffers.elements(buffer);
-            let copy = as_copy(graph, &kernel, &mut self.starts, elements);
-            let node = stores.last().copied().map_or_else(|| iteration_node(graph, cluster), Ok)?;
-            Step { kernel: copy.unwrap_or(Kernel::Fused(kernel)), node, flops }
-        } else {
-            let &[(node, buffer)] = born.as_slice() else {
-                return Err(Error::internal("lower", "a structural kernel has one result"));
-            };
-            let kernel = structural_kernel(graph, node, buffer, &self.buffers)?;
-            Step { kernel, node, flops: node_flops(graph, node) }
-        };
-        push(&mut self.steps, step)?;
+        if write {
+            let step = self.written(cluster, &born)?;
+            push(&mut self.steps, step)?;
+        }
+        self.step += 1;
         self.hold(&born);
         Ok(())
+    }
+
+    /// The step that computes `born` of the cluster, each into its buffer.
+    fn written(&mut self, cluster: &Cluster, born: &[(NodeId, BufferId)]) -> Result<Step> {
+        let graph = self.graph;
+        if is_fusible(graph.op(root(cluster)?)) {
+            let (kernel, flops) = fused_kernel(graph, cluster, born, &self.buffers, &mut self.workspace)?;
+            let elements = |buffer| self.buffers.elements(buffer);
+            let copy = as_copy(graph, &kernel, &mut self.starts, elements);
+            let node = born.last().map_or_else(|| iteration_node(graph, cluster), |&(node, _)| Ok(node))?;
+            return Ok(Step { kernel: copy.unwrap_or(Kernel::Fused(kernel)), node, flops });
+        }
+        let &[(node, buffer)] = born else {
+            return Err(Error::internal("lower", "a structural kernel has one result"));
+        };
+        let kernel = structural_kernel(graph, node, buffer, &self.buffers)?;
+        Ok(Step { kernel, node, flops: node_flops(graph, node) })
     }
 
     fn hold(&mut self, born: &[(NodeId, BufferId)]) {
@@ -136,12 +181,13 @@ impl Lowering<'_> {
             let source = self.buffers.source(node);
             let source =
                 source.ok_or_else(|| Error::internal("lower", format!("output %{} is not live at the end", node.0)))?;
-            let buffer = self.buffers.create_output(node, index, self.steps.len())?;
+            let buffer = self.buffers.create_output(node, index, self.step)?;
             let elements = graph.elements(node);
             if elements > 0 {
                 let kernel = copy_kernel(source, graph.dtype(node), elements, buffer);
                 let kernel = as_copy(graph, &kernel, &mut self.starts, |_| elements).unwrap_or(Kernel::Fused(kernel));
                 push(&mut self.steps, Step { kernel, node, flops: 0 })?;
+                self.step += 1;
             }
         }
         Ok(())
@@ -154,7 +200,7 @@ impl Lowering<'_> {
             shape: graph.shape(node).iter().map(|&extent| extent as usize).collect(),
         };
         let scratch = self.steps.iter().map(|step| (target.scratch)(&step.kernel, target.threads)).max();
-        let (buffers, arena_bytes) = self.buffers.finish(self.steps.len(), target.alignment)?;
+        let (buffers, arena_bytes) = self.buffers.finish(self.step, target.alignment)?;
         Ok(Program {
             steps: self.steps,
             buffers,

@@ -61,7 +61,7 @@ pub(crate) struct AddedStarts {
 }
 
 impl AddedStarts {
-    fn index(&mut self, graph: &Graph, value: i64) -> u32 {
+    pub fn index(&mut self, graph: &Graph, value: i64) -> u32 {
         let next = (graph.starts.len() + self.values.len()) as u32;
         *self.known.entry(value).or_insert_with(|| {
             self.values.push(value);

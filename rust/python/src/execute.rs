@@ -249,12 +249,11 @@ fn cached(
     if wanted != Wanted::default() {
         return Ok(Arc::new(build(py, graph, lines, || make(graph, &key, wanted))?));
     }
-    if let Some(found) = CACHE.get(graph, &key) {
-        return Ok(found);
-    }
-    let made = build(py, graph, lines, || make(graph, &key, wanted))?;
-    let bytes = bytes_of(&made);
-    Ok(CACHE.insert(graph, key, made, bytes))
+    CACHE.get_or_make(graph, key.clone(), || {
+        let made = build(py, graph, lines, || make(graph, &key, wanted))?;
+        let bytes = bytes_of(&made);
+        Ok((made, bytes))
+    })
 }
 
 fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built> {

@@ -47,9 +47,20 @@ impl<K: Clone + Eq + Hash, P> ProgramCache<K, P> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was inserted for a graph of the same structure under this key.
-    pub fn get(&self, graph: &Graph, key: &K) -> Option<Arc<P>> {
-        self.find(graph, &(graph.structure_hash(), key.clone()))
+    /// What is kept for a graph of the same structure under this key; otherwise what `make` gives, a payload and its
+    /// bytes, which is kept from now on. Whoever makes the same at the same time gets the first one.
+    pub fn get_or_make<E>(
+        &self,
+        graph: &Graph,
+        key: K,
+        make: impl FnOnce() -> Result<(P, usize), E>,
+    ) -> Result<Arc<P>, E> {
+        let key = (graph.structure_hash(), key);
+        if let Some(found) = self.find(graph, &key) {
+            return Ok(found);
+        }
+        let (payload, bytes) = make()?;
+        Ok(self.insert(graph, key, payload, bytes))
     }
 
     fn find(&self, graph: &Graph, key: &(u64, K)) -> Option<Arc<P>> {
@@ -67,15 +78,13 @@ impl<K: Clone + Eq + Hash, P> ProgramCache<K, P> {
         Some(payload)
     }
 
-    /// Keeps `payload` of `bytes` for graphs like this one; a copy of its structure is kept for comparison. What alone
-    /// exceeds the capacity is not kept. The payload, or the one that was there already.
-    pub fn insert(&self, graph: &Graph, key: K, payload: P, bytes: usize) -> Arc<P> {
+    /// Keeps `payload` of `bytes`; a copy of the graph's structure is kept for comparison. What alone exceeds the
+    /// capacity is not kept. The payload, or the one that was there already.
+    fn insert(&self, graph: &Graph, key: (u64, K), payload: P, bytes: usize) -> Arc<P> {
         let payload = Arc::new(payload);
-        // Checked first: what is too large to be kept takes long to hash and copy.
         if bytes.saturating_add(graph.own_bytes()) > self.state().capacity {
             return payload;
         }
-        let key = (graph.structure_hash(), key);
         if let Some(present) = self.find(graph, &key) {
             return present;
         }
@@ -141,6 +150,16 @@ mod tests {
     use super::*;
     use ckad_graph::{Attributes, DType, Op};
 
+    impl<K: Clone + Eq + Hash, P> ProgramCache<K, P> {
+        fn get(&self, graph: &Graph, key: K) -> Option<Arc<P>> {
+            self.get_or_make(graph, key, || Err(())).ok()
+        }
+
+        fn put(&self, graph: &Graph, key: K, payload: P, bytes: usize) -> Arc<P> {
+            self.get_or_make::<()>(graph, key, || Ok((payload, bytes))).unwrap()
+        }
+    }
+
     fn graph(inputs: usize, scalar: u64) -> Graph {
         let mut graph = Graph::new();
         let shape = graph.lists.intern(&[3]).unwrap();
@@ -157,18 +176,18 @@ mod tests {
     #[test]
     fn structure_and_key_decide() {
         let cache = ProgramCache::new(1 << 20);
-        cache.insert(&graph(1, 5), "grad", 11, 100);
-        cache.insert(&graph(2, 5), "grad", 12, 100);
-        cache.insert(&graph(1, 5), "plain", 13, 100);
+        cache.put(&graph(1, 5), "grad", 11, 100);
+        cache.put(&graph(2, 5), "grad", 12, 100);
+        cache.put(&graph(1, 5), "plain", 13, 100);
         // Scalars are inputs, not structure.
-        assert_eq!(cache.get(&graph(1, 9), &"grad").as_deref(), Some(&11));
-        assert_eq!(cache.get(&graph(2, 9), &"grad").as_deref(), Some(&12));
-        assert_eq!(cache.get(&graph(1, 9), &"plain").as_deref(), Some(&13));
-        assert_eq!(cache.get(&graph(3, 9), &"grad"), None);
-        assert_eq!(*cache.insert(&graph(1, 7), "grad", 99, 100), 11);
+        assert_eq!(cache.get(&graph(1, 9), "grad").as_deref(), Some(&11));
+        assert_eq!(cache.get(&graph(2, 9), "grad").as_deref(), Some(&12));
+        assert_eq!(cache.get(&graph(1, 9), "plain").as_deref(), Some(&13));
+        assert_eq!(cache.get(&graph(3, 9), "grad"), None);
+        assert_eq!(*cache.put(&graph(1, 7), "grad", 99, 100), 11);
         assert_eq!(cache.len(), 3);
         cache.clear();
-        assert!(cache.is_empty() && cache.bytes() == 0 && cache.get(&graph(1, 5), &"grad").is_none());
+        assert!(cache.is_empty() && cache.bytes() == 0 && cache.get(&graph(1, 5), "grad").is_none());
     }
 
     #[test]
@@ -176,18 +195,18 @@ mod tests {
         let own = graph(5, 0).own_bytes();
         let cache = ProgramCache::new(3 * (1000 + own));
         for inputs in 1..=3 {
-            cache.insert(&graph(inputs, 0), 0, inputs, 1000);
+            cache.put(&graph(inputs, 0), 0, inputs, 1000);
         }
-        assert!(cache.get(&graph(1, 0), &0).is_some());
+        assert!(cache.get(&graph(1, 0), 0).is_some());
         for inputs in 4..=5 {
-            cache.insert(&graph(inputs, 0), 0, inputs, 1000);
+            cache.put(&graph(inputs, 0), 0, inputs, 1000);
         }
         assert!(cache.bytes() <= 3 * (1000 + own));
-        assert!(cache.get(&graph(1, 0), &0).is_some());
-        assert!(cache.get(&graph(2, 0), &0).is_none());
-        assert!(cache.get(&graph(5, 0), &0).is_some());
-        assert_eq!(*cache.insert(&graph(6, 0), 0, 6, usize::MAX), 6);
-        assert!(cache.get(&graph(6, 0), &0).is_none() && cache.get(&graph(5, 0), &0).is_some());
+        assert!(cache.get(&graph(1, 0), 0).is_some());
+        assert!(cache.get(&graph(2, 0), 0).is_none());
+        assert!(cache.get(&graph(5, 0), 0).is_some());
+        assert_eq!(*cache.put(&graph(6, 0), 0, 6, usize::MAX), 6);
+        assert!(cache.get(&graph(6, 0), 0).is_none() && cache.get(&graph(5, 0), 0).is_some());
         cache.set_capacity(0);
         assert!(cache.is_empty() && cache.state().found.is_empty());
     }

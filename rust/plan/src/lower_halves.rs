@@ -1,0 +1,62 @@
+//! Long schedules are lowered by two threads.
+//!
+//! Which bytes a step reads and writes depends on all that came before, but finding that out takes a tenth of the
+//! time: the second thread plays the first half without writing kernels and then writes those of the second, while the
+//! first thread writes those of the first. Put together they are what one thread would have written.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use ckad_graph::{Op, Result, StartId, interrupt};
+
+use crate::lower::{Lowering, Script};
+use crate::lower_structural::AddedStarts;
+use crate::program::{Kernel, Step};
+
+/// Number of steps from which on the second thread saves more than it costs to start.
+pub(crate) const WORTH_A_THREAD: usize = 2048;
+
+/// Plays the whole schedule; `room` is the number of steps to make room for.
+pub(crate) fn in_halves<'g>(script: &Script<'g>, room: usize) -> Result<Lowering<'g>> {
+    let actions = script.schedule.actions.len();
+    // The second thread plays these without writing, so they may be a little more than half.
+    let first = actions - actions * 7 / 15;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (first_half, second_half) = thread::scope(|scope| {
+        let later = || {
+            let asked = Arc::clone(&stop);
+            let _listening = interrupt::listen(move || asked.load(Ordering::Relaxed));
+            Lowering::of(script, first..actions, room - room / 2)
+        };
+        // Where no thread is to be had, this one does it all.
+        let thread = thread::Builder::new().name("ckad-lower".into()).spawn_scoped(scope, later);
+        let Ok(thread) = thread else { return (None, Lowering::of(script, 0..actions, room)) };
+        let first_half = Lowering::of(script, 0..first, room);
+        stop.store(first_half.is_err(), Ordering::Relaxed);
+        let second_half = thread.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked));
+        (Some(first_half), second_half)
+    });
+    let Some(first_half) = first_half.transpose()? else { return second_half };
+    let Lowering { mut steps, mut starts, .. } = first_half;
+    let mut lowering = second_half?;
+    let of_graph = script.graph.starts.len();
+    for mut step in lowering.steps.drain(..) {
+        renumber(&mut step, of_graph, &lowering.starts, |value| starts.index(script.graph, value));
+        steps.push(step);
+    }
+    lowering.steps = steps;
+    lowering.starts = starts;
+    Ok(lowering)
+}
+
+/// Gives the start of a step that lowering added the number that `number` says.
+fn renumber(step: &mut Step, of_graph: usize, added: &AddedStarts, number: impl FnOnce(i64) -> u32) {
+    let Kernel::Structural { op: Op::StridedRead { start, .. }, parameters, .. } = &mut step.kernel else { return };
+    let value = (start.0 as usize).checked_sub(of_graph).and_then(|index| added.values.get(index));
+    if let Some(&value) = value {
+        let index = number(value);
+        *start = StartId(index);
+        parameters.start = Some(index);
+    }
+}
