@@ -90,6 +90,14 @@ impl<'b> Transpose<'_, 'b> {
         }
     }
 
+    /// `add_summed` with a minus.
+    pub fn subtract_summed(&mut self, index: usize, cotangent: Expr<'b>) {
+        if self.is_linear(index) {
+            let summed = cotangent.sum_to(self.operand_shape(index));
+            self.accumulator.subtract(index, summed);
+        }
+    }
+
     /// `operand's cotangent (op)= value`, where the operand is linear.
     pub fn update(&mut self, index: usize, op: Op, value: Expr<'b>, indices: &[Expr<'b>]) {
         if self.is_linear(index) {

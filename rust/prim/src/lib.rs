@@ -84,6 +84,9 @@ pub trait Accumulator<'b> {
     /// `cotangent of the operand += cotangent`, of the operand's shape and dtype.
     fn add(&mut self, operand: usize, cotangent: Expr<'b>);
 
+    /// `cotangent of the operand -= cotangent`.
+    fn subtract(&mut self, operand: usize, cotangent: Expr<'b>);
+
     /// `cotangent of the operand = op(cotangent of the operand, value, indices…)`, with `op` a `StridedAdd` or a
     /// `ScatterAdd`, whose lists and starts are ids of the derived graph.
     fn update(&mut self, operand: usize, op: Op, value: Expr<'b>, indices: &[Expr<'b>]);

@@ -3,7 +3,8 @@
 //! The linear nodes are the forward cone of the tangent inputs, found here and stored nowhere. They are visited in
 //! reverse; each primitive's `transpose` rule sends the cotangent of a node on to its operands, where it is added up:
 //! sums in the order of arrival, strided and scattered updates in place of one accumulator that starts as zeros
-//! (so that a loop over slices stays linear in the elements that it touches).
+//! (so that a loop over slices stays linear in the elements that it touches). A minus travels with a cotangent as a flag
+//! and becomes part of the next sum: every linear operation commutes with it to the bit, zeros' signs aside.
 //!
 //! With P passes so far, the transposed of a node of pass p belongs to pass 2P − 1 − p at the node's position; so the
 //! reverse of an execution order is one too.
@@ -50,12 +51,13 @@ pub(crate) fn transpose_linear(
         source,
         uses: &uses,
         values: NodeTable::new(op, source.len())?,
+        negated: table(op, false, source.len())?,
         node: NodeId(0),
         error: None,
     };
     for (tangent, cotangent) in seed(&builder, linear)? {
         builder.set_attributes(transposed(source.attributes(tangent), transposed_passes));
-        cotangents.add_to(tangent, cotangent);
+        cotangents.add_to(tangent, cotangent, false);
     }
 
     let mut coefficients: Vec<Option<Expr<'_>>> = Vec::new();
@@ -84,17 +86,21 @@ pub(crate) fn transpose_linear(
 
     let mut outputs = copy.all(&source.outputs)?;
     for &input in &linear.tangent_inputs {
-        let gradient = match cotangents.values.get(input) {
-            Some(gradient) => gradient,
-            None => {
-                let line = source.attributes(input).line;
-                // The end of the last pass, which runs down the tape.
-                let last = Attributes { line, pass: (transposed_passes - 1) as u16, ..Attributes::default() };
-                builder.set_attributes(last);
-                builder.zeros(source.dtype(input), source.shape(input))?
-            }
-        };
-        outputs.push(gradient);
+        let found = cotangents.values.get(input);
+        let place = found.map(|gradient| (builder.graph().op(gradient), builder.graph().attributes(gradient)));
+        builder.set_attributes(match place {
+            Some((op, attributes)) if !op.is_leaf() => attributes,
+            // The end of the last pass, which runs down the tape.
+            _ => Attributes {
+                line: source.attributes(input).line,
+                pass: (transposed_passes - 1) as u16,
+                ..Attributes::default()
+            },
+        });
+        outputs.push(match found {
+            Some(gradient) => cotangents.signed(gradient, cotangents.negated[input.index()])?,
+            None => builder.zeros(source.dtype(input), source.shape(input))?,
+        });
     }
     let mut target = builder.finish()?;
     target.outputs = outputs;
@@ -193,6 +199,8 @@ struct Cotangents<'a, 'b> {
     source: &'a Graph,
     uses: &'a LinearUses,
     values: NodeTable,
+    /// Of each: is the cotangent that value with a minus?
+    negated: Vec<bool>,
     /// The node that is being transposed.
     node: NodeId,
     error: Option<Error>,
@@ -212,33 +220,62 @@ impl Cotangents<'_, '_> {
         }
     }
 
-    fn add_to(&mut self, target: NodeId, cotangent: NodeId) {
-        let sum = match self.values.get(target) {
-            None => Ok(cotangent),
-            Some(sum) if self.uses.far[target.index()] => self.builder.accumulate(sum, cotangent),
-            Some(sum) => self.builder.elementwise(Elementwise::Add, &[sum, cotangent]),
+    fn add_to(&mut self, target: NodeId, cotangent: NodeId, negated: bool) {
+        let index = target.index();
+        let Some(sum) = self.values.get(target) else {
+            self.negated[index] = negated;
+            return self.settle(target, Ok(cotangent));
+        };
+        let builder = self.builder;
+        let one_sign = self.negated[index] == negated;
+        let sum = if self.uses.far[index] {
+            self.signed(cotangent, !one_sign).and_then(|addend| builder.accumulate(sum, addend))
+        } else if one_sign {
+            builder.elementwise(Elementwise::Add, &[sum, cotangent])
+        } else {
+            let (plus, minus) = if negated { (sum, cotangent) } else { (cotangent, sum) };
+            self.negated[index] = false;
+            builder.elementwise(Elementwise::Subtract, &[plus, minus])
         };
         self.settle(target, sum);
+    }
+
+    /// `value`, or what it is with a minus.
+    fn signed(&self, value: NodeId, negated: bool) -> Result<NodeId> {
+        if negated { self.builder.elementwise(Elementwise::Negative, &[value]) } else { Ok(value) }
+    }
+
+    /// Does the cotangent of the node that is being transposed have a minus?
+    fn is_negated(&self) -> bool {
+        self.negated[self.node.index()]
     }
 }
 
 impl<'b> Accumulator<'b> for Cotangents<'_, 'b> {
     fn add(&mut self, operand: usize, cotangent: Expr<'b>) {
         if let Some(target) = self.target(operand) {
-            self.add_to(target, cotangent.id);
+            self.add_to(target, cotangent.id, self.is_negated());
+        }
+    }
+
+    fn subtract(&mut self, operand: usize, cotangent: Expr<'b>) {
+        if let Some(target) = self.target(operand) {
+            self.add_to(target, cotangent.id, !self.is_negated());
         }
     }
 
     fn update(&mut self, operand: usize, op: Op, value: Expr<'b>, indices: &[Expr<'b>]) {
         let Some(target) = self.target(operand) else { return };
         let (dtype, shape) = (self.source.dtype(target), self.source.shape(target));
+        // The accumulator is large and has no minus; what is added to it is small and loses its own.
         let base = match self.values.get(target) {
-            Some(sum) => Ok(sum),
+            Some(sum) => self.signed(sum, self.negated[target.index()]),
             None => self.builder.zeros(dtype, shape),
         };
+        self.negated[target.index()] = false;
         let sum = base.and_then(|base| {
-            let operands: Vec<NodeId> =
-                [base, value.id].into_iter().chain(indices.iter().map(|index| index.id)).collect();
+            let value = self.signed(value.id, self.is_negated())?;
+            let operands: Vec<NodeId> = [base, value].into_iter().chain(indices.iter().map(|index| index.id)).collect();
             self.builder.push(op, &operands, dtype, shape)
         });
         self.settle(target, sum);

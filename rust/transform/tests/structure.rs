@@ -39,6 +39,30 @@ fn sum(x: Expr<'_>) -> Expr<'_> {
 }
 
 #[test]
+fn a_minus_becomes_part_of_the_next_sum() {
+    // x, less half of its sine, over and over: each step's gradient is one difference.
+    let steps = 20;
+    let graph = record(&[&[4]], |tape, x| {
+        let mut state = x[0];
+        for _ in 0..steps {
+            let sine = tape.op(|| state.sin());
+            state = tape.op(|| state - sine * 0.5);
+        }
+        vec![tape.op(|| sum(-state))]
+    });
+    let derived = gradient(&graph, &[true]);
+    let rows = |row: Elementwise| count(&derived, |op| op == Op::Elementwise(row.id()));
+    // The function's own.
+    assert_eq!(rows(Elementwise::Negative), 1);
+    assert_eq!(rows(Elementwise::Subtract), 2 * steps);
+    let inputs = vec![vec![0.3, -1.2, 2.0, 0.7]];
+    let direction = vec![vec![1.0, -0.5, 0.25, 2.0]];
+    let slope = five_point(|t| run(&graph, &moved(&inputs, &direction, t)));
+    let found = inner(&run(&derived, &inputs)[1..], &direction);
+    assert_close("slope", &[found], &slope[0], 1e-9);
+}
+
+#[test]
 fn gradients_of_a_network_agree_with_differences() {
     let graph = record(&[&[3, 4], &[4, 4], &[4]], |tape, x| {
         let axes = ckad_graph::DotAxes { lhs_contract: vec![1], rhs_contract: vec![0], ..Default::default() };

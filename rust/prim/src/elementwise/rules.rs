@@ -84,11 +84,9 @@ pub(crate) fn transpose<'b>(at: &mut Transpose<'_, 'b>, row: Elementwise) -> Res
         }
         Elementwise::Subtract => {
             at.add_summed(0, cotangent);
-            if at.is_linear(1) {
-                at.add_summed(1, -cotangent);
-            }
+            at.subtract_summed(1, cotangent);
         }
-        Elementwise::Negative => at.add_summed(0, -cotangent),
+        Elementwise::Negative => at.subtract_summed(0, cotangent),
         Elementwise::Lmul => {
             let coefficient = at.coefficient(0)?;
             at.add_summed(1, coefficient.lmul(cotangent));

@@ -69,6 +69,10 @@ impl<'b> Accumulator<'b> for Cotangents<'_, 'b> {
         *place = Some(place.map_or(cotangent, |sum| sum + cotangent));
     }
 
+    fn subtract(&mut self, operand: usize, cotangent: Expr<'b>) {
+        self.add(operand, -cotangent);
+    }
+
     fn update(&mut self, operand: usize, op: Op, value: Expr<'b>, indices: &[Expr<'b>]) {
         let node = self.operands[operand];
         let zeros = || self.builder.expr(self.builder.zeros(self.source.dtype(node), self.source.shape(node)).unwrap());
