@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+from numpy.lib.array_utils import normalize_axis_index
 
 from ckad import _core
 
 
 def reduction_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """Axes to reduce, sorted; all of them for None."""
-    if axis is None:
-        return tuple(range(ndim))
-    return tuple(sorted(normalize_axis_tuple(axis, ndim)))
+    return tuple(_core.reduction_axes(axis, ndim))
 
 
 def axis_index(axis: Any, ndim: int) -> int:
@@ -24,9 +22,16 @@ def axis_index(axis: Any, ndim: int) -> int:
     return normalize_axis_index(operator.index(axis), ndim)
 
 
+def along_axis(x: Any, axis: Any) -> tuple[Any, int]:
+    """The array and the axis to walk along: flattened for None, and a value of rank 0 as one of a single element."""
+    if axis is None:
+        return np.reshape(x, (-1,)), 0
+    return (x, axis_index(axis, x.ndim)) if x.ndim else (np.reshape(x, (1,)), axis_index(axis, 1))
+
+
 def with_kept_axes(result: Any, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: Any) -> Any:
     """The reduced array with its reduced axes put back with length 1, where asked for."""
-    if not keepdims or keepdims is np._NoValue:
+    if not keepdims or keepdims is np._NoValue or not axes:
         return result
     return np.reshape(result, tuple(1 if axis in axes else extent for axis, extent in enumerate(shape)))
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from ckad import _core
 from ckad.errors import DTypeError
-from ckad.numpy.axes import array, cast, reduction_axes, with_kept_axes
-from ckad.numpy.registry import given, implements, refuse
+from ckad.numpy.axes import array, cast, iteration_order, laid_out, reduction_axes, with_kept_axes
+from ckad.numpy.reductions import start_value, sum_from
+from ckad.numpy.registry import implements, refuse
 
 # Folded by one operation of the core or a few, over all axes at once.
 _WHOLE: dict[np.ufunc, Callable[[Any, tuple[int, ...]], Any]] = {
-    np.add: lambda x, axes: _core.reduce("sum", x, axes),
     np.multiply: lambda x, axes: np.prod(x, axis=axes, dtype=x.dtype),
     np.maximum: lambda x, axes: _core.reduce("max", x, axes),
     np.minimum: lambda x, axes: _core.reduce("min", x, axes),
@@ -29,7 +29,10 @@ _WHOLE: dict[np.ufunc, Callable[[Any, tuple[int, ...]], Any]] = {
     np.logical_xor: lambda x, axes: cast(_core.reduce("sum", cast(x, np.int64), axes) & 1, np.bool_),
 }
 
-_ASSOCIATIVE = frozenset({np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.gcd, np.hypot, np.logaddexp, np.logaddexp2})
+_IN_HALVES = frozenset({np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.gcd, np.hypot, np.logaddexp, np.logaddexp2})
+
+# What these make of their identity and one element alone is not always that element: −3 becomes 3.
+_FROM_IDENTITY = frozenset({np.gcd, np.hypot, np.logaddexp, np.logaddexp2})
 
 
 def _without_nan(kind: str, x: Any, axes: tuple[int, ...], worst: float) -> Any:
@@ -73,9 +76,9 @@ def fold(
     x: Any = array(a)
     found = _probe(ufunc, x, axis, dtype, initial, where)
     axes = reduction_axes(axis, x.ndim)
-    start: Any = None if given(initial) is None else cast(array(initial), found)
-    if ufunc is np.hypot and start is None:
-        start = np.zeros((), found)  # as NumPy: one negative number alone becomes its absolute value
+    start = start_value(ufunc.__name__, initial, found, 0 in (x.shape[i] for i in axes))
+    if initial is np._NoValue and ufunc in _FROM_IDENTITY:
+        start = _identity(ufunc, found)
     if ufunc is not np.ldexp:
         x = cast(x, found)
     if type(x) is np.ndarray:
@@ -84,19 +87,25 @@ def fold(
         x = np.asarray(x, like=joined)
     mask = None if where is True else np.broadcast_to(cast(array(where), np.bool_), x.shape)
     kept = tuple(extent for i, extent in enumerate(x.shape) if i not in axes)
-    if ufunc in _WHOLE or ufunc in _ASSOCIATIVE:
+    if 0 in (x.shape[i] for i in axes):
+        result = _core.zeros(x, kept, found.name)
+        result[...] = _identity(ufunc, found) if start is None else start
+        result = result[()]
+    elif ufunc is np.add or ufunc in _WHOLE or ufunc in _IN_HALVES:
         if mask is not None:
             x = np.where(mask, x, _neutral(ufunc, start, found))
-        if 0 in (x.shape[i] for i in axes):
-            result = _core.zeros(x, kept, found.name)
-            result[...] = _neutral(ufunc, start, found)
-            result = result[()]
+        if ufunc is np.add:
+            result = sum_from(x, axes, initial, start)
         elif ufunc in _WHOLE:
             result = _WHOLE[ufunc](x, axes)
         else:
             result = _in_halves(ufunc, _lines(x, axes))
-        if start is not None:
+        if start is not None and ufunc is not np.add:
             result = cast(ufunc(start, result), found)
+            if mask is not None:
+                # Where nothing is folded, the start value stays as it is.
+                order = iteration_order(result)
+                result = laid_out(np.where(np.any(mask, axis=axes), result, start)[()], order)
     else:
         result = _one_by_one(ufunc, _lines(x, axes), None if mask is None else _lines(mask, axes), start, found)
     return with_kept_axes(result, x.shape, axes, keepdims)
@@ -106,6 +115,13 @@ def _neutral(ufunc: np.ufunc, start: Any, dtype: Any) -> Any:
     """What stands for elements left out: the start value where the function is idempotent, else its identity."""
     if ufunc.identity is None:
         return start
+    if ufunc is np.add:
+        return np.negative(np.zeros((), dtype))  # of the two zeros, the one that changes no other
+    return _identity(ufunc, dtype)
+
+
+def _identity(ufunc: np.ufunc, dtype: Any) -> Any:
+    """What NumPy starts from."""
     # All bits set, which -1 is not in an unsigned dtype.
     return np.invert(np.zeros((), dtype)) if ufunc is np.bitwise_and else np.asarray(ufunc.identity, dtype)
 

@@ -9,6 +9,7 @@ import numpy as np
 from ckad import _core
 from ckad.errors import CkadTypeError
 from ckad.numpy.axes import (
+    along_axis,
     array,
     axis_index,
     cast,
@@ -40,6 +41,36 @@ def _reduced(kind: str, x: Any, axis: Any, keepdims: Any) -> Any:
     return with_kept_axes(_core.reduce(kind, x, axes), x.shape, axes, keepdims)
 
 
+def start_value(name: str, initial: Any, dtype: Any, empty: bool) -> Any:
+    """`initial=` in the dtype of the accumulator; None where the elements alone are to be reduced."""
+    if initial is np._NoValue or initial is None:
+        if initial is None and empty:
+            raise ValueError(f"zero-size array to reduction operation {name} which has no identity")
+        return None
+    if isinstance(initial, _core.Tracer):
+        return cast(array(initial), dtype)
+    start = np.empty((), dtype)
+    start[()] = initial  # with NumPy's errors
+    return start
+
+
+def sum_from(x: Any, axes: tuple[int, ...], initial: Any, start: Any) -> Any:
+    """The sum that starts from a value, or from the first element where `initial` is None: in either case a sum of
+    −0 alone is −0, which it is not where NumPy starts from 0.
+    """
+    total = _core.reduce("sum", x, axes)
+    if initial is np._NoValue:
+        return total
+    keeps_sign = x.dtype.kind == "f" and (
+        start is None or isinstance(start, _core.Tracer) or (start == 0 and np.signbit(start))
+    )
+    if keeps_sign:
+        all_negative = _core.reduce("all", (x == 0) & np.signbit(x), axes)
+        # −(0 − 0) is −0, and as a function of the sum its derivative is 1.
+        total = np.where(all_negative, -(0.0 - total), total)[()]
+    return total if start is None else start + total
+
+
 @implements(np.sum, method="sum")
 def sum(
     a: Any,
@@ -47,26 +78,28 @@ def sum(
     dtype: Any = None,
     out: Any = None,
     keepdims: Any = False,
-    initial: Any = None,
+    initial: Any = np._NoValue,
     where: Any = None,
 ) -> Any:
     refuse("sum", out=given(out), where=None if given(where) is True else given(where))
     a = array(a)
     wanted = _accumulator_dtype(a, dtype)
-    total = cast(_reduced("sum", cast(a, wanted), axis, keepdims), wanted)
-    return total if given(initial) is None else total + cast(array(initial), wanted)
+    axes = reduction_axes(axis, a.ndim)
+    start = start_value("add", initial, wanted, 0 in (a.shape[i] for i in axes))
+    total = cast(sum_from(cast(a, wanted), axes, initial, start), wanted)
+    return with_kept_axes(total, a.shape, axes, keepdims)
 
 
 @implements(np.max, np.amax, method="max")
 def max(
-    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None
+    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = np._NoValue, where: Any = None
 ) -> Any:
     return _extremum("max", np.maximum, a, axis, out, keepdims, initial, where)
 
 
 @implements(np.min, np.amin, method="min")
 def min(
-    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None
+    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = np._NoValue, where: Any = None
 ) -> Any:
     return _extremum("min", np.minimum, a, axis, out, keepdims, initial, where)
 
@@ -74,15 +107,19 @@ def min(
 def _extremum(kind: str, pair: Any, a: Any, axis: Any, out: Any, keepdims: Any, initial: Any, where: Any) -> Any:
     refuse(kind, out=given(out), where=None if given(where) is True else given(where))
     a = array(a)
-    initial = given(initial) if given(initial) is None else cast(array(initial), a.dtype)
     axes = reduction_axes(axis, a.ndim)
-    if initial is None:
+    start = start_value(pair.__name__, initial, a.dtype, 0 in (a.shape[i] for i in axes))
+    if start is None:
         _require_elements(pair.__name__, a, axes)
-        return with_kept_axes(_core.reduce(kind, a, axes), a.shape, axes, keepdims)
-    if a.size == 0:
-        reduced = tuple(extent for i, extent in enumerate(a.shape) if i not in axes)
-        return with_kept_axes(_core.zeros(a, reduced, a.dtype.name) + initial, a.shape, axes, keepdims)
-    return pair(with_kept_axes(_core.reduce(kind, a, axes), a.shape, axes, keepdims), initial)
+        result = _core.reduce(kind, a, axes)
+    elif a.size == 0:
+        result = _core.zeros(a, tuple(extent for i, extent in enumerate(a.shape) if i not in axes), a.dtype.name)
+        result[...] = start
+        result = result[()]
+    else:
+        # Of two zeros, that of the second operand.
+        result = pair(start, _core.reduce(kind, a, axes))
+    return with_kept_axes(result, a.shape, axes, keepdims)
 
 
 @implements(np.any, method="any")
@@ -110,33 +147,18 @@ def argmin(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = False) 
 def _arg_extremum(name: str, greatest: bool, a: Any, axis: Any, out: Any, keepdims: Any) -> Any:
     refuse(name, out=given(out))
     a = array(a)
-    shape = a.shape
-    if axis is None:
-        axes = tuple(range(a.ndim))
-        flat, along = np.reshape(a, (-1,)), 0
-    else:
-        along = axis_index(axis, a.ndim)
-        axes, flat = (along,), a
+    flat, along = along_axis(a, axis)
+    axes = tuple(range(a.ndim)) if axis is None or a.ndim == 0 else (along,)
     if flat.shape[along] == 0:
         raise ValueError(f"attempt to get {name} of an empty sequence")
-    return with_kept_axes(_core.arg_reduce(greatest, flat, along), shape, axes, keepdims)
-
-
-def _scanned(x: Any, axis: Any) -> tuple[Any, int]:
-    """The array and the axis to scan along; flattened for None, as NumPy does."""
-    if axis is None:
-        return np.reshape(x, (-1,)), 0
-    if x.ndim == 0:
-        axis_index(axis, 1)
-        return np.reshape(x, (1,)), 0
-    return x, axis_index(axis, x.ndim)
+    return with_kept_axes(_core.arg_reduce(greatest, flat, along), a.shape, axes, keepdims)
 
 
 @implements(np.cumsum, method="cumsum")
 def cumsum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
     refuse("cumsum", out=out)
     a = array(a)
-    x, along = _scanned(cast(a, _accumulator_dtype(a, dtype)), axis)
+    x, along = along_axis(cast(a, _accumulator_dtype(a, dtype)), axis)
     return _core.cumulative_sum(x, along)
 
 
@@ -153,7 +175,7 @@ def _running_products(x: Any, axis: int) -> Any:
 def cumprod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
     refuse("cumprod", out=out)
     a = array(a)
-    x, along = _scanned(cast(a, _accumulator_dtype(a, dtype)), axis)
+    x, along = along_axis(cast(a, _accumulator_dtype(a, dtype)), axis)
     if x.shape[along] == 0:
         return x.copy()
     order = iteration_order(x)
@@ -167,7 +189,7 @@ def prod(
     dtype: Any = None,
     out: Any = None,
     keepdims: Any = False,
-    initial: Any = None,
+    initial: Any = np._NoValue,
     where: Any = None,
 ) -> Any:
     refuse("prod", out=given(out), where=None if given(where) is True else given(where))
@@ -178,6 +200,7 @@ def prod(
     kept = tuple(i for i in iteration_order(x) if i not in axes)
     rows = tuple(x.shape[i] for i in kept)
     count = int(np.prod([x.shape[i] for i in axes], dtype=np.int64))
+    start = start_value("multiply", initial, x.dtype, count == 0)
     if count == 0:
         product = _core.zeros(x, rows, x.dtype.name) + np.ones((), x.dtype)
     elif not axes:
@@ -185,10 +208,8 @@ def prod(
     else:
         lines = np.reshape(np.transpose(x, kept + axes), (*rows, count))
         product = _running_products(lines, len(rows))[..., -1].copy("C")
-        product = product[()] if product.ndim == 0 else product
-    product = np.transpose(product, [kept.index(i) for i in sorted(kept)])
-    product = with_kept_axes(product, x.shape, axes, keepdims)
-    return product if given(initial) is None else product * cast(array(initial), x.dtype)
+    product = np.transpose(product, [kept.index(i) for i in sorted(kept)]) if kept else product[()]
+    return with_kept_axes(product if start is None else start * product, x.shape, axes, keepdims)
 
 
 @implements(np.mean, method="mean")
@@ -201,12 +222,16 @@ def mean(
         a = cast(a, dtype)
     elif a.dtype.kind in "biu":
         a = cast(a, np.float64)
-    axes = reduction_axes(axis, a.ndim)
-    return _reduced("sum", a, axis, keepdims) / _count(a, axes)
+    count = _count(a, axis)
+    return _reduced("sum", a, axis, keepdims) / count
 
 
-def _count(a: Any, axes: tuple[int, ...]) -> int:
-    return int(np.prod([a.shape[axis] for axis in axes], dtype=np.int64))
+def _count(a: Any, axis: Any) -> int:
+    """The number of elements that a moment is taken of. Unlike a sum, it has no axis 0 at rank 0."""
+    if axis is None:
+        return a.size
+    counted = axis if isinstance(axis, tuple) else (axis,)
+    return int(np.prod([a.shape[axis_index(each, a.ndim)] for each in counted], dtype=np.int64))
 
 
 @implements(np.var, method="var")
@@ -230,8 +255,7 @@ def var(
         a = cast(a, np.float64)
     if given(correction) is not None:
         ddof = correction
-    axes = reduction_axes(axis, a.ndim)
-    count = _count(a, axes)
+    count = _count(a, axis)
     centre = _reduced("sum", a, axis, True) / count if given(mean) is None else mean
     deviation = a - centre
     degrees = count - ddof
@@ -265,14 +289,22 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: Any = False) -> An
     if (axis is None and (ord is None or x.ndim == 1 or (x.ndim == 2 and ord == "fro"))) or axis is None:
         axes = tuple(range(x.ndim))
     else:
-        axes = axis if isinstance(axis, tuple) else (axis_index(axis, x.ndim),)
+        axes = axis if isinstance(axis, tuple) else (axis_index(_whole(axis), x.ndim),)
+    if len(axes) not in (1, 2) and not (axis is None and ord is None):
+        raise ValueError("Improper number of dimensions to norm.")
     if ord is None or (len(axes) == 1 and ord == 2) or (len(axes) == 2 and ord == "fro"):
         return np.sqrt(np.sum(x * x, axis=axes, keepdims=keepdims))
     if len(axes) == 1:
         return _vector_norm(x, ord, axes, keepdims)
-    if len(axes) == 2:
-        return _matrix_norm(x, ord, axes, keepdims)
-    raise ValueError("Improper number of dimensions to norm.")
+    return _matrix_norm(x, ord, axes, keepdims)
+
+
+def _whole(axis: Any) -> int:
+    """As `np.linalg.norm`, which takes what converts to an integer."""
+    try:
+        return int(axis)
+    except TypeError as error:
+        raise TypeError("'axis' must be None, an integer or a tuple of integers") from error
 
 
 def _vector_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: Any) -> Any:
@@ -301,6 +333,8 @@ def _matrix_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: Any) -> Any:
         -np.inf: (column, row, np.min),
     }
     if ord not in sums:
+        if ord not in (2, -2, "nuc"):
+            raise ValueError("Invalid norm order for matrices.")
         hint = "use ord=None, 'fro', 1 or inf"
         raise CkadTypeError(
             f"[norm] matrix norm ord={ord!r} is not supported for traced values. Hint: {hint}", op="norm", hint=hint

@@ -8,7 +8,7 @@ import numpy as np
 
 from ckad import _core
 from ckad.errors import DTypeError
-from ckad.numpy.axes import array, axis_index, cast, from_order, in_order, memory_order
+from ckad.numpy.axes import along_axis, array, axis_index, cast, from_order, in_order, memory_order
 from ckad.numpy.registry import given, implements, refuse
 
 
@@ -90,10 +90,7 @@ def _along(x: Any, indices: Any, axis: int) -> Any:
 @implements(np.argsort, method="argsort")
 def argsort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
     refuse("argsort", order=order)
-    a = array(a)
-    if axis is None:
-        a, axis = a.ravel(), 0
-    return _core.argsort(a, axis_index(axis, a.ndim))
+    return _core.argsort(*along_axis(array(a), axis))
 
 
 @implements(np.sort)

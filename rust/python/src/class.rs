@@ -45,7 +45,7 @@ fn reduced<'py>(
         return Err(PyTypeError::new_err("out= of a reduction is not supported for traced values"));
     }
     let dtype = dtype.filter(|dtype| !dtype.is_none()).map(values::parse_dtype).transpose()?;
-    let axes = normal_axes("reduce", axis, this.rank())?;
+    let axes = normal_axes(axis, this.rank())?;
     reduce(py, kind, this, &axes, dtype, keepdims)?.into_object(py)
 }
 

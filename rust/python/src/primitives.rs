@@ -17,6 +17,7 @@ use crate::errors::raise;
 use crate::layout::{self, Layout, broadcast_shapes, concatenation_order, inverse};
 use crate::operand::{Operand, Source, innermost, prepare, prepare_with, promote};
 use crate::reductions::{self, walk_order};
+use crate::shapes::normal_axes;
 use crate::storage::View;
 use crate::tape::TapeCell;
 use crate::tracer::{Kind, Tracer};
@@ -104,6 +105,12 @@ fn iteration_order(rank: usize, strides: Vec<Vec<i64>>) -> PyResult<Vec<usize>> 
         Some(strides) => Err(PyValueError::new_err(format!("{} strides for {rank} axes", strides.len()))),
         None => Ok(layout::iteration_order(rank, &strides)),
     }
+}
+
+/// The axes that `axis=` of a reduction names, ascending.
+#[pyfunction]
+fn reduction_axes(axis: Any<'_, '_>, rank: usize) -> PyResult<Vec<usize>> {
+    normal_axes(Some(axis), rank)
 }
 
 fn reduce_kind(kind: &str) -> PyResult<ReduceKind> {
@@ -389,6 +396,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         cast,
         stop_gradient,
         iteration_order,
+        reduction_axes,
         reduce,
         arg_reduce,
         argsort,

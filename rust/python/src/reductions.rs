@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ckad_graph::{DType, Error, ErrorKind, ReduceKind, shape_text};
+use ckad_prim::Elementwise;
 use pyo3::prelude::*;
 
 use crate::errors::raise;
@@ -60,10 +61,17 @@ pub fn reduce(
     let mut reduced: Vec<usize> = axes.iter().map(|&axis| places[axis]).collect();
     reduced.sort_unstable();
     let tape = Arc::clone(this.tape());
+    // NumPy adds to +0, so that a −0 alone becomes +0; a reduction of one element only reshapes.
+    let from_zero = kind == ReduceKind::Sum && dtype.is_float() && axes.iter().all(|&axis| shape[axis] == 1);
     let node = tape.record(py, |tape| {
         let node = this.read(tape, &memory)?;
         let node = tape.builder.cast(node, dtype)?;
-        tape.builder.reduce(kind, node, &reduced)
+        let node = tape.builder.reduce(kind, node, &reduced)?;
+        if !from_zero {
+            return Ok(node);
+        }
+        let zero = tape.builder.literal(dtype, 0.0)?;
+        tape.builder.elementwise(Elementwise::Add, &[node, zero])
     })?;
     let kept: Vec<usize> = (0..shape.len()).filter(|axis| !axes.contains(axis)).collect();
     if kept.is_empty() && (!keep_axes || axes.is_empty()) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{DType, Error, ErrorKind, shape_text};
+use ckad_graph::{DType, Error, shape_text};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -13,6 +13,8 @@ use crate::layout::{Layout, broadcast_strides, iteration_order};
 use crate::operand::Operand;
 use crate::storage::{Storage, View};
 use crate::tracer::{Kind, Tracer};
+
+pyo3::import_exception!(numpy.exceptions, AxisError);
 
 /// `order=` of NumPy.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,22 +55,24 @@ pub fn shape_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     }
 }
 
-/// An axis counted from either end.
-pub fn normal_axis(name: &str, axis: i64, rank: usize) -> PyResult<usize> {
+/// An axis counted from either end, or NumPy's own error.
+pub fn normal_axis(axis: i64, rank: usize) -> PyResult<usize> {
     let normal = if axis < 0 { axis + rank as i64 } else { axis };
-    usize::try_from(normal).ok().filter(|&normal| normal < rank).ok_or_else(|| {
-        raise(Error::new(ErrorKind::Shape, name, format!("axis {axis} is out of bounds for array of dimension {rank}")))
-    })
+    usize::try_from(normal).ok().filter(|&normal| normal < rank).ok_or_else(|| AxisError::new_err((axis, rank)))
 }
 
-/// Axes given as None (all), an int or a tuple; ascending.
-pub fn normal_axes(name: &str, axis: Option<&Bound<'_, PyAny>>, rank: usize) -> PyResult<Vec<usize>> {
+/// Axes given as None (all), an int or a tuple; ascending. As in NumPy, axis 0 or -1 of a value of rank 0 is none.
+pub fn normal_axes(axis: Option<&Bound<'_, PyAny>>, rank: usize) -> PyResult<Vec<usize>> {
     let Some(axis) = axis.filter(|axis| !axis.is_none()) else { return Ok((0..rank).collect()) };
-    let mut axes = Vec::new();
-    for axis in shape_of(axis)? {
-        let axis = normal_axis(name, axis, rank)?;
+    let Ok(several) = axis.cast::<PyTuple>() else {
+        let axis: i64 = axis.extract()?;
+        return if rank == 0 && matches!(axis, 0 | -1) { Ok(Vec::new()) } else { Ok(vec![normal_axis(axis, rank)?]) };
+    };
+    let mut axes = Vec::with_capacity(several.len());
+    for axis in several {
+        let axis = normal_axis(axis.extract()?, rank)?;
         if axes.contains(&axis) {
-            return Err(PyValueError::new_err(format!("[{name}] duplicate value in 'axis'")));
+            return Err(PyValueError::new_err("duplicate value in 'axis'"));
         }
         axes.push(axis);
     }
@@ -224,7 +228,7 @@ pub fn transpose_axes(arguments: &Bound<'_, PyTuple>, rank: usize) -> PyResult<O
     if axes.len() != rank {
         return Err(PyValueError::new_err(format!("[transpose] axes don't match array: {rank} axes are needed")));
     }
-    let axes = axes.iter().map(|&axis| normal_axis("transpose", axis, rank)).collect::<PyResult<Vec<usize>>>()?;
+    let axes = axes.iter().map(|&axis| normal_axis(axis, rank)).collect::<PyResult<Vec<usize>>>()?;
     if (0..rank).any(|axis| !axes.contains(&axis)) {
         return Err(PyValueError::new_err("[transpose] repeated axis"));
     }
@@ -233,7 +237,7 @@ pub fn transpose_axes(arguments: &Bound<'_, PyTuple>, rank: usize) -> PyResult<O
 
 pub fn swap_axes(this: &Tracer, first: i64, second: i64) -> PyResult<Tracer> {
     let rank = this.rank();
-    let (first, second) = (normal_axis("swapaxes", first, rank)?, normal_axis("swapaxes", second, rank)?);
+    let (first, second) = (normal_axis(first, rank)?, normal_axis(second, rank)?);
     let mut order: Vec<usize> = (0..rank).collect();
     order.swap(first, second);
     transpose(this, Some(&order))
@@ -244,7 +248,7 @@ pub fn squeeze(this: &Tracer, axis: Option<&Bound<'_, PyAny>>) -> PyResult<Optio
     let shape = this.shape();
     let given = axis.is_some_and(|axis| !axis.is_none());
     let axes: Vec<usize> =
-        normal_axes("squeeze", axis, this.rank())?.into_iter().filter(|&axis| given || shape[axis] == 1).collect();
+        normal_axes(axis, this.rank())?.into_iter().filter(|&axis| given || shape[axis] == 1).collect();
     if let Some(&axis) = axes.iter().find(|&&axis| shape[axis] != 1) {
         return Err(PyValueError::new_err(format!(
             "[squeeze] cannot select an axis to squeeze out which has size not equal to one: axis {axis} of {}",
@@ -263,7 +267,7 @@ pub fn diagonal(this: &Tracer, shift: i64, first: i64, second: i64) -> PyResult<
     if rank < 2 {
         return Err(PyValueError::new_err("[diagonal] an array of at least two dimensions is needed"));
     }
-    let (first, second) = (normal_axis("diagonal", first, rank)?, normal_axis("diagonal", second, rank)?);
+    let (first, second) = (normal_axis(first, rank)?, normal_axis(second, rank)?);
     if first == second {
         return Err(PyValueError::new_err("[diagonal] axis1 and axis2 cannot be the same"));
     }

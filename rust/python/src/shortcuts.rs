@@ -82,11 +82,11 @@ fn reduction(
     if args.len() > 2
         || array.tape().is_closed()
         || array.elements() == 0
-        || (kind.is_none() && !array.dtype().is_float())
+        || (kind.is_none() && (!array.dtype().is_float() || (array.rank() == 0 && axis.is_some())))
     {
         return Ok(None);
     }
-    let Ok(axes) = normal_axes("reduce", axis.as_ref(), array.rank()) else { return Ok(None) };
+    let Ok(axes) = normal_axes(axis.as_ref(), array.rank()) else { return Ok(None) };
     let reduced = reduce(py, kind.unwrap_or(ReduceKind::Sum), array, &axes, None, keep_axes)?;
     if kind.is_some() {
         return Ok(Some(reduced));

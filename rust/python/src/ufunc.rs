@@ -405,7 +405,7 @@ fn plain_reduction<'py>(
             _ => return Ok(None),
         }
     }
-    let axes = normal_axes(&ufunc_name(ufunc), axis.as_ref(), value.get().rank())?;
+    let axes = normal_axes(axis.as_ref(), value.get().rank())?;
     reduce(py, kind, value.get(), &axes, dtype, keep_axes).map(Some)
 }
 
