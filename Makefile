@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 CORE := python/ckad/_core.abi3.so
-RUST_SOURCES := $(shell find rust -name '*.rs' -o -name '*.wgsl' -o -name Cargo.toml) Cargo.toml Cargo.lock
+RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
 # pyo3's build script asks this interpreter for its version, so a changed PATH does not rebuild the core.
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python

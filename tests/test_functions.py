@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,7 +13,6 @@ import pytest
 
 import ckad
 from ckad.errors import CkadError, DTypeError
-from ckad.numpy import reductions
 
 _rng = np.random.default_rng(7)
 
@@ -625,66 +621,6 @@ def test_signed_zeros_are_numpys(name: str, dtype: str) -> None:
         found, expected = evaluated(SIGNED_ZEROS[name], x, y), SIGNED_ZEROS[name](x, y)
         np.testing.assert_array_equal(found, expected)
         np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))
-
-
-# Shortcuts ----------------------------------------------------------------------------------------------------------
-
-
-def python_frames(f: Callable[..., Any], *args: Any) -> int:
-    """Frames of ckad's Python layer that recording f enters."""
-    entered: list[str] = []
-
-    def note(frame: FrameType, event: str, _argument: Any) -> None:
-        if event == "call" and f"{os.sep}ckad{os.sep}numpy" in frame.f_code.co_filename:
-            entered.append(frame.f_code.co_name)
-
-    def recorded(*args: Any) -> Any:
-        before = sys.getprofile()
-        sys.setprofile(note)
-        try:
-            return 0.0 * args[0].sum(), f(*args)
-        finally:
-            sys.setprofile(before)
-
-    ckad.value_and_grad(recorded, has_aux=True)(*args)
-    return len(entered)
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32", "int32", "uint8", "bool"])
-def test_plain_calls_are_the_python_layers(dtype: str) -> None:
-    """Their plainest forms are recorded without it, to the same graph."""
-    x = spread(0.0, 9.0, 3, 4, 5).astype(dtype)
-    calls: list[tuple[Any, dict[str, Any]]] = [
-        (function, keywords)
-        for function in (np.sum, np.max, np.min, np.any, np.all, np.mean)
-        for keywords in ({}, {"axis": 1}, {"axis": (0, -1)}, {"axis": -1, "keepdims": True}, {"keepdims": True})
-    ]
-    for function, keywords in calls:
-        handler = {np.max: reductions.max, np.min: reductions.min}.get(function, getattr(reductions, function.__name__))
-        for y in (x, np.asfortranarray(x), x[:, ::-1]):
-            plain = evaluated(lambda y: function(y, **keywords), y)  # noqa: B023
-            composed = evaluated(lambda y: handler(y, **keywords), y)  # noqa: B023
-            np.testing.assert_array_equal(plain, composed)
-            assert plain.dtype == composed.dtype
-            assert plain.strides == composed.strides
-            assert_same(plain, function(y, **keywords), ulps=32)
-    for bad in ({"axis": 3}, {"axis": (0, 0)}, {"axis": 1, "keepdims": 2}):
-        with pytest.raises((ValueError, TypeError)) if "keepdims" not in bad else nullcontext():
-            evaluated(lambda y: np.sum(y, **bad), x)  # noqa: B023
-
-
-def test_plain_calls_enter_no_python() -> None:
-    x = spread(0.5, 1.5, 3, 4)
-    for f in (
-        np.sum,
-        np.mean,
-        np.max,
-        lambda x: np.min(x, axis=0),
-        lambda x: np.sum(x, 1, keepdims=True),
-        lambda x: np.where(x > 1, x, 0.0),
-    ):
-        assert python_frames(f, x) == 0
-    assert python_frames(lambda x: np.sum(x, initial=1.0), x) > 0
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

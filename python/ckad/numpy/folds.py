@@ -83,7 +83,7 @@ def fold(
         x = cast(x, found)
     if type(x) is np.ndarray:
         # Only the start value or the mask is traced: the array joins them.
-        joined: Any = start if isinstance(start, _core.Tracer) else where
+        joined: Any = next(value for value in (start, where) if isinstance(value, _core.Tracer))
         x = np.asarray(x, like=joined)
     mask = None if where is True else np.broadcast_to(cast(array(where), np.bool_), x.shape)
     kept = tuple(extent for i, extent in enumerate(x.shape) if i not in axes)

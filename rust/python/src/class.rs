@@ -8,7 +8,7 @@ use pyo3::pyclass::CompareOp;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::elements::{Elements, Flags};
-use crate::function::{array_function, attribute, call_registered};
+use crate::function::{array_function, attribute, call_registered, plain_or_registered};
 use crate::indexing::{get_item, set_item};
 use crate::operators::{
     binary, compare, divide_with_remainder, in_place, in_place_matrix_product, in_place_power, matrix_product,
@@ -487,6 +487,24 @@ impl Tracer {
     fn tolist(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
         values::to_list(py, self)
+    }
+
+    #[pyo3(signature = (*args, **kwargs))]
+    fn dot<'py>(
+        slf: &Bound<'py, Self>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Py<PyAny>> {
+        plain_or_registered(slf, "dot", args, kwargs)
+    }
+
+    #[pyo3(signature = (*args, **kwargs))]
+    fn mean<'py>(
+        slf: &Bound<'py, Self>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Py<PyAny>> {
+        plain_or_registered(slf, "mean", args, kwargs)
     }
 
     #[pyo3(signature = (axis = None, dtype = None, out = None, keepdims = false, **further))]

@@ -9,9 +9,9 @@ use ckad_graph::{DType, DotAxes, Error, shape_text};
 use pyo3::prelude::*;
 
 use crate::errors::raise;
-use crate::layout::{inverse, is_identity};
+use crate::layout::{Layout, inverse, is_identity};
 use crate::operand::{Operand, innermost, prepare_with, promote};
-use crate::tracer::Tracer;
+use crate::tracer::{Kind, Tracer};
 
 /// An axis of the result by where it comes from: which operand, and which axis of it.
 pub type ResultAxis = (usize, usize);
@@ -74,6 +74,59 @@ pub fn contract(
     Tracer::result(&Arc::clone(tape), node, dtype, shape)
 }
 
+/// The product of the last axis of `a` with the first of `b`, vectors or matrices of one tape and dtype that lie in C
+/// order: what [`contract`] records for them, found without asking how their axes lie. None for anything else.
+pub fn plain_product(py: Python<'_>, operands: &[Operand<'_, '_>; 2]) -> PyResult<Option<Tracer>> {
+    let [Operand::Traced(a), Operand::Traced(b)] = operands else { return Ok(None) };
+    let (lhs, rhs) = (a.shape(), b.shape());
+    let is_plain = |x: &Tracer| match x.kind() {
+        Kind::Array { view, .. } => (1..=2).contains(&view.layout.rank()) && view.layout.is_c_contiguous(1),
+        Kind::Scalar { .. } => false,
+    };
+    let dtype = a.dtype();
+    if !is_plain(a)
+        || !is_plain(b)
+        || lhs.last() != rhs.first()
+        || dtype != b.dtype()
+        || dtype == DType::Bool
+        || a.tape().id != b.tape().id
+    {
+        return Ok(None);
+    }
+    let axes = DotAxes { lhs_contract: vec![lhs.len() - 1], rhs_contract: vec![0], ..DotAxes::default() };
+    let (node, held) = a.tape().record(py, |tape| {
+        let (left, right) = (a.value(tape)?, b.value(tape)?);
+        let node = tape.builder.dot(left, right, &axes, false)?;
+        tape.retain(node);
+        Ok((node, Arc::clone(a.tape())))
+    })?;
+    if lhs.len() + rhs.len() == 2 {
+        return Ok(Some(Tracer::held_scalar(held, node, dtype)));
+    }
+    let shape = [&lhs[..lhs.len() - 1], &rhs[1..]].concat();
+    Ok(Some(Tracer::held_array(held, node, dtype, Layout::contiguous(&shape))))
+}
+
+/// `np.dot` of arrays: the last axis of `a` with the last but one of `b`. None where they do not fit.
+pub fn dot(py: Python<'_>, operands: &[Operand<'_, '_>; 2]) -> PyResult<Option<Tracer>> {
+    if let Some(product) = plain_product(py, operands)? {
+        return Ok(Some(product));
+    }
+    let (a, b) = (operands[0].shape(), operands[1].shape());
+    let ranks = [a.len(), b.len()];
+    if ranks.contains(&0) || a[ranks[0] - 1] != b[ranks[1].saturating_sub(2)] {
+        return Ok(None);
+    }
+    let axes = DotAxes {
+        lhs_contract: vec![ranks[0] - 1],
+        rhs_contract: vec![ranks[1].saturating_sub(2)],
+        ..DotAxes::default()
+    };
+    let wanted = natural_axes(&axes, ranks);
+    let shape: Vec<i64> = wanted.iter().map(|&(side, axis)| [a, b][side][axis]).collect();
+    contract(py, operands, &axes, &wanted, &shape).map(Some)
+}
+
 fn misfit(name: &str, a: &[i64], b: &[i64], what: &str, hint: &str) -> PyErr {
     let shapes = format!("{what}: {} @ {}", shape_text(a), shape_text(b));
     raise(Error::shape(name, shapes).with_hint(hint.to_owned()))
@@ -81,6 +134,9 @@ fn misfit(name: &str, a: &[i64], b: &[i64], what: &str, hint: &str) -> PyErr {
 
 /// `a @ b` with NumPy's rules for one, two and more axes.
 pub fn matmul(py: Python<'_>, operands: &[Operand<'_, '_>; 2]) -> PyResult<Tracer> {
+    if let Some(product) = plain_product(py, operands)? {
+        return Ok(product);
+    }
     let name = "matmul";
     let (a, b) = (operands[0].shape(), operands[1].shape());
     if a.is_empty() || b.is_empty() {

@@ -13,7 +13,7 @@ use pyo3::types::{PyDict, PyTuple};
 use rustc_hash::FxHashMap;
 
 use crate::errors::raise;
-use crate::shortcuts::shortcut;
+use crate::shortcuts::{shortcut, shortcut_method};
 use crate::tracer::Tracer;
 
 /// Handlers by the address of the NumPy function, which the entry keeps alive.
@@ -83,6 +83,22 @@ pub fn call_registered<'py>(
 ) -> PyResult<Py<PyAny>> {
     let function = method(py, name).ok_or_else(|| unknown_attribute(name))?;
     function.bind(py).call(args, kwargs).map(Bound::unbind)
+}
+
+/// `x.name(*args, **kwargs)`: without the Python layer where the call is a plain one.
+pub fn plain_or_registered<'py>(
+    this: &Bound<'py, Tracer>,
+    name: &str,
+    args: &Bound<'py, PyTuple>,
+    kwargs: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Py<PyAny>> {
+    let py = this.py();
+    let whole: Vec<Bound<'py, PyAny>> = std::iter::once(this.clone().into_any()).chain(args).collect();
+    let whole = PyTuple::new(py, whole)?;
+    match shortcut_method(name, &whole, kwargs)? {
+        Some(result) => result.into_object(py),
+        None => call_registered(py, name, whole, kwargs),
+    }
 }
 
 fn unknown_attribute(name: &str) -> PyErr {

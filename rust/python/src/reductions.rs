@@ -33,6 +33,14 @@ pub fn walk_order(this: &Tracer) -> Vec<usize> {
     }
 }
 
+/// Does NumPy walk the axes in their order, from the first to the last? Surely where this is true.
+fn lies_in_order(this: &Tracer) -> bool {
+    match this.kind() {
+        Kind::Scalar { .. } => true,
+        Kind::Array { view, .. } => view.is_c_contiguous() && !view.layout.shape.contains(&0),
+    }
+}
+
 /// Reduces over `axes` (ascending). A scalar where all axes go; with `keep_axes` they stay with length 1.
 pub fn reduce(
     py: Python<'_>,
@@ -55,36 +63,49 @@ pub fn reduce(
         ));
     }
     let dtype = dtype.unwrap_or_else(|| reduce_dtype(kind, this.dtype()));
-    let order = walk_order(this);
-    let memory = this.layout().transposed(&order);
-    let places = inverse(&order);
-    let mut reduced: Vec<usize> = axes.iter().map(|&axis| places[axis]).collect();
-    reduced.sort_unstable();
+    // None where the axes are walked in their order, the commonest.
+    let order = (!lies_in_order(this)).then(|| walk_order(this));
+    let memory = order.as_ref().map(|order| this.layout().transposed(order));
+    let reduced = order.as_ref().map(|order| {
+        let places = inverse(order);
+        let mut reduced: Vec<usize> = axes.iter().map(|&axis| places[axis]).collect();
+        reduced.sort_unstable();
+        reduced
+    });
     let tape = Arc::clone(this.tape());
     // NumPy adds to +0, so that a −0 alone becomes +0; a reduction of one element only reshapes.
     let from_zero = kind == ReduceKind::Sum && dtype.is_float() && axes.iter().all(|&axis| shape[axis] == 1);
     let node = tape.record(py, |tape| {
-        let node = this.read(tape, &memory)?;
-        let node = tape.builder.cast(node, dtype)?;
-        let node = tape.builder.reduce(kind, node, &reduced)?;
-        if !from_zero {
-            return Ok(node);
+        let node = match &memory {
+            Some(memory) => this.read(tape, memory)?,
+            None => this.value(tape)?,
+        };
+        let node = if tape.builder.dtype(node) == dtype { node } else { tape.builder.cast(node, dtype)? };
+        let mut node = tape.builder.reduce(kind, node, reduced.as_deref().unwrap_or(axes))?;
+        if from_zero {
+            let zero = tape.builder.literal(dtype, 0.0)?;
+            node = tape.builder.elementwise(Elementwise::Add, &[node, zero])?;
         }
-        let zero = tape.builder.literal(dtype, 0.0)?;
-        tape.builder.elementwise(Elementwise::Add, &[node, zero])
+        tape.retain(node);
+        Ok(node)
     })?;
-    let kept: Vec<usize> = (0..shape.len()).filter(|axis| !axes.contains(axis)).collect();
-    if kept.is_empty() && (!keep_axes || axes.is_empty()) {
-        return Tracer::new_scalar(tape, node, dtype);
+    if axes.len() == shape.len() && (!keep_axes || axes.is_empty()) {
+        return Ok(Tracer::held_scalar(tape, node, dtype));
     }
-    // The kept axes in memory order, each by its place among the kept ones.
-    let kept_order: Vec<usize> = order.iter().filter_map(|axis| kept.iter().position(|kept| kept == axis)).collect();
+    let kept: Vec<usize> = (0..shape.len()).filter(|axis| !axes.contains(axis)).collect();
     let kept_shape: Vec<i64> = kept.iter().map(|&axis| shape[axis]).collect();
-    let mut layout = Layout::ordered(&kept_shape, &kept_order);
+    let mut layout = match order {
+        None => Layout::contiguous(&kept_shape),
+        Some(order) => {
+            // The kept axes in memory order, each by its place among the kept ones.
+            let place = |axis: &usize| kept.iter().position(|kept| kept == axis);
+            Layout::ordered(&kept_shape, &order.iter().filter_map(place).collect::<Vec<_>>())
+        }
+    };
     if keep_axes {
         for &axis in axes {
             layout = layout.expanded(axis);
         }
     }
-    Tracer::new_array(tape, node, dtype, layout)
+    Ok(Tracer::held_array(tape, node, dtype, layout))
 }

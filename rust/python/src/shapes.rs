@@ -49,6 +49,9 @@ pub fn parse_shape(arguments: &Bound<'_, PyTuple>) -> PyResult<Vec<i64>> {
 
 /// An int, or a sequence of them.
 pub fn shape_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+    if let Ok(extents) = object.cast::<PyTuple>() {
+        return extents.iter_borrowed().map(|extent| extent.extract()).collect();
+    }
     match object.extract::<i64>() {
         Ok(extent) => Ok(vec![extent]),
         Err(_) => object.try_iter()?.map(|extent| extent?.extract()).collect(),

@@ -1,6 +1,7 @@
 //! The commonest of NumPy's functions in their plainest form, without the way through the Python layer:
-//! `np.sum(x, axis, keepdims=…)` and its like, `np.where(c, x, y)`. Anything else about a call, an error included, is
-//! left to the handler in `ckad.numpy`, which says the same of these calls and more of others.
+//! `np.sum(x, axis, keepdims=…)` and its like, `np.where(c, x, y)`, `np.dot(a, b)`, `np.reshape(x, shape)`. Anything else
+//! about a call, an error included, is left to the handler in `ckad.numpy`, which says the same of these calls and more
+//! of others.
 
 use ckad_graph::ReduceKind;
 use ckad_prim::Elementwise;
@@ -8,10 +9,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyTuple};
 use rustc_hash::FxHashMap;
 
+use crate::dot::dot;
 use crate::elementwise::{apply, select};
 use crate::operand::Operand;
 use crate::reductions::reduce;
-use crate::shapes::normal_axes;
+use crate::shapes::{Order, normal_axes, reshape, shape_of};
 use crate::tracer::Tracer;
 
 #[derive(Clone, Copy)]
@@ -19,6 +21,8 @@ enum Shortcut {
     Reduction(ReduceKind),
     Mean,
     Where,
+    Dot,
+    Reshape,
 }
 
 const SHORTCUTS: &[(&str, Shortcut)] = &[
@@ -31,6 +35,8 @@ const SHORTCUTS: &[(&str, Shortcut)] = &[
     ("all", Shortcut::Reduction(ReduceKind::All)),
     ("mean", Shortcut::Mean),
     ("where", Shortcut::Where),
+    ("dot", Shortcut::Dot),
+    ("reshape", Shortcut::Reshape),
 ];
 
 /// By the address of the function, which NumPy's module keeps alive.
@@ -58,7 +64,50 @@ pub fn shortcut(
         Some(Shortcut::Reduction(kind)) => reduction(args, kwargs, Some(kind)),
         Some(Shortcut::Mean) => reduction(args, kwargs, None),
         Some(Shortcut::Where) => choice(args, kwargs),
+        Some(Shortcut::Dot) => product(args, kwargs),
+        Some(Shortcut::Reshape) => reshaped(args, kwargs),
     }
+}
+
+/// `x.dot(b)` and `x.mean(axis)` likewise: `name` of the method, x before its arguments.
+pub fn shortcut_method(
+    name: &str,
+    args: &Bound<'_, PyTuple>,
+    kwargs: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Option<Tracer>> {
+    let none = PyDict::new(args.py());
+    let kwargs = kwargs.unwrap_or(&none);
+    match name {
+        "dot" => product(args, kwargs),
+        "mean" => reduction(args, kwargs, None),
+        _ => Ok(None),
+    }
+}
+
+/// `np.dot(a, b)` of arrays of one dtype.
+fn product(args: &Bound<'_, PyTuple>, kwargs: &Bound<'_, PyDict>) -> PyResult<Option<Tracer>> {
+    if args.len() != 2 || !kwargs.is_empty() {
+        return Ok(None);
+    }
+    let objects = [args.get_item(0)?, args.get_item(1)?];
+    let (Ok(Some(a)), Ok(Some(b))) = (Operand::new(&objects[0]), Operand::new(&objects[1])) else { return Ok(None) };
+    if a.rank() == 0 || b.rank() == 0 || a.own_dtype() != b.own_dtype() {
+        return Ok(None);
+    }
+    dot(args.py(), &[a, b])
+}
+
+/// `np.reshape(x, shape)` with a shape of integers.
+fn reshaped(args: &Bound<'_, PyTuple>, kwargs: &Bound<'_, PyDict>) -> PyResult<Option<Tracer>> {
+    if args.len() != 2 || !kwargs.is_empty() {
+        return Ok(None);
+    }
+    let (array, shape) = (args.get_item(0)?, args.get_item(1)?);
+    let (Ok(array), Ok(shape)) = (array.cast::<Tracer>(), shape_of(&shape)) else { return Ok(None) };
+    if array.get().tape().is_closed() {
+        return Ok(None);
+    }
+    reshape(args.py(), array.get(), &shape, Order::C).map(Some)
 }
 
 /// `np.sum(x, axis, keepdims=…)`; a mean where `kind` is None.
