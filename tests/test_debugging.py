@@ -43,13 +43,35 @@ def root_in_a_loop(x: Any) -> Any:
     return total
 
 
+def literal_zero(x: Any) -> Any:
+    y = np.sqrt(x)  # here
+    return np.sum(0.0 * y) + np.sum(x)
+
+
+def literal_zero_behind(x: Any) -> Any:
+    y = np.log(x)  # here
+    z = np.stack([np.tanh(y), x])
+    return np.sum(z[1]) - 0.0 * np.sum(y)
+
+
 def lines_of(f: Callable[..., Any]) -> list[int]:
     source, first = inspect.getsourcelines(f)
     return [first + i for i, line in enumerate(source) if "# here" in line]
 
 
+WITH_ABSORPTION = [
+    root,
+    quotient,
+    product,
+    running_product,
+    root_in_a_loop,
+    literal_zero,
+    literal_zero_behind,
+]
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("f", [root, quotient, product, running_product, root_in_a_loop], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("f", WITH_ABSORPTION, ids=lambda f: f.__name__)
 def test_absorbed_numbers_are_found(f: Any) -> None:
     found = ckad.debug_nans(f)(TINY)
     assert sorted({int(line.rsplit(":", 1)[1]) for line in found}) == lines_of(f)
@@ -93,3 +115,34 @@ def test_contexts_nest() -> None:
         return np.sum(np.where(x > 0, np.sqrt(x), 0.0))
 
     assert len(ckad.debug_nans(outer)(np.array([0.0, 1.0]))) == 1
+
+
+def test_literal_zeros_are_seen_through_every_transform() -> None:
+    for run in (
+        lambda: ckad.grad(literal_zero)(TINY),
+        lambda: ckad.jvp(literal_zero, (TINY,), (np.ones(3),)),
+        lambda: ckad.vjp(literal_zero, TINY)[1](1.0),
+        lambda: ckad.linearize(literal_zero, TINY)[1](np.ones(3)),
+        lambda: ckad.grad(lambda x: np.sum(ckad.grad(literal_zero)(x)))(TINY),
+        lambda: ckad.grad(lambda a: np.sum(ckad.grad(lambda x: literal_zero(x) * a)(TINY)))(1.0),
+    ):
+        found = ckad.debug_nans(lambda x, run=run: (run(), np.sum(x))[1])(np.ones(2))
+        # Backwards the infinity is the root's derivative; forwards it has become a tangent, which the next line drops.
+        (line,) = lines_of(literal_zero)
+        assert {int(text.rsplit(":", 1)[1]) for text in found} & {line, line + 1}
+    assert ckad.debug_nans(literal_zero)(np.array([1.0, 2.0, 4.0])) == []
+
+
+def test_looking_changes_no_bit() -> None:
+    gradients: list[Any] = []
+
+    def looked_at(x: Any) -> Any:
+        gradients.append([ckad.grad(f)(TINY) for f in WITH_ABSORPTION])
+        return np.sum(x)
+
+    with np.errstate(all="ignore"):
+        looked_at(TINY)
+        ckad.debug_nans(looked_at)(TINY)
+    for plain, watched in zip(*gradients, strict=True):
+        np.testing.assert_array_equal(plain, watched)
+        np.testing.assert_array_equal(np.signbit(plain), np.signbit(watched))

@@ -14,7 +14,6 @@ use ckad_transform::{Absorbed, Side};
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
-use crate::absorbed::{is_watching, note};
 use crate::boundary::enter;
 use crate::convert::owned;
 use crate::errors::to_python;
@@ -22,6 +21,7 @@ use crate::lines::LineTable;
 use crate::plan_view::is_planning;
 use crate::trace::Recorded;
 use crate::value::{Snapshot, Value};
+use crate::watching::{is_watching, note};
 
 /// What becomes of a recorded graph. The flags say which inputs are differentiated.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

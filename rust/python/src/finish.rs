@@ -22,6 +22,7 @@ use crate::tape::TapeCell;
 use crate::trace::Recorded;
 use crate::tracer::Tracer;
 use crate::value::Value;
+use crate::watching::is_watching;
 
 /// Values and their derivatives.
 pub type Pair = (Vec<Py<PyAny>>, Vec<Py<PyAny>>);
@@ -413,7 +414,8 @@ impl Kind {
             Kind::Jvp(active) | Kind::Linearize(active) => ckad_transform::jvp(&graph, active)?,
             Kind::Vjp(active) => ckad_transform::vjp(&graph, active)?,
         };
-        ckad_transform::simplify(derived)
+        // A product that is left out of the derivative cannot be watched.
+        if is_watching() { ckad_transform::simplify_keeping_zeros(derived) } else { ckad_transform::simplify(derived) }
     }
 
     /// The two graphs of a linearisation: what is known at the point, and the linear rest.

@@ -6,16 +6,14 @@
 //!   that the function takes from outside, a `value` is what is known of either; `lines` notes the user's source line.
 //! * The user's function records. What Python sees of a tracer is `class` and `elements`; behind it are `operators`,
 //!   `ufunc`, `function` (NumPy's functions, which the Python layer composes from `primitives` and `primitive_arrays`; the
-//!   plainest calls take `shortcuts`), and `index` with `indexing`. They bring their operands together (`operand`) and record by kind: `elementwise`,
-//!   `reductions`, `dot`, `shapes`. `storage` and `layout` make views alias as NumPy's do.
+//!   plainest calls take `shortcuts`), and `index` with `indexing`. They bring their operands together (`operand`) and
+//!   record by kind: `elementwise`, `reductions`, `dot`, `shapes`. `storage` and `layout` make views alias as NumPy's do.
 //! * Where Python needs a number, `values` asks `force` to run what is pending.
 //! * `finish` transforms the recorded graph and either splices it into an enclosing trace or has `execute` find or
 //!   build a program and run it, under `boundary` (no GIL, Ctrl-C). `linear_map` is what `vjp` and `linearize` return.
-//! * Beside the run: `graph_view` shows the graph, `plan_view` the plan, `profile` where memory goes, `absorbed` where
-//!   derivatives met infinities, `table` the table
-//!   of primitives. `errors` is the one mapping to Python's exceptions.
+//! * Beside the run: `graph_view` shows the graph, `plan_view` the plan, `profile` where memory goes, `watching` where
+//!   derivatives met infinities, `table` the table of primitives. `errors` is the one mapping to Python's exceptions.
 
-mod absorbed;
 mod boundary;
 mod capture;
 mod class;
@@ -51,6 +49,7 @@ mod tracer;
 mod ufunc;
 mod value;
 mod values;
+mod watching;
 
 use pyo3::prelude::*;
 
@@ -73,7 +72,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<plan_view::Planning>()?;
     module.add("Planned", module.py().get_type::<plan_view::Planned>())?;
     module.add_class::<profile::Profiling>()?;
-    module.add_class::<absorbed::Watching>()?;
+    module.add_class::<watching::Watching>()?;
     module.add_class::<linear_map::LinearMap>()?;
     module.add_function(wrap_pyfunction!(release, module)?)?;
     module.add_function(wrap_pyfunction!(table::elementwise_table, module)?)?;

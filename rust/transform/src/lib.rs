@@ -32,6 +32,6 @@ pub use extract::extract;
 pub use jvp::jvp;
 pub use partition::{Partition, Side, partition};
 pub use settle::settle;
-pub use simplify::simplify;
+pub use simplify::{simplify, simplify_keeping_zeros};
 pub use splice::splice;
 pub use vjp::{value_and_grad, vjp};

@@ -95,7 +95,7 @@ impl Simplifier {
         let (first, second) = (value(0), value(1));
         let float = site.dtype.is_float();
         let same = match row {
-            Elementwise::Lmul if first == Some(0.0) || second == Some(0.0) => {
+            Elementwise::Lmul if !self.keeps_zeros && (first == Some(0.0) || second == Some(0.0)) => {
                 return self.filled_literal(0.0, site).map(Some);
             }
             Elementwise::Lmul | Elementwise::Multiply if first == Some(1.0) => operands[1],

@@ -23,8 +23,17 @@ use crate::sink::{in_new_order, sinking};
 
 /// An equivalent graph in execution order; every output keeps its bits.
 pub fn simplify(graph: Graph) -> Result<Graph> {
+    simplified(graph, false)
+}
+
+/// As [`simplify`], but a derivative's product with a literal 0 stays, so that it can be watched ([`crate::absorbed`]).
+pub fn simplify_keeping_zeros(graph: Graph) -> Result<Graph> {
+    simplified(graph, true)
+}
+
+fn simplified(graph: Graph, keeps_zeros: bool) -> Result<Graph> {
     let graph = settle(graph)?;
-    let merged = Simplifier::run(&graph)?;
+    let merged = Simplifier::run(&graph, keeps_zeros)?;
     let target = graph.recycled(&merged);
     place_late(&merged, target)
 }
@@ -75,10 +84,12 @@ pub(crate) struct Simplifier {
     by_hash: FxHashMap<u64, Vec<NodeId>>,
     /// For each constant, the first that is the same snapshot.
     constants: Vec<u32>,
+    /// Do products with a literal 0 stay?
+    pub keeps_zeros: bool,
 }
 
 impl Simplifier {
-    fn run(source: &Graph) -> Result<Graph> {
+    fn run(source: &Graph, keeps_zeros: bool) -> Result<Graph> {
         let mut simplifier = Simplifier {
             target: source.derived(),
             newest: NodeTable::new("simplify", source.inputs.len())?,
@@ -86,6 +97,7 @@ impl Simplifier {
             scalars: NodeTable::new("simplify", source.scalars.len())?,
             by_hash: FxHashMap::default(),
             constants: same_snapshots(source),
+            keeps_zeros,
         };
         let live = reached("simplify", source, source.outputs.iter().copied())?;
         let mut copy = Copy::new("simplify", source)?;
