@@ -1,0 +1,38 @@
+"""The Python in the documents runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+# What is shown and not run says so by its language.
+SHOWN = {"diff", "text", "sh"}
+
+
+def blocks_of(path: Path) -> list[tuple[str, int, str]]:
+    """Language, first line and text of each fenced block."""
+    found = re.finditer(r"^```(.*?)\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)
+    text = path.read_text()
+    return [(block[1], text[: block.start(2)].count("\n"), block[2]) for block in found]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_python_in_documents_runs(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The blocks of one document share their names, from first to last."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for language, line, text in blocks_of(path):
+        assert language in {"python", *SHOWN}, f"{path.name}:{line}: a block in {language!r} is neither run nor shown"
+        if language == "python":
+            # Empty lines in front, so that an error names the document's own line.
+            exec(compile("\n" * line + text, str(path), "exec"), names)
+
+
+def test_there_are_blocks_that_run() -> None:
+    assert any(language == "python" for path in DOCUMENTS for language, _, _ in blocks_of(path))
