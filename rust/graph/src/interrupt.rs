@@ -1,9 +1,10 @@
-//! How Ctrl-C reaches walks over graphs: a question that belongs to the thread, asked every few thousand nodes.
+//! How Ctrl-C reaches walks over graphs: a question that belongs to the thread, asked every few thousand nodes. Refused
+//! memory is asked after at every node: small blocks come from a reserve until somebody raises.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, shortage};
 
 /// Whether to stop.
 type Question = Rc<dyn Fn() -> bool>;
@@ -29,8 +30,9 @@ impl Drop for Listening {
     }
 }
 
-/// An `Interrupted` error once the user wants this thread to stop.
+/// An `Interrupted` error once the user wants this thread to stop, a memory error where the reserve is being used.
 pub fn check() -> Result<()> {
+    shortage::check("plan")?;
     // Whoever answers may come back here to listen for something else.
     let question = QUESTION.with_borrow(Option::clone);
     if question.is_some_and(|stop| stop()) {
@@ -39,10 +41,10 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// [`check`] at every 4096th index of a walk.
+/// [`check`] at an index of a walk: Ctrl-C at every 4096th.
 #[inline]
 pub fn check_at(index: usize) -> Result<()> {
-    if index.is_multiple_of(4096) { check() } else { Ok(()) }
+    if index.is_multiple_of(4096) || shortage::is_noted() { check() } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod interner;
 pub mod interrupt;
 mod op;
 mod print;
+pub mod shortage;
 pub mod tables;
 mod verify;
 

@@ -1,7 +1,7 @@
 //! Tables that grow with a graph. Memory that the system refuses is an error, never the end of the process; and as
 //! whoever makes such a table is about to walk over the graph, this is also where Ctrl-C is heard between walks.
 
-use crate::{Error, Result, interrupt};
+use crate::{Error, Result, interrupt, shortage};
 
 /// Walks over fewer entries are too short to be interrupted.
 const LONG: usize = 4096;
@@ -18,6 +18,7 @@ pub fn room<T>(op: &str, len: usize) -> Result<Vec<T>> {
     if len >= LONG {
         interrupt::check()?;
     }
+    shortage::check(op)?;
     let mut entries = Vec::new();
     entries.try_reserve_exact(len).map_err(|_| Error::memory(op, len.saturating_mul(size_of::<T>())))?;
     Ok(entries)
@@ -36,6 +37,7 @@ pub fn push<T>(op: &str, entries: &mut Vec<T>, entry: T) -> Result<()> {
 /// Makes room for `extra` more entries.
 #[cold]
 pub fn grow<T>(op: &str, entries: &mut Vec<T>, extra: usize) -> Result<()> {
+    shortage::check(op)?;
     let bytes = (entries.len() + extra).saturating_mul(size_of::<T>());
     entries.try_reserve(extra).map_err(|_| Error::memory(op, bytes))
 }

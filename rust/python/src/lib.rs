@@ -51,7 +51,12 @@ mod value;
 mod values;
 mod watching;
 
+use ckad_run::Ballast;
 use pyo3::prelude::*;
+
+/// Refused small blocks come from a reserve, and the next poll raises.
+#[global_allocator]
+static ALLOCATOR: Ballast = Ballast::new(std::alloc::System);
 
 /// Frees the idle arena and forgets every cached program.
 #[pyfunction]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-use ckad_graph::{Attributes, DType, Error, ErrorKind, Graph, NodeId, Op, RegionId, Result};
+use ckad_graph::{Attributes, DType, Error, ErrorKind, Graph, NodeId, Op, RegionId, Result, shortage};
 use ckad_prim::Builder;
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
@@ -180,6 +180,7 @@ impl TapeCell {
     /// Appends what `append` builds, under the user's current line, and returns what it returns.
     pub fn record<R>(&self, py: Python<'_>, append: impl FnOnce(&mut Tape) -> Result<R>) -> PyResult<R> {
         let line = lock(&self.lines).current(py);
+        shortage::check("record").map_err(raise)?;
         let mut tape = self.open().map_err(raise)?;
         let position = tape.builder.graph().len() as u32;
         tape.builder.set_attributes(Attributes { line, position, pass: 0, region: tape.region });

@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use ckad_cpu::{Environment, Memory};
-use ckad_graph::{Error, NodeId, Result};
+use ckad_graph::{Error, NodeId, Result, shortage};
 use ckad_plan::program::{Kernel, Place, Program, Step};
 
 use crate::arena::lease;
@@ -160,6 +160,7 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
                 trace.entries.push(TraceEntry { node: step.node, live_bytes: separate.live_bytes() });
             }
         }
+        shortage::check("run").map_err(|error| error.at_line(line.map_or(0, |line| line(step.node))))?;
         let environment = Environment { buffers: &buffers, scalars: &scalars, starts: &starts, scratch, cancel };
         launch(step, &environment).map_err(|error| error.at_line(line.map_or(0, |line| line(step.node))))?;
         if let Some(separate) = &mut separate {

@@ -7,6 +7,7 @@
 //! their graph. Runs may nest and overlap; no lock is held while one goes on.
 
 mod arena;
+mod ballast;
 mod bindings;
 mod block;
 mod cache;
@@ -18,6 +19,7 @@ mod threads;
 mod trace;
 
 pub use arena::{Lease, MemoryUse, lease, memory_use, release};
+pub use ballast::Ballast;
 pub use bindings::{Bindings, InputArray};
 pub use cache::ProgramCache;
 pub use execute::{RunOptions, run, run_interruptible};
