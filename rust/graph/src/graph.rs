@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
 
-use crate::{DType, Error, ErrorKind, ListId, ListTable, Op, Result, ScalarBits, StartId};
+use crate::{DType, Error, ErrorKind, ListId, ListTable, Op, Result, ScalarBits, StartId, tables};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct NodeId(pub u32);
@@ -116,15 +116,27 @@ impl Graph {
     }
 
     /// An empty graph whose ids of lists, scalars, constants, starts and regions continue this one's.
-    pub fn derived(&self) -> Graph {
-        Graph {
-            lists: self.lists.clone(),
-            scalars: self.scalars.clone(),
-            constants: self.constants.clone(),
-            starts: self.starts.clone(),
-            regions: self.regions.clone(),
+    pub fn derived(&self) -> Result<Graph> {
+        Ok(Graph {
+            lists: self.lists.copied()?,
+            scalars: tables::list("copy", self.scalars.iter().copied())?,
+            constants: tables::list("copy", self.constants.iter().cloned())?,
+            starts: tables::list("copy", self.starts.iter().copied())?,
+            regions: tables::list("copy", self.regions.iter().copied())?,
             ..Graph::default()
-        }
+        })
+    }
+
+    /// A copy, or the error that there is no memory for it.
+    pub fn copied(&self) -> Result<Graph> {
+        Ok(Graph {
+            nodes: tables::list("copy", self.nodes.iter().copied())?,
+            operands: tables::list("copy", self.operands.iter().copied())?,
+            inputs: tables::list("copy", self.inputs.iter().copied())?,
+            outputs: tables::list("copy", self.outputs.iter().copied())?,
+            splices: tables::list("copy", self.splices.iter().cloned())?,
+            ..self.derived()?
+        })
     }
 
     /// Makes room for that many more nodes and operands.
@@ -139,10 +151,10 @@ impl Graph {
     }
 
     /// An empty graph with the tables of `like`, in the memory of this one.
-    pub fn recycled(mut self, like: &Graph) -> Graph {
+    pub fn recycled(mut self, like: &Graph) -> Result<Graph> {
         self.nodes.clear();
         self.operands.clear();
-        Graph { nodes: self.nodes, operands: self.operands, ..like.derived() }
+        Ok(Graph { nodes: self.nodes, operands: self.operands, ..like.derived()? })
     }
 
     /// Appends a node without inference; `ckad_prim::Builder` is the caller that knows dtype and shape.
@@ -309,9 +321,9 @@ impl Graph {
     /// A copy of what `same_structure` compares: without captured arrays and other values.
     pub fn structure(&self) -> Result<Graph> {
         let mut copy = Graph {
-            lists: self.lists.clone(),
-            outputs: self.outputs.clone(),
-            regions: self.regions.clone(),
+            lists: self.lists.copied()?,
+            outputs: tables::list("copy", self.outputs.iter().copied())?,
+            regions: tables::list("copy", self.regions.iter().copied())?,
             ..Graph::default()
         };
         copy.reserve(self.nodes.len(), self.operands.len())?;

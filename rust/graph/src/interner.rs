@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use crate::{Error, Result};
+use crate::{Error, Result, tables};
 
 /// An interned list of integers. Id 0 is the empty list, so it is also the shape of a scalar.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -72,6 +72,20 @@ impl ListTable {
         self.lists.push(Arc::clone(&list));
         self.ids.insert(list, id);
         Ok(id)
+    }
+
+    /// A copy, or the error that there is no memory for it.
+    pub fn copied(&self) -> Result<ListTable> {
+        let mut ids = FxHashMap::default();
+        tables::room_for_keys("copy", &mut ids, self.ids.len())?;
+        ids.extend(self.ids.iter().map(|(list, &id)| (Arc::clone(list), id)));
+        Ok(ListTable {
+            lists: tables::list("copy", self.lists.iter().cloned())?,
+            products: tables::list("copy", self.products.iter().copied())?,
+            ids,
+            hash: self.hash,
+            recent: self.recent,
+        })
     }
 
     #[inline]

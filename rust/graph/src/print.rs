@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::graph::shape_text;
-use crate::{Graph, NodeId, Op};
+use crate::{Error, Graph, NodeId, Op, Result};
 
 /// How the printer names what this crate cannot know: operations and source lines.
 pub struct NodeText<'a> {
@@ -13,7 +13,7 @@ pub struct NodeText<'a> {
 }
 
 /// One line per node: name, operation, operands, parameters, dtype and shape, source line.
-pub fn print_graph(graph: &Graph, text: &NodeText<'_>) -> String {
+pub fn print_graph(graph: &Graph, text: &NodeText<'_>) -> Result<String> {
     let mut out = String::new();
     for id in graph.ids() {
         let node = graph.node(id);
@@ -22,17 +22,24 @@ pub fn print_graph(graph: &Graph, text: &NodeText<'_>) -> String {
         let line = (text.line)(node.attributes.line);
         let parameters = parameters(graph, id);
         let body = format!("%{} = {}({operands}){parameters}", id.0, (text.op)(node.op));
-        let _ = write!(out, "{body:<48} {}{shape:<12}", node.dtype);
+        let mut whole = format!("{body:<48} {}{shape:<12}", node.dtype);
         if !line.is_empty() {
-            let _ = write!(out, "  # {line}");
+            let _ = write!(whole, "  # {line}");
         }
-        let trimmed = out.trim_end().len();
-        out.truncate(trimmed);
-        out.push('\n');
+        append(&mut out, whole.trim_end())?;
     }
     let outputs = graph.outputs.iter().map(|o| format!("%{}", o.0)).collect::<Vec<_>>().join(", ");
-    let _ = writeln!(out, "return {outputs}");
-    out
+    append(&mut out, &format!("return {outputs}"))?;
+    Ok(out)
+}
+
+/// Appends a line to a text that grows with the graph.
+fn append(out: &mut String, line: &str) -> Result<()> {
+    let bytes = out.len() + line.len() + 1;
+    out.try_reserve(line.len() + 1).map_err(|_| Error::memory("print", bytes))?;
+    out.push_str(line);
+    out.push('\n');
+    Ok(())
 }
 
 fn parameters(graph: &Graph, id: NodeId) -> String {

@@ -1,6 +1,9 @@
 //! Tables that grow with a graph. Memory that the system refuses is an error, never the end of the process; and as
 //! whoever makes such a table is about to walk over the graph, this is also where Ctrl-C is heard between walks.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash};
+
 use crate::{Error, Result, interrupt, shortage};
 
 /// Walks over fewer entries are too short to be interrupted.
@@ -32,6 +35,40 @@ pub fn push<T>(op: &str, entries: &mut Vec<T>, entry: T) -> Result<()> {
     }
     entries.push(entry);
     Ok(())
+}
+
+/// The items as a list.
+pub fn list<T>(op: &str, items: impl IntoIterator<Item = T>) -> Result<Vec<T>> {
+    tried(op, items.into_iter().map(Ok))
+}
+
+/// The items as a list, or the first error among them.
+pub fn tried<T>(op: &str, items: impl IntoIterator<Item = Result<T>>) -> Result<Vec<T>> {
+    let items = items.into_iter();
+    let mut entries = room(op, items.size_hint().0)?;
+    for item in items {
+        push(op, &mut entries, item?)?;
+    }
+    Ok(entries)
+}
+
+/// Appends the items.
+pub fn extend<T>(op: &str, entries: &mut Vec<T>, items: impl IntoIterator<Item = T>) -> Result<()> {
+    items.into_iter().try_for_each(|item| push(op, entries, item))
+}
+
+/// Makes room for `extra` more keys in a map.
+#[inline]
+pub fn room_for_keys<K: Eq + Hash, V, S: BuildHasher>(
+    op: &str,
+    map: &mut HashMap<K, V, S>,
+    extra: usize,
+) -> Result<()> {
+    let bytes = (map.len() + extra).saturating_mul(size_of::<(K, V)>());
+    if map.capacity() - map.len() >= extra {
+        return Ok(());
+    }
+    map.try_reserve(extra).map_err(|_| Error::memory(op, bytes))
 }
 
 /// Makes room for `extra` more entries.

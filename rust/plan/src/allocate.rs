@@ -78,7 +78,7 @@ impl Turns {
     fn of(lifetimes: &[Lifetime]) -> Result<Turns> {
         let mut births = by_step(lifetimes, |lifetime| lifetime.first)?;
         for together in births.chunk_by_mut(|&a, &b| lifetimes[a as usize].first == lifetimes[b as usize].first) {
-            together.sort_by_key(|&index| Reverse(lifetimes[index as usize].bytes));
+            together.sort_unstable_by_key(|&index| (Reverse(lifetimes[index as usize].bytes), index));
         }
         Ok(Turns { births, deaths: by_step(lifetimes, |lifetime| lifetime.last)? })
     }

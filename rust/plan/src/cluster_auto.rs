@@ -50,7 +50,7 @@ pub(crate) fn rebuild_cheap_values(grouping: &mut Grouping<'_>) -> Result<()> {
     if candidates.is_empty() {
         return Ok(());
     }
-    candidates.sort_by(|a, b| {
+    candidates.sort_unstable_by(|a, b| {
         let gain = |x: &Candidate, y: &Candidate| u128::from(x.bytes) * u128::from(y.flops);
         gain(b, a).cmp(&gain(a, b)).then(a.value.cmp(&b.value))
     });

@@ -25,7 +25,7 @@ use crate::lower_structural::{AddedStarts, as_copy, structural_kernel};
 use crate::program::{ArraySpec, BufferId, FusedKernel, Kernel, Load, Program, Source, Step, Store, Target};
 use crate::schedule::{Action, Cluster, Schedule};
 use crate::simulate::base_taken;
-use crate::tables::{self, filled, push};
+use crate::tables::{self, collected, filled, push};
 
 /// Lowers a schedule of the graph's clusters for `target`.
 pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Program> {
@@ -204,8 +204,8 @@ impl<'g> Lowering<'g> {
         Ok(Program {
             steps: self.steps,
             buffers,
-            inputs: graph.inputs.iter().map(spec).collect(),
-            outputs: graph.outputs.iter().map(spec).collect(),
+            inputs: collected(graph.inputs.iter().map(spec))?,
+            outputs: collected(graph.outputs.iter().map(spec))?,
             arena_bytes,
             scratch_bytes: scratch.unwrap_or(0),
             scalars_added: (graph.scalars.len(), Vec::new()),
@@ -243,8 +243,8 @@ impl Program {
         else {
             return Err(Error::internal("lower", "more scalars or starts were recorded than the graph has"));
         };
-        self.starts_added = (starts, [starts_added, own].concat());
-        self.scalars_added = (scalars, scalars_added.to_vec());
+        self.starts_added = (starts, collected(starts_added.iter().chain(own).copied())?);
+        self.scalars_added = (scalars, collected(scalars_added.iter().copied())?);
         Ok(())
     }
 }

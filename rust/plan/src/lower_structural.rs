@@ -1,6 +1,6 @@
 //! Kernels of one structural node; and copies, which are the same to an executor.
 
-use ckad_graph::{Error, Graph, ListId, NodeId, Op, Result, StartId};
+use ckad_graph::{Error, Graph, ListId, NodeId, Op, Result, StartId, tables};
 use rustc_hash::FxHashMap;
 use smallvec::smallvec;
 
@@ -19,7 +19,7 @@ pub(crate) fn structural_kernel(
     result: BufferId,
     buffers: &Buffers<'_>,
 ) -> Result<Kernel> {
-    let operands = graph.operands(node).iter().map(|&o| operand(graph, o, buffers)).collect::<Result<Vec<_>>>()?;
+    let operands = tables::tried("plan", graph.operands(node).iter().map(|&o| operand(graph, o, buffers)))?;
     let result =
         ArrayRef { source: Source::Buffer(result), dtype: graph.dtype(node), shape: extents(graph.shape(node)) };
     let op = graph.op(node);

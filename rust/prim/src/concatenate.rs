@@ -1,6 +1,6 @@
 //! `concatenate`: arrays joined along an axis.
 
-use ckad_graph::{DType, Error, Graph, NodeId, Op, Result, shape_text};
+use ckad_graph::{DType, Error, Graph, NodeId, Op, Result, shape_text, tables};
 
 use crate::context::{Diff, Transpose};
 use crate::infer::{Inferred, axis_byte, check_axis, check_same_dtype};
@@ -32,7 +32,7 @@ pub(crate) fn infer(graph: &Graph, operands: &[NodeId], axis: usize) -> Result<I
 }
 
 pub(crate) fn diff<'b>(at: &Diff<'_, 'b>, axis: usize) -> Result<Option<Expr<'b>>> {
-    let parts: Vec<NodeId> = (0..at.tangents.len()).map(|index| at.tangent_or_zeros(index).id).collect();
+    let parts = tables::list(NAME, (0..at.tangents.len()).map(|index| at.tangent_or_zeros(index).id))?;
     Ok(Some(at.builder().expr(at.builder().concatenate(&parts, axis)?)))
 }
 

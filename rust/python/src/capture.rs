@@ -5,7 +5,7 @@
 use std::hash::Hasher;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ckad_graph::{Constant, Error, ErrorKind, NodeId, Result};
+use ckad_graph::{Constant, Error, ErrorKind, NodeId, Result, tables};
 use numpy::PyUntypedArray;
 use numpy::npyffi;
 use pyo3::prelude::*;
@@ -95,6 +95,7 @@ impl TapeCell {
     ) -> PyResult<()> {
         let mut tape = self.open().map_err(raise)?;
         let captured = CapturedArray { object: object.clone().unbind(), constant, node, layout };
+        tables::room_for_keys("capture", &mut tape.arrays.known, 1).map_err(raise)?;
         tape.arrays.known.entry(object.as_ptr() as usize).or_default().push(captured);
         Ok(())
     }

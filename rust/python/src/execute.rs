@@ -6,7 +6,9 @@
 
 use std::sync::{Arc, LazyLock, Mutex};
 
-use ckad_graph::{CheckpointPolicy, Constant, Error, ErrorKind, Graph, HostArray, NodeId, Op, Result, ScalarBits};
+use ckad_graph::{
+    CheckpointPolicy, Constant, Error, ErrorKind, Graph, HostArray, NodeId, Op, Result, ScalarBits, tables,
+};
 use ckad_plan::compile::Compiled;
 use ckad_plan::report::{Report, report};
 use ckad_run::{Bindings, InputArray, OutputBuffer, ProgramCache, RunOptions};
@@ -16,7 +18,7 @@ use rustc_hash::FxHashMap;
 
 use crate::boundary::enter;
 use crate::convert::owned;
-use crate::errors::to_python;
+use crate::errors::{raise, to_python};
 use crate::lines::LineTable;
 use crate::plan_view::is_planning;
 use crate::trace::Recorded;
@@ -105,13 +107,13 @@ impl<'a> Tables<'a> {
     }
 
     /// A copy of a derived graph with these values in front of those that rules added.
-    pub fn applied_to(&self, derived: &Graph) -> Graph {
-        let mut graph = derived.clone();
+    pub fn applied_to(&self, derived: &Graph) -> Result<Graph> {
+        let mut graph = derived.copied()?;
         graph.scalars[..self.scalars.len()].copy_from_slice(self.scalars);
         graph.starts[..self.starts.len()].copy_from_slice(self.starts);
-        graph.constants = self.constants.to_vec();
+        graph.constants = tables::list("linear", self.constants.iter().cloned())?;
         // The graph outlives the call: what it reads must be its own, and what it does not read must not be held.
-        let mut read = vec![false; graph.constants.len()];
+        let mut read = tables::filled("linear", false, graph.constants.len())?;
         for id in graph.ids() {
             if let Op::Constant(index) = graph.op(id) {
                 read[index as usize] = true;
@@ -120,7 +122,7 @@ impl<'a> Tables<'a> {
         for (constant, read) in graph.constants.iter_mut().zip(read) {
             *constant = if read { owned(constant) } else { Snapshot::shared(&[]) };
         }
-        graph
+        Ok(graph)
     }
 }
 
@@ -174,7 +176,7 @@ fn finished(graph: &Graph, policy: CheckpointPolicy, recorded: (usize, usize), w
     let target = ckad_run::target()?;
     let mut compiled = ckad_plan::compile::compile(graph, policy, &target)?;
     compiled.program.set_recorded(graph, recorded.0, recorded.1)?;
-    let positions = graph.ids().map(|id| graph.attributes(id).position).collect();
+    let positions = tables::list("plan", graph.ids().map(|id| graph.attributes(id).position))?;
     let report = if wanted.report { Some(report(graph, &compiled.planned)?) } else { None };
     let watch = if wanted.watch { watch(graph, recorded)? } else { None };
     Ok(Executable { compiled, positions, report, watch })
@@ -342,14 +344,11 @@ fn run_with(
 ) -> PyResult<Vec<Output>> {
     // A line is only looked up when something fails; until then a step is known by its tape position.
     let position = |node: NodeId| executable.positions[node.index()] + 1;
-    let inputs: Vec<InputArray<'_>> = values
-        .iter()
-        .zip(&executable.compiled.program.inputs)
-        .map(|(value, spec)| match value {
-            Value::Scalar(_) => InputArray::from_bytes(&value.bytes()[..spec.dtype.size()]),
-            Value::Array(array) => InputArray::from_bytes(array.bytes()),
-        })
-        .collect();
+    let inputs = values.iter().zip(&executable.compiled.program.inputs).map(|(value, spec)| match value {
+        Value::Scalar(_) => InputArray::from_bytes(&value.bytes()[..spec.dtype.size()]),
+        Value::Array(array) => InputArray::from_bytes(array.bytes()),
+    });
+    let inputs = tables::list("run", inputs).map_err(raise)?;
     // A derived graph's tables go on behind the recorded values; the program carries those itself.
     let program = &executable.compiled.program;
     let bindings = Bindings {
@@ -375,7 +374,7 @@ fn run_with(
         return Err(raised);
     }
     let outputs = outputs.map_err(|error| located(py, tables.graph, &error, lines))?;
-    Ok(outputs.into_iter().map(|output| Output(Arc::new(output))).collect())
+    tables::list("run", outputs.into_iter().map(|output| Output(Arc::new(output)))).map_err(raise)
 }
 
 /// The error with the line of the operation at fault: a step's line is its tape position plus one.

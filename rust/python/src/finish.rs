@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, NodeId, Region, RegionId, Result};
+use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, NodeId, Region, RegionId, Result, tables};
 use ckad_transform::Partition;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -15,11 +15,11 @@ use pyo3::types::PyList;
 use crate::boundary::enter;
 use crate::convert::{owned_to_numpy, value_to_numpy};
 use crate::errors::raise;
-use crate::execute::{Built, Kind, Tables, built, measure_or_run};
+use crate::execute::{Built, Kind, Output, Shared, Tables, built, measure_or_run};
 use crate::layout::Layout;
 use crate::linear_map::{LinearMap, Operand, Parts};
 use crate::tape::TapeCell;
-use crate::trace::Recorded;
+use crate::trace::{OutputInfo, Recorded};
 use crate::tracer::Tracer;
 use crate::value::Value;
 use crate::watching::is_watching;
@@ -65,36 +65,30 @@ impl Recorded {
     }
 
     pub fn bindings(&self) -> PyResult<Vec<Binding>> {
-        (0..self.graph.inputs.len() as u32)
-            .map(|index| {
-                if let Some(capture) = self.captures.get(&index) {
-                    return Ok(Binding::Outer(Arc::clone(&capture.tape), capture.node));
-                }
-                self.values.get(&index).cloned().map(Binding::Value).ok_or_else(|| {
-                    raise(Error::internal("trace", format!("input {index} has neither value nor capture")))
-                })
-            })
-            .collect()
+        let binding = |index| {
+            if let Some(capture) = self.captures.get(&index) {
+                return Ok(Binding::Outer(Arc::clone(&capture.tape), capture.node));
+            }
+            let missing = || Error::internal("trace", format!("input {index} has neither value nor capture"));
+            self.values.get(&index).cloned().map(Binding::Value).ok_or_else(missing)
+        };
+        tables::tried("trace", (0..self.graph.inputs.len() as u32).map(binding)).map_err(raise)
     }
 
-    pub fn output_specs(&self) -> Vec<ResultSpec> {
-        self.outputs
-            .iter()
-            .map(|o| ResultSpec { dtype: o.dtype, layout: o.layout.clone(), is_array: o.is_array })
-            .collect()
+    pub fn output_specs(&self) -> PyResult<Vec<ResultSpec>> {
+        let spec = |o: &OutputInfo| ResultSpec { dtype: o.dtype, layout: o.layout.clone(), is_array: o.is_array };
+        tables::list("trace", self.outputs.iter().map(spec)).map_err(raise)
     }
 
     /// Specs of what has the shape of the differentiated arguments.
-    pub fn gradient_specs(&self) -> Vec<ResultSpec> {
-        self.arguments
-            .iter()
-            .filter(|argument| argument.differentiated)
-            .map(|argument| ResultSpec {
-                dtype: argument.dtype,
-                layout: argument.layout.clone(),
-                is_array: argument.is_array,
-            })
-            .collect()
+    pub fn gradient_specs(&self) -> PyResult<Vec<ResultSpec>> {
+        let differentiated = self.arguments.iter().filter(|argument| argument.differentiated);
+        let specs = differentiated.map(|argument| ResultSpec {
+            dtype: argument.dtype,
+            layout: argument.layout.clone(),
+            is_array: argument.is_array,
+        });
+        tables::list("trace", specs).map_err(raise)
     }
 }
 
@@ -119,7 +113,7 @@ pub fn splice_into(
     policy: Option<CheckpointPolicy>,
 ) -> PyResult<Vec<NodeId>> {
     target.record(py, |tape| {
-        let mut inputs = Vec::with_capacity(bindings.len());
+        let mut inputs = tables::room("splice", bindings.len())?;
         for (binding, &input) in bindings.iter().zip(&graph.inputs) {
             inputs.push(match binding {
                 Binding::Outer(outer, node) if outer.id == target.id => *node,
@@ -174,7 +168,7 @@ fn realise(
     specs: &[ResultSpec],
 ) -> PyResult<Vec<Py<PyAny>>> {
     let mut bindings = recorded.bindings()?;
-    bindings.extend(extra);
+    tables::extend("trace", &mut bindings, extra).map_err(raise)?;
     if let Some(target) = innermost(&bindings) {
         let graph = transformed(py, &recorded.graph, |graph| kind.transform(graph))?;
         let nodes = splice_into(py, &target, &graph, &bindings, policy)?;
@@ -191,13 +185,11 @@ fn realise(
 }
 
 fn values_of(bindings: Vec<Binding>) -> PyResult<Vec<Value>> {
-    bindings
-        .into_iter()
-        .map(|binding| match binding {
-            Binding::Value(value) => Ok(value),
-            Binding::Outer(..) => Err(raise(Error::internal("run", "a traced value reached a run"))),
-        })
-        .collect()
+    let values = bindings.into_iter().map(|binding| match binding {
+        Binding::Value(value) => Ok(value),
+        Binding::Outer(..) => Err(Error::internal("run", "a traced value reached a run")),
+    });
+    tables::tried("run", values).map_err(raise)
 }
 
 /// Results as NumPy arrays in their own layouts; scalars where the program has scalars.
@@ -206,21 +198,21 @@ pub fn to_python(
     outputs: Vec<crate::execute::Output>,
     specs: &[ResultSpec],
 ) -> PyResult<Vec<Py<PyAny>>> {
-    outputs
-        .into_iter()
-        .zip(specs)
-        .map(|(output, spec)| spec.finished(py, owned_to_numpy(py, output, spec.dtype, &spec.layout)?))
-        .collect()
+    let mut arrays = tables::room("run", outputs.len()).map_err(raise)?;
+    for (output, spec) in outputs.into_iter().zip(specs) {
+        arrays.push(spec.finished(py, owned_to_numpy(py, output, spec.dtype, &spec.layout)?)?);
+    }
+    Ok(arrays)
 }
 
 /// All outputs, and the gradients of the first by the differentiated arguments.
 pub fn value_and_grad(py: Python<'_>, recorded: &Recorded, policy: Option<CheckpointPolicy>) -> PyResult<Pair> {
-    let mut specs = recorded.output_specs();
+    let mut specs = recorded.output_specs()?;
     let count = specs.len();
-    specs.extend(recorded.gradient_specs());
+    tables::extend("grad", &mut specs, recorded.gradient_specs()?).map_err(raise)?;
     let kind = Kind::ValueAndGrad(recorded.active());
     let mut results = realise(py, recorded, kind, policy, Vec::new(), &specs)?;
-    let gradients = results.split_off(count);
+    let gradients = tables::list("grad", results.drain(count..)).map_err(raise)?;
     Ok((results, gradients))
 }
 
@@ -231,14 +223,15 @@ pub fn jvp(
     tangents: &Bound<'_, PyList>,
     policy: Option<CheckpointPolicy>,
 ) -> PyResult<Pair> {
-    let extra = bind_like(py, tangents, &recorded.gradient_specs(), |i| {
+    let extra = bind_like(py, tangents, &recorded.gradient_specs()?, |i| {
         let argument = recorded.arguments.iter().filter(|argument| argument.differentiated).nth(i);
         argument.map_or_else(Vec::new, |a| recorded.graph.shape(recorded.graph.inputs[a.input]).to_vec())
     })?;
-    let mut specs = recorded.output_specs();
+    let mut specs = recorded.output_specs()?;
     let count = specs.len();
     let floats: Vec<usize> = (0..count).filter(|&i| specs[i].dtype.is_float()).collect();
-    specs.extend(floats.iter().map(|&i| recorded.output_specs()[i].clone()).collect::<Vec<_>>());
+    let tangents = tables::list("jvp", floats.iter().map(|&i| specs[i].clone())).map_err(raise)?;
+    tables::extend("jvp", &mut specs, tangents).map_err(raise)?;
     let mut results = realise(py, recorded, Kind::Jvp(recorded.active()), policy, extra, &specs)?;
     let mut found = results.split_off(count).into_iter();
     let tangents = (0..count)
@@ -322,11 +315,11 @@ pub fn linear(
 ) -> PyResult<(Vec<Py<PyAny>>, LinearMap)> {
     let kind = if forward { Kind::Linearize(recorded.active()) } else { Kind::Vjp(recorded.active()) };
     let bindings = recorded.bindings()?;
-    let specs = recorded.output_specs();
+    let specs = recorded.output_specs()?;
     let count = specs.len();
     let memory = |node| recorded.graph.shape(node).to_vec();
     let of_arguments: Vec<Operand> = recorded
-        .gradient_specs()
+        .gradient_specs()?
         .into_iter()
         .zip(recorded.arguments.iter().filter(|a| a.differentiated))
         .map(|(spec, a)| Operand::Float(spec, memory(recorded.graph.inputs[a.input])))
@@ -364,21 +357,21 @@ pub fn linear(
     let Built::Two { known, unknown, graph, sides, residuals } = built.as_ref() else {
         return Err(raise(Error::internal("run", "a linearisation built one graph")));
     };
-    let tables = Tables::of(&recorded.graph);
-    let outputs = measure_or_run(py, known, &values_of(bindings)?, &tables, &recorded.lines, recorded.enclosed)?;
-    let known_values: Vec<Binding> = outputs
-        .iter()
-        .map(|output| Binding::Value(Value::Array(Arc::new(crate::execute::Shared(Arc::clone(&output.0))))))
-        .collect();
-    let values = to_python(py, outputs.into_iter().take(count).collect(), &specs)?;
+    let values = Tables::of(&recorded.graph);
+    let outputs = measure_or_run(py, known, &values_of(bindings)?, &values, &recorded.lines, recorded.enclosed)?;
+    let shared = |output: &Output| Binding::Value(Value::Array(Arc::new(Shared(Arc::clone(&output.0)))));
+    let known_values = tables::list("linear", outputs.iter().map(shared)).map_err(raise)?;
+    let mut outputs = outputs;
+    outputs.truncate(count);
+    let results = to_python(py, outputs, &specs)?;
     let linear = Parts {
-        graph: tables.applied_to(graph),
+        graph: values.applied_to(graph).map_err(raise)?,
         known: known_values,
         residuals: *residuals,
         sides: &sides[count..],
         executable: Some(Arc::clone(unknown)),
     };
-    Ok((values, LinearMap::new(linear, takes, gives, policy, &recorded.lines)))
+    Ok((results, LinearMap::new(linear, takes, gives, policy, &recorded.lines)))
 }
 
 /// Prices both modes on the recorded graph: flops of one application times the number of applications.

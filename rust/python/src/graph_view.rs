@@ -56,8 +56,9 @@ impl GraphView {
         self.graph.len()
     }
 
-    fn __str__(&self) -> String {
-        print_graph(&self.graph, &NodeText { op: &ckad_prim::op_name, line: &|id| self.line(id).to_owned() })
+    fn __str__(&self) -> PyResult<String> {
+        let text = NodeText { op: &ckad_prim::op_name, line: &|id| self.line(id).to_owned() };
+        print_graph(&self.graph, &text).map_err(crate::errors::raise)
     }
 
     fn __repr__(&self) -> String {

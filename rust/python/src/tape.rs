@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-use ckad_graph::{Attributes, DType, Error, ErrorKind, Graph, NodeId, Op, RegionId, Result, shortage};
+use ckad_graph::{Attributes, DType, Error, ErrorKind, Graph, NodeId, Op, RegionId, Result, shortage, tables};
 use ckad_prim::Builder;
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
@@ -190,7 +190,9 @@ impl TapeCell {
 
     /// Remembers the caller's array behind an input.
     pub fn keep_original(&self, node: NodeId, array: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.open().map_err(raise)?.originals.insert(node, array.clone().unbind());
+        let mut tape = self.open().map_err(raise)?;
+        tables::room_for_keys("record", &mut tape.originals, 1).map_err(raise)?;
+        tape.originals.insert(node, array.clone().unbind());
         Ok(())
     }
 
@@ -206,8 +208,9 @@ impl TapeCell {
 
     /// Notes that Python holds `node`; each call is balanced by one `release`.
     pub fn release(&self, node: NodeId) {
-        if !self.is_closed() {
-            lock(&self.dropped).push(node);
+        if !self.is_closed() && tables::push("record", &mut lock(&self.dropped), node).is_err() {
+            // Nobody can be told here. The node counts as held until the trace ends, which only costs memory.
+            shortage::note(size_of::<NodeId>());
         }
     }
 
@@ -216,8 +219,9 @@ impl TapeCell {
         for node in std::mem::take(&mut *lock(&self.dropped)) {
             let count = &mut tape.live[node.index()];
             *count = count.saturating_sub(1);
-            if *count == 0 {
-                tape.unheld.push(node);
+            if *count == 0 && tables::push("record", &mut tape.unheld, node).is_err() {
+                // As in `release`: its value stays until the trace ends.
+                shortage::note(size_of::<NodeId>());
             }
         }
     }
@@ -291,6 +295,7 @@ impl Tape {
         self.note_new_nodes()?;
         self.active[node.index()] = active && dtype.is_float();
         if let Some(value) = value {
+            tables::room_for_keys("record", &mut self.values, 1)?;
             self.values.insert(node, value);
         }
         Ok(node)
@@ -308,6 +313,8 @@ impl Tape {
         };
         let input = self.input(dtype, &shape, active, value)?;
         let index = self.builder.graph().inputs.len() as u32 - 1;
+        tables::room_for_keys("record", &mut self.captures, 1)?;
+        tables::room_for_keys("record", &mut self.captured, 1)?;
         self.captures.insert(index, Capture { tape: Arc::clone(outer), node });
         self.captured.insert((outer.id, node), input);
         Ok(input)

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, NodeId, Region as GraphRegion, RegionId};
+use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, NodeId, Region as GraphRegion, RegionId, tables};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -123,7 +123,9 @@ impl Trace {
             }
         };
         let info = ArgumentInfo { input: index, differentiated, dtype, layout, is_array: !tracer.is_scalar() };
-        self.arguments.lock().unwrap_or_else(PoisonError::into_inner).push(info);
+        let mut arguments = self.arguments.lock().unwrap_or_else(PoisonError::into_inner);
+        tables::push("trace", &mut arguments, info).map_err(raise)?;
+        drop(arguments);
         tracer.into_object(py)
     }
 
@@ -275,6 +277,7 @@ impl Trace {
         let mut tape = self.tape.open().map_err(raise)?;
         let node = tape.input(dtype, &shape, differentiated || active, value).map_err(raise)?;
         let index = tape.builder.graph().inputs.len() as u32 - 1;
+        tables::room_for_keys("trace", &mut tape.captures, 1).map_err(raise)?;
         tape.captures.insert(index, Capture { tape: Arc::clone(outer_tape), node: outer_node });
         drop(tape);
         let tracer = if outer.is_scalar() {
@@ -328,26 +331,30 @@ impl Trace {
 
     /// The recorded graph with these outputs. The tape is empty afterwards: one finishing call per trace.
     pub fn take(&self, py: Python<'_>, outputs: &Bound<'_, PyList>) -> PyResult<Recorded> {
-        let outputs = outputs.iter().map(|object| self.output(py, &object)).collect::<PyResult<Vec<_>>>()?;
+        let mut found = tables::room("trace", outputs.len()).map_err(raise)?;
+        for object in outputs {
+            found.push(self.output(py, &object)?);
+        }
+        let outputs = found;
         let mut tape = self.tape.open().map_err(raise)?;
         tape.arrays.check_unchanged().map_err(raise)?;
         self.tape.note_survivors(&mut tape);
         let mut graph = tape.take_graph();
-        graph.outputs = outputs.iter().map(|output| output.node).collect();
+        graph.outputs = tables::list("trace", outputs.iter().map(|output| output.node)).map_err(raise)?;
         // Values that were forced are not needed any more, and would be held beside the run.
         let mut known = std::mem::take(&mut tape.values);
-        let values = graph
-            .inputs
-            .iter()
-            .enumerate()
-            .filter_map(|(index, node)| Some((index as u32, known.remove(node)?)))
-            .collect();
+        let mut values = FxHashMap::default();
+        tables::room_for_keys("trace", &mut values, graph.inputs.len()).map_err(raise)?;
+        let inputs = graph.inputs.iter().enumerate();
+        values.extend(inputs.filter_map(|(index, node)| Some((index as u32, known.remove(node)?))));
+        let arguments = self.arguments.lock().unwrap_or_else(PoisonError::into_inner);
+        let arguments = tables::list("trace", arguments.iter().cloned()).map_err(raise)?;
         let captures = std::mem::take(&mut tape.captures);
         drop(tape);
         drop(known);
         Ok(Recorded {
             graph,
-            arguments: self.arguments.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            arguments,
             outputs,
             values,
             captures,

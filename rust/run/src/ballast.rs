@@ -17,11 +17,11 @@ use ckad_graph::shortage;
 
 /// What the reserve is handed out in, and aligned to.
 const GRANULE: usize = 64;
-const GRANULES: usize = 1 << 16;
-/// 4 MiB: what can be asked for between two polls, with a wide margin. Polls come at every node of a walk.
+const GRANULES: usize = 1 << 18;
+/// 16 MiB: what can be asked for between two polls, with a wide margin. Polls come at every node of a walk.
 const RESERVE: usize = GRANULE * GRANULES;
 /// Larger requests grow with a program and are made fallibly.
-const LARGEST: usize = 64 << 10;
+const LARGEST: usize = 1 << 20;
 /// A lock is held for microseconds; one that stays was taken by a thread that a fork left behind.
 const PATIENCE: usize = 1 << 20;
 

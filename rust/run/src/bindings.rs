@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
-use ckad_graph::{Constant, Error, Result, ScalarBits};
+use ckad_graph::{Constant, Error, Result, ScalarBits, tables};
 use ckad_plan::program::Program;
 
 /// An argument's memory: packed, in C order, aligned for its dtype, only read.
@@ -64,5 +64,8 @@ fn table<'a, T: Copy>(recorded: &'a [T], (count, added): &'a (usize, Vec<T>)) ->
         let what = format!("the program takes {count} scalars or starts, the run gives {}", recorded.len());
         return Err(Error::internal("run", what));
     }
-    Ok(if added.is_empty() { Cow::Borrowed(recorded) } else { Cow::Owned([recorded, added].concat()) })
+    if added.is_empty() {
+        return Ok(Cow::Borrowed(recorded));
+    }
+    tables::list("run", recorded.iter().chain(added).copied()).map(Cow::Owned)
 }

@@ -1,6 +1,6 @@
 //! Aligned memory whose allocation can fail without ending the process.
 
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::NonNull;
 
 use ckad_graph::{Error, Result};
@@ -31,8 +31,9 @@ impl Block {
         if bytes == 0 {
             return Ok(Block { pointer: dangling(), layout });
         }
+        // Past the reserve for small blocks (`ballast`): an array can be refused.
         // SAFETY: the layout's size is not zero.
-        let pointer = NonNull::new(unsafe { alloc(layout) }).ok_or_else(|| Error::memory(op, bytes))?;
+        let pointer = NonNull::new(unsafe { System.alloc(layout) }).ok_or_else(|| Error::memory(op, bytes))?;
         advise(pointer, bytes);
         Ok(Block { pointer, layout })
     }
@@ -54,7 +55,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         if self.layout.size() > 0 {
             // SAFETY: allocated in `new` with this layout, and owned.
-            unsafe { dealloc(self.pointer.as_ptr(), self.layout) };
+            unsafe { System.dealloc(self.pointer.as_ptr(), self.layout) };
         }
     }
 }

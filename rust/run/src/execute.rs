@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use ckad_cpu::{Environment, Memory};
-use ckad_graph::{Error, NodeId, Result, shortage};
+use ckad_graph::{Error, NodeId, Result, shortage, tables};
 use ckad_plan::program::{Kernel, Place, Program, Step};
 
 use crate::arena::lease;
@@ -125,9 +125,9 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
     let cancel = cancel.unwrap_or(&never);
     let (scalars, starts) = bindings.tables(program)?;
     let outputs = program.outputs.iter().map(|spec| OutputBuffer::new(spec.dtype, spec.shape.clone()));
-    let outputs = outputs.collect::<Result<Vec<_>>>()?;
-    let places: Vec<*mut u8> = outputs.iter().map(OutputBuffer::pointer).collect();
-    let mut separate = (debug || hooks.is_some()).then(|| Separate::new(program, hooks));
+    let outputs = tables::tried("run", outputs)?;
+    let places: Vec<*mut u8> = tables::list("run", outputs.iter().map(OutputBuffer::pointer))?;
+    let mut separate = if debug || hooks.is_some() { Some(Separate::new(program, hooks)?) } else { None };
     let scratch_at = if separate.is_some() { 0 } else { program.arena_bytes.next_multiple_of(ALIGNMENT) };
     let lease = lease(scratch_at + program.scratch_bytes)?;
     let at = |offset: usize, bytes: usize| {

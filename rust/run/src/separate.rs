@@ -3,7 +3,7 @@
 //! What the arena only promises is here observed: a value read after its life is gone or poison, and the bytes
 //! counted are the bytes that exist.
 
-use ckad_graph::{NodeId, Result};
+use ckad_graph::{NodeId, Result, tables};
 use ckad_plan::program::{Place, Program};
 
 use crate::block::Block;
@@ -46,21 +46,21 @@ pub(crate) enum Change {
 }
 
 impl<'p, 'h> Separate<'p, 'h> {
-    pub fn new(program: &'p Program, hooks: Option<&'h mut (dyn AllocationHooks + Send)>) -> Separate<'p, 'h> {
+    pub fn new(program: &'p Program, hooks: Option<&'h mut (dyn AllocationHooks + Send)>) -> Result<Separate<'p, 'h>> {
         let owned = |&index: &usize| matches!(program.buffers[index].place, Place::Arena(_) | Place::Output(_));
-        let mut births: Vec<usize> = (0..program.buffers.len()).filter(owned).collect();
-        let mut deaths = births.clone();
-        births.sort_by_key(|&index| program.buffers[index].first_step);
-        deaths.sort_by_key(|&index| program.buffers[index].last_step);
-        Separate {
+        let mut births: Vec<usize> = tables::list("run", (0..program.buffers.len()).filter(owned))?;
+        let mut deaths = tables::list("run", births.iter().copied())?;
+        births.sort_unstable_by_key(|&index| (program.buffers[index].first_step, index));
+        deaths.sort_unstable_by_key(|&index| (program.buffers[index].last_step, index));
+        Ok(Separate {
             program,
             hooks,
-            pointers: vec![std::ptr::null_mut(); program.buffers.len()],
-            blocks: (0..program.buffers.len()).map(|_| None).collect(),
+            pointers: tables::filled("run", std::ptr::null_mut(), program.buffers.len())?,
+            blocks: tables::list("run", (0..program.buffers.len()).map(|_| None))?,
             births: births.into_iter(),
             deaths: deaths.into_iter(),
             live_bytes: 0,
-        }
+        })
     }
 
     pub fn live_bytes(&self) -> u64 {

@@ -7,7 +7,7 @@ pub(crate) use ckad_graph::tables::filled as table;
 
 /// An empty graph that continues the tables of `source`, with room for `times` as many nodes.
 pub(crate) fn derived(source: &Graph, times: usize) -> Result<Graph> {
-    let mut target = source.derived();
+    let mut target = source.derived()?;
     target.reserve(times * source.len(), times * source.operand_count())?;
     Ok(target)
 }
@@ -93,7 +93,7 @@ impl Copy {
     }
 
     pub fn all(&self, ids: &[NodeId]) -> Result<Vec<NodeId>> {
-        ids.iter().map(|&id| self.of(id)).collect()
+        tables::tried(self.op, ids.iter().map(|&id| self.of(id)))
     }
 
     /// Appends a copy of the node `input` as the next input of `target`.
@@ -118,7 +118,7 @@ impl Copy {
         self.operands.clear();
         for &operand in source.operands(id) {
             match self.map.get(operand) {
-                Some(copy) => self.operands.push(copy),
+                Some(copy) => tables::push(self.op, &mut self.operands, copy)?,
                 None => return Err(self.missing(operand)),
             }
         }

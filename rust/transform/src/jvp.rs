@@ -2,7 +2,7 @@
 //!
 //! Reverse mode starts here too: it transposes the tangent part of what [`with_tangents`] builds.
 
-use ckad_graph::{Attributes, Error, Graph, NodeId, Op, RegionId, Result, interrupt};
+use ckad_graph::{Attributes, Error, Graph, NodeId, Op, RegionId, Result, interrupt, tables};
 use ckad_prim::{Builder, Expr, diff};
 
 use crate::copy::{Copy, NodeTable, derived, reached};
@@ -22,7 +22,7 @@ pub fn jvp(graph: &Graph, active: &[bool]) -> Result<Graph> {
                 builder.zeros(source.dtype(output), source.shape(output))?
             }
         };
-        outputs.push(tangent);
+        tables::push("jvp", &mut outputs, tangent)?;
     }
     let mut target = builder.finish()?;
     target.outputs = outputs;
@@ -72,7 +72,7 @@ pub(crate) fn with_tangents(
         }
         let tangent = builder.graph_mut().push_input(node.dtype, node.shape, node.attributes)?;
         tangents.set(input, tangent);
-        tangent_inputs.push(tangent);
+        tables::push(op, &mut tangent_inputs, tangent)?;
     }
 
     let mut operand_exprs: Vec<Expr<'_>> = Vec::new();
@@ -89,13 +89,13 @@ pub(crate) fn with_tangents(
         }
         operand_tangents.clear();
         let known = |operand: &NodeId| tangents.get(*operand).map(|tangent| builder.expr(tangent));
-        operand_tangents.extend(source.operands(id).iter().map(known));
+        tables::extend(op, &mut operand_tangents, source.operands(id).iter().map(known))?;
         if operand_tangents.iter().all(Option::is_none) {
             continue;
         }
         operand_exprs.clear();
         for &operand in source.operands(id) {
-            operand_exprs.push(builder.expr(copy.of(operand)?));
+            tables::push(op, &mut operand_exprs, builder.expr(copy.of(operand)?))?;
         }
         builder.set_attributes(attributes);
         let tangent = diff(source, id, &operand_exprs, builder.expr(out), &operand_tangents)

@@ -3,7 +3,7 @@
 //!
 //! Cheap coefficients that only the unknown part reads are computed there, as in a backward pass ([`crate::sink`]).
 
-use ckad_graph::{Attributes, Error, Graph, NodeId, Op, Result, interrupt};
+use ckad_graph::{Attributes, Error, Graph, NodeId, Op, Result, interrupt, tables};
 
 use crate::copy::{Copy, reached, table};
 use crate::settle::settled;
@@ -59,9 +59,9 @@ pub fn partition(graph: &Graph, known_inputs: &[bool]) -> Result<Partition> {
             crosses[operand.index()] |= !late(operand) && !is_free(graph.op(operand));
         }
     }
-    let residuals: Vec<NodeId> = graph.ids().filter(|id| crosses[id.index()]).collect();
+    let residuals: Vec<NodeId> = tables::list("partition", graph.ids().filter(|id| crosses[id.index()]))?;
 
-    let mut known = graph.derived();
+    let mut known = graph.derived()?;
     let mut known_copy = Copy::new("partition", graph)?;
     for (&input, _) in graph.inputs.iter().zip(known_inputs).filter(|(_, known)| **known) {
         known_copy.input(&mut known, graph, input)?;
@@ -71,7 +71,7 @@ pub fn partition(graph: &Graph, known_inputs: &[bool]) -> Result<Partition> {
         known_copy.node(&mut known, graph, id, graph.attributes(id))?;
     }
 
-    let mut rest = graph.derived();
+    let mut rest = graph.derived()?;
     let mut rest_copy = Copy::new("partition", graph)?;
     for &residual in &residuals {
         rest_copy.input(&mut rest, graph, residual)?;
@@ -92,17 +92,17 @@ pub fn partition(graph: &Graph, known_inputs: &[bool]) -> Result<Partition> {
         Ok(())
     })?;
 
-    let mut outputs = Vec::with_capacity(graph.outputs.len());
+    let mut outputs = tables::room("partition", graph.outputs.len())?;
     for &output in &graph.outputs {
         if late(output) {
             outputs.push(Side::Unknown(rest.outputs.len()));
-            rest.outputs.push(rest_copy.of(output)?);
+            tables::push("partition", &mut rest.outputs, rest_copy.of(output)?)?;
         } else {
             outputs.push(Side::Known(known.outputs.len()));
-            known.outputs.push(known_copy.of(output)?);
+            tables::push("partition", &mut known.outputs, known_copy.of(output)?)?;
         }
     }
-    known.outputs.extend(known_copy.all(&residuals)?);
+    tables::extend("partition", &mut known.outputs, known_copy.all(&residuals)?)?;
     Ok(Partition { known, unknown: rest, outputs, residuals: residuals.len() })
 }
 

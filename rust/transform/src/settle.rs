@@ -36,10 +36,10 @@ fn settle_copy(graph: &Graph) -> Result<Graph> {
     let mut order: Vec<NodeId> = Vec::new();
     order.try_reserve_exact(graph.len()).map_err(|_| Error::memory("settle", graph.len() * 4))?;
     order.extend(graph.ids());
-    // Stable, and in place already for most graphs.
-    order.sort_by_key(|id| place(attributes[id.index()]));
+    // In order already for most graphs.
+    order.sort_unstable_by_key(|&id| (place(attributes[id.index()]), id));
 
-    let mut target = graph.derived();
+    let mut target = graph.derived()?;
     let mut copy = Copy::new("settle", graph)?;
     copy.inputs(&mut target, graph)?;
     for (index, &id) in order.iter().enumerate() {

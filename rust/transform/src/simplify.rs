@@ -14,7 +14,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use ckad_graph::tables::room;
-use ckad_graph::{Attributes, DType, Graph, ListId, NodeId, Op, RegionId, Result, interrupt};
+use ckad_graph::{Attributes, DType, Graph, ListId, NodeId, Op, RegionId, Result, interrupt, tables};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::copy::{Copy, NodeTable, reached};
@@ -34,7 +34,7 @@ pub fn simplify_keeping_zeros(graph: Graph) -> Result<Graph> {
 fn simplified(graph: Graph, keeps_zeros: bool) -> Result<Graph> {
     let graph = settle(graph)?;
     let merged = Simplifier::run(&graph, keeps_zeros)?;
-    let target = graph.recycled(&merged);
+    let target = graph.recycled(&merged)?;
     place_late(&merged, target)
 }
 
@@ -91,12 +91,12 @@ pub(crate) struct Simplifier {
 impl Simplifier {
     fn run(source: &Graph, keeps_zeros: bool) -> Result<Graph> {
         let mut simplifier = Simplifier {
-            target: source.derived(),
+            target: source.derived()?,
             newest: NodeTable::new("simplify", source.inputs.len())?,
             older: NodeTable::new("simplify", source.inputs.len())?,
             scalars: NodeTable::new("simplify", source.scalars.len())?,
             by_hash: FxHashMap::default(),
-            constants: same_snapshots(source),
+            constants: same_snapshots(source)?,
             keeps_zeros,
         };
         let live = reached("simplify", source, source.outputs.iter().copied())?;
@@ -112,7 +112,7 @@ impl Simplifier {
             }
             operands.clear();
             for &operand in source.operands(id) {
-                operands.push(copy.of(operand)?);
+                tables::push("simplify", &mut operands, copy.of(operand)?)?;
             }
             let op = match node.op {
                 Op::Constant(index) => Op::Constant(simplifier.constants[index as usize]),
@@ -156,6 +156,7 @@ impl Simplifier {
             Some(&id) => Ok(id),
             None => {
                 let id = self.push(draft)?;
+                tables::room_for_keys("simplify", &mut self.by_hash, 1)?;
                 self.by_hash.entry(hash).or_default().push(id);
                 Ok(id)
             }
@@ -222,8 +223,10 @@ fn place(op: Op, attributes: Attributes) -> (RegionId, u16) {
     }
 }
 
-fn same_snapshots(graph: &Graph) -> Vec<u32> {
+fn same_snapshots(graph: &Graph) -> Result<Vec<u32>> {
     let mut first = FxHashMap::default();
+    tables::room_for_keys("simplify", &mut first, graph.constants.len())?;
     let snapshots = graph.constants.iter().zip(0u32..);
-    snapshots.map(|(constant, index)| *first.entry(Arc::as_ptr(constant).cast::<()>()).or_insert(index)).collect()
+    let firsts = snapshots.map(|(constant, index)| *first.entry(Arc::as_ptr(constant).cast::<()>()).or_insert(index));
+    tables::list("simplify", firsts)
 }

@@ -9,7 +9,7 @@
 //! slices and padding.
 //! A node that reads a value which some other node overwrites stays too: moving it would keep the old version alive.
 
-use ckad_graph::{Graph, NodeId, Op, Result, interrupt};
+use ckad_graph::{Graph, NodeId, Op, Result, interrupt, tables};
 
 use crate::copy::table;
 
@@ -137,12 +137,12 @@ pub(crate) fn in_new_order(
             visit(place, place)?;
             continue;
         }
-        stack.push((place, 0));
+        tables::push(op, &mut stack, (place, 0))?;
         while let Some((id, next)) = stack.pop() {
             if let Some(&operand) = graph.operands(id).get(next) {
-                stack.push((id, next + 1));
+                tables::push(op, &mut stack, (id, next + 1))?;
                 if sunk[operand.index()] && !done[operand.index()] {
-                    stack.push((operand, 0));
+                    tables::push(op, &mut stack, (operand, 0))?;
                 }
             } else if !std::mem::replace(&mut done[id.index()], true) {
                 visit(id, place)?;

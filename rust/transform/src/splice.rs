@@ -7,7 +7,7 @@
 
 use ckad_graph::{
     Attributes, Constant, Error, Graph, ListId, NodeId, Op, Region, RegionId, Result, Splice, StartId, interrupt,
-    shape_text,
+    shape_text, tables,
 };
 use ckad_prim::Builder;
 use rustc_hash::FxHashMap;
@@ -22,7 +22,7 @@ pub fn splice(builder: &Builder, graph: &Graph, inputs: &[NodeId]) -> Result<Vec
     bind_inputs(&mut copy, &target, graph, inputs)?;
     let first = target.len() as u32;
     let positions = consecutive_positions(graph, first)?;
-    let mut tables = Tables::within(&target, builder.attributes().region)?;
+    let mut ids = Tables::within(&target, builder.attributes().region)?;
     let mut operands = Vec::new();
     for id in graph.ids() {
         interrupt::check_at(id.index())?;
@@ -32,15 +32,15 @@ pub fn splice(builder: &Builder, graph: &Graph, inputs: &[NodeId]) -> Result<Vec
         }
         operands.clear();
         for &operand in graph.operands(id) {
-            operands.push(copy.of(operand)?);
+            tables::push("splice", &mut operands, copy.of(operand)?)?;
         }
         let attributes = Attributes {
             position: positions[node.attributes.position as usize],
-            region: tables.region(&mut target, graph, node.attributes.region)?,
+            region: ids.region(&mut target, graph, node.attributes.region)?,
             ..node.attributes
         };
-        let op = tables.op(&mut target, graph, node.op)?;
-        let shape = tables.list(&mut target, graph, node.shape)?;
+        let op = ids.op(&mut target, graph, node.op)?;
+        let shape = ids.list(&mut target, graph, node.shape)?;
         copy.set(id, target.push(op, &operands, node.dtype, shape, attributes)?);
     }
     let end = target.len() as u32;
@@ -104,33 +104,47 @@ impl Tables {
     pub fn list(&mut self, target: &mut Graph, graph: &Graph, id: ListId) -> Result<ListId> {
         match self.lists.get(&id) {
             Some(&list) => Ok(list),
-            None => target.lists.intern(graph.lists.get(id)).inspect(|&list| {
+            None => {
+                tables::room_for_keys("splice", &mut self.lists, 1)?;
+                let list = target.lists.intern(graph.lists.get(id))?;
                 self.lists.insert(id, list);
-            }),
+                Ok(list)
+            }
         }
     }
 
     fn start(&mut self, target: &mut Graph, graph: &Graph, id: StartId) -> Result<StartId> {
         match self.starts.get(&id) {
             Some(&start) => Ok(start),
-            None => target.push_start(graph.starts[id.0 as usize]).inspect(|&start| {
+            None => {
+                tables::room_for_keys("splice", &mut self.starts, 1)?;
+                let start = target.push_start(graph.starts[id.0 as usize])?;
                 self.starts.insert(id, start);
-            }),
+                Ok(start)
+            }
         }
     }
 
-    fn scalar(&mut self, target: &mut Graph, graph: &Graph, index: u32) -> u32 {
-        *self.scalars.entry(index).or_insert_with(|| {
-            target.scalars.push(graph.scalars[index as usize]);
-            target.scalars.len() as u32 - 1
-        })
+    fn scalar(&mut self, target: &mut Graph, graph: &Graph, index: u32) -> Result<u32> {
+        if let Some(&known) = self.scalars.get(&index) {
+            return Ok(known);
+        }
+        tables::room_for_keys("splice", &mut self.scalars, 1)?;
+        tables::push("splice", &mut target.scalars, graph.scalars[index as usize])?;
+        let copy = target.scalars.len() as u32 - 1;
+        self.scalars.insert(index, copy);
+        Ok(copy)
     }
 
-    fn constant(&mut self, target: &mut Graph, graph: &Graph, index: u32) -> u32 {
-        *self.constants.entry(index).or_insert_with(|| {
-            target.constants.push(Constant::clone(&graph.constants[index as usize]));
-            target.constants.len() as u32 - 1
-        })
+    fn constant(&mut self, target: &mut Graph, graph: &Graph, index: u32) -> Result<u32> {
+        if let Some(&known) = self.constants.get(&index) {
+            return Ok(known);
+        }
+        tables::room_for_keys("splice", &mut self.constants, 1)?;
+        tables::push("splice", &mut target.constants, Constant::clone(&graph.constants[index as usize]))?;
+        let copy = target.constants.len() as u32 - 1;
+        self.constants.insert(index, copy);
+        Ok(copy)
     }
 
     /// A region and, before it, the regions around it.
@@ -158,8 +172,8 @@ impl Tables {
     /// The operation with its ids in the target's tables.
     pub fn op(&mut self, target: &mut Graph, graph: &Graph, op: Op) -> Result<Op> {
         Ok(match op {
-            Op::Scalar(index) => Op::Scalar(self.scalar(target, graph, index)),
-            Op::Constant(index) => Op::Constant(self.constant(target, graph, index)),
+            Op::Scalar(index) => Op::Scalar(self.scalar(target, graph, index)?),
+            Op::Constant(index) => Op::Constant(self.constant(target, graph, index)?),
             Op::Transpose { perm } => Op::Transpose { perm: self.list(target, graph, perm)? },
             Op::StridedRead { strides, start } => Op::StridedRead {
                 strides: self.list(target, graph, strides)?,

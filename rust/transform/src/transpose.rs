@@ -9,7 +9,7 @@
 //! With P passes so far, the transposed of a node of pass p belongs to pass 2P − 1 − p at the node's position; so the
 //! reverse of an execution order is one too.
 
-use ckad_graph::{Attributes, Error, Graph, NodeId, Op, Result, interrupt};
+use ckad_graph::{Attributes, Error, Graph, NodeId, Op, Result, interrupt, tables};
 use ckad_prim::{Accumulator, Builder, Elementwise, Expr, transpose};
 
 use crate::copy::{Copy, NodeTable, derived, passes, table};
@@ -72,8 +72,9 @@ pub(crate) fn transpose_linear(
         is_linear.clear();
         for &operand in source.operands(id) {
             let linear = uses.is_linear(operand);
-            is_linear.push(linear);
-            coefficients.push(if linear { None } else { Some(builder.expr(copy.of(operand)?)) });
+            tables::push(op, &mut is_linear, linear)?;
+            let coefficient = if linear { None } else { Some(builder.expr(copy.of(operand)?)) };
+            tables::push(op, &mut coefficients, coefficient)?;
         }
         let attributes = transposed(source.attributes(id), transposed_passes);
         builder.set_attributes(attributes);
@@ -97,10 +98,11 @@ pub(crate) fn transpose_linear(
                 ..Attributes::default()
             },
         });
-        outputs.push(match found {
+        let gradient = match found {
             Some(gradient) => cotangents.signed(gradient, cotangents.negated[input.index()])?,
             None => builder.zeros(source.dtype(input), source.shape(input))?,
-        });
+        };
+        tables::push(op, &mut outputs, gradient)?;
     }
     let mut target = builder.finish()?;
     target.outputs = outputs;

@@ -1,6 +1,6 @@
 //! Reverse mode: linearise with `jvp`, then transpose the linear part.
 
-use ckad_graph::{Attributes, Error, Graph, NodeId, Result, shape_text};
+use ckad_graph::{Attributes, Error, Graph, NodeId, Result, shape_text, tables};
 use ckad_prim::Builder;
 
 use crate::copy::derived;
@@ -11,10 +11,11 @@ use crate::transpose::{Linear, transpose_linear};
 /// The inputs followed by cotangents of the float outputs → the outputs followed by cotangents of the active inputs.
 pub fn vjp(graph: &Graph, active: &[bool]) -> Result<Graph> {
     let source = settled(graph)?;
-    let wanted: Vec<NodeId> = source.outputs.iter().copied().filter(|&id| source.dtype(id).is_float()).collect();
+    let floats = source.outputs.iter().copied().filter(|&id| source.dtype(id).is_float());
+    let wanted: Vec<NodeId> = tables::list("vjp", floats)?;
     let linear = linearise("vjp", &source, active, &wanted)?;
     transpose_linear("vjp", &linear, |builder, linear| {
-        let mut seeds = Vec::with_capacity(wanted.len());
+        let mut seeds = tables::room("vjp", wanted.len())?;
         for (index, &output) in wanted.iter().enumerate() {
             let node = source.node(output);
             let attributes = Attributes { line: node.attributes.line, ..Attributes::default() };
@@ -58,6 +59,6 @@ fn linearise(op: &'static str, source: &Graph, active: &[bool], wanted: &[NodeId
     Ok(Linear {
         graph,
         tangent_inputs: linearised.tangent_inputs,
-        tangent_outputs: wanted.iter().map(|&id| linearised.tangents.get(id)).collect(),
+        tangent_outputs: tables::list(op, wanted.iter().map(|&id| linearised.tangents.get(id)))?,
     })
 }

@@ -27,7 +27,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use ckad_graph::{Error, Op, Result};
+use ckad_graph::{Error, Op, Result, tables};
 use ckad_plan::program::{ArrayRef, Parameters};
 
 use crate::{Environment, matmul};
@@ -45,7 +45,7 @@ pub unsafe fn execute(
     environment: &Environment<'_>,
 ) -> Result<()> {
     let out = Array::resolve(result, environment)?;
-    let resolved = operands.iter().map(|operand| Array::resolve(operand, environment)).collect::<Result<Vec<_>>>()?;
+    let resolved = tables::tried("run", operands.iter().map(|operand| Array::resolve(operand, environment)))?;
     let operands = resolved.as_slice();
     let list = parameters.list.as_slice();
     let start = || match parameters.start {

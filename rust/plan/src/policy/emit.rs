@@ -69,7 +69,7 @@ fn places(material: &Material<'_>, cells: &Cells) -> Result<Places> {
         cell_of[if pass % 2 == 0 { stretch } else { stretches - 1 - stretch } as usize]
     }))?;
     let mut order: Vec<u32> = collected(0..clusters as u32)?;
-    order.sort_by_key(|&cluster| keys[cluster as usize]);
+    order.sort_unstable_by_key(|&cluster| (keys[cluster as usize], cluster));
     Ok(Places { order, cell })
 }
 

@@ -100,7 +100,7 @@ impl Profile {
         }
         begins[length + 1] = begins[length];
         let mut by_end: Vec<u32> = collected(0..spans.len() as u32)?;
-        by_end.sort_by_key(|&span| spans[span as usize].end);
+        by_end.sort_unstable_by_key(|&span| (spans[span as usize].end, span));
         let mut ends = filled(0u32, length + 2)?;
         for span in &spans {
             ends[span.end as usize + 1] += 1;
