@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{Attributes, Constant, DType, Error, HostArray, NodeId, Op, ScalarBits};
+use ckad_graph::{Attributes, Constant, DType, Error, HostArray, NodeId, Op, ScalarBits, tables};
 use numpy::npyffi::{self, NpyTypes, PY_ARRAY_API};
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
@@ -215,7 +215,7 @@ fn take_array(array: &Bound<'_, PyUntypedArray>, always_copy: bool) -> PyResult<
     if let Some(memory) = in_place {
         let borrowed = Borrowed { _array: array.clone().into_any().unbind(), data: memory.data, bytes };
         if always_copy || bytes <= SNAPSHOT_BYTES {
-            let constant = Snapshot::shared(borrowed.bytes());
+            let constant = Snapshot::shared(borrowed.bytes()).map_err(raise)?;
             return Ok(Taken { constant, extents: memory.extents, layout: memory.layout, in_place: false });
         }
         let constant: Constant = Arc::new(borrowed);
@@ -235,8 +235,8 @@ fn take_array(array: &Bound<'_, PyUntypedArray>, always_copy: bool) -> PyResult<
 }
 
 /// The same bytes in memory of ours, unless they are ours already.
-pub fn owned(constant: &Constant) -> Constant {
-    if constant.owned_bytes() > 0 { Arc::clone(constant) } else { Snapshot::shared(constant.bytes()) }
+pub fn owned(constant: &Constant) -> ckad_graph::Result<Constant> {
+    if constant.owned_bytes() > 0 { Ok(Arc::clone(constant)) } else { Snapshot::shared(constant.bytes()) }
 }
 
 /// A packed copy that NumPy made for us: its bytes count as ours.
@@ -293,6 +293,7 @@ pub fn array_operand(py: Python<'_>, tape: &Arc<TapeCell>, object: &Bound<'_, Py
         let shape = tape.builder.intern(&extents)?;
         let attributes = tape.builder.attributes();
         let node = tape.builder.graph_mut().push_constant(dtype, shape, Arc::clone(&constant), attributes)?;
+        tables::room_for_keys("capture", &mut tape.values, 1)?;
         tape.values.insert(node, Value::Array(Arc::clone(&constant)));
         Ok(node)
     })?;

@@ -120,7 +120,7 @@ impl<'a> Tables<'a> {
             }
         }
         for (constant, read) in graph.constants.iter_mut().zip(read) {
-            *constant = if read { owned(constant) } else { Snapshot::shared(&[]) };
+            *constant = if read { owned(constant)? } else { Snapshot::shared(&[])? };
         }
         Ok(graph)
     }

@@ -21,7 +21,7 @@ use crate::linear_map::{LinearMap, Operand, Parts};
 use crate::tape::TapeCell;
 use crate::trace::{OutputInfo, Recorded};
 use crate::tracer::Tracer;
-use crate::value::Value;
+use crate::value::{Snapshot, Value};
 use crate::watching::is_watching;
 
 /// Values and their derivatives.
@@ -184,7 +184,8 @@ fn realise(
     to_python(py, outputs, specs)
 }
 
-fn values_of(bindings: Vec<Binding>) -> PyResult<Vec<Value>> {
+/// The values behind bindings of which none is traced.
+pub fn values_of(bindings: Vec<Binding>) -> PyResult<Vec<Value>> {
     let values = bindings.into_iter().map(|binding| match binding {
         Binding::Value(value) => Ok(value),
         Binding::Outer(..) => Err(Error::internal("run", "a traced value reached a run")),
@@ -245,14 +246,10 @@ pub fn jvp(
 
 /// What stands for the tangent of an integer output.
 pub fn float_zeros(py: Python<'_>, shape: &[i64]) -> PyResult<Py<PyAny>> {
-    let bytes = vec![0u64; shape.iter().product::<i64>().max(1) as usize];
-    let value = Value::Array(crate::value::Snapshot::shared(bytemuck_bytes(&bytes)));
+    let elements = shape.iter().product::<i64>().max(1) as usize;
+    let zeros = tables::filled("jvp", 0u64, elements).map_err(raise)?;
+    let value = Value::Array(Arc::new(Snapshot(zeros, elements * 8)));
     value_to_numpy(py, &value, DType::F64, shape)
-}
-
-fn bytemuck_bytes(words: &[u64]) -> &[u8] {
-    // SAFETY: any u64s are valid bytes, eight times as many.
-    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len() * 8) }
 }
 
 /// Python values as bindings for inputs of given layouts: reordered into the memory order of what they stand beside.
@@ -265,12 +262,11 @@ pub fn bind_like(
     if objects.len() != specs.len() {
         return Err(raise(Error::internal("bind", format!("{} values for {}", objects.len(), specs.len()))));
     }
-    objects
-        .iter()
-        .zip(specs)
-        .enumerate()
-        .map(|(index, (object, spec))| bind_one(py, &object, spec, &memory_shape(index)))
-        .collect()
+    let mut bindings = tables::room("bind", specs.len()).map_err(raise)?;
+    for (index, (object, spec)) in objects.iter().zip(specs).enumerate() {
+        bindings.push(bind_one(py, &object, spec, &memory_shape(index))?);
+    }
+    Ok(bindings)
 }
 
 fn bind_one(py: Python<'_>, object: &Bound<'_, PyAny>, spec: &ResultSpec, memory_shape: &[i64]) -> PyResult<Binding> {

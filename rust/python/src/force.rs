@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{CheckpointPolicy, Error, NodeId, Op};
+use ckad_graph::{CheckpointPolicy, Error, NodeId, Op, Result, tables};
 use pyo3::prelude::*;
 
 use crate::convert::leaf_value;
@@ -21,8 +21,8 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
         let mut tape = cell.open().map_err(raise)?;
         cell.settle(&mut tape);
         let known = tape.values.get(&node).cloned().or_else(|| leaf_value(&tape, node));
-        let plan = if known.is_some() { Vec::new() } else { pending(&tape, node) };
-        let missing = missing_inputs(&tape, &plan);
+        let plan = if known.is_some() { Vec::new() } else { pending(&tape, node).map_err(raise)? };
+        let missing = missing_inputs(&tape, &plan).map_err(raise)?;
         drop(tape);
         if let Some(value) = known {
             return Ok(value);
@@ -32,7 +32,9 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
     // Values of enclosing traces that the cone reads are forced there.
     for (input, outer, outer_node) in missing {
         let value = force(py, &outer, outer_node)?;
-        cell.open().map_err(raise)?.values.insert(input, value);
+        let mut tape = cell.open().map_err(raise)?;
+        tables::room_for_keys("force", &mut tape.values, 1).map_err(raise)?;
+        tape.values.insert(input, value);
     }
     if let Some(value) = cell.open().map_err(raise)?.values.get(&node) {
         return Ok(value.clone());
@@ -41,13 +43,9 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
         let tape = cell.open().map_err(raise)?;
         let graph = tape.builder.graph();
         let cone = ckad_transform::cone(&graph, &wanted, |id| tape.values.contains_key(&id)).map_err(raise)?;
-        let values: Vec<Value> = cone
-            .inputs
-            .iter()
-            .map(|input| {
-                tape.values.get(input).cloned().ok_or_else(|| raise(Error::internal("force", "an input has no value")))
-            })
-            .collect::<PyResult<_>>()?;
+        let value =
+            |input| tape.values.get(input).cloned().ok_or_else(|| Error::internal("force", "an input has no value"));
+        let values: Vec<Value> = tables::tried("force", cone.inputs.iter().map(value)).map_err(raise)?;
         (cone.graph, values)
     };
     let executable = evaluated(py, &cone, &Kind::Evaluate, CheckpointPolicy::None, &cell.lines)?;
@@ -56,6 +54,7 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
     tape.note_forced(&executable);
     let recorded = tape.builder.graph().len() as u32;
     tape.forced_until = recorded;
+    tables::room_for_keys("force", &mut tape.values, wanted.len()).map_err(raise)?;
     for (&id, output) in wanted.iter().zip(outputs) {
         let scalar = tape.builder.graph().rank(id) == 0;
         let value = output.into_value(scalar);
@@ -70,27 +69,25 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
 }
 
 /// The node, and everything recorded since the last force that Python still holds.
-fn pending(tape: &Tape, node: NodeId) -> Vec<NodeId> {
+fn pending(tape: &Tape, node: NodeId) -> Result<Vec<NodeId>> {
     let graph = tape.builder.graph();
-    let mut wanted = vec![node];
-    wanted.extend(
-        (tape.forced_until..graph.len() as u32)
-            .map(NodeId)
-            .filter(|&id| id != node && tape.is_live(id) && !graph.op(id).is_leaf() && !tape.values.contains_key(&id)),
-    );
-    wanted
+    let others = (tape.forced_until..graph.len() as u32)
+        .map(NodeId)
+        .filter(|&id| id != node && tape.is_live(id) && !graph.op(id).is_leaf() && !tape.values.contains_key(&id));
+    tables::list("force", std::iter::once(node).chain(others))
 }
 
 /// Inputs in the cone of `wanted` whose values are known only to an enclosing trace, or not yet.
-fn missing_inputs(tape: &Tape, wanted: &[NodeId]) -> Vec<(NodeId, Arc<TapeCell>, NodeId)> {
+fn missing_inputs(tape: &Tape, wanted: &[NodeId]) -> Result<Vec<(NodeId, Arc<TapeCell>, NodeId)>> {
     if wanted.is_empty() || tape.captures.is_empty() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let graph = tape.builder.graph();
-    tape.captures
+    let missing = tape
+        .captures
         .iter()
         .map(|(&index, capture)| (graph.inputs[index as usize], capture))
         .filter(|(input, _)| !tape.values.contains_key(input) && matches!(graph.op(*input), Op::Input(_)))
-        .map(|(input, capture)| (input, Arc::clone(&capture.tape), capture.node))
-        .collect()
+        .map(|(input, capture)| (input, Arc::clone(&capture.tape), capture.node));
+    tables::list("force", missing)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use ckad_graph::{CheckpointPolicy, Error, Graph};
+use ckad_graph::{CheckpointPolicy, Error, Graph, tables};
 use ckad_transform::Side;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -10,9 +10,10 @@ use pyo3::types::PyList;
 use crate::convert::value_in_layout;
 use crate::errors::raise;
 use crate::execute::{Executable, Tables, compile, flops_of, measure_or_run};
-use crate::finish::{Binding, ResultSpec, bind_like, float_zeros, innermost, splice_into, to_python, traced};
+use crate::finish::{
+    Binding, ResultSpec, bind_like, float_zeros, innermost, splice_into, to_python, traced, values_of,
+};
 use crate::trace::open_tapes;
-use crate::value::Value;
 
 /// A linear function of float arrays. It owns its residuals: what happens to the arguments later changes nothing.
 #[pyclass(frozen, module = "ckad._core")]
@@ -103,8 +104,10 @@ impl LinearMap {
                 shapes.push(shape.clone());
             }
         }
-        let mut bindings = self.known[self.known.len() - self.residuals..].to_vec();
-        bindings.extend(bind_like(py, &floats, &specs, |index| shapes[index].clone())?);
+        let residuals = self.known[self.known.len() - self.residuals..].iter().cloned();
+        let mut bindings = tables::list("linear", residuals).map_err(raise)?;
+        let given = bind_like(py, &floats, &specs, |index| shapes[index].clone())?;
+        tables::extend("linear", &mut bindings, given).map_err(raise)?;
         let result_specs: Vec<&ResultSpec> = self
             .gives
             .iter()
@@ -126,16 +129,10 @@ impl LinearMap {
             }
             results
         } else {
-            let values = bindings
-                .into_iter()
-                .map(|binding| match binding {
-                    Binding::Value(value) => Ok(value),
-                    Binding::Outer(..) => Err(raise(Error::internal("linear", "a traced value reached a run"))),
-                })
-                .collect::<PyResult<Vec<Value>>>()?;
-            let tables = Tables::of(&self.graph);
+            let values = values_of(bindings)?;
+            let read = Tables::of(&self.graph);
             let outputs =
-                measure_or_run(py, self.executable(py)?, &values, &tables, &self.lines, !open_tapes().is_empty())?;
+                measure_or_run(py, self.executable(py)?, &values, &read, &self.lines, !open_tapes().is_empty())?;
             let unknown_specs = self.unknown_specs(&result_specs);
             let unknown = to_python(py, outputs, &unknown_specs)?;
             let mut results = Vec::new();

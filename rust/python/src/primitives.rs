@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{DType, DotAxes, Error, NodeId, ReduceKind, shape_text};
+use ckad_graph::{DType, DotAxes, Error, NodeId, ReduceKind, shape_text, tables};
 use ckad_prim::Elementwise;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyList, PyTuple};
 
 use crate::dot::{contract, natural_axes};
 use crate::elementwise;
@@ -26,7 +26,16 @@ use crate::values::parse_dtype;
 type Any<'a, 'py> = &'a Bound<'py, PyAny>;
 
 fn operands<'a, 'py>(objects: &'a [Bound<'py, PyAny>]) -> PyResult<Vec<Operand<'a, 'py>>> {
-    objects.iter().map(Operand::coerced).collect()
+    collected("operands", objects.iter().map(Operand::coerced))
+}
+
+/// What the iterator gives; there may be tens of thousands of arrays to join.
+fn collected<T>(name: &str, items: impl ExactSizeIterator<Item = PyResult<T>>) -> PyResult<Vec<T>> {
+    let mut list = tables::room(name, items.len()).map_err(raise)?;
+    for item in items {
+        list.push(item?);
+    }
+    Ok(list)
 }
 
 pub fn traced<'a>(name: &str, object: &'a Bound<'_, PyAny>) -> PyResult<&'a Tracer> {
@@ -257,7 +266,8 @@ fn dot_general<'py>(
 
 /// The arrays joined along an axis, in the layout that `np.concatenate` gives.
 #[pyfunction]
-fn concatenate<'py>(py: Python<'py>, arrays: Vec<Bound<'py, PyAny>>, axis: usize) -> PyResult<Py<PyAny>> {
+fn concatenate<'py>(py: Python<'py>, arrays: &Bound<'py, PyList>, axis: usize) -> PyResult<Py<PyAny>> {
+    let arrays = collected("concatenate", (0..arrays.len()).map(|index| arrays.get_item(index)))?;
     let operands = operands(&arrays)?;
     let first = operands.first().map(|operand| operand.shape().to_vec()).unwrap_or_default();
     let fits =
@@ -274,16 +284,13 @@ fn concatenate<'py>(py: Python<'py>, arrays: Vec<Bound<'py, PyAny>>, axis: usize
     let dtype = promote(&operands);
     let tape = innermost(&operands)?;
     let rank = first.len();
-    let layouts: Vec<Layout> = operands.iter().map(Operand::numpy_layout).collect();
+    let layouts = tables::list("concatenate", operands.iter().map(Operand::numpy_layout)).map_err(raise)?;
     let order = concatenation_order(rank, &layouts);
     let place = inverse(&order)[axis];
-    let sources = operands
-        .iter()
-        .map(|operand| prepare(py, tape, operand, dtype, rank, Some(&order)))
-        .collect::<PyResult<Vec<_>>>()?;
+    let prepared = operands.iter().map(|operand| prepare(py, tape, operand, dtype, rank, Some(&order)));
+    let sources = collected("concatenate", prepared)?;
     let node = tape.record(py, |tape| {
-        let nodes =
-            sources.iter().map(|source| source.node(tape, dtype, false)).collect::<ckad_graph::Result<Vec<_>>>()?;
+        let nodes = tables::tried("concatenate", sources.iter().map(|source| source.node(tape, dtype, false)))?;
         tape.builder.concatenate(&nodes, place)
     })?;
     let mut shape = first;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{Constant, HostArray, ScalarBits};
+use ckad_graph::{Constant, HostArray, Result, ScalarBits, tables};
 use pyo3::prelude::*;
 
 /// A value whose bytes are known.
@@ -78,10 +78,10 @@ impl HostArray for Borrowed {
 }
 
 impl Snapshot {
-    pub fn shared(bytes: &[u8]) -> Constant {
-        let mut words = vec![0u64; bytes.len().div_ceil(8)];
+    pub fn shared(bytes: &[u8]) -> Result<Constant> {
+        let mut words = tables::filled("array", 0u64, bytes.len().div_ceil(8))?;
         // SAFETY: the vector has room for all bytes, and the two do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), words.as_mut_ptr().cast(), bytes.len()) };
-        Arc::new(Snapshot(words, bytes.len()))
+        Ok(Arc::new(Snapshot(words, bytes.len())))
     }
 }

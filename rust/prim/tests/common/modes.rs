@@ -20,7 +20,7 @@ fn copy<'b>(builder: &'b Builder, source: &Graph, node: NodeId, mapped: &[Option
 
 /// inputs ++ tangents of float inputs → outputs ++ tangents of float outputs.
 pub fn jvp(source: &Graph) -> Result<Graph> {
-    let builder = Builder::new(source.derived());
+    let builder = Builder::new(source.derived()?);
     let mut mapped = vec![None; source.len()];
     let mut tangents = vec![None; source.len()];
     for &input in &source.inputs {
@@ -101,7 +101,7 @@ pub fn vjp(source: &Graph) -> Result<Graph> {
             linear[node.index()] = forward.operands(node).iter().any(|operand| linear[operand.index()]);
         }
     }
-    let builder = Builder::new(forward.derived());
+    let builder = Builder::new(forward.derived()?);
     let mut mapped = vec![None; forward.len()];
     for &input in primal_inputs {
         mapped[input.index()] = Some(builder.expr(input_like(&builder, &forward, input)?));
