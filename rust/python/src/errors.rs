@@ -3,7 +3,7 @@
 use ckad_graph::{Error, ErrorKind};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
 
 pyo3::import_exception!(ckad.errors, ShapeError);
 pyo3::import_exception!(ckad.errors, DTypeError);
@@ -44,6 +44,15 @@ pub fn to_python(error: &Error, location: &str) -> PyErr {
             Err(broken) => broken,
         }
     })
+}
+
+/// A text that grows with a program, as Python's. PyO3 would panic where Python has no memory for it.
+pub fn text<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    let bytes = PyBytes::new_with(py, text.len(), |bytes| {
+        bytes.copy_from_slice(text.as_bytes());
+        Ok(())
+    })?;
+    bytes.call_method0("decode")
 }
 
 /// Something outside of the core is missing.

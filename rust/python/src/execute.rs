@@ -209,15 +209,18 @@ fn build<R: Send>(
     lines: &Arc<Mutex<LineTable>>,
     job: impl FnOnce() -> Result<R> + Send,
 ) -> PyResult<R> {
-    enter(py, job)?.map_err(|error| {
-        // A table of the planner belongs to no operation: it is refused to whoever asked for the result.
-        let result = graph.outputs.first().filter(|_| error.kind == ErrorKind::Memory);
-        let place = result.map(|&output| {
-            let lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            lines.text(py, error.clone().at_line(graph.attributes(output).line).line)
-        });
-        to_python(&error, &place.unwrap_or_default())
-    })
+    enter(py, job)?.map_err(|error| to_python(&error, &refused_at(py, graph, &error, lines)))
+}
+
+/// The line of refused memory. A table of the planner belongs to no operation: it is refused to whoever asked for the
+/// result. "" for other errors.
+pub fn refused_at(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Mutex<LineTable>>) -> String {
+    let result = graph.outputs.first().filter(|_| error.kind == ErrorKind::Memory);
+    let place = result.map(|&output| {
+        let lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        lines.text(py, if error.line == 0 { graph.attributes(output).line } else { error.line })
+    });
+    place.unwrap_or_default()
 }
 
 /// The program for a recorded graph under a transform and a policy, from the cache or newly built.
@@ -379,7 +382,11 @@ fn run_with(
 
 /// The error with the line of the operation at fault: a step's line is its tape position plus one.
 fn located(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Mutex<LineTable>>) -> PyErr {
-    to_python(error, &line_at(py, graph, error.line.wrapping_sub(1), lines))
+    let place = match error.line.checked_sub(1) {
+        Some(position) => line_at(py, graph, position, lines),
+        None => refused_at(py, graph, error, lines),
+    };
+    to_python(error, &place)
 }
 
 /// The line of the operation that was recorded at a tape position; "" where there is none.

@@ -15,7 +15,7 @@ use pyo3::types::PyList;
 use crate::boundary::enter;
 use crate::convert::{owned_to_numpy, value_to_numpy};
 use crate::errors::raise;
-use crate::execute::{Built, Kind, Output, Shared, Tables, built, measure_or_run};
+use crate::execute::{Built, Kind, Output, Shared, Tables, built, measure_or_run, refused_at};
 use crate::layout::Layout;
 use crate::linear_map::{LinearMap, Operand, Parts};
 use crate::tape::TapeCell;
@@ -152,10 +152,12 @@ pub fn traced(tape: &Arc<TapeCell>, node: NodeId, spec: &ResultSpec) -> PyResult
 /// A transform of a graph, without the GIL.
 pub fn transformed<R: Send>(
     py: Python<'_>,
-    graph: &Graph,
+    recorded: &Recorded,
     transform: impl FnOnce(&Graph) -> Result<R> + Send,
 ) -> PyResult<R> {
-    enter(py, || transform(graph))?.map_err(raise)
+    let graph = &recorded.graph;
+    enter(py, || transform(graph))?
+        .map_err(|error| crate::errors::to_python(&error, &refused_at(py, graph, &error, &recorded.lines)))
 }
 
 /// Runs or splices one transformed graph. `extra` are bindings beyond the recorded inputs.
@@ -170,7 +172,7 @@ fn realise(
     let mut bindings = recorded.bindings()?;
     tables::extend("trace", &mut bindings, extra).map_err(raise)?;
     if let Some(target) = innermost(&bindings) {
-        let graph = transformed(py, &recorded.graph, |graph| kind.transform(graph))?;
+        let graph = transformed(py, recorded, |graph| kind.transform(graph))?;
         let nodes = splice_into(py, &target, &graph, &bindings, policy)?;
         return nodes.iter().zip(specs).map(|(&node, spec)| traced(&target, node, spec)?.into_object(py)).collect();
     }
@@ -332,7 +334,7 @@ pub fn linear(
     let (takes, gives) = if forward { (of_arguments, of_outputs) } else { (of_outputs, of_arguments) };
 
     if let Some(target) = innermost(&bindings) {
-        let parts = transformed(py, &recorded.graph, |graph| kind.partition(graph))?;
+        let parts = transformed(py, recorded, |graph| kind.partition(graph))?;
         let nodes = splice_into(py, &target, &parts.known, &bindings, policy)?;
         let values = nodes[..count]
             .iter()
@@ -373,7 +375,7 @@ pub fn linear(
 /// Prices both modes on the recorded graph: flops of one application times the number of applications.
 pub fn forward_is_cheaper(py: Python<'_>, recorded: &Recorded, columns: u64, rows: u64) -> PyResult<bool> {
     let price = |kind: Kind, times: u64| {
-        transformed(py, &recorded.graph, move |graph| {
+        transformed(py, recorded, move |graph| {
             let unknown = kind.partition(graph)?.unknown;
             let flops: u64 = unknown.ids().map(|id| ckad_prim::cost(&unknown, id).flops).sum();
             Ok(u128::from(flops) * u128::from(times))

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use ckad_graph::{Graph, NodeText, Op, print_graph, shape_text};
 use pyo3::prelude::*;
 
-use crate::errors::missing;
+use crate::errors::{self, missing};
 use crate::lines::LineTable;
 use crate::trace::Recorded;
 
@@ -35,7 +35,7 @@ pub fn line_texts(py: Python<'_>, graph: &Graph, lines: &LineTable) -> rustc_has
 
 impl GraphView {
     pub fn new(py: Python<'_>, recorded: Recorded) -> PyResult<GraphView> {
-        let graph = ckad_transform::extract(&recorded.graph, &recorded.graph.outputs).map_err(crate::errors::raise)?;
+        let graph = ckad_transform::extract(&recorded.graph, &recorded.graph.outputs).map_err(errors::raise)?;
         let lines = recorded.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let lines = line_texts(py, &graph, &lines);
         Ok(GraphView { graph, lines })
@@ -44,29 +44,8 @@ impl GraphView {
     fn line(&self, id: u32) -> &str {
         self.lines.get(&id).map_or("", String::as_str)
     }
-}
 
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"")
-}
-
-#[pymethods]
-impl GraphView {
-    fn __len__(&self) -> usize {
-        self.graph.len()
-    }
-
-    fn __str__(&self) -> PyResult<String> {
-        let text = NodeText { op: &ckad_prim::op_name, line: &|id| self.line(id).to_owned() };
-        print_graph(&self.graph, &text).map_err(crate::errors::raise)
-    }
-
-    fn __repr__(&self) -> String {
-        format!("<ckad.Graph of {} nodes, {} outputs>", self.graph.len(), self.graph.outputs.len())
-    }
-
-    /// The graph in Graphviz' language.
-    fn to_dot(&self) -> String {
+    fn dot(&self) -> String {
         let mut dot = String::from("digraph ckad {\n  rankdir=TB;\n  node [shape=box, fontname=\"monospace\"];\n");
         for id in self.graph.ids() {
             let node = self.graph.node(id);
@@ -91,10 +70,35 @@ impl GraphView {
         dot.push_str("}\n");
         dot
     }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+#[pymethods]
+impl GraphView {
+    fn __len__(&self) -> usize {
+        self.graph.len()
+    }
+
+    fn __str__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let text = NodeText { op: &ckad_prim::op_name, line: &|id| self.line(id).to_owned() };
+        errors::text(py, &print_graph(&self.graph, &text).map_err(errors::raise)?)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<ckad.Graph of {} nodes, {} outputs>", self.graph.len(), self.graph.outputs.len())
+    }
+
+    /// The graph in Graphviz' language.
+    fn to_dot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        errors::text(py, &self.dot())
+    }
 
     /// The graph as SVG, drawn by Graphviz' `dot`.
     fn to_svg(&self, py: Python<'_>) -> PyResult<String> {
-        let dot = self.to_dot();
+        let dot = self.dot();
         let hint = "install Graphviz, or use print(graph) or to_dot()";
         py.detach(|| draw(&dot)).map_err(|what| missing(py, "trace", &what, hint))
     }
