@@ -141,7 +141,7 @@ fn absent_tangents() {
                 continue;
             }
             // The same graph with one input behind stop_gradient.
-            let builder = ckad_prim::Builder::new(graph.derived());
+            let builder = ckad_prim::Builder::new(graph.derived().unwrap());
             let mut mapped = Vec::new();
             for node in graph.ids() {
                 let operands: Vec<_> = graph.operands(node).iter().map(|o| mapped[o.index()]).collect();

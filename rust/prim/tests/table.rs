@@ -94,7 +94,7 @@ fn verify_finds_a_node_of_the_wrong_shape_or_dtype() {
         let takes_any_dtype = matches!(graph.op(output), Op::Cast | Op::Iota { .. });
         let takes_any_shape = matches!(graph.op(output), Op::Iota { .. } | Op::StridedRead { .. });
         let rebuilt = |dtype: DType, longer: bool| {
-            let mut copy = graph.derived();
+            let mut copy = graph.derived().unwrap();
             for node in graph.ids() {
                 if let Op::Input(_) = graph.op(node) {
                     copy.push_input(graph.dtype(node), graph.node(node).shape, graph.attributes(node)).unwrap();

@@ -22,7 +22,7 @@ fn is_smooth(sample: &Sample) -> bool {
 
 /// Recorded samples have one position for all nodes; as on a tape each node has its own.
 fn positioned(graph: &Graph) -> Graph {
-    let mut target = graph.derived();
+    let mut target = graph.derived().unwrap();
     for id in graph.ids() {
         let node = graph.node(id);
         let attributes = ckad_graph::Attributes { position: id.0, ..node.attributes };

@@ -92,7 +92,7 @@ pub fn hvp(gradient: &Graph) -> Graph {
 
 /// Reverse over reverse: the gradient of the squared norm of the gradient by the first input.
 pub fn penalty(gradient: &Graph) -> Graph {
-    let builder = Builder::new(gradient.derived());
+    let builder = Builder::new(gradient.derived().unwrap());
     let mut inputs = Vec::new();
     for &input in &gradient.inputs {
         let node = *gradient.node(input);
