@@ -133,7 +133,7 @@ def sweep(name: str, call: Callable[[], Any], steps: int) -> Counter[str]:
             # What is refused while the function runs has the line in its traceback.
             seen["with a line"] += "refusals.py:" in result
     # All of it in one process, too.
-    for step in range(0, steps, 8):
+    for step in range(0, steps, 16):
         outcome, result = refused(call, enough * step // steps)
         assert outcome != "value" or result == wanted[1], name
         ckad.memory.release()

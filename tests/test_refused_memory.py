@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-
 ALL = [
     *("record", "text", "none", "auto", "sqrt", "jacobian", "vjp", "hvp", "concatenate", "stack", "looking", "plan"),
     "products",
