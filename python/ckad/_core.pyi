@@ -91,7 +91,8 @@ class Plan:
     def note(self) -> str | None:
         """Why the plan is not what the policy would have been, where it is not."""
 
-class Planned(BaseException): ...
+class Planned(BaseException):
+    """Unwinds a call that was only to be planned."""
 
 class _Context:
     def __enter__(self) -> Self: ...
@@ -100,40 +101,65 @@ class _Context:
     ) -> Literal[False]: ...
 
 class Planning(_Context):
+    """While it is open, the first program that would run outside of any trace is planned, and `Planned` raised."""
+
     def __init__(self) -> None: ...
     @property
-    def plan(self) -> Plan: ...
+    def plan(self) -> Plan:
+        """The plan of the call that `Planned` unwound."""
 
 class Profiling(_Context):
+    """While it is open, runs take their buffers from `allocator`: `begin()` as each run starts,
+    `allocate(file, line, bytes) -> address`, `free(address)`, and `output(file, line, bytes)` for results that outlive
+    the run.
+    """
+
     def __init__(self, allocator: Any) -> None: ...
     @property
-    def planned_bytes(self) -> int: ...
+    def planned_bytes(self) -> int:
+        """The largest planned live bytes of a run in this context."""
 
 class Watching(_Context):
+    """While it is open, runs note where an absorbing product met 0 and a number that is not finite."""
+
     def __init__(self) -> None: ...
     @property
-    def lines(self) -> list[str]: ...
+    def lines(self) -> list[str]:
+        """The source lines found so far, each once."""
 
 class Region(_Context):
+    """What is recorded while it is open belongs to a new region that keeps only its inputs."""
+
     def __init__(self) -> None: ...
 
 _Policy = str | int | None
 
 class Trace:
-    """One traced call."""
+    """One traced call: arguments go in, the function records, and one of the methods that take outputs finishes it."""
 
     def __init__(self) -> None: ...
-    def argument(self, leaf: Any, differentiated: bool) -> Any: ...
-    def value_and_grad(self, outputs: list[Any], policy: _Policy) -> tuple[list[Any], list[Any]]: ...
-    def jvp(self, outputs: list[Any], tangents: list[Any], policy: _Policy) -> tuple[list[Any], list[Any]]: ...
-    def linearize(self, outputs: list[Any], policy: _Policy) -> tuple[list[Any], LinearMap]: ...
-    def vjp(self, outputs: list[Any], policy: _Policy) -> tuple[list[Any], LinearMap]: ...
+    def argument(self, leaf: Any, differentiated: bool) -> Any:
+        """A leaf of an argument as a traced value."""
+    def value_and_grad(self, outputs: list[Any], policy: _Policy) -> tuple[list[Any], list[Any]]:
+        """The values of the outputs, and the gradients of the first by the differentiated arguments."""
+    def jvp(self, outputs: list[Any], tangents: list[Any], policy: _Policy) -> tuple[list[Any], list[Any]]:
+        """The values of the outputs and their tangents."""
+    def linearize(self, outputs: list[Any], policy: _Policy) -> tuple[list[Any], LinearMap]:
+        """The values of the outputs and the derivative as a function of tangents."""
+    def vjp(self, outputs: list[Any], policy: _Policy) -> tuple[list[Any], LinearMap]:
+        """The values of the outputs and the transposed derivative as a function of cotangents."""
     def jacobian(
         self, outputs: list[Any], mode: str, columns: int, rows: int, policy: _Policy
-    ) -> tuple[str, LinearMap]: ...
-    def jacobian_mode(self, outputs: list[Any], columns: int, rows: int) -> str: ...
-    def graph(self, outputs: list[Any]) -> Graph: ...
-    def close(self) -> None: ...
+    ) -> tuple[str, LinearMap]:
+        """The mode (`mode`, or the cheaper one where that is neither) and the linear function that a Jacobian of so
+        many columns and rows applies.
+        """
+    def jacobian_mode(self, outputs: list[Any], columns: int, rows: int) -> str:
+        """The mode in which a Jacobian of so many columns and rows costs less; nothing is run."""
+    def graph(self, outputs: list[Any]) -> Graph:
+        """The recorded graph."""
+    def close(self) -> None:
+        """Frees the tape; traced values that survive raise from now on."""
 
 def release() -> None: ...
 def elementwise_table() -> list[dict[str, Any]]: ...

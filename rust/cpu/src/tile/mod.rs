@@ -19,6 +19,8 @@ mod small;
 #[cfg(test)]
 mod small_tests;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 use ckad_graph::Result;

@@ -6,7 +6,9 @@ use ckad_graph::{DType, ErrorKind, ReduceKind, Result, ScalarBits};
 use ckad_plan::program::{BufferId, FusedKernel, Instruction, Load, Source, Store, TileOp};
 use ckad_prim::Elementwise;
 
-use super::tests::{Buffer, Random, SCALARS, STARTS, compute, load, packed_strides, random_kernel, reduction, results};
+use super::testing::{
+    Buffer, Random, SCALARS, STARTS, compute, load, packed_strides, random_kernel, reduction, results,
+};
 use super::{execute_tiles, small, tile_scratch_bytes};
 use crate::{Environment, Isa, Memory};
 

@@ -9,11 +9,10 @@ use private_gemm_x86 as library;
 
 use crate::isa::Isa;
 use crate::matmul::Matrices;
+use crate::matmul::panels::DEPTH_BLOCK;
 use crate::structural::number::Float;
 use crate::{Environment, Memory};
 
-/// Depth of a block: the library's own, so that our sums are its sums.
-const DEPTH: usize = 512;
 /// Columns of the result whose block of B is packed at once: it should stay in L2.
 const COLUMNS: usize = 384;
 /// Rows of the result whose part of A is packed at once, where it has to be: beside the block of B in L2.
@@ -28,7 +27,7 @@ pub fn has(isa: Isa) -> bool {
 
 /// Scratch bytes of one thread for panels of an (m,k)·(k,n) product whose A steps by `a_depth`.
 pub fn scratch_bytes(m: usize, n: usize, k: usize, a_depth: isize, size: usize) -> usize {
-    let depth = k.min(DEPTH);
+    let depth = k.min(DEPTH_BLOCK);
     columns_bytes(n, depth, size)
         + if a_depth == 1 { 0 } else { m.min(ROWS).next_multiple_of(KERNEL_ROWS) * depth * size }
 }
@@ -71,10 +70,10 @@ pub unsafe fn panel<T: Float>(
     let size = size_of::<T>();
     let bytes = |stride: isize| stride * size as isize;
     let packed_columns = scratch.pointer;
-    let packed_rows = scratch.pointer.wrapping_add(columns_bytes(n, k.min(DEPTH), size));
+    let packed_rows = scratch.pointer.wrapping_add(columns_bytes(n, k.min(DEPTH_BLOCK), size));
     let one = if size == 4 { u64::from(1f32.to_bits()) } else { 1f64.to_bits() };
-    for first in (0..k).step_by(DEPTH) {
-        let depth = DEPTH.min(k - first);
+    for first in (0..k).step_by(DEPTH_BLOCK) {
+        let depth = DEPTH_BLOCK.min(k - first);
         for column in columns.clone().step_by(COLUMNS) {
             environment.check()?;
             let width = COLUMNS.min(columns.end - column);
