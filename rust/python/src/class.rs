@@ -1,4 +1,5 @@
-//! What Python sees of a traced value: slots, attributes and methods, each one line to where it is written.
+//! What Python sees of a traced value: slots, attributes and methods, each one line to where it is written. What arrays
+//! have beside is in `class_of_arrays`.
 
 use ckad_graph::ReduceKind;
 use ckad_prim::Elementwise;
@@ -10,13 +11,10 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use crate::elements::{Elements, Flags};
 use crate::function::{array_function, attribute, call_registered, plain_or_registered};
 use crate::indexing::{get_item, set_item};
-use crate::operators::{
-    binary, compare, divide_with_remainder, in_place, in_place_matrix_product, in_place_power, matrix_product,
-    positive, power, unary,
-};
+use crate::operators::{binary, compare, divide_with_remainder, matrix_product, positive, power, unary};
 use crate::reductions::reduce;
 use crate::shapes::{self, Order, normal_axes, parse_shape, transpose_axes};
-use crate::tracer::{ArrayTracer, Kind, Tracer};
+use crate::tracer::{Kind, Tracer};
 use crate::ufunc::array_ufunc;
 use crate::values;
 
@@ -566,60 +564,5 @@ impl Tracer {
         further: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
         reduced(py, ReduceKind::All, self, [axis, None, out], keepdims, further)
-    }
-}
-
-#[pymethods]
-impl ArrayTracer {
-    fn __iadd__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
-        in_place(slf.py(), Elementwise::Add, slf.as_super().get(), other)
-    }
-
-    fn __isub__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
-        in_place(slf.py(), Elementwise::Subtract, slf.as_super().get(), other)
-    }
-
-    fn __imul__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
-        in_place(slf.py(), Elementwise::Multiply, slf.as_super().get(), other)
-    }
-
-    fn __itruediv__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
-        in_place(slf.py(), Elementwise::Divide, slf.as_super().get(), other)
-    }
-
-    fn __ifloordiv__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
-        in_place(slf.py(), Elementwise::FloorDivide, slf.as_super().get(), other)
-    }
-
-    fn __imod__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
-        in_place(slf.py(), Elementwise::Remainder, slf.as_super().get(), other)
-    }
-
-    fn __iand__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
-        in_place(slf.py(), Elementwise::BitwiseAnd, slf.as_super().get(), other)
-    }
-
-    fn __ior__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
-        in_place(slf.py(), Elementwise::BitwiseOr, slf.as_super().get(), other)
-    }
-
-    fn __ixor__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
-        in_place(slf.py(), Elementwise::BitwiseXor, slf.as_super().get(), other)
-    }
-
-    fn __ilshift__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
-        in_place(slf.py(), Elementwise::LeftShift, slf.as_super().get(), other)
-    }
-
-    fn __irshift__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
-        in_place(slf.py(), Elementwise::RightShift, slf.as_super().get(), other)
-    }
-
-    fn __imatmul__(slf: &Bound<'_, Self>, other: Any<'_, '_>) -> PyResult<()> {
-        in_place_matrix_product(slf.py(), slf.as_super().get(), other)
-    }
-
-    fn __ipow__(slf: &Bound<'_, Self>, exponent: Any<'_, '_>, _modulus: Option<Any<'_, '_>>) -> PyResult<()> {
-        in_place_power(slf.py(), slf.as_super().get(), exponent)
     }
 }

@@ -4,9 +4,9 @@
 //!
 //! * `trace` opens a `tape` and makes a `tracer` of each argument. `convert` reads NumPy's arrays, `capture` keeps those
 //!   that the function takes from outside, a `value` is what is known of either; `lines` notes the user's source line.
-//! * The user's function records. What Python sees of a tracer is `class` and `elements`; behind it are `operators`,
-//!   `ufunc`, `function` (NumPy's functions, which the Python layer composes from `primitives` and `primitive_arrays`; the
-//!   plainest calls take `shortcuts`), and `index` with `indexing`. They bring their operands together (`operand`) and
+//! * The user's function records. What Python sees of a tracer is `class`, `class_of_arrays` and `elements`; behind it are
+//!   `operators`, `ufunc`, `function` (NumPy's functions, which the Python layer composes from `primitives` and
+//!   `primitive_arrays`; the plainest calls take `shortcuts`), and `index` with `indexing`. They bring their operands together (`operand`) and
 //!   record by kind: `elementwise`, `reductions`, `dot`, `shapes`. `storage` and `layout` make views alias as NumPy's do.
 //! * Where Python needs a number, `values` asks `force` to run what is pending.
 //! * `finish` transforms the recorded graph and either splices it into an enclosing trace or has `execute` find or
@@ -17,6 +17,7 @@
 mod boundary;
 mod capture;
 mod class;
+mod class_of_arrays;
 mod convert;
 mod dot;
 mod elements;
