@@ -1,4 +1,4 @@
-"""The Python in the documents runs."""
+"""The documents: their Python runs, and their lines are not too long."""
 
 from __future__ import annotations
 
@@ -36,3 +36,10 @@ def test_python_in_documents_runs(path: Path, monkeypatch: pytest.MonkeyPatch, t
 
 def test_there_are_blocks_that_run() -> None:
     assert any(language == "python" for path in DOCUMENTS for language, _, _ in blocks_of(path))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_lines_are_short(path: Path) -> None:
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        # A row of a table cannot be broken.
+        assert len(line) <= 120 or line.startswith("|"), f"{path.name}:{number} has {len(line)} columns"
