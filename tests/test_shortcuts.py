@@ -114,6 +114,7 @@ def test_products(first: str, second: str) -> None:
     a, b = ARRAYS[first], ARRAYS[second]
     found = assert_same_route(np.dot, products.dot, a, b)
     assert_same_route(lambda a, b: a.dot(b), products.dot, a, b)
+    assert_same_route(lambda a, b: np.dot(b.T, a.T), lambda a, b: products.dot(b.T, a.T), a, b)
     # Beside an array that is not traced.
     assert_same_route(lambda a: np.dot(a, b), lambda a: products.dot(a, b), a)
     assert_same_route(lambda b: np.dot(a, b), lambda b: products.dot(a, b), b)

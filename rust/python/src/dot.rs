@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use crate::errors::raise;
 use crate::layout::{Layout, inverse, is_identity};
 use crate::operand::{Operand, innermost, prepare_with, promote};
+use crate::tape::Tape;
 use crate::tracer::{Kind, Tracer};
 
 /// An axis of the result by where it comes from: which operand, and which axis of it.
@@ -74,37 +75,47 @@ pub fn contract(
     Tracer::result(&Arc::clone(tape), node, dtype, shape)
 }
 
-/// The product of the last axis of `a` with the first of `b`, vectors or matrices of one tape and dtype that lie in C
-/// order: what [`contract`] records for them, found without asking how their axes lie. None for anything else.
+/// The product of the last axis of `a` with the first of `b`, vectors or matrices of one tape and dtype that lie in C or
+/// F order: what [`contract`] records for them, found without sorting axes. None for anything else.
 pub fn plain_product(py: Python<'_>, operands: &[Operand<'_, '_>; 2]) -> PyResult<Option<Tracer>> {
     let [Operand::Traced(a), Operand::Traced(b)] = operands else { return Ok(None) };
     let (lhs, rhs) = (a.shape(), b.shape());
-    let is_plain = |x: &Tracer| match x.kind() {
-        Kind::Array { view, .. } => (1..=2).contains(&view.layout.rank()) && view.layout.is_c_contiguous(1),
-        Kind::Scalar { .. } => false,
-    };
     let dtype = a.dtype();
-    if !is_plain(a)
-        || !is_plain(b)
-        || lhs.last() != rhs.first()
-        || dtype != b.dtype()
-        || dtype == DType::Bool
-        || a.tape().id != b.tape().id
-    {
+    let (Some(a_turned), Some(b_turned)) = (is_turned(a), is_turned(b)) else { return Ok(None) };
+    if lhs.last() != rhs.first() || dtype != b.dtype() || dtype == DType::Bool || a.tape().id != b.tape().id {
         return Ok(None);
     }
-    let axes = DotAxes { lhs_contract: vec![lhs.len() - 1], rhs_contract: vec![0], ..DotAxes::default() };
-    let (node, held) = a.tape().record(py, |tape| {
-        let (left, right) = (a.value(tape)?, b.value(tape)?);
+    let axes = DotAxes {
+        lhs_contract: vec![if a_turned { 0 } else { lhs.len() - 1 }],
+        rhs_contract: vec![usize::from(b_turned)],
+        ..DotAxes::default()
+    };
+    let in_memory = |x: &Tracer, turned: bool, tape: &mut Tape| {
+        if turned { x.read(tape, &x.layout().transposed(&[1, 0])) } else { x.value(tape) }
+    };
+    let tape = Arc::clone(a.tape());
+    let node = tape.record(py, |tape| {
+        let (left, right) = (in_memory(a, a_turned, tape)?, in_memory(b, b_turned, tape)?);
         let node = tape.builder.dot(left, right, &axes, false)?;
         tape.retain(node);
-        Ok((node, Arc::clone(a.tape())))
+        Ok(node)
     })?;
     if lhs.len() + rhs.len() == 2 {
-        return Ok(Some(Tracer::held_scalar(held, node, dtype)));
+        return Ok(Some(Tracer::held_scalar(tape, node, dtype)));
     }
     let shape = [&lhs[..lhs.len() - 1], &rhs[1..]].concat();
-    Ok(Some(Tracer::held_array(held, node, dtype, Layout::contiguous(&shape))))
+    Ok(Some(Tracer::held_array(tape, node, dtype, Layout::contiguous(&shape))))
+}
+
+/// Of a vector or matrix in C or F order: does it lie in F order alone?
+fn is_turned(x: &Tracer) -> Option<bool> {
+    let Kind::Array { view, .. } = x.kind() else { return None };
+    let layout = &view.layout;
+    match layout.rank() {
+        1 | 2 if layout.is_c_contiguous(1) => Some(false),
+        2 if layout.is_f_contiguous(1) => Some(true),
+        _ => None,
+    }
 }
 
 /// `np.dot` of arrays: the last axis of `a` with the last but one of `b`. None where they do not fit.
