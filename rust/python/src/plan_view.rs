@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ckad_plan::footprint::PeakBytes;
 use ckad_plan::policy::Planned as Figures;
-use ckad_plan::schedule::Schedule;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -104,18 +103,13 @@ pub fn intercept(
     peak.constants = tables.owned_constants();
     let plan = PlanView {
         peak,
-        figures: figures(&compiled.planned),
+        figures: compiled.planned.figures(),
         forced: FORCED.with_borrow(|f| *f),
         bytes_moved: compiled.program.bytes_moved(),
         table,
     };
     *wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
     Err(Planned::new_err(()))
-}
-
-/// What a plan shows: all but the schedule.
-fn figures(planned: &Figures) -> Figures {
-    Figures { schedule: Schedule::default(), note: planned.note.clone(), ..*planned }
 }
 
 #[pymethods]

@@ -46,6 +46,13 @@ pub struct Planned {
     pub note: Option<String>,
 }
 
+impl Planned {
+    /// What is known, without the schedule, which is as long as the program.
+    pub fn figures(&self) -> Planned {
+        Planned { schedule: Schedule::default(), note: self.note.clone(), ..*self }
+    }
+}
+
 /// A clustering with all that policies read of it.
 pub(crate) struct Material<'a> {
     pub(crate) graph: &'a Graph,
