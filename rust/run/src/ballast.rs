@@ -253,12 +253,12 @@ mod tests {
             BALLAST.inner.0.store(true, Ordering::Relaxed);
             pointer = BALLAST.realloc(pointer, layout(100), 5000);
             assert!(BALLAST.owns(pointer));
-            assert!(BALLAST.realloc(pointer, layout(5000), 1 << 20).is_null());
+            assert!(BALLAST.realloc(pointer, layout(5000), 2 << 20).is_null());
             BALLAST.inner.0.store(false, Ordering::Relaxed);
-            pointer = BALLAST.realloc(pointer, layout(5000), 1 << 20);
+            pointer = BALLAST.realloc(pointer, layout(5000), 2 << 20);
             assert!(!BALLAST.owns(pointer) && used(&BALLAST) == 0);
             assert!((0..100).all(|at| *pointer.add(at) == 7));
-            BALLAST.dealloc(pointer, layout(1 << 20));
+            BALLAST.dealloc(pointer, layout(2 << 20));
         }
     }
 }
