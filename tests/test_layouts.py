@@ -211,6 +211,19 @@ FUNCTIONS: dict[str, Case] = {
         [np.roll(x, shift, axis) for shift in (0, 1, -2) for axis in [*range(x.ndim), None]]
         + [np.roll(x, (1, 0), (0, -1)), np.roll(x, (1, 2), (-1, 0))]
     ),
+    "pad": lambda x: [
+        np.pad(x, 1),
+        np.pad(x, 0),
+        np.pad(x, 2, constant_values=(3.0, 4.0)),
+        np.pad(x, (1, 0), constant_values=x.reshape(-1)[:1].sum()),
+    ],
+    "real": np.real,
+    "imag": np.imag,
+    "isreal": np.isreal,
+    "iscomplex": np.iscomplex,
+    "isrealobj": np.isrealobj,
+    "iscomplexobj": np.iscomplexobj,
+    "real_if_close": np.real_if_close,
     "concatenate": lambda x: (
         [np.concatenate(pair, axis) for pair in ([x, x], [x, beside(x)]) for axis in (0, -1, None)]
         + [np.concatenate([x])]
@@ -311,6 +324,8 @@ METHODS: dict[str, Case] = {
     "astype": lambda x: [x.astype(np.float32), x.astype(float), x.astype(int, order="C"), x.astype(float, copy=False)],
     "clip": lambda x: [x.clip(-0.5, 0.5), x.clip(0)],
     "conj": lambda x: x.conj(),
+    "imag": lambda x: x.imag,
+    "real": lambda x: x.real,
     "conjugate": lambda x: x.conjugate(),
     "copy": lambda x: [x.copy()] + [x.copy(order) for order in "CFAK"],
     "cumprod": along(lambda x, axis: x.cumprod(axis)),

@@ -2,16 +2,21 @@
 
 Every class inherits from :class:`CkadError` and from the builtin exception that fits, so ``except ValueError``
 catches a wrong shape and ``except ckad.CkadError`` catches every error of ckad's own. Where NumPy refuses the same
-call, NumPy's own class and words are raised.
+call, the class inherits from NumPy's and the message has NumPy's words.
 
-A message reads ``[op] what is wrong: the actual shapes. Hint: what to do.`` and is complete when it arrives here;
-``op`` and ``hint`` repeat its parts for programs. The Rust core imports these classes by name and builds them in one
-place (rust/python/src/errors.rs), so a new kind of its errors is also a new line there.
+A message reads ``[op] what is wrong: the actual shapes. Hint: what to do.``, and :meth:`CkadError.of` is what writes
+it; ``op`` and ``hint`` repeat its parts for programs. The Rust core imports these classes by name and builds them in
+one place (rust/python/src/errors.rs), so a new kind of its errors is also a new line there.
 """
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import numpy as np
+
 __all__ = [
+    "CkadAxisError",
     "CkadError",
     "CkadIndexError",
     "CkadMemoryError",
@@ -25,6 +30,9 @@ __all__ = [
 ]
 
 
+Class = TypeVar("Class", bound="CkadError")
+
+
 class CkadError(Exception):
     """The base class of every error of ckad's own.
 
@@ -33,9 +41,9 @@ class CkadError(Exception):
         op: the operation in whose name the error is raised, "" where there is none.
         hint: what to do about it, also part of ``message``.
 
-    >>> error = ShapeError("[matmul] inner sizes differ: (2, 3) @ (4, 5).", op="matmul")
+    >>> error = ShapeError.of("matmul", "inner sizes differ: (2, 3) @ (4, 5)", "one of them may need `.T`")
     >>> error.op, str(error), isinstance(error, ValueError)
-    ('matmul', '[matmul] inner sizes differ: (2, 3) @ (4, 5).', True)
+    ('matmul', '[matmul] inner sizes differ: (2, 3) @ (4, 5). Hint: one of them may need `.T`', True)
     """
 
     op: str
@@ -45,6 +53,11 @@ class CkadError(Exception):
         super().__init__(message)
         self.op = op
         self.hint = hint
+
+    @classmethod
+    def of(cls: type[Class], op: str, what: str, hint: str) -> Class:
+        """The error with its text in ckad's form; a hint that was tried is part of every refusal."""
+        return cls(f"[{op}] {what}. Hint: {hint}", op=op, hint=hint)
 
     def __reduce__(self) -> tuple[object, ...]:
         # BaseException pickles `args` alone, which would drop the two fields.
@@ -69,6 +82,10 @@ class CkadTypeError(CkadError, TypeError):
 
 class CkadIndexError(CkadError, IndexError):
     """An index outside of its axis."""
+
+
+class CkadAxisError(ShapeError, CkadIndexError, np.exceptions.AxisError):
+    """An axis that the array does not have; a ValueError and an IndexError, as NumPy's AxisError is."""
 
 
 class TracerError(CkadError, RuntimeError):

@@ -74,8 +74,9 @@ class Report:
         import subprocess
 
         if self._folder is None:
-            hint = "pip install memray"
-            raise CkadRuntimeError(f"[profile] no flame graph without memray. Hint: {hint}", op="profile", hint=hint)
+            raise CkadRuntimeError.of(
+                "profile", "no flame graph without memray", "pip install memray, then profile again"
+            )
         command = [
             sys.executable,
             "-m",

@@ -45,11 +45,11 @@ class Linear:
     ) -> None:
         for name, size in (("n_in", n_in), ("n_out", n_out)):
             if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 1:
-                raise CkadValueError(f"[Linear] {name}={size!r} is not a positive integer", op="Linear")
+                what = f"{name}={size!r} is not a positive integer"
+                raise CkadValueError.of("Linear", what, "the order is Linear(n_in, n_out), as in Linear(3, 16)")
         dtype = np.dtype(dtype)
         if dtype not in (np.dtype(np.float64), np.dtype(np.float32)):
-            hint = "use numpy.float64 or numpy.float32"
-            raise DTypeError(f"[Linear] dtype {dtype} is not supported. Hint: {hint}", op="Linear", hint=hint)
+            raise DTypeError.of("Linear", f"dtype {dtype} is not supported", "use numpy.float64 or numpy.float32")
         normal = np.random.default_rng(rng).standard_normal((int(n_in), int(n_out)))
         self.weight = (normal / np.sqrt(n_in)).astype(dtype)
         self.bias = np.zeros(int(n_out), dtype)

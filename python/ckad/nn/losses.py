@@ -24,13 +24,8 @@ def mse_loss(prediction: NDArray[Any], target: ArrayLike) -> np.floating[Any]:
     2.0
     """
     if np.shape(prediction) != np.shape(target):
-        hint = "reshape one of them; losses do not broadcast"
-        raise ShapeError(
-            f"[mse_loss] prediction and target differ in shape: {np.shape(prediction)} and {np.shape(target)}. "
-            f"Hint: {hint}",
-            op="mse_loss",
-            hint=hint,
-        )
+        what = f"prediction and target differ in shape: {np.shape(prediction)} and {np.shape(target)}"
+        raise ShapeError.of("mse_loss", what, "reshape one of them; losses do not broadcast")
     return np.mean(np.square(prediction - target))
 
 
@@ -52,18 +47,14 @@ def softmax_cross_entropy(logits: NDArray[Any], labels: ArrayLike) -> np.floatin
     shape = np.shape(logits)
     integer = values.dtype.kind in "iu"
     if not integer and values.dtype.kind != "f":
-        raise DTypeError(
-            f"[softmax_cross_entropy] labels have dtype {values.dtype}, neither integer nor float",
-            op="softmax_cross_entropy",
-        )
+        what = f"labels have dtype {values.dtype}, neither integer nor float"
+        hint = "convert them: labels.astype(int) for classes, labels.astype(float) for probabilities"
+        raise DTypeError.of("softmax_cross_entropy", what, hint)
     if not shape or np.shape(values) != (shape[:-1] if integer else shape):
         expected = "the shape of logits without its last axis" if integer else "the shape of logits"
         hint = f"{'integer' if integer else 'float'} labels have {expected}"
-        raise ShapeError(
-            f"[softmax_cross_entropy] logits {shape} and labels {np.shape(values)} do not fit. Hint: {hint}",
-            op="softmax_cross_entropy",
-            hint=hint,
-        )
+        what = f"logits {shape} and labels {np.shape(values)} do not fit"
+        raise ShapeError.of("softmax_cross_entropy", what, hint)
     # Less its maximum a row neither overflows nor underflows as a whole; the shift cancels in value and derivative.
     shifted = logits - np.max(logits, axis=-1, keepdims=True)
     log_sum = np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))

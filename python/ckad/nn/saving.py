@@ -17,6 +17,7 @@ from ckad import tree as pytree
 from ckad.errors import CkadTypeError, CkadValueError, DTypeError, ShapeError
 
 _ROOT = "value"
+_WRITTEN = "give a file that ckad.nn.save has written, or save again"
 """The name of the leaf of a tree that is itself a leaf."""
 
 
@@ -88,14 +89,20 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
     extra = [name for name in found if name not in expected]
     if missing or extra:
         parts = [f"{what} {', '.join(names)}" for what, names in (("missing:", missing), ("extra:", extra)) if names]
-        raise CkadValueError(f"[load] {path} does not have the leaves of `like`: {'; '.join(parts)}", op="load")
+        what = f"{path} does not have the leaves of `like`: {'; '.join(parts)}"
+        raise CkadValueError.of(
+            "load", what, "give a `like` of the structure that was saved; np.load(path).files lists it"
+        )
     leaves = []
     for name, leaf in expected.items():
         array, model = found[name], _as_array(name, leaf, "load")
         if array.shape != model.shape:
-            raise ShapeError(f"[load] {name} in {path} has shape {array.shape}, expected {model.shape}", op="load")
+            what = f"{name} in {path} has shape {array.shape}, expected {model.shape}"
+            raise ShapeError.of("load", what, f"give a `like` whose leaf {name} has shape {array.shape}")
         if array.dtype != model.dtype.newbyteorder("="):
-            raise DTypeError(f"[load] {name} in {path} has dtype {array.dtype}, expected {model.dtype}", op="load")
+            what = f"{name} in {path} has dtype {array.dtype}, expected {model.dtype}"
+            hint = f"give a `like` whose leaf {name} has dtype {array.dtype}, and convert what is loaded"
+            raise DTypeError.of("load", what, hint)
         if isinstance(leaf, np.ndarray):
             leaves.append(array)
         else:
@@ -109,12 +116,10 @@ def _named_leaves(tree: Any, op: str) -> dict[str, Any]:
     for name, leaf in zip(pytree.paths(tree), pytree.flatten(tree)[0], strict=True):
         name = name or _ROOT
         if "\0" in name:
-            hint = "rename the key"
-            message = f"[{op}] the name {name!r} has a null character, which ends a name in a file. Hint: {hint}"
-            raise CkadValueError(message, op=op, hint=hint)
+            what = f"the name {name!r} has a null character, which ends a name in a file"
+            raise CkadValueError.of(op, what, "rename the key")
         if name in named:
-            hint = "rename one of the keys"
-            raise CkadValueError(f"[{op}] two leaves have the name {name!r}. Hint: {hint}", op=op, hint=hint)
+            raise CkadValueError.of(op, f"two leaves have the name {name!r}", "rename one of the keys")
         named[name] = leaf
     return named
 
@@ -122,7 +127,8 @@ def _named_leaves(tree: Any, op: str) -> dict[str, Any]:
 def _as_array(name: str, leaf: Any, op: str) -> np.ndarray[Any, Any]:
     array = np.asarray(leaf) if isinstance(leaf, (np.ndarray, np.generic, bool, int, float, complex)) else None
     if array is None or array.dtype.kind not in "biufc":
-        raise CkadTypeError(f"[{op}] {name} is neither an array of numbers nor a number: {leaf!r:.80}", op=op)
+        what = f"{name} is neither an array of numbers nor a number: {leaf!r:.80}"
+        raise CkadTypeError.of(op, what, "leave it out of the tree, or put numbers in its place")
     return array
 
 
@@ -135,5 +141,5 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, Any]]:
             if isinstance(archive, np.lib.npyio.NpzFile):
                 return {name: archive[name] for name in archive.files}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CkadValueError(f"[load] {path} is damaged or no .npz file: {error}", op="load") from error
-    raise CkadValueError(f"[load] {path} is no .npz file", op="load")
+        raise CkadValueError.of("load", f"{path} is damaged or no .npz file: {error}", _WRITTEN) from error
+    raise CkadValueError.of("load", f"{path} is no .npz file", _WRITTEN)

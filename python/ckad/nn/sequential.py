@@ -43,12 +43,8 @@ class Sequential:
                     continue
                 if id(leaf) in owner:
                     hint = "make a layer of its own for each place, or apply the shared one in a function of yours"
-                    raise CkadValueError(
-                        f"[Sequential] layer {position} shares parameters with layer {owner[id(leaf)]}, and an update "
-                        f"would part them. Hint: {hint}",
-                        op="Sequential",
-                        hint=hint,
-                    )
+                    what = f"layer {position} shares parameters with layer {owner[id(leaf)]}; an update would part them"
+                    raise CkadValueError.of("Sequential", what, hint)
                 owner[id(leaf)] = position
         self.layers = layers
 
@@ -73,14 +69,14 @@ class Sequential:
 
 def _check(layer: Any, position: int) -> None:
     if not callable(layer):
-        raise CkadTypeError(f"[Sequential] layer {position} is {layer!r:.80}, which cannot be called", op="Sequential")
+        what = f"layer {position} is {layer!r:.80}, which cannot be called"
+        raise CkadTypeError.of(
+            "Sequential", what, "pass layers and functions one by one: Sequential(layer, np.tanh, layer)"
+        )
     if tree.is_leaf(layer) and any(isinstance(value, np.ndarray) for value in getattr(layer, "__dict__", {}).values()):
         hint = f"decorate the class with @ckad.nn.layer(…) and the names of the attributes to train, see {type(layer)}"
-        raise CkadTypeError(
-            f"[Sequential] layer {position} holds arrays but is no pytree, so it would not be trained. Hint: {hint}",
-            op="Sequential",
-            hint=hint,
-        )
+        what = f"layer {position} holds arrays but is no pytree, so it would not be trained"
+        raise CkadTypeError.of("Sequential", what, hint)
 
 
 def _to_children(model: Sequential) -> tuple[tuple[Any, ...], Any, tuple[int, ...]]:

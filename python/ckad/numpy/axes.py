@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from ckad import _core
+from ckad.errors import CkadAxisError, CkadValueError
 
 
 def reduction_axes(axis: Any, ndim: int) -> tuple[int, ...]:
@@ -17,9 +18,23 @@ def reduction_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     return tuple(_core.reduction_axes(axis, ndim))
 
 
+def axis_indices(axis: Any, ndim: int, repeated: bool = False) -> tuple[int, ...]:
+    """Axes given as one int or several, non-negative and, where not `repeated`, distinct."""
+    try:
+        return normalize_axis_tuple(axis, ndim, allow_duplicate=repeated)
+    except np.exceptions.AxisError as error:
+        raise CkadAxisError.of("axis", str(error), _which(ndim)) from None
+    except ValueError as error:
+        raise CkadValueError.of("axis", f"{error}: {axis!r}", "name each axis once") from None
+
+
+def _which(ndim: int) -> str:
+    return f"its axes are 0 to {ndim - 1}, or -{ndim} to -1" if ndim else "the value has no axes; leave axis out"
+
+
 def axis_index(axis: Any, ndim: int) -> int:
     """One axis, non-negative."""
-    return normalize_axis_index(operator.index(axis), ndim)
+    return axis_indices(operator.index(axis), ndim)[0]
 
 
 def along_axis(x: Any, axis: Any) -> tuple[Any, int]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
+from ckad.errors import CkadValueError
 from ckad.numpy.axes import array, laid_out, memory_order
 from ckad.numpy.registry import creates, implements, refuse
 
@@ -20,7 +21,9 @@ def _shape(shape: Any) -> tuple[int, ...]:
 
 def _axes(shape: Any, order: Any) -> list[int]:
     if order not in ("C", "F"):
-        raise ValueError("only 'C' or 'F' order is permitted")
+        raise CkadValueError.of(
+            "order", f"only 'C' or 'F' order is permitted, not {order!r}", "leave it out for C order"
+        )
     return list(range(len(_shape(shape))))[:: -1 if order == "F" else 1]
 
 

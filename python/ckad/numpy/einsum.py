@@ -80,16 +80,17 @@ def _parse(subscripts: str, operands: list[Any]) -> tuple[list[str], str]:
     inputs, arrow, output = text.partition("->")
     terms = inputs.split(",")
     if len(terms) != len(operands):
-        raise CkadValueError(
-            f"[einsum] {subscripts!r} has {len(terms)} terms for {len(operands)} operands", op="einsum"
-        )
+        what = f"{subscripts!r} has {len(terms)} terms for {len(operands)} operands"
+        raise CkadValueError.of("einsum", what, "give one term an operand, with commas between: 'ij,jk->ik'")
     unused = [letter for letter in string.ascii_letters if letter not in text]
     widths = [
         operand.ndim - len(term.replace("...", "")) if "..." in term else 0
         for term, operand in zip(terms, operands, strict=True)
     ]
     if any(width < 0 for width in widths):
-        raise CkadValueError(f"[einsum] {subscripts!r} names more axes than an operand has", op="einsum")
+        shapes = ", ".join(str(operand.shape) for operand in operands)
+        what = f"{subscripts!r} names more axes than an operand has: {shapes}"
+        raise CkadValueError.of("einsum", what, "give each term one letter an axis of its operand")
     widest = max(widths)
     dots = "".join(unused[:widest])
     terms = [term.replace("...", dots[widest - width :]) for term, width in zip(terms, widths, strict=True)]
@@ -100,13 +101,11 @@ def _parse(subscripts: str, operands: list[Any]) -> tuple[list[str], str]:
         output = dots + "".join(sorted(c for c in set(letters) - set(dots) if letters.count(c) == 1))
     for term, operand in zip(terms, operands, strict=True):
         if len(term) != operand.ndim or (not term.isalpha() and term):
-            raise CkadValueError(
-                f"[einsum] subscripts {term!r} do not fit an operand of shape {operand.shape}", op="einsum"
-            )
+            what = f"subscripts {term!r} do not fit an operand of shape {operand.shape}"
+            raise CkadValueError.of("einsum", what, "give each term one letter an axis, or '...' for those not named")
     if len(set(output)) != len(output) or not set(output) <= set("".join(terms)):
-        raise CkadValueError(
-            f"[einsum] output subscripts {output!r} are not distinct letters of the inputs", op="einsum"
-        )
+        what = f"output subscripts {output!r} of {subscripts!r} are not distinct letters of the inputs"
+        raise CkadValueError.of("einsum", what, "name each letter of the output once, as it stands in the inputs")
     return terms, output
 
 
@@ -116,9 +115,9 @@ def _check_extents(terms: list[str], operands: list[Any], subscripts: str) -> No
         for letter, extent in zip(term, operand.shape, strict=True):
             if extents.setdefault(letter, extent) != extent and 1 not in (extent, extents[letter]):
                 shapes = ", ".join(str(operand.shape) for operand in operands)
-                raise ShapeError(
-                    f"[einsum] index {letter!r} of {subscripts!r} has lengths {extents[letter]} and {extent}: {shapes}",
-                    op="einsum",
+                what = f"index {letter!r} of {subscripts!r} has lengths {extents[letter]} and {extent}: {shapes}"
+                raise ShapeError.of(
+                    "einsum", what, "axes of one letter have one length, or 1; one operand may need `.T`"
                 )
             extents[letter] = max(extents[letter], extent)
 

@@ -54,8 +54,7 @@ def _probe(ufunc: np.ufunc, x: Any, axis: Any, dtype: Any, initial: Any, where: 
         found = np.asarray(ufunc.reduce(ones, axis=axis, dtype=dtype, **keywords)).dtype
     if found == np.float16:
         hint = "convert with x.astype(np.float32) first"
-        message = f"[{ufunc.__name__}.reduce] NumPy gives float16 here, which is not supported. Hint: {hint}"
-        raise DTypeError(message, op=f"{ufunc.__name__}.reduce", hint=hint)
+        raise DTypeError.of(f"{ufunc.__name__}.reduce", "NumPy gives float16 here, which is not supported", hint)
     return found
 
 

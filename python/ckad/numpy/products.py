@@ -23,7 +23,7 @@ def _general(a: Any, b: Any, contract_a: Sequence[int], contract_b: Sequence[int
     """Contraction over the given axes: free axes of a, then of b."""
     if [a.shape[i] for i in contract_a] != [b.shape[i] for i in contract_b]:
         hint = "the contracted axes must have equal lengths"
-        raise ShapeError(f"[{name}] shapes {a.shape} and {b.shape} are not aligned. Hint: {hint}", op=name, hint=hint)
+        raise ShapeError.of(name, f"shapes {a.shape} and {b.shape} are not aligned", hint)
     a, b = _same_dtype(a, b)
     return _core.dot_general(a, b, (), (), tuple(contract_a), tuple(contract_b))
 
@@ -70,7 +70,8 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     else:
         of_a, of_b = ([part] if isinstance(part, (int, np.integer)) else list(part) for part in axes)
     if len(of_a) != len(of_b):
-        raise ShapeError(f"[tensordot] axes {axes!r} name different numbers of axes", op="tensordot")
+        what = f"axes {axes!r} name different numbers of axes: {len(of_a)} and {len(of_b)}"
+        raise ShapeError.of("tensordot", what, "pair them: axes=([1, 0], [0, 1]) contracts 1 with 0 and 0 with 1")
     product = _general(a, b, [axis_index(i, a.ndim) for i in of_a], [axis_index(i, b.ndim) for i in of_b], "tensordot")
     # An array even of rank 0.
     return _core.as_array(product) if product.ndim == 0 else product
@@ -80,15 +81,15 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
 def einsum(*operands: Any, out: Any = None, optimize: Any = False, **keywords: Any) -> Any:
     refuse("einsum", out=out, **{name: given(value) for name, value in keywords.items()})
     if not operands or not isinstance(operands[0], str):
-        raise CkadTypeError("[einsum] give the subscripts as a string: np.einsum('ij,jk->ik', a, b)", op="einsum")
+        what = f"the subscripts must be a string, not {type(operands[0]).__name__ if operands else 'missing'}"
+        raise CkadTypeError.of("einsum", what, "write np.einsum('ij,jk->ik', a, b)")
     return contract(operands[0], [array(operand) for operand in operands[1:]], in_steps=optimize is not False)
 
 
 def _require_matrix(name: str, a: Any) -> None:
     if np.ndim(a) < 2:
-        hint = "use np.vecdot for two vectors"
-        message = f"[{name}] the matrix has shape {np.shape(a)}, but needs two axes. Hint: {hint}"
-        raise ShapeError(message, op=name, hint=hint)
+        what = f"the matrix has shape {np.shape(a)}, but needs two axes"
+        raise ShapeError.of(name, what, "use np.vecdot for two vectors")
 
 
 # NumPy's ufuncs for stacks of vectors and matrices arrive as methods of their first traced operand.

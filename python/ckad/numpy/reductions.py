@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
-from ckad.errors import CkadTypeError
+from ckad.errors import CkadTypeError, CkadValueError
 from ckad.numpy.axes import (
     along_axis,
     array,
@@ -33,7 +33,8 @@ def _accumulator_dtype(x: Any, dtype: Any) -> Any:
 
 def _require_elements(name: str, x: Any, axes: tuple[int, ...]) -> None:
     if 0 in [x.shape[axis] for axis in axes]:
-        raise ValueError(f"zero-size array to reduction operation {name} which has no identity")
+        what = f"zero-size array to reduction operation {name} which has no identity: shape {x.shape}"
+        raise CkadValueError.of(name, what, "give initial=, the result where there are no elements")
 
 
 def _reduced(kind: str, x: Any, axis: Any, keepdims: Any) -> Any:
@@ -45,7 +46,8 @@ def start_value(name: str, initial: Any, dtype: Any, empty: bool) -> Any:
     """`initial=` in the dtype of the accumulator; None where the elements alone are to be reduced."""
     if initial is np._NoValue or initial is None:
         if initial is None and empty:
-            raise ValueError(f"zero-size array to reduction operation {name} which has no identity")
+            what = f"zero-size array to reduction operation {name} which has no identity: shape {shape}"
+            raise CkadValueError.of(name, what, "check x.size first, or pass initial=")
         return None
     if isinstance(initial, _core.Tracer):
         return cast(array(initial), dtype)
@@ -150,7 +152,8 @@ def _arg_extremum(name: str, greatest: bool, a: Any, axis: Any, out: Any, keepdi
     flat, along = along_axis(a, axis)
     axes = tuple(range(a.ndim)) if axis is None or a.ndim == 0 else (along,)
     if flat.shape[along] == 0:
-        raise ValueError(f"attempt to get {name} of an empty sequence")
+        what = f"attempt to get {name} of an empty sequence: shape {a.shape}"
+        raise CkadValueError.of(name, what, "check x.size first")
     return with_kept_axes(_core.arg_reduce(greatest, flat, along), a.shape, axes, keepdims)
 
 
@@ -275,7 +278,8 @@ def std(
     mean: Any = None,
     correction: Any = None,
 ) -> Any:
-    return np.sqrt(var(a, axis, dtype, out, ddof, keepdims, where=where, mean=mean, correction=correction))
+    refuse("std", out=given(out), where=None if given(where) is True else given(where))
+    return np.sqrt(var(a, axis, dtype, None, ddof, keepdims, mean=mean, correction=correction))
 
 
 @implements(np.linalg.norm)
@@ -291,7 +295,8 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: Any = False) -> An
     else:
         axes = axis if isinstance(axis, tuple) else (axis_index(_whole(axis), x.ndim),)
     if len(axes) not in (1, 2) and not (axis is None and ord is None):
-        raise ValueError("Improper number of dimensions to norm.")
+        what = f"Improper number of dimensions to norm: {len(axes)} of shape {x.shape}"
+        raise CkadValueError.of("norm", what, "name one axis or two with axis=, or norm x.ravel()")
     if ord is None or (len(axes) == 1 and ord == 2) or (len(axes) == 2 and ord == "fro"):
         return np.sqrt(np.sum(x * x, axis=axes, keepdims=keepdims))
     if len(axes) == 1:
@@ -304,7 +309,8 @@ def _whole(axis: Any) -> int:
     try:
         return int(axis)
     except TypeError as error:
-        raise TypeError("'axis' must be None, an integer or a tuple of integers") from error
+        what = f"'axis' must be None, an integer or a tuple of integers, not {axis!r}"
+        raise CkadTypeError.of("norm", what, "name one axis or two with axis=") from error
 
 
 def _vector_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: Any) -> Any:
@@ -318,14 +324,14 @@ def _vector_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: Any) -> Any:
     if ord == 1:
         return np.sum(magnitude, axis=axes, keepdims=keepdims)
     if isinstance(ord, str):
-        raise ValueError(f"Invalid norm order '{ord}' for vectors")
+        raise CkadValueError.of("norm", f"Invalid norm order '{ord}' for vectors", "use a number, inf or -inf")
     return np.sum(magnitude**ord, axis=axes, keepdims=keepdims) ** (1.0 / ord)
 
 
 def _matrix_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: Any) -> Any:
     row, column = (axis_index(axis, x.ndim) for axis in axes)
     if row == column:
-        raise ValueError("Duplicate axes given.")
+        raise CkadValueError.of("norm", f"Duplicate axes given: {axes}", "name two different axes, or one")
     sums = {
         1: (row, column, np.max),
         -1: (row, column, np.min),
@@ -334,11 +340,9 @@ def _matrix_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: Any) -> Any:
     }
     if ord not in sums:
         if ord not in (2, -2, "nuc"):
-            raise ValueError("Invalid norm order for matrices.")
+            raise CkadValueError.of("norm", f"Invalid norm order for matrices: {ord!r}", "use ord=None, 'fro', 1 or inf")
         hint = "use ord=None, 'fro', 1 or inf"
-        raise CkadTypeError(
-            f"[norm] matrix norm ord={ord!r} is not supported for traced values. Hint: {hint}", op="norm", hint=hint
-        )
+        raise CkadTypeError.of("norm", f"matrix norm ord={ord!r} is not supported for traced values", hint)
     summed, compared, extremum = sums[ord]
     result = extremum(np.sum(np.abs(x), axis=summed), axis=compared - (compared > summed))
     return with_kept_axes(result, x.shape, (row, column), keepdims)

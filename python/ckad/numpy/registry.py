@@ -7,12 +7,16 @@ table and calls what is registered here. A handler has NumPy's signature; a keyw
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from ckad import _core
 from ckad.errors import CkadTypeError
+from ckad.numpy.keywords import keyword_hint
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+SUPPORTED: Final[set[str]] = set()
+"""Names of NumPy's functions with a traced implementation, as they stand behind `np.`."""
 
 
 def implements(*functions: Any, method: str | None = None) -> Callable[[Handler], Handler]:
@@ -21,6 +25,7 @@ def implements(*functions: Any, method: str | None = None) -> Callable[[Handler]
     def register(handler: Handler) -> Handler:
         for function in functions:
             _core.register_function(function, handler)
+            SUPPORTED.add(f"{function.__module__}.{function.__name__}".removeprefix("numpy."))
         if method is not None:
             _core.register_method(method, handler)
         return handler
@@ -42,10 +47,8 @@ def refuse(function: str, **keywords: Any) -> None:
     """Raises for the first keyword that was given (is not None): none is ignored."""
     for name, value in keywords.items():
         if value is not None:
-            hint = "leave it out, or apply ckad.stop_gradient and NumPy if no gradient is needed"
-            raise CkadTypeError(
-                f"[{function}] {name}= is not supported for traced values. Hint: {hint}", op=function, hint=hint
-            )
+            what = f"{name}= is not supported for traced values"
+            raise CkadTypeError.of(function, what, keyword_hint(function, name))
 
 
 def given(value: Any) -> Any:

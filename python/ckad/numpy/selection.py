@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
-from ckad.errors import DTypeError
+from ckad.errors import CkadValueError, DTypeError
 from ckad.numpy.axes import along_axis, array, axis_index, cast, from_order, in_order, memory_order
 from ckad.numpy.registry import given, implements, refuse
 
@@ -17,7 +17,8 @@ def where(condition: Any, x: Any = None, y: Any = None, /) -> Any:
     if x is None and y is None:
         return np.nonzero(np.asarray(cast(array(condition), np.bool_)))
     if x is None or y is None:
-        raise ValueError("either both or neither of x and y should be given")
+        what = "either both or neither of x and y should be given"
+        raise CkadValueError.of("where", what, "write np.where(condition, x, 0.0)")
     chosen = _core.apply("select", cast(array(condition), np.bool_), x, y)
     # NumPy's where returns an array even of rank 0.
     return chosen
@@ -149,7 +150,7 @@ def round(a: Any, decimals: Any = 0, out: Any = None) -> Any:
     refuse("round", out=out)
     a = array(a)
     if a.dtype == np.bool_:
-        raise DTypeError("[round] it is not defined for bool. Hint: convert with `.astype(int)` first", op="round")
+        raise DTypeError.of("round", "it is not defined for bool", "convert with `.astype(int)` first")
     if a.dtype.kind != "f":
         return a.copy() if decimals >= 0 else cast(round(cast(a, np.float64), decimals), a.dtype)
     if decimals == 0:

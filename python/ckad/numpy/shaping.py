@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_tuple
 
 from ckad import _core
-from ckad.numpy.axes import array, axis_index, cast, from_order, memory_order
+from ckad.errors import CkadValueError, ShapeError
+from ckad.numpy.axes import array, axis_index, axis_indices, cast, from_order, memory_order
 from ckad.numpy.registry import given, implements, refuse
 
 
@@ -53,10 +53,11 @@ def swapaxes(a: Any, axis1: Any, axis2: Any) -> Any:
 @implements(np.moveaxis)
 def moveaxis(a: Any, source: Any, destination: Any) -> Any:
     a = array(a)
-    sources = normalize_axis_tuple(source, a.ndim, "source")
-    destinations = normalize_axis_tuple(destination, a.ndim, "destination")
+    sources = axis_indices(source, a.ndim)
+    destinations = axis_indices(destination, a.ndim)
     if len(sources) != len(destinations):
-        raise ValueError("`source` and `destination` arguments must have the same number of elements")
+        what = "`source` and `destination` arguments must have the same number of elements"
+        raise CkadValueError.of("moveaxis", f"{what}: {source!r} and {destination!r}", "give each axis its new place")
     order = [axis for axis in range(a.ndim) if axis not in sources]
     for target, axis in sorted(zip(destinations, sources, strict=True)):
         order.insert(target, axis)
@@ -67,7 +68,7 @@ def moveaxis(a: Any, source: Any, destination: Any) -> Any:
 def expand_dims(a: Any, axis: Any) -> Any:
     a = array(a)
     wanted = axis if isinstance(axis, (tuple, list)) else (axis,)
-    axes = normalize_axis_tuple(wanted, a.ndim + len(wanted))
+    axes = axis_indices(wanted, a.ndim + len(wanted))
     return a[tuple(np.newaxis if i in axes else slice(None) for i in range(a.ndim + len(axes)))]
 
 
@@ -84,7 +85,9 @@ def broadcast_to(array_: Any, shape: Any, subok: Any = False) -> Any:
     missing = len(wanted) - x.ndim
     fits = missing >= 0 and all(n in (1, m) for n, m in zip(x.shape, wanted[max(missing, 0) :], strict=missing >= 0))
     if not fits:
-        raise ValueError(f"operands could not be broadcast together with remapped shapes: {x.shape} to {wanted}")
+        what = f"operands could not be broadcast together with remapped shapes: {x.shape} to {wanted}"
+        hint = "from the last axis backwards, extents must be equal or 1; insert axes with x[:, None]"
+        raise ShapeError.of("broadcast_to", what, hint)
     return _core.broadcast_view(x, wanted)
 
 
@@ -99,7 +102,7 @@ def broadcast_arrays(*arrays: Any, subok: Any = False) -> tuple[Any, ...]:
 @implements(np.flip)
 def flip(m: Any, axis: Any = None) -> Any:
     m = array(m)
-    axes = range(m.ndim) if axis is None else normalize_axis_tuple(axis, m.ndim)
+    axes = range(m.ndim) if axis is None else axis_indices(axis, m.ndim)
     return m[tuple(slice(None, None, -1) if i in axes else slice(None) for i in range(m.ndim))]
 
 
@@ -119,7 +122,7 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Any:
     if axis is None:
         return roll(a.ravel(), shift, 0).reshape(a.shape)
     order = memory_order(a)
-    axes = [order.index(along) for along in normalize_axis_tuple(axis, a.ndim, allow_duplicate=True)]
+    axes = [order.index(along) for along in axis_indices(axis, a.ndim, repeated=True)]
     shifts = np.broadcast_to(shift, (len(axes),))
     a = np.transpose(a, order)
     for along, distance in zip(axes, shifts.tolist(), strict=True):
@@ -143,26 +146,30 @@ def concatenate(
     refuse("concatenate", out=out, casting=None if casting == "same_kind" else casting)
     pieces = [array(piece) for piece in arrays]
     if not pieces:
-        raise ValueError("need at least one array to concatenate")
+        raise CkadValueError.of(
+            "concatenate", "need at least one array to concatenate", "pass a list that is not empty"
+        )
     if axis is None:
         pieces, axis = [piece.ravel() for piece in pieces], 0
     if any(piece.ndim == 0 for piece in pieces):
-        raise ValueError("zero-dimensional arrays cannot be concatenated. Hint: use np.stack")
+        raise CkadValueError.of("concatenate", "zero-dimensional arrays cannot be concatenated", "use np.stack")
     common = np.result_type(*(piece.dtype for piece in pieces)) if dtype is None else np.dtype(dtype)
     return _core.concatenate([cast(piece, common) for piece in pieces], axis_index(axis, pieces[0].ndim))
 
 
 @implements(np.stack)
 def stack(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: Any = "same_kind") -> Any:
+    refuse("stack", out=out, casting=None if casting == "same_kind" else casting)
     pieces = [array(piece) for piece in arrays]
     if not pieces:
-        raise ValueError("need at least one array to stack")
+        raise CkadValueError.of("stack", "need at least one array to stack", "pass a list that is not empty")
     shapes = {piece.shape for piece in pieces}
     if len(shapes) != 1:
-        raise ValueError(f"all input arrays must have the same shape, not {sorted(shapes)}")
+        what = f"all input arrays must have the same shape, not {sorted(shapes)}"
+        raise ShapeError.of("stack", what, "use np.concatenate, or np.broadcast_to first")
     along = axis_index(axis, pieces[0].ndim + 1)
     index = tuple(np.newaxis if i == along else slice(None) for i in range(pieces[0].ndim + 1))
-    return concatenate([_with_axis(piece, index) for piece in pieces], along, out, dtype=dtype, casting=casting)
+    return concatenate([_with_axis(piece, index) for piece in pieces], along, dtype=dtype)
 
 
 def _with_axis(piece: Any, index: tuple[Any, ...]) -> Any:
@@ -202,10 +209,12 @@ def copy(a: Any, order: Any = "K", subok: Any = False) -> Any:
 def diagonal(a: Any, offset: Any = 0, axis1: Any = 0, axis2: Any = 1) -> Any:
     a = array(a)
     if a.ndim < 2:
-        raise ValueError("diag requires an array of at least two dimensions")
+        what = f"diag requires an array of at least two dimensions, not shape {a.shape}"
+        raise CkadValueError.of("diagonal", what, "np.diag(x) makes a matrix of a vector")
     first, second = axis_index(axis1, a.ndim), axis_index(axis2, a.ndim)
     if first == second:
-        raise ValueError("axis1 and axis2 cannot be the same")
+        what = f"axis1 and axis2 cannot be the same: both are {first}"
+        raise CkadValueError.of("diagonal", what, "name two axes, or leave them out")
     return _core.diagonal_view(a, int(offset), first, second, True)
 
 
@@ -215,7 +224,9 @@ def diag(v: Any, k: Any = 0) -> Any:
     if v.ndim == 2:
         return np.diagonal(v, k)
     if v.ndim != 1:
-        raise ValueError("Input must be 1- or 2-d.")
+        raise CkadValueError.of(
+            "diag", f"Input must be 1- or 2-d, not of shape {v.shape}", "use np.diagonal for stacks"
+        )
     n = v.shape[0] + abs(k)
     matrix = _core.zeros(v, (n, n), v.dtype.name)
     rows = np.arange(v.shape[0]) + np.maximum(-k, 0)
@@ -226,7 +237,8 @@ def diag(v: Any, k: Any = 0) -> Any:
 
 @implements(np.trace, method="trace")
 def trace(a: Any, offset: Any = 0, axis1: Any = 0, axis2: Any = 1, dtype: Any = None, out: Any = None) -> Any:
-    return np.sum(np.diagonal(a, offset, axis1, axis2), axis=-1, dtype=dtype, out=given(out))
+    refuse("trace", out=given(out))
+    return np.sum(np.diagonal(a, offset, axis1, axis2), axis=-1, dtype=dtype)
 
 
 @implements(np.diff)

@@ -38,7 +38,8 @@ def check_rate(op: str, lr: Any) -> None:
     if callable(lr):
         return
     if isinstance(lr, bool) or not (isinstance(lr, (int, float, np.number)) or hasattr(lr, "dtype")):
-        raise CkadTypeError(f"[{op}] lr must be a number or a function of the step, not {lr!r:.80}", op=op)
+        what = f"lr must be a number or a function of the step, not {lr!r:.80}"
+        raise CkadTypeError.of(op, what, "give a number such as 1e-3, or lambda step: 1e-3 / (1 + step)")
     if isinstance(lr, (int, float, np.number)):
         check_number(op, "lr", lr, below=math.inf)
 
@@ -47,7 +48,8 @@ def check_number(op: str, name: str, value: Any, below: float) -> None:
     """Refuses a number that is not in [0, below)."""
     if not 0 <= value < below:
         limit = "finite and at least 0" if below == math.inf else f"at least 0 and below {below:g}"
-        raise CkadValueError(f"[{op}] {name}={value!r} must be {limit}", op=op)
+        hint = f"leave it at its default, or give {name}={'1e-3' if below == math.inf else '0.9'}"
+        raise CkadValueError.of(op, f"{name}={value!r} must be {limit}", hint)
 
 
 def rate_at(lr: Any, step: int) -> Any:
@@ -62,7 +64,8 @@ def check_params(op: str, params: Any) -> None:
         dtype = getattr(leaf, "dtype", None)
         if not isinstance(leaf, float) and (dtype is None or dtype.kind != "f"):
             kind = f"type {type(leaf).__name__}" if dtype is None else f"dtype {dtype}"
-            raise DTypeError(f"[{op}] parameter {name!r} has {kind}; only floats can be updated", op=op)
+            hint = "keep it apart from the parameters, or convert it with np.asarray(value, float)"
+            raise DTypeError.of(op, f"parameter {name!r} has {kind}; only floats can be updated", hint)
 
 
 def check_grads(op: str, grads: Any, params: Any) -> None:
@@ -71,17 +74,14 @@ def check_grads(op: str, grads: Any, params: Any) -> None:
     grad_leaves, grad_structure = tree.flatten(grads)
     if structure != grad_structure:
         hint = "the order is update(grads, state, params)"
-        raise CkadValueError(
-            f"[{op}] gradients and parameters differ in structure: {grad_structure} and {structure}. Hint: {hint}",
-            op=op,
-            hint=hint,
-        )
+        what = f"gradients and parameters differ in structure: {grad_structure} and {structure}"
+        raise CkadValueError.of(op, what, hint)
     for index, (leaf, grad) in enumerate(zip(leaves, grad_leaves, strict=True)):
         if np.shape(leaf) != np.shape(grad):
-            raise ShapeError(
-                f"[{op}] gradient and parameter {tree.paths(params)[index]!r} differ in shape: "
-                f"{np.shape(grad)} and {np.shape(leaf)}",
-                op=op,
+            name = tree.paths(params)[index]
+            what = f"gradient and parameter {name!r} differ in shape: {np.shape(grad)} and {np.shape(leaf)}"
+            raise ShapeError.of(
+                op, what, "the order is update(grads, state, params), with gradients at these parameters"
             )
 
 

@@ -9,8 +9,13 @@ import numpy as np
 
 from ckad.errors import CkadValueError
 from ckad.transforms.gradient import grad
-from ckad.transforms.linear import jvp, vjp
+from ckad.transforms.linear import directional_derivative, vjp
 from ckad.tree import flatten, unflatten
+
+_WHERE_TO_LOOK = (
+    "look for a kink near the point, for values that f takes out of the trace (stop_gradient), or for an f that is not "
+    "the same in each call"
+)
 
 
 def check_grads(
@@ -51,16 +56,14 @@ def check_grads(
     unknown = set(modes) - {"forward", "reverse"}
     if unknown or not modes:
         hint = "use 'forward', 'reverse' or both"
-        raise CkadValueError(
-            f"[check_grads] unknown modes {sorted(unknown)!r}. Hint: {hint}", op="check_grads", hint=hint
-        )
+        raise CkadValueError.of("check_grads", f"unknown modes {sorted(map(str, unknown))!r} of {modes!r}", hint)
     if order < 1:
-        raise CkadValueError(f"[check_grads] order={order} is below 1", op="check_grads")
+        raise CkadValueError.of("check_grads", f"order={order} is below 1", "use order=1 for first derivatives alone")
     rng = np.random.default_rng(seed)
     args = tuple(args)
     leaves, structure = flatten(args)
     v = unflatten(structure, [_direction(rng, leaf) for leaf in leaves])
-    out, tangent = jvp(f, args, v)
+    out, tangent = directional_derivative("check_grads", f, args, v)
     if "forward" in modes:
         expected = _five_point(f, args, v, step)
         _compare("forward mode against finite differences", tangent, expected, rtol, atol)
@@ -73,7 +76,8 @@ def check_grads(
         scale = max(abs(left), abs(right), _norm(u) * _norm(reference) * 1e-3, atol)
         if not abs(left - right) <= tolerance * scale:
             raise AssertionError(
-                f"reverse mode disagrees with the directional derivative: ⟨u, J v⟩ = {left!r}, ⟨Jᵀ u, v⟩ = {right!r}"
+                f"[check_grads] reverse mode disagrees with the directional derivative: ⟨u, J v⟩ = {left!r}, "
+                f"⟨Jᵀ u, v⟩ = {right!r}. Hint: {_WHERE_TO_LOOK}"
             )
     if order > 1:
 
@@ -108,7 +112,11 @@ def _five_point(f: Callable[..., Any], args: tuple[Any, ...], v: Any, step: floa
 def _compare(what: str, found: Any, expected: Sequence[Any], rtol: float, atol: float) -> None:
     for index, (value, reference) in enumerate(zip(flatten(found)[0], expected, strict=True)):
         np.testing.assert_allclose(
-            np.asarray(value), reference, rtol=rtol, atol=atol, err_msg=f"{what}, output leaf {index}"
+            np.asarray(value),
+            reference,
+            rtol=rtol,
+            atol=atol,
+            err_msg=f"[check_grads] {what}, output leaf {index}. Hint: {_WHERE_TO_LOOK}",
         )
 
 

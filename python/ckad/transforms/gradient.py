@@ -43,13 +43,25 @@ def value_and_grad(
     >>> print(value, gradient)
     5.0 [2. 4.]
     """
+    return value_and_grad_for("value_and_grad", f, argnums, has_aux=has_aux, checkpoint=checkpoint)
+
+
+def value_and_grad_for(
+    name: str,
+    f: Callable[..., Any],
+    argnums: int | Sequence[int],
+    *,
+    has_aux: bool = False,
+    checkpoint: Checkpoint = INHERIT,
+) -> Callable[..., Any]:
+    """`value_and_grad` on behalf of the transform of that name, which its errors name."""
     policy = parse(checkpoint)
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with Recording("value_and_grad", f, args, kwargs, argnums) as recording:
-            value, aux = split_auxiliary("value_and_grad", recording.call(), has_aux)
-            _check_scalar(value)
+        with Recording(name, f, args, kwargs, argnums) as recording:
+            value, aux = split_auxiliary(name, recording.call(), has_aux)
+            _check_scalar(name, value)
             values, gradients = recording.trace.value_and_grad([value, *aux.traced], policy)
             gradient = recording.like_arguments(gradients)
             if has_aux:
@@ -87,7 +99,7 @@ def grad(
     >>> float(ckad.grad(np.sin)(0.0))
     1.0
     """
-    both = value_and_grad(f, argnums, has_aux=has_aux, checkpoint=checkpoint)
+    both = value_and_grad_for("grad", f, argnums, has_aux=has_aux, checkpoint=checkpoint)
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -99,19 +111,20 @@ def grad(
     return mark_transform(wrapped)
 
 
-def _check_scalar(value: Any) -> None:
-    if isinstance(value, (list, tuple)):
-        hint = "return one scalar, or a pair (value, aux) under has_aux=True"
-        what = f"the function returned a {type(value).__name__}, not a scalar"
-        raise ShapeError(f"[grad] {what}. Hint: {hint}", op="grad", hint=hint)
+def _check_scalar(name: str, value: Any) -> None:
+    # Given a plain function, these two look at its gradient; a function that calls a transform is one, too.
+    of_transform = f", or pass the transformed function itself: ckad.{name}(ckad.grad(f))"
+    further = of_transform if name in ("plan", "debug_nans") else ", or use ckad.jacobian"
+    if isinstance(value, (list, tuple, dict)):
+        hint = "return one scalar" + (
+            further if name in ("plan", "debug_nans") else ", and (value, aux) under has_aux=True"
+        )
+        raise ShapeError.of(name, f"the function returned a {type(value).__name__}, not a scalar", hint)
     shape = np.shape(value)
     if shape != ():
-        hint = "return np.sum(…) or np.mean(…), or use ckad.jacobian"
-        raise ShapeError(
-            f"[grad] the function returned an array of shape {shape}, not a scalar. Hint: {hint}", op="grad", hint=hint
-        )
+        what = f"the function returned an array of shape {shape}, not a scalar"
+        raise ShapeError.of(name, what, f"return np.sum(…) or np.mean(…){further}")
     dtype = getattr(value, "dtype", None)
     if dtype not in (None, np.float64, np.float32) or (dtype is None and not isinstance(value, float)):
         kind = dtype if dtype is not None else type(value).__name__
-        hint = "return a float"
-        raise DTypeError(f"[grad] the function returned {kind}, not a float. Hint: {hint}", op="grad", hint=hint)
+        raise DTypeError.of(name, f"the function returned {kind}, not a float", "return a float: y.astype(float)")

@@ -8,7 +8,7 @@ from typing import Any
 
 from ckad import _core
 from ckad.errors import CkadRuntimeError, CkadTypeError, TracerError
-from ckad.transforms.gradient import value_and_grad
+from ckad.transforms.gradient import value_and_grad_for
 from ckad.transforms.policy import INHERIT, Checkpoint
 from ckad.transforms.recording import Recording, is_float_leaf, is_transform
 from ckad.tree import flatten, unflatten
@@ -85,13 +85,13 @@ def plan(
     True
     """
     if not is_transform(f):
-        transformed = value_and_grad(f, 0 if argnums is None else argnums, checkpoint=checkpoint)
+        transformed = value_and_grad_for("plan", f, 0 if argnums is None else argnums, checkpoint=checkpoint)
     elif argnums is None and checkpoint is INHERIT:
         transformed = f
     else:
         hint = "give it to the transform: ckad.plan(ckad.grad(f, argnums=…, checkpoint=…))"
         what = "argnums" if argnums is not None else "checkpoint"
-        raise CkadTypeError(f"[plan] {what}= of a transformed function is not used. Hint: {hint}", op="plan", hint=hint)
+        raise CkadTypeError.of("plan", f"{what}= of a transformed function is not used", hint)
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Plan:
@@ -103,8 +103,8 @@ def plan(
         if any(isinstance(leaf, _core.Tracer) for leaf in flatten((args, kwargs))[0]):
             hint = "plan the outermost transform, or call plan outside of it"
             what = "the arguments are traced values: the call became part of the transform around it and ran nothing"
-            raise TracerError(f"[plan] {what}. Hint: {hint}", op="plan", hint=hint)
+            raise TracerError.of("plan", what, hint)
         hint = "pass a transformed function, or a plain one of floats"
-        raise CkadRuntimeError(f"[plan] the function ran nothing that ckad plans. Hint: {hint}", op="plan", hint=hint)
+        raise CkadRuntimeError.of("plan", "the function ran nothing that ckad plans", hint)
 
     return wrapped

@@ -48,8 +48,7 @@ def jacobian(
      [0. 4.]]
     """
     if mode not in ("forward", "reverse", "auto"):
-        hint = "use 'forward', 'reverse' or 'auto'"
-        raise CkadValueError(f"[jacobian] unknown mode {mode!r}. Hint: {hint}", op="jacobian", hint=hint)
+        raise CkadValueError.of("jacobian", f"unknown mode {mode!r}", "use 'forward', 'reverse' or 'auto'")
     policy = parse(checkpoint)
 
     @functools.wraps(f)
@@ -57,7 +56,7 @@ def jacobian(
         with Recording("jacobian", f, args, kwargs, argnums) as recording:
             outputs, structure = flatten(recording.call())
             for output in outputs:
-                _check_float(output)
+                _check_float("jacobian", output)
             ins, outs = _sizes(recording.leaves), _sizes(outputs)
             chosen, linear = recording.trace.jacobian(outputs, mode, sum(ins), sum(outs), policy)
             in_specs = [(np.shape(leaf), getattr(leaf, "dtype", np.dtype(np.float64))) for leaf in recording.leaves]
@@ -93,20 +92,18 @@ def jacobian_mode(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Ca
         with Recording("jacobian_mode", f, args, kwargs, argnums) as recording:
             outputs, _ = flatten(recording.call())
             for output in outputs:
-                _check_float(output)
+                _check_float("jacobian_mode", output)
             return recording.trace.jacobian_mode(outputs, sum(_sizes(recording.leaves)), sum(_sizes(outputs)))
 
     return wrapped
 
 
-def _check_float(output: Any) -> None:
+def _check_float(name: str, output: Any) -> None:
     dtype = getattr(output, "dtype", None)
     if not (isinstance(output, float) or dtype in (np.float64, np.float32)):
         kind = dtype if dtype is not None else type(output).__name__
-        hint = "return floats only"
-        raise DTypeError(
-            f"[jacobian] the function returned {kind}, not a float. Hint: {hint}", op="jacobian", hint=hint
-        )
+        hint = "return floats only: y.astype(float), or take integers out of what is returned"
+        raise DTypeError.of(name, f"the function returned {kind}, not a float", hint)
 
 
 def _sizes(leaves: Sequence[Any]) -> list[int]:

@@ -9,20 +9,24 @@ import numpy as np
 
 from ckad import _core
 from ckad.errors import CkadTypeError, DTypeError, ShapeError
-from ckad.transforms.gradient import grad
+from ckad.transforms.gradient import value_and_grad_for
 from ckad.transforms.policy import INHERIT, Checkpoint, parse
 from ckad.transforms.recording import Recording, split_auxiliary
 from ckad.tree import flatten, unflatten
+
+_LIKE = {"tangent": "the arguments", "cotangent": "the function's output"}
 
 
 def _matching_leaves(name: str, what: str, tree: Any, structure: Any, primals: Sequence[Any]) -> list[Any]:
     """Leaves of `tree`, checked to have the structure and shapes of `primals`."""
     leaves, found = flatten(tree)
     if found != structure:
-        raise ShapeError(f"[{name}] the {what} has structure {found}, expected {structure}", op=name)
+        hint = f"pass the {what} in the structure of {_LIKE[what]}: tuples, lists and dicts alike"
+        raise ShapeError.of(name, f"the {what} has structure {found}, expected {structure}", hint)
     for leaf, primal in zip(leaves, primals, strict=True):
         if np.shape(leaf) != np.shape(primal):
-            raise ShapeError(f"[{name}] a {what} leaf has shape {np.shape(leaf)}, expected {np.shape(primal)}", op=name)
+            wrong = f"a {what} leaf has shape {np.shape(leaf)}, expected {np.shape(primal)}"
+            raise ShapeError.of(name, wrong, f"each leaf has the shape of that of {_LIKE[what]}: np.ones_like(leaf)")
     return [_as_dtype(name, what, leaf, primal) for leaf, primal in zip(leaves, primals, strict=True)]
 
 
@@ -33,7 +37,8 @@ def _as_dtype(name: str, what: str, leaf: Any, primal: Any) -> Any:
     if found == wanted:
         return leaf
     if found is not None and found.kind not in "fiub":
-        raise DTypeError(f"[{name}] a {what} leaf has dtype {found}, expected {wanted}", op=name)
+        hint = f"convert it with np.asarray(leaf, np.{wanted})" + (", or take its .real" if found.kind == "c" else "")
+        raise DTypeError.of(name, f"a {what} leaf has dtype {found}, expected {wanted}", hint)
     return leaf.astype(wanted) if hasattr(leaf, "astype") else np.asarray(leaf, wanted)[()]
 
 
@@ -69,13 +74,25 @@ def jvp(
     8.0 12.0
     """
     if not isinstance(args, (tuple, list)) or not isinstance(tangents, (tuple, list)):
-        hint = "jvp(f, (x,), (v,))"
-        raise CkadTypeError(f"[jvp] args and tangents must be tuples. Hint: {hint}", op="jvp", hint=hint)
-    args, tangents = tuple(args), tuple(tangents)
-    with Recording("jvp", f, args, {}, tuple(range(len(args)))) as recording:
+        kinds = f"{type(args).__name__} and {type(tangents).__name__}"
+        raise CkadTypeError.of("jvp", f"args and tangents must be tuples, not {kinds}", "write jvp(f, (x,), (v,))")
+    return directional_derivative("jvp", f, tuple(args), tuple(tangents), has_aux=has_aux, checkpoint=checkpoint)
+
+
+def directional_derivative(
+    name: str,
+    f: Callable[..., Any],
+    args: tuple[Any, ...],
+    tangents: Any,
+    *,
+    has_aux: bool = False,
+    checkpoint: Checkpoint = INHERIT,
+) -> Any:
+    """`jvp` on behalf of the transform of that name, which its errors name."""
+    with Recording(name, f, args, {}, tuple(range(len(args)))) as recording:
         structure = flatten(args)[1]
-        directions = _matching_leaves("jvp", "tangent", tangents, structure, recording.leaves)
-        out, aux = split_auxiliary("jvp", recording.call(), has_aux)
+        directions = _matching_leaves(name, "tangent", tangents, structure, recording.leaves)
+        out, aux = split_auxiliary(name, recording.call(), has_aux)
         leaves, out_structure = flatten(out)
         values, out_tangents = recording.trace.jvp([*leaves, *aux.traced], directions, parse(checkpoint))
         count = len(leaves)
@@ -180,7 +197,8 @@ def hvp(f: Callable[..., Any], x: Any, v: Any, *, checkpoint: Checkpoint = INHER
     >>> print(ckad.hvp(lambda x: np.sum(x**3), np.array([1.0, 2.0]), np.array([1.0, 0.0])))
     [6. 0.]
     """
-    return jvp(grad(f, checkpoint=checkpoint), (x,), (v,), checkpoint=checkpoint)[1]
+    gradient = value_and_grad_for("hvp", f, 0, checkpoint=checkpoint)
+    return directional_derivative("hvp", lambda x: gradient(x)[1], (x,), (v,), checkpoint=checkpoint)[1]
 
 
 def stop_gradient(x: Any) -> Any:

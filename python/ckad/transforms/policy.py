@@ -39,5 +39,4 @@ def parse(checkpoint: Checkpoint) -> str | int | None:
         return checkpoint
     if isinstance(checkpoint, str) and checkpoint in ("none", "auto", "sqrt"):
         return checkpoint
-    hint = f"use {ALLOWED}"
-    raise CkadValueError(f"[checkpoint] unknown policy {checkpoint!r}. Hint: {hint}", op="checkpoint", hint=hint)
+    raise CkadValueError.of("checkpoint", f"unknown policy {checkpoint!r}", f"use {ALLOWED}")

@@ -40,20 +40,16 @@ def normalise_argnums(name: str, argnums: int | Sequence[int], count: int) -> tu
     for argnum in wanted:
         if not isinstance(argnum, (int, np.integer)) or isinstance(argnum, bool):
             hint = "argnums=0, or argnums=(0, 2) for several"
-            message = f"[{name}] argnums must be an int or a tuple of ints, not {argnums!r}. Hint: {hint}"
-            raise CkadTypeError(message, op=name, hint=hint)
+            raise CkadTypeError.of(name, f"argnums must be an int or a tuple of ints, not {argnums!r}", hint)
         if not -count <= argnum < count:
             hint = "pass differentiated arguments by position"
             have = f"{count} positional argument{'' if count == 1 else 's'}"
-            raise CkadValueError(
-                f"[{name}] argnums={argnums!r}, but the call has {have}. Hint: {hint}", op=name, hint=hint
-            )
+            raise CkadValueError.of(name, f"argnums={argnums!r}, but the call has {have}", hint)
         positions.append(int(argnum) % count)
     if len(set(positions)) != len(positions):
-        raise CkadValueError(f"[{name}] argnums={argnums!r} names an argument twice", op=name)
+        raise CkadValueError.of(name, f"argnums={argnums!r} names an argument twice", "name each argument once")
     if not positions:
-        hint = "name at least one argument"
-        raise CkadValueError(f"[{name}] argnums is empty. Hint: {hint}", op=name, hint=hint)
+        raise CkadValueError.of(name, f"argnums={argnums!r} is empty", "name at least one argument: argnums=0")
     return tuple(positions)
 
 
@@ -146,8 +142,7 @@ class Recording:
         dtype = getattr(leaf, "dtype", None)
         kind = f"dtype {dtype}" if dtype is not None else f"type {type(leaf).__name__}"
         hint = "pass a float, or leave the argument out of argnums"
-        message = f"[{self.name}] {where} has {kind}; only float64 and float32 can be differentiated. Hint: {hint}"
-        return DTypeError(message, op=self.name, hint=hint)
+        return DTypeError.of(self.name, f"{where} has {kind}; only float64 and float32 can be differentiated", hint)
 
     def call(self) -> Any:
         """The function's result on traced values."""
@@ -189,7 +184,6 @@ def split_auxiliary(name: str, result: Any, has_aux: bool) -> tuple[Any, Auxilia
     if not has_aux:
         return result, AuxiliaryOutput(())
     if not isinstance(result, (tuple, list)) or len(result) != 2:
-        raise CkadTypeError(
-            f"[{name}] with has_aux=True the function must return a pair (out, aux), not {result!r:.80}", op=name
-        )
+        what = f"with has_aux=True the function must return a pair (out, aux), not {result!r:.80}"
+        raise CkadTypeError.of(name, what, "return (out, aux), or leave has_aux out")
     return result[0], AuxiliaryOutput(result[1])

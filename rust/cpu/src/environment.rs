@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ckad_graph::{DType, Error, ErrorKind, Result, ScalarBits};
+use ckad_graph::{DType, Error, Result, ScalarBits};
 use ckad_plan::program::{BufferId, Source};
 
 /// A range of bytes. Who may read or write it, and when, is the program's business.
@@ -49,7 +49,7 @@ impl Environment<'_> {
     /// An `Interrupted` error once the run was cancelled.
     pub fn check(&self) -> Result<()> {
         if self.cancel.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Interrupted, "run", "interrupted"));
+            return Err(Error::interrupted("run"));
         }
         Ok(())
     }

@@ -187,7 +187,8 @@ impl Graph {
     fn make_room(&mut self, operands: usize) -> Result<()> {
         self.reserve(1, operands)?;
         if self.nodes.capacity().max(self.operands.capacity()) > u32::MAX as usize {
-            return Err(Error::new(ErrorKind::Memory, "record", "2³² nodes or operands"));
+            return Err(Error::new(ErrorKind::Memory, "record", "more than 2³² nodes or operands")
+                .with_hint("record less in one transform: array operations in place of loops over elements"));
         }
         Ok(())
     }

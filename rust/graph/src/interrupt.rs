@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::{Error, ErrorKind, Result, shortage};
+use crate::{Error, Result, shortage};
 
 /// Whether to stop.
 type Question = Rc<dyn Fn() -> bool>;
@@ -36,7 +36,7 @@ pub fn check() -> Result<()> {
     // Whoever answers may come back here to listen for something else.
     let question = QUESTION.with_borrow(Option::clone);
     if question.is_some_and(|stop| stop()) {
-        return Err(Error::new(ErrorKind::Interrupted, "interrupt", "interrupted"));
+        return Err(Error::interrupted("interrupt"));
     }
     Ok(())
 }
@@ -52,6 +52,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+    use crate::ErrorKind;
 
     #[test]
     fn an_answer_is_heard_while_listening() {

@@ -19,7 +19,7 @@ pub mod tables;
 mod verify;
 
 pub use dtype::{DType, DTypeKind, ScalarBits};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Refusal, Result};
 pub use graph::{
     Attributes, CheckpointPolicy, Constant, Graph, HostArray, Node, NodeId, Region, RegionId, Splice, shape_text,
 };

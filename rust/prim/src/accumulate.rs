@@ -12,12 +12,12 @@ pub(crate) fn infer(graph: &Graph, operands: &[NodeId]) -> Result<Inferred> {
     let [sum, addend] = exactly(NAME, operands)?;
     check_same_dtype(NAME, graph.dtype(sum), graph.dtype(addend))?;
     if graph.dtype(sum) == DType::Bool {
-        return Err(Error::dtype(NAME, "it is not defined for bool"));
+        return Err(Error::dtype(NAME, "it is not defined for bool").with_hint("convert with `.astype(int)` first"));
     }
     let shape = graph.shape(sum);
     if shape != graph.shape(addend) {
         let what = format!("shapes differ: {} and {}", shape_text(shape), shape_text(graph.shape(addend)));
-        return Err(Error::shape(NAME, what));
+        return Err(Error::shape(NAME, what).with_hint("broadcast them to one shape first"));
     }
     Ok((graph.dtype(sum), shape.to_vec()))
 }

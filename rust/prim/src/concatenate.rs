@@ -11,7 +11,7 @@ const NAME: &str = "concatenate";
 
 pub(crate) fn infer(graph: &Graph, operands: &[NodeId], axis: usize) -> Result<Inferred> {
     let Some((&first, rest)) = operands.split_first() else {
-        return Err(Error::value(NAME, "at least one array is needed"));
+        return Err(Error::value(NAME, "at least one array is needed").with_hint("pass a list that is not empty"));
     };
     let dtype = graph.dtype(first);
     let mut shape = graph.shape(first).to_vec();
@@ -26,7 +26,11 @@ pub(crate) fn infer(graph: &Graph, operands: &[NodeId], axis: usize) -> Result<I
             return Err(Error::shape(NAME, what).with_hint("all extents but the joined axis' must be equal"));
         }
         let joined = shape[axis].checked_add(other[axis]);
-        shape[axis] = joined.ok_or_else(|| Error::shape(NAME, "the joined array is too large"))?;
+        shape[axis] = joined.ok_or_else(|| {
+            let what =
+                format!("the joined array is too large: extents {} and {} along axis {axis}", shape[axis], other[axis]);
+            Error::shape(NAME, what).with_hint("join fewer or smaller arrays")
+        })?;
     }
     Ok((dtype, shape))
 }

@@ -18,7 +18,8 @@ pub(crate) fn selection_shape(name: &str, graph: &Graph, base: NodeId, indices: 
     }
     for &index in indices {
         if graph.dtype(index) != DType::I64 {
-            return Err(Error::dtype(name, format!("indices must be int64, not {}", graph.dtype(index))));
+            return Err(Error::dtype(name, format!("indices must be int64, not {}", graph.dtype(index)))
+                .with_hint("convert them with `.astype(np.int64)`"));
         }
         if graph.shape(index) != shape {
             let what =
@@ -29,7 +30,7 @@ pub(crate) fn selection_shape(name: &str, graph: &Graph, base: NodeId, indices: 
     let nothing_to_pick = base_shape[..indices.len()].contains(&0);
     if nothing_to_pick && !shape.contains(&0) {
         let what = format!("an index into an axis without elements: the shape is {}", shape_text(base_shape));
-        return Err(Error::new(ErrorKind::Index, name, what));
+        return Err(Error::new(ErrorKind::Index, name, what).with_hint("check `x.size` before indexing"));
     }
     Ok(shape.iter().chain(&base_shape[indices.len()..]).copied().collect())
 }

@@ -24,7 +24,10 @@ pub(crate) fn check_axis(name: &str, axis: usize, shape: &[i64]) -> Result<()> {
 
 /// Axes that are recorded in a byte.
 pub(crate) fn axis_byte(name: &str, axis: usize) -> Result<u8> {
-    u8::try_from(axis).map_err(|_| Error::shape(name, format!("axis {axis} does not exist")))
+    u8::try_from(axis).map_err(|_| {
+        Error::shape(name, format!("axis {axis} does not exist"))
+            .with_hint("an array has at most 64 axes, counted from 0")
+    })
 }
 
 /// An error unless both dtypes are the same.

@@ -21,7 +21,7 @@ pub(crate) fn infer(graph: &Graph, operands: &[NodeId], axis: usize, absorb: boo
     }
     if graph.shape(a) != graph.shape(b) {
         let what = format!("shapes differ: {} and {}", shape_text(graph.shape(a)), shape_text(graph.shape(b)));
-        return Err(Error::shape(NAME, what));
+        return Err(Error::shape(NAME, what).with_hint("broadcast them to one shape first"));
     }
     check_axis(NAME, axis, graph.shape(b))?;
     Ok((dtype, graph.shape(b).to_vec()))

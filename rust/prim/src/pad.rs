@@ -14,7 +14,8 @@ pub(crate) fn infer(graph: &Graph, operands: &[NodeId], widths: &[i64]) -> Resul
     check_same_dtype(NAME, graph.dtype(x), graph.dtype(fill))?;
     let shape = graph.shape(x);
     if graph.rank(fill) != 0 {
-        return Err(Error::shape(NAME, format!("the fill must be a scalar, not {}", shape_text(graph.shape(fill)))));
+        return Err(Error::shape(NAME, format!("the fill must be a scalar, not {}", shape_text(graph.shape(fill))))
+            .with_hint("give one number"));
     }
     if widths.len() != 2 * shape.len() || widths.iter().any(|&width| width < 0) {
         let what = format!("widths {} do not fit shape {}", shape_text(widths), shape_text(shape));
@@ -22,7 +23,9 @@ pub(crate) fn infer(graph: &Graph, operands: &[NodeId], widths: &[i64]) -> Resul
     }
     let padded = shape.iter().zip(widths.chunks_exact(2)).map(|(&extent, width)| {
         let padded = extent.checked_add(width[0]).and_then(|padded| padded.checked_add(width[1]));
-        padded.ok_or_else(|| Error::shape(NAME, format!("widths {} are too large", shape_text(widths))))
+        padded.ok_or_else(|| {
+            Error::shape(NAME, format!("widths {} are too large", shape_text(widths))).with_hint("use smaller widths")
+        })
     });
     Ok((graph.dtype(x), padded.collect::<Result<_>>()?))
 }

@@ -12,7 +12,7 @@ const NAME: &str = "scatter_add";
 pub(crate) fn infer(graph: &Graph, operands: &[NodeId], indices: usize) -> Result<Inferred> {
     let (dtype, shape) = infer_scatter(NAME, graph, operands, indices)?;
     if dtype == DType::Bool {
-        return Err(Error::dtype(NAME, "it is not defined for bool"));
+        return Err(Error::dtype(NAME, "it is not defined for bool").with_hint("convert with `.astype(int)` first"));
     }
     Ok((dtype, shape))
 }

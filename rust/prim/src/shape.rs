@@ -9,16 +9,19 @@ const MAX_RANK: usize = 64;
 /// strides are safe too).
 pub(crate) fn check_shape(name: &str, shape: &[i64]) -> Result<()> {
     if shape.len() > MAX_RANK {
-        return Err(Error::shape(name, format!("{} axes are more than {MAX_RANK}", shape.len())));
+        return Err(Error::shape(name, format!("{} axes are more than {MAX_RANK}", shape.len()))
+            .with_hint("join axes with `.reshape`, or drop those of length 1 with np.squeeze"));
     }
     let mut bytes = 8i64;
     for &extent in shape {
         if extent < 0 {
-            return Err(Error::shape(name, format!("negative extent in shape {}", shape_text(shape))));
+            return Err(Error::shape(name, format!("negative extent in shape {}", shape_text(shape)))
+                .with_hint("extents are 0 or more; only `.reshape` takes one -1, for the extent that is left over"));
         }
-        bytes = bytes
-            .checked_mul(extent.max(1))
-            .ok_or_else(|| Error::shape(name, format!("an array of shape {} is too large", shape_text(shape))))?;
+        bytes = bytes.checked_mul(extent.max(1)).ok_or_else(|| {
+            Error::shape(name, format!("an array of shape {} is too large", shape_text(shape)))
+                .with_hint("its bytes do not fit 63 bits: use smaller extents")
+        })?;
     }
     Ok(())
 }

@@ -91,7 +91,7 @@ pub(crate) fn infer_write(
     if distinct {
         window.check_distinct(name, elements(graph.shape(base)))?;
     } else if graph.dtype(base) == DType::Bool {
-        return Err(Error::dtype(name, "it is not defined for bool"));
+        return Err(Error::dtype(name, "it is not defined for bool").with_hint("convert with `.astype(int)` first"));
     }
     Ok((graph.dtype(base), graph.shape(base).to_vec()))
 }

@@ -1,14 +1,15 @@
 //! What Python sees of a traced value: slots, attributes and methods, each one line to where it is written. What arrays
 //! have beside is in `class_of_arrays`.
 
-use ckad_graph::ReduceKind;
+use ckad_graph::{ErrorKind, ReduceKind, shape_text};
 use ckad_prim::Elementwise;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
 use pyo3::pyclass::CompareOp;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::elements::{Elements, Flags};
+use crate::errors::{builtin, refusal};
 use crate::function::{array_function, attribute, call_registered, plain_or_registered};
 use crate::indexing::{get_item, set_item};
 use crate::operators::{binary, compare, divide_with_remainder, matrix_product, positive, power, unary};
@@ -40,7 +41,8 @@ fn reduced<'py>(
         return call_registered(py, kind.name(), (this.alias()?.into_object(py)?,), Some(&keywords));
     }
     if out.is_some_and(|out| !out.is_none()) {
-        return Err(PyTypeError::new_err("out= of a reduction is not supported for traced values"));
+        let hint = format!("assign the result: out = x.{}(…), or out[...] = x.{}(…)", kind.name(), kind.name());
+        return Err(refusal(ErrorKind::Type, kind.name(), "out= is not supported for traced values", hint));
     }
     let dtype = dtype.filter(|dtype| !dtype.is_none()).map(values::parse_dtype).transpose()?;
     let axes = normal_axes(axis, this.rank())?;
@@ -237,7 +239,7 @@ impl Tracer {
     fn __len__(&self) -> PyResult<usize> {
         match self.shape().first() {
             Some(&extent) => Ok(extent as usize),
-            None => Err(PyTypeError::new_err("len() of unsized object")),
+            None => Err(refusal(ErrorKind::Type, "len", "len() of unsized object", "x.size is 1, x.ndim is 0")),
         }
     }
 
@@ -280,7 +282,9 @@ impl Tracer {
     }
 
     fn __reduce_ex__(&self, _protocol: Any<'_, '_>) -> PyResult<()> {
-        Err(PyTypeError::new_err("a traced value cannot be pickled: it exists only while its function is recorded"))
+        let what = "a traced value cannot be pickled: it exists only while its function is recorded";
+        let hint = "return it with has_aux=True and save it outside, or save np.asarray(ckad.stop_gradient(x))";
+        Err(refusal(ErrorKind::Type, "pickle", what, hint))
     }
 
     #[pyo3(signature = (dtype = None, copy = None))]
@@ -313,6 +317,17 @@ impl Tracer {
 
     fn __getattr__<'py>(slf: &Bound<'py, Self>, name: &str) -> PyResult<Bound<'py, PyAny>> {
         attribute(slf, name)
+    }
+
+    fn __setattr__(&self, name: &str, _value: Any<'_, '_>) -> PyResult<()> {
+        let hint = match name {
+            "shape" => "write x = x.reshape(shape)",
+            "dtype" => "write x = x.astype(dtype)",
+            "real" | "flat" => "write x[...] = values",
+            _ => "keep it in a variable, and return it with has_aux=True where it is needed outside",
+        };
+        let what = format!("the attribute {name} of a traced value cannot be set");
+        Err(builtin::<PyAttributeError>("attribute", what, hint))
     }
 
     #[getter(shape)]
@@ -375,9 +390,22 @@ impl Tracer {
     fn matrix_transposed(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
         if self.rank() < 2 {
-            return Err(PyValueError::new_err("matrix transpose with ndim < 2 is undefined"));
+            let what = format!("matrix transpose with ndim < 2 is undefined: shape {}", shape_text(self.shape()));
+            return Err(refusal(ErrorKind::Shape, "mT", what, "use x.T, or x[:, None] for a column"));
         }
         shapes::swap_axes(self, -1, -2)?.into_object(py)
+    }
+
+    /// Real values are their own real part.
+    #[getter]
+    fn real(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[getter]
+    fn imag(slf: Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        slf.get().check_alive(slf.py())?;
+        call_registered(slf.py(), "imag", (slf.clone(),), None)
     }
 
     /// Real values are their own conjugates.
@@ -399,7 +427,9 @@ impl Tracer {
     ) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
         if copy.is_some() {
-            return Err(PyTypeError::new_err("[reshape] copy= is not supported for traced values"));
+            let what = "copy= is not supported for traced values";
+            let hint = "leave it out, or write x.copy().reshape(…) where the result must not share memory with x";
+            return Err(refusal(ErrorKind::Type, "reshape", what, hint));
         }
         shapes::reshape(py, self, &parse_shape(shape)?, Order::parse(order)?)?.into_object(py)
     }
@@ -460,7 +490,9 @@ impl Tracer {
     ) -> PyResult<Py<PyAny>> {
         let _ = subok;
         if casting != "unsafe" {
-            return Err(PyTypeError::new_err("[astype] casting= other than 'unsafe' is not supported"));
+            let what = format!("casting={casting:?} is not supported for traced values, only 'unsafe'");
+            let hint = "leave casting= out, after np.can_cast(x.dtype, dtype) where it matters";
+            return Err(refusal(ErrorKind::Type, "astype", what, hint));
         }
         let (py, this) = (slf.py(), slf.get());
         this.check_alive(py)?;

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use ckad_graph::{Attributes, Constant, DType, Error, HostArray, NodeId, Op, ScalarBits, tables};
 use numpy::npyffi::{self, NpyTypes, PY_ARRAY_API};
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt};
 
 use crate::capture::is_writeable;
-use crate::errors::raise;
+use crate::errors::{builtin, raise};
 use crate::execute::Output;
 use crate::finish::ResultSpec;
 use crate::layout::Layout;
@@ -133,7 +133,8 @@ pub fn scalar_bits(object: &Bound<'_, PyAny>, dtype: DType) -> PyResult<ScalarBi
     }
     let out_of_range = || {
         let text = object.str().map_or_else(|_| "integer".to_owned(), |text| text.to_string());
-        pyo3::exceptions::PyOverflowError::new_err(format!("Python integer {text} out of bounds for {dtype}"))
+        let hint = "convert the array to a wider dtype with .astype first";
+        builtin::<PyOverflowError>("array", format!("Python integer {text} out of bounds for {dtype}"), hint)
     };
     if dtype == DType::U64 {
         return object.extract::<u64>().map_err(|_| out_of_range());
@@ -431,7 +432,7 @@ fn copied(py: Python<'_>, bytes: &[u8], dtype: DType, layout: &Layout) -> PyResu
     let elements = layout.elements();
     let length = elements as usize * dtype.size();
     if bytes.len() < length {
-        return Err(PyValueError::new_err("fewer bytes than the shape needs"));
+        return Err(raise(Error::internal("array", format!("{} bytes for {length}", bytes.len()))));
     }
     let plain = *layout == Layout::contiguous(&layout.shape);
     let shape = if plain { layout.shape.clone() } else { vec![elements] };

@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use pyo3::exceptions::{PyKeyError, PyTypeError};
+use ckad_graph::ErrorKind;
+use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 
+use crate::errors::{builtin, refusal};
 use crate::indexing::get_item;
 use crate::tracer::Tracer;
 
@@ -19,7 +21,12 @@ pub struct Elements {
 impl Elements {
     pub fn of(array: Bound<'_, Tracer>, reversed: bool) -> PyResult<Elements> {
         if array.get().rank() == 0 {
-            return Err(PyTypeError::new_err("iteration over a 0-d array"));
+            return Err(refusal(
+                ErrorKind::Type,
+                "iter",
+                "iteration over a 0-d array",
+                "use x itself, or x.reshape(1)",
+            ));
         }
         Ok(Elements { array: array.unbind(), next: AtomicI64::new(0), reversed })
     }
@@ -67,7 +74,11 @@ impl Flags {
             "WRITEABLE" | "W" => Ok(self.writeable),
             "C_CONTIGUOUS" | "C" | "CONTIGUOUS" => Ok(self.c_contiguous),
             "F_CONTIGUOUS" | "F" | "FORTRAN" => Ok(self.f_contiguous),
-            _ => Err(PyKeyError::new_err(format!("Unknown flag {name}"))),
+            _ => Err(builtin::<PyKeyError>(
+                "flags",
+                format!("Unknown flag {name}"),
+                "use 'WRITEABLE', 'C_CONTIGUOUS' or 'F_CONTIGUOUS'",
+            )),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The one mapping from the core's errors to Python's exceptions: a class of `ckad.errors` for each kind.
 
 use ckad_graph::{Error, ErrorKind};
+use pyo3::PyTypeInfo;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -9,7 +10,9 @@ pyo3::import_exception!(ckad.errors, ShapeError);
 pyo3::import_exception!(ckad.errors, DTypeError);
 pyo3::import_exception!(ckad.errors, TracerError);
 pyo3::import_exception!(ckad.errors, CkadIndexError);
+pyo3::import_exception!(ckad.errors, CkadAxisError);
 pyo3::import_exception!(ckad.errors, CkadValueError);
+pyo3::import_exception!(ckad.errors, CkadTypeError);
 pyo3::import_exception!(ckad.errors, CkadMemoryError);
 pyo3::import_exception!(ckad.errors, CkadRuntimeError);
 pyo3::import_exception!(ckad.errors, InternalError);
@@ -21,24 +24,24 @@ pub fn to_python(error: &Error, location: &str) -> PyErr {
         message.push_str(&format!(" (recorded at {location})"));
     }
     Python::attach(|py| {
-        let data = PyDict::new(py);
-        let filled = data.set_item("op", &error.op).and_then(|()| data.set_item("hint", error.hint.as_deref()));
-        if let Err(broken) = filled {
-            return broken;
-        }
         let class = match error.kind {
             ErrorKind::Shape => py.get_type::<ShapeError>(),
             ErrorKind::DType => py.get_type::<DTypeError>(),
             ErrorKind::Tracer => py.get_type::<TracerError>(),
             ErrorKind::Index => py.get_type::<CkadIndexError>(),
+            ErrorKind::Axis => py.get_type::<CkadAxisError>(),
             ErrorKind::Value => py.get_type::<CkadValueError>(),
+            ErrorKind::Type => py.get_type::<CkadTypeError>(),
             ErrorKind::Memory => py.get_type::<CkadMemoryError>(),
+            ErrorKind::Missing => py.get_type::<CkadRuntimeError>(),
             ErrorKind::Interrupted => return PyKeyboardInterrupt::new_err(()),
-            ErrorKind::Internal => {
-                message.push_str(". This is a bug in ckad");
-                py.get_type::<InternalError>()
-            }
+            ErrorKind::Internal => py.get_type::<InternalError>(),
         };
+        let data = PyDict::new(py);
+        let filled = data.set_item("op", &error.op).and_then(|()| data.set_item("hint", &error.hint));
+        if let Err(broken) = filled {
+            return broken;
+        }
         match class.call((message,), Some(&data)) {
             Ok(exception) => PyErr::from_value(exception),
             Err(broken) => broken,
@@ -55,17 +58,14 @@ pub fn text<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
     bytes.call_method0("decode")
 }
 
-/// Something outside of the core is missing.
-pub fn missing(py: Python<'_>, op: &str, what: &str, hint: &str) -> PyErr {
-    let data = PyDict::new(py);
-    if let Err(broken) = data.set_item("op", op).and_then(|()| data.set_item("hint", hint)) {
-        return broken;
-    }
-    let message = format!("[{op}] {what}. Hint: {hint}");
-    match py.get_type::<CkadRuntimeError>().call((message,), Some(&data)) {
-        Ok(exception) => PyErr::from_value(exception),
-        Err(broken) => broken,
-    }
+/// An error of a builtin class that Python's own protocols ask for, in ckad's form.
+pub fn builtin<Class: PyTypeInfo>(op: &str, what: impl std::fmt::Display, hint: &str) -> PyErr {
+    PyErr::new::<Class, _>(format!("[{op}] {what}. Hint: {hint}"))
+}
+
+/// What [`raise`] makes of an error of that kind.
+pub fn refusal(kind: ErrorKind, op: &str, what: impl Into<String>, hint: impl Into<String>) -> PyErr {
+    raise(Error::new(kind, op, what).with_hint(hint))
 }
 
 /// For errors raised while the user's line is on the stack: the traceback names it already.

@@ -369,7 +369,7 @@ fn run_with(
         ckad_run::run_interruptible(program, &bindings, options, || {
             Python::attach(|py| py.check_signals()).map_err(|raised| {
                 signal = Some(raised);
-                Error::new(ErrorKind::Interrupted, "run", "interrupted")
+                Error::interrupted("run")
             })
         })
     });

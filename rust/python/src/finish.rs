@@ -19,7 +19,7 @@ use crate::execute::{Built, Kind, Output, Shared, Tables, built, measure_or_run,
 use crate::layout::Layout;
 use crate::linear_map::{LinearMap, Operand, Parts};
 use crate::tape::TapeCell;
-use crate::trace::{OutputInfo, Recorded};
+use crate::trace::{MANY_REGIONS, OutputInfo, Recorded};
 use crate::tracer::Tracer;
 use crate::value::{Snapshot, Value};
 use crate::watching::is_watching;
@@ -130,8 +130,10 @@ pub fn splice_into(
         attributes.position = tape.builder.graph().len() as u32;
         if let Some(policy) = policy {
             let mut recording = tape.builder.graph_mut();
-            let id = u16::try_from(recording.regions.len())
-                .map_err(|_| Error::new(ErrorKind::Value, "checkpoint", "more than 65535 regions in one trace"))?;
+            let id = u16::try_from(recording.regions.len()).map_err(|_| {
+                Error::new(ErrorKind::Value, "checkpoint", "more than 65535 regions in one trace")
+                    .with_hint(MANY_REGIONS)
+            })?;
             recording.regions.push(Region { policy, parent: attributes.region });
             attributes.region = RegionId(id);
         }

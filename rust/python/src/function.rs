@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use rustc_hash::FxHashMap;
 
-use crate::errors::raise;
+use crate::errors::{builtin, raise};
 use crate::shortcuts::{shortcut, shortcut_method};
 use crate::tracer::Tracer;
 
@@ -101,10 +101,19 @@ pub fn plain_or_registered<'py>(
     }
 }
 
+/// What to write in place of an attribute that traced values lack; the Python layer knows. Names of protocols
+/// (`__array_interface__`) are asked for by libraries that look at any object, and nobody reads their errors.
+fn attribute_hint(name: &str) -> String {
+    let asked = Python::attach(|py| {
+        let function = method(py, "hint of an attribute").filter(|_| !name.starts_with('_'))?;
+        function.bind(py).call1((name,)).and_then(|hint| hint.extract::<String>()).ok()
+    });
+    asked.unwrap_or_else(|| "use NumPy's functions".to_owned())
+}
+
 fn unknown_attribute(name: &str) -> PyErr {
-    PyAttributeError::new_err(format!(
-        "a traced array has no attribute '{name}'. Hint: if ndarray has it, use the function np.{name} where there is one"
-    ))
+    let what = format!("a traced array has no attribute '{name}'");
+    builtin::<PyAttributeError>("attribute", what, &attribute_hint(name))
 }
 
 /// `x.name` for names that the class itself lacks: a bound method from the table.
@@ -143,11 +152,13 @@ fn unknown_function(function: &Bound<'_, PyAny>) -> PyErr {
     let text = |name: &str| function.getattr(name).and_then(|found| found.extract::<String>()).unwrap_or_default();
     let (module, name) = (text("__module__"), text("__name__"));
     let module = if module.starts_with("numpy") { module.replacen("numpy", "np", 1) } else { module };
-    raise(
-        Error::new(ErrorKind::Tracer, name.clone(), format!("{module}.{name} is not supported on traced values"))
-            .with_hint(
-                "compose it from supported functions (see ckad.numpy), or call it on ckad.stop_gradient(x) where no \
-             gradient should flow",
-            ),
-    )
+    let hint = call_registered(function.py(), "hint of a function", (function,), None)
+        .and_then(|hint| hint.extract::<String>(function.py()));
+    match hint {
+        Ok(hint) => {
+            let what = format!("{module}.{name} is not supported on traced values");
+            raise(Error::new(ErrorKind::Tracer, name, what).with_hint(hint))
+        }
+        Err(broken) => broken,
+    }
 }

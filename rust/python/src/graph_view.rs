@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use ckad_graph::{Graph, NodeText, Op, print_graph, shape_text};
+use ckad_graph::{ErrorKind, Graph, NodeText, Op, print_graph, shape_text};
 use pyo3::prelude::*;
 
-use crate::errors::{self, missing};
+use crate::errors::{self, refusal};
 use crate::lines::LineTable;
 use crate::trace::Recorded;
 
@@ -100,7 +100,7 @@ impl GraphView {
     fn to_svg(&self, py: Python<'_>) -> PyResult<String> {
         let dot = self.dot();
         let hint = "install Graphviz, or use print(graph) or to_dot()";
-        py.detach(|| draw(&dot)).map_err(|what| missing(py, "trace", &what, hint))
+        py.detach(|| draw(&dot)).map_err(|what| refusal(ErrorKind::Missing, "trace", what, hint))
     }
 
     fn _repr_svg_(&self, py: Python<'_>) -> PyResult<String> {

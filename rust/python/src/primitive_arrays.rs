@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{Error, shape_text};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use ckad_graph::{Error, ErrorKind, shape_text};
 use pyo3::prelude::*;
 
 use crate::convert::classify;
 use crate::elementwise::convert;
-use crate::errors::raise;
+use crate::errors::{raise, refusal};
 use crate::layout::Layout;
 use crate::operand::{Operand, prepare};
 use crate::primitives::{axis_error, traced};
@@ -32,7 +31,8 @@ fn zeros(
     let dtype = parse_dtype(dtype)?;
     let order = order.unwrap_or_else(|| (0..shape.len()).collect());
     if !(0..shape.len()).all(|axis| order.contains(&axis)) || order.len() != shape.len() {
-        return Err(PyValueError::new_err("zeros: order must name each axis once"));
+        let what = format!("order {order:?} does not name each of {} axes once", shape.len());
+        return Err(refusal(ErrorKind::Value, "zeros", what, "leave it out for C order"));
     }
     let layout = Layout::ordered(&shape, &order);
     let memory: Vec<i64> = order.iter().map(|&axis| shape[axis]).collect();
@@ -41,7 +41,9 @@ fn zeros(
 }
 
 fn view(name: &str, x: &Tracer, change: impl FnOnce(&View) -> View) -> PyResult<Tracer> {
-    x.with_view(change).ok_or_else(|| PyTypeError::new_err(format!("[{name}] a traced array is needed")))
+    x.with_view(change).ok_or_else(|| {
+        refusal(ErrorKind::Type, name, "a traced array is needed, not a scalar", "index it with x[None] first")
+    })
 }
 
 /// A read-only view of x repeated to a shape; NumPy's `broadcast_to`.

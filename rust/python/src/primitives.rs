@@ -5,15 +5,14 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{DType, DotAxes, Error, NodeId, ReduceKind, shape_text, tables};
+use ckad_graph::{DType, DotAxes, Error, ErrorKind, NodeId, ReduceKind, shape_text, tables};
 use ckad_prim::Elementwise;
-use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use crate::dot::{contract, natural_axes};
 use crate::elementwise;
-use crate::errors::raise;
+use crate::errors::{raise, refusal};
 use crate::layout::{self, Layout, broadcast_shapes, concatenation_order, inverse};
 use crate::operand::{Operand, Source, innermost, prepare, prepare_with, promote};
 use crate::reductions::{self, walk_order};
@@ -41,7 +40,10 @@ fn collected<T>(name: &str, items: impl ExactSizeIterator<Item = PyResult<T>>) -
 pub fn traced<'a>(name: &str, object: &'a Bound<'_, PyAny>) -> PyResult<&'a Tracer> {
     match object.cast::<Tracer>() {
         Ok(tracer) => tracer.get().check_alive(object.py()).map(|()| tracer.get()),
-        Err(_) => Err(PyTypeError::new_err(format!("[{name}] a traced value is needed"))),
+        Err(_) => {
+            let what = format!("a traced value is needed, not {}", object.get_type().name()?);
+            Err(refusal(ErrorKind::Type, name, what, "make one with np.asarray(value, like=x) of a traced x"))
+        }
     }
 }
 
@@ -60,17 +62,20 @@ fn apply<'py>(
     dtype: Option<Any<'_, 'py>>,
 ) -> PyResult<Py<PyAny>> {
     let Some(row) = Elementwise::ALL.iter().copied().find(|known| known.name() == row) else {
-        return Err(PyValueError::new_err(format!("no elementwise primitive is called {row}")));
+        let what = format!("no elementwise primitive is called {row}");
+        return Err(refusal(ErrorKind::Value, "apply", what, "_core.elementwise_table() lists them"));
     };
     let objects: Vec<Bound<'py, PyAny>> = values.iter().collect();
     let operands = operands(&objects)?;
     if operands.len() != row.arity() {
-        return Err(PyTypeError::new_err(format!("{} takes {} operands", row.name(), row.arity())));
+        let what = format!("{} operands were given, and it takes {}", operands.len(), row.arity());
+        return Err(refusal(ErrorKind::Type, row.name(), what, "see docs/primitives.md"));
     }
-    if row == Elementwise::Select {
-        let operands: [Operand<'_, '_>; 3] =
-            operands.try_into().map_err(|_| PyTypeError::new_err("select takes 3 operands"))?;
-        return elementwise::select(py, &operands)?.into_object(py);
+    if row == Elementwise::Select
+        && let [condition, chosen, other] = &operands[..]
+    {
+        return elementwise::select(py, &[condition.duplicate(), chosen.duplicate(), other.duplicate()])?
+            .into_object(py);
     }
     let dtype = dtype.map(parse_dtype).transpose()?;
     elementwise::apply(py, row, &operands, dtype)?.into_object(py)
@@ -111,7 +116,10 @@ fn stop_gradient(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
 #[pyfunction]
 fn iteration_order(rank: usize, strides: Vec<Vec<i64>>) -> PyResult<Vec<usize>> {
     match strides.iter().find(|strides| strides.len() != rank) {
-        Some(strides) => Err(PyValueError::new_err(format!("{} strides for {rank} axes", strides.len()))),
+        Some(strides) => {
+            let what = format!("{} strides for {rank} axes", strides.len());
+            Err(refusal(ErrorKind::Value, "iteration_order", what, "give one stride an axis"))
+        }
         None => Ok(layout::iteration_order(rank, &strides)),
     }
 }
@@ -124,7 +132,10 @@ fn reduction_axes(axis: Any<'_, '_>, rank: usize) -> PyResult<Vec<usize>> {
 
 fn reduce_kind(kind: &str) -> PyResult<ReduceKind> {
     let found = ReduceKind::ALL.into_iter().find(|found| found.name() == kind);
-    found.ok_or_else(|| PyValueError::new_err(format!("no reduction is called {kind}")))
+    found.ok_or_else(|| {
+        let names = ReduceKind::ALL.map(ReduceKind::name).join(", ");
+        refusal(ErrorKind::Value, "reduce", format!("no reduction is called {kind}"), format!("use one of {names}"))
+    })
 }
 
 /// A reduction; a scalar where all axes are reduced and none is kept.
@@ -149,7 +160,8 @@ fn reduce(
 }
 
 pub fn axis_error(name: &str, shape: &[i64]) -> PyErr {
-    raise(Error::shape(name, format!("an axis is out of bounds for an array of shape {}", shape_text(shape))))
+    let what = format!("an axis is out of bounds for an array of shape {}", shape_text(shape));
+    refusal(ErrorKind::Axis, name, what, format!("the array has {} axes, counted from 0", shape.len()))
 }
 
 fn check_axis(name: &str, x: &Tracer, axis: usize) -> PyResult<()> {
@@ -303,7 +315,13 @@ fn concatenate<'py>(py: Python<'py>, arrays: &Bound<'py, PyList>, axis: usize) -
 fn pad<'py>(py: Python<'py>, x: Any<'_, 'py>, fill: Any<'_, 'py>, widths: Vec<(i64, i64)>) -> PyResult<Py<PyAny>> {
     let pair = [Operand::coerced(x)?, Operand::coerced(fill)?];
     if widths.len() != pair[0].rank() || pair[1].rank() != 0 {
-        return Err(PyValueError::new_err("pad takes one pair of widths for each axis and a scalar to fill with"));
+        let what = format!(
+            "{} pairs of widths and a fill of {} axes for {} axes",
+            widths.len(),
+            pair[1].rank(),
+            pair[0].rank()
+        );
+        return Err(refusal(ErrorKind::Value, "pad", what, "give one pair an axis, and a scalar to fill with"));
     }
     let dtype = pair[0].own_dtype();
     let tape = innermost(&pair)?;

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{DType, Error, shape_text};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use ckad_graph::{DType, Error, ErrorKind, shape_text};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::errors::raise;
+use crate::errors::{raise, refusal};
 use crate::indexing::assign;
 use crate::layout::{Layout, broadcast_strides, iteration_order};
 use crate::operand::Operand;
@@ -34,7 +33,12 @@ impl Order {
             "F" | "f" => Ok(Order::F),
             "A" | "a" => Ok(Order::A),
             "K" | "k" => Ok(Order::K),
-            _ => Err(PyValueError::new_err(format!("order must be one of 'C', 'F', 'A', or 'K' (got '{text}')"))),
+            _ => Err(refusal(
+                ErrorKind::Value,
+                "order",
+                format!("order must be one of 'C', 'F', 'A', or 'K' (got '{text}')"),
+                "write order='C', or leave it out",
+            )),
         }
     }
 }
@@ -58,10 +62,22 @@ pub fn shape_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     }
 }
 
-/// An axis counted from either end, or NumPy's own error.
+/// Which axes there are.
+fn axes_hint(rank: usize) -> String {
+    match rank {
+        0 => "the value has no axes; leave axis= out".to_owned(),
+        1 => "the one axis is 0, or -1".to_owned(),
+        _ => format!("its axes are 0 to {}, or -{rank} to -1", rank - 1),
+    }
+}
+
+/// An axis counted from either end.
 pub fn normal_axis(axis: i64, rank: usize) -> PyResult<usize> {
     let normal = if axis < 0 { axis + rank as i64 } else { axis };
-    usize::try_from(normal).ok().filter(|&normal| normal < rank).ok_or_else(|| AxisError::new_err((axis, rank)))
+    usize::try_from(normal).ok().filter(|&normal| normal < rank).ok_or_else(|| {
+        let what = format!("axis {axis} is out of bounds for array of dimension {rank}");
+        refusal(ErrorKind::Axis, "axis", what, axes_hint(rank))
+    })
 }
 
 /// Axes given as None (all), an int or a tuple; ascending. As in NumPy, axis 0 or -1 of a value of rank 0 is none.
@@ -75,7 +91,8 @@ pub fn normal_axes(axis: Option<&Bound<'_, PyAny>>, rank: usize) -> PyResult<Vec
     for axis in several {
         let axis = normal_axis(axis.extract()?, rank)?;
         if axes.contains(&axis) {
-            return Err(PyValueError::new_err("duplicate value in 'axis'"));
+            let what = format!("duplicate value in 'axis': axis {axis} of {rank}");
+            return Err(refusal(ErrorKind::Value, "axis", what, "name each axis once"));
         }
         axes.push(axis);
     }
@@ -127,7 +144,9 @@ pub fn reshape(py: Python<'_>, this: &Tracer, shape: &[i64], order: Order) -> Py
         Order::C => false,
         Order::F => true,
         Order::A => view.is_f_contiguous() && !view.is_c_contiguous(),
-        Order::K => return Err(PyValueError::new_err("[reshape] order='K' is not allowed; use 'C', 'F' or 'A'")),
+        Order::K => {
+            return Err(refusal(ErrorKind::Value, "reshape", "order 'K' is not permitted", "use 'C', 'F' or 'A'"));
+        }
     };
     if fortran {
         // Reading and writing the first axis fastest is the same with the axes turned round.
@@ -229,11 +248,14 @@ pub fn transpose_axes(arguments: &Bound<'_, PyTuple>, rank: usize) -> PyResult<O
     }
     let axes = parse_shape(arguments)?;
     if axes.len() != rank {
-        return Err(PyValueError::new_err(format!("[transpose] axes don't match array: {rank} axes are needed")));
+        let what = format!("axes don't match array: {} axes for an array of {rank}", axes.len());
+        return Err(refusal(ErrorKind::Value, "transpose", what, "name every axis of the array once, or use x.T"));
     }
-    let axes = axes.iter().map(|&axis| normal_axis(axis, rank)).collect::<PyResult<Vec<usize>>>()?;
+    let given = axes;
+    let axes = given.iter().map(|&axis| normal_axis(axis, rank)).collect::<PyResult<Vec<usize>>>()?;
     if (0..rank).any(|axis| !axes.contains(&axis)) {
-        return Err(PyValueError::new_err("[transpose] repeated axis"));
+        let what = format!("repeated axis in transpose: {}", shape_text(&given));
+        return Err(refusal(ErrorKind::Value, "transpose", what, "name every axis of the array once, or use x.T"));
     }
     Ok(Some(axes))
 }
@@ -253,10 +275,13 @@ pub fn squeeze(this: &Tracer, axis: Option<&Bound<'_, PyAny>>) -> PyResult<Optio
     let axes: Vec<usize> =
         normal_axes(axis, this.rank())?.into_iter().filter(|&axis| given || shape[axis] == 1).collect();
     if let Some(&axis) = axes.iter().find(|&&axis| shape[axis] != 1) {
-        return Err(PyValueError::new_err(format!(
-            "[squeeze] cannot select an axis to squeeze out which has size not equal to one: axis {axis} of {}",
-            shape_text(shape)
-        )));
+        let what = "cannot select an axis to squeeze out which has size not equal to one";
+        return Err(refusal(
+            ErrorKind::Value,
+            "squeeze",
+            format!("{what}: axis {axis} of {}", shape_text(shape)),
+            "leave axis= out to drop all axes of length 1, or index: x[0]",
+        ));
     }
     if axes.is_empty() {
         return Ok(None);
@@ -268,11 +293,13 @@ pub fn squeeze(this: &Tracer, axis: Option<&Bound<'_, PyAny>>) -> PyResult<Optio
 pub fn diagonal(this: &Tracer, shift: i64, first: i64, second: i64) -> PyResult<Tracer> {
     let rank = this.rank();
     if rank < 2 {
-        return Err(PyValueError::new_err("[diagonal] an array of at least two dimensions is needed"));
+        let what = format!("diag requires an array of at least two dimensions, not shape {}", shape_text(this.shape()));
+        return Err(refusal(ErrorKind::Value, "diagonal", what, "np.diag(x) makes a matrix of a vector"));
     }
     let (first, second) = (normal_axis(first, rank)?, normal_axis(second, rank)?);
     if first == second {
-        return Err(PyValueError::new_err("[diagonal] axis1 and axis2 cannot be the same"));
+        let what = format!("axis1 and axis2 cannot be the same: both are {first}");
+        return Err(refusal(ErrorKind::Value, "diagonal", what, "name two axes, or leave them out"));
     }
     let view = this.with_view(|view| {
         let mut diagonal = view.map(|layout| layout.diagonal(shift, first, second));
@@ -317,7 +344,8 @@ pub fn as_type(py: Python<'_>, this: &Tracer, dtype: DType, order: Order) -> PyR
 pub fn fill(py: Python<'_>, this: &Tracer, value: &Bound<'_, PyAny>) -> PyResult<()> {
     let (storage, view) = this.writable("fill")?;
     let Some(value) = Operand::new(value)? else {
-        return Err(PyTypeError::new_err("[fill] the value must be a number"));
+        let what = format!("the value must be a number, not {}", value.get_type().name()?);
+        return Err(refusal(ErrorKind::Type, "fill", what, "write x[...] = values to fill an array from a list"));
     };
     this.check_owns(py, "fill", std::slice::from_ref(&value))?;
     assign(py, "fill", storage, view, &value)

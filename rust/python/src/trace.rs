@@ -7,13 +7,12 @@ use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, NodeId, Region as GraphRegion, RegionId, tables};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use rustc_hash::FxHashMap;
 
 use crate::convert::{Foreign, array_argument, array_operand, classify, scalar_bits, scalar_operand};
-use crate::errors::raise;
+use crate::errors::{raise, refusal};
 use crate::finish::{self, Pair};
 use crate::graph_view::GraphView;
 use crate::layout::Layout;
@@ -119,7 +118,10 @@ impl Trace {
                     (tracer.weak_if(true), dtype, layout)
                 }
                 Foreign::NumpyScalar(dtype) => self.scalar_argument(leaf, dtype, differentiated)?,
-                _ => return Err(PyValueError::new_err("an argument to trace must be a float or an array")),
+                _ => {
+                    let what = format!("an argument of type {} cannot be traced", leaf.get_type().name()?);
+                    return Err(refusal(ErrorKind::Type, "trace", what, "pass floats and arrays"));
+                }
             }
         };
         let info = ArgumentInfo { input: index, differentiated, dtype, layout, is_array: !tracer.is_scalar() };
@@ -374,9 +376,16 @@ pub fn parse_policy(policy: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Checkp
         "none" => Ok(Some(CheckpointPolicy::None)),
         "auto" => Ok(Some(CheckpointPolicy::Auto)),
         "sqrt" => Ok(Some(CheckpointPolicy::Sqrt)),
-        other => Err(PyValueError::new_err(format!("unknown policy {other:?}"))),
+        other => Err(refusal(
+            ErrorKind::Value,
+            "checkpoint",
+            format!("unknown policy {other:?}"),
+            "use 'none', 'auto', 'sqrt' or a number of segments",
+        )),
     }
 }
+
+pub const MANY_REGIONS: &str = "mark larger parts of the program with ckad.checkpoint, and fewer of them";
 
 /// A context in which everything recorded belongs to a new region that keeps only its inputs.
 #[pyclass(frozen, module = "ckad._core")]
@@ -399,7 +408,7 @@ impl Region {
             let id = {
                 let mut graph = tape.builder.graph_mut();
                 let id = u16::try_from(graph.regions.len()).map_err(|_| {
-                    raise(Error::new(ErrorKind::Value, "checkpoint", "more than 65535 regions in one trace"))
+                    refusal(ErrorKind::Value, "checkpoint", "more than 65535 regions in one trace", MANY_REGIONS)
                 })?;
                 graph.regions.push(GraphRegion { policy: CheckpointPolicy::Recompute, parent: outer });
                 RegionId(id)

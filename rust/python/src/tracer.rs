@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{DType, Error, ErrorKind, NodeId};
-use pyo3::exceptions::PyValueError;
+use ckad_graph::{DType, Error, ErrorKind, NodeId, shape_text};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::errors::raise;
+use crate::errors::{raise, refusal};
 use crate::layout::Layout;
 use crate::operand::Operand;
 use crate::storage::{Storage, View, hold};
@@ -282,9 +281,12 @@ impl Tracer {
                 Error::new(ErrorKind::Tracer, name, "a traced scalar cannot be changed in place")
                     .with_hint("make a new value: s = s + 1"),
             )),
-            Kind::Array { view, .. } if view.read_only => Err(PyValueError::new_err(format!(
-                "[{name}] assignment destination is read-only. Hint: write to x.copy()"
-            ))),
+            Kind::Array { view, .. } if view.read_only => Err(refusal(
+                ErrorKind::Value,
+                name,
+                format!("assignment destination is read-only: an array of shape {}", shape_text(self.shape())),
+                "write to x.copy()",
+            )),
             Kind::Array { storage, .. } if storage.has_undecided_alias() => Err(raise(
                 Error::new(
                     ErrorKind::Tracer,

@@ -127,11 +127,19 @@ fn parse_keywords<'py>(ufunc: &Bound<'py, PyAny>, keywords: Option<&Bound<'py, P
             "order" if value.extract::<String>().is_ok_and(|order| order == "K") => {}
             "subok" => {}
             other => {
-                return Err(unsupported(ufunc, &format!("the keyword {other}="), "leave it out"));
+                return Err(unsupported(ufunc, &format!("the keyword {other}="), keyword_hint(other)));
             }
         }
     }
     Ok(parsed)
+}
+
+fn keyword_hint(keyword: &str) -> &'static str {
+    match keyword {
+        "casting" | "sig" | "signature" => "leave it out, and convert with x.astype(dtype) or dtype=",
+        "order" => "leave it out, and copy the result: y.copy(order='F')",
+        _ => "leave it out",
+    }
 }
 
 fn is_true(value: &Bound<'_, PyAny>) -> bool {
@@ -184,8 +192,16 @@ pub fn array_ufunc<'py>(
             refuse_keywords("outer", keywords)?;
             outer(py, ufunc, meaning, inputs)
         }
-        "at" => Err(unsupported(ufunc, "ufunc.at", "where no index repeats, x[i] += v does the same")),
-        "accumulate" => Err(unsupported(ufunc, "ufunc.accumulate", "use np.cumsum or np.cumprod")),
+        "at" => Err(unsupported(
+            ufunc,
+            "ufunc.at",
+            "where no index repeats, x[i] += v does the same; else add one after the other in a loop",
+        )),
+        "accumulate" => Err(unsupported(
+            ufunc,
+            "ufunc.accumulate",
+            "use np.cumsum(x, axis=0) for np.add and np.cumprod(x, axis=0) for np.multiply, or a loop over x",
+        )),
         other => Err(unsupported(ufunc, &format!("the method {other}"), "call the ufunc, or its reduce or outer")),
     }
 }

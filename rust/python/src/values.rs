@@ -5,12 +5,11 @@
 
 use ckad_graph::{DType, Error, ErrorKind, shape_text};
 use numpy::PyUntypedArray;
-use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::convert::{as_array, value_to_numpy};
-use crate::errors::raise;
+use crate::errors::{raise, refusal};
 use crate::force::force;
 use crate::tracer::{Kind, Tracer};
 
@@ -46,10 +45,13 @@ fn refuse_if_active(this: &Tracer, name: &str, what: &str, hint: &str) -> PyResu
 /// The element of an array of size 1.
 fn single(py: Python<'_>, this: &Tracer) -> PyResult<Py<PyAny>> {
     if this.elements() != 1 {
-        return Err(PyTypeError::new_err(format!(
-            "only arrays with one element can be converted to Python scalars, not shape {}",
-            shape_text(this.shape())
-        )));
+        let what = "only arrays with one element can be converted to Python scalars";
+        return Err(refusal(
+            ErrorKind::Type,
+            "item",
+            format!("{what}, not shape {}", shape_text(this.shape())),
+            "take one element, x[i], or reduce the array: np.sum(x), np.max(x)",
+        ));
     }
     let value = forced(py, this)?;
     if this.rank() == 0 {
@@ -62,9 +64,8 @@ fn single(py: Python<'_>, this: &Tracer) -> PyResult<Py<PyAny>> {
 pub fn truth(py: Python<'_>, this: &Tracer) -> PyResult<bool> {
     if this.elements() != 1 {
         let what = if this.elements() == 0 { "an empty array" } else { "an array with more than one element" };
-        return Err(PyValueError::new_err(format!(
-            "The truth value of {what} is ambiguous. Hint: use x.any() or x.all(), or x.size > 0"
-        )));
+        let what = format!("The truth value of {what} is ambiguous: shape {}", shape_text(this.shape()));
+        return Err(refusal(ErrorKind::Value, "bool", what, "use x.any() or x.all(), or x.size > 0"));
     }
     single(py, this)?.is_truthy(py)
 }
@@ -77,7 +78,13 @@ pub fn integer(py: Python<'_>, this: &Tracer) -> PyResult<Py<PyAny>> {
 
 pub fn index(py: Python<'_>, this: &Tracer) -> PyResult<Py<PyAny>> {
     if !this.dtype().is_integer() || this.rank() != 0 {
-        return Err(PyTypeError::new_err("only integer scalar arrays can be converted to a scalar index"));
+        let what = "only integer scalar arrays can be converted to a scalar index";
+        return Err(refusal(
+            ErrorKind::Type,
+            "index",
+            format!("{what}, not {} of shape {}", this.dtype(), shape_text(this.shape())),
+            "write int(x) for one number; an array of integers indexes an array: np.asarray(values)[x]",
+        ));
     }
     single(py, this)
 }
@@ -125,7 +132,8 @@ pub fn to_array(
         return Ok(original);
     }
     if copy == Some(false) {
-        return Err(PyValueError::new_err("a traced value cannot become an array without a copy"));
+        let what = "a traced value cannot become an array without a copy";
+        return Err(refusal(ErrorKind::Value, "asarray", what, "leave copy= out: np.asarray(x)"));
     }
     let array = forced_array(py, this)?;
     if plain {
@@ -198,7 +206,13 @@ pub fn refuse_keywords(name: &str, keywords: Option<&Bound<'_, PyDict>>) -> PyRe
     match keywords.and_then(|keywords| keywords.keys().iter().next()) {
         None => Ok(()),
         Some(key) => {
-            Err(PyTypeError::new_err(format!("[{name}] the keyword {key} is not supported for traced values")))
+            let what = format!("the keyword {key} is not supported for traced values");
+            Err(refusal(
+                ErrorKind::Type,
+                name,
+                what,
+                "leave it out; convert with .astype(dtype), and assign the result in place of out=",
+            ))
         }
     }
 }

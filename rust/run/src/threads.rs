@@ -52,6 +52,7 @@ pub fn pool() -> Result<&'static ThreadPool> {
     let refused = |error: rayon::ThreadPoolBuildError| {
         let what = format!("cannot allocate {bytes} bytes for {count} threads: {error}");
         Error::new(ErrorKind::Memory, "threads", what)
+            .with_hint("set CKAD_NUM_THREADS to a smaller number before the first call")
     };
     // A thread that has a stack and then no memory for its own variables ends the process: better none is started.
     drop(black_box(tables::room::<u8>("threads", bytes)?));

@@ -40,7 +40,8 @@ pub(crate) fn transpose_linear(
     let uses = LinearUses::find(op, linear)?;
     let transposed_passes = passes(source) * 2;
     if transposed_passes > u32::from(u16::MAX) {
-        return Err(Error::value(op, "derivatives are nested too deeply"));
+        return Err(Error::value(op, "derivatives are nested too deeply")
+            .with_hint("transform at most 15 times in reverse mode, or use ckad.jvp for the outer derivatives"));
     }
 
     let builder = Builder::new(derived(source, 2)?);

@@ -20,7 +20,9 @@ pub fn arg_reduce(max: bool, axis: usize, x: &Array<'_>, out: &Array<'_>, enviro
         return Ok(());
     }
     if extent == 0 {
-        return Err(Error::value(op, format!("attempt to get {op} of an empty sequence")));
+        return Err(
+            Error::value(op, format!("attempt to get {op} of an empty sequence")).with_hint("check `x.size` first")
+        );
     }
     with_dtype!(x.dtype, T => {
         let (source, target) = (Shared::read_only(x.pointer::<T>()), Shared::new(out.pointer_mut::<i64>()));

@@ -1,0 +1,249 @@
+"""What to write in place of a NumPy function that has no traced implementation: the hints of such refusals.
+
+`Tracer.__array_function__` asks `function_hint` and `Tracer.__getattr__` asks `attribute_hint`, after the lookup in the
+core's tables (see registry.py) has failed. Each program here is run by tests/test_refusals.py against NumPy's
+function, in value and first derivative. In them x, y, w, z (has a NaN) and u, v (of length 3) are vectors, A and B square
+matrices, T has three axes, a and b are numbers, i and j integers; m is a mask and g an increasing grid, neither traced.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Final
+
+import numpy as np
+
+from ckad import _core
+from ckad.numpy.registry import SUPPORTED
+
+_CROSS = "u[[1, 2, 0]] * v[[2, 0, 1]] - u[[2, 0, 1]] * v[[1, 2, 0]]"
+_QUANTILE = "k, r = divmod(0.3 * (s.size - 1), 1.0); s[int(k)] + r * (s[min(int(k) + 1, s.size - 1)] - s[int(k)])"
+_MEDIAN = "(s[(s.size - 1) // 2] + s[s.size // 2]) / 2"
+_PRODUCT = "sum(np.pad(x * c, (k, u.size - 1 - k)) for k, c in enumerate(u))"
+_AT = "np.asarray(ckad.stop_gradient(A))"
+_WAVES = "t = 2 * np.pi * np.outer(np.arange({rows}), np.arange(x.size)) / x.size; (np.cos(t) @ x, -np.sin(t) @ x)"
+
+WAYS: Final[dict[str, tuple[str, str]]] = {
+    # name: (a call of it, what computes the same)
+    "angle": ("np.angle(x)", "np.where(x < 0, np.pi, 0.0)"),
+    "append": ("np.append(x, y)", "np.concatenate([x.ravel(), y.ravel()])"),
+    "apply_along_axis": ("np.apply_along_axis(np.prod, 1, A)", "np.stack([np.prod(row) for row in A])"),
+    "apply_over_axes": ("np.apply_over_axes(np.sum, T, [0, 1])", "np.sum(T, axis=(0, 1), keepdims=True)"),
+    "argpartition": ("np.argpartition(x, 2)[2]", "np.argsort(x)[2]"),
+    "argwhere": ("np.argwhere(x > 1)", "np.stack(np.nonzero(x > 1), axis=1)"),
+    "array_equiv": ("np.array_equiv(x, y)", "bool(np.all(x == y))"),
+    "array_split": ("np.array_split(x, [1, 3])", "[x[:1], x[1:3], x[3:]]"),
+    "astype": ("np.astype(x, np.float32)", "x.astype(np.float32)"),
+    "atleast_3d": ("np.atleast_3d(A)", "A[:, :, None]"),
+    "average": ("np.average(x, weights=w)", "np.sum(x * w) / np.sum(w)"),
+    "bincount": ("np.bincount(i, weights=x)", "np.eye(np.max(i) + 1)[i].T @ x"),
+    "block": ("np.block([[A, B], [B, A]])", "np.vstack([np.hstack([A, B]), np.hstack([B, A])])"),
+    "choose": ("np.choose(i % 2, [x, y])", "np.stack([x, y])[i % 2, np.arange(x.size)]"),
+    "column_stack": ("np.column_stack([x, y])", "np.stack([x, y], axis=1)"),
+    "compress": ("np.compress(m, x)", "x[m]"),
+    "convolve": ("np.convolve(x, u)", _PRODUCT),
+    "copyto": ("np.copyto(x, y)", "x[...] = y"),
+    "corrcoef": (
+        "np.corrcoef(x, y)[0, 1]",
+        "d = x - np.mean(x); e = y - np.mean(y); d @ e / np.sqrt((d @ d) * (e @ e))",
+    ),
+    "correlate": ("np.correlate(x, u)", "np.stack([x[k : k + u.size] @ u for k in range(x.size - u.size + 1)])"),
+    "count_nonzero": ("np.count_nonzero(x)", "np.sum(x != 0)"),
+    "cov": ("np.cov(A)", "D = A - np.mean(A, axis=1, keepdims=True); D @ D.T / (A.shape[1] - 1)"),
+    "cross": ("np.cross(u, v)", _CROSS),
+    "cumulative_prod": ("np.cumulative_prod(x)", "np.cumprod(x)"),
+    "cumulative_sum": ("np.cumulative_sum(x)", "np.cumsum(x)"),
+    "delete": ("np.delete(x, 1)", "np.concatenate([x[:1], x[2:]])"),
+    "diag_indices_from": ("np.diag_indices_from(A)", "np.diag_indices(A.shape[0])"),
+    "diagflat": ("np.diagflat(A)", "np.diag(A.ravel())"),
+    "dsplit": ("np.dsplit(T, [1])", "[T[:, :, :1], T[:, :, 1:]]"),
+    "dstack": ("np.dstack([A, B])", "np.stack([A, B], axis=2)"),
+    "ediff1d": ("np.ediff1d(x)", "np.diff(x.ravel())"),
+    "extract": ("np.extract(x > 1, x)", "x[x > 1]"),
+    "fft.fft": ("(np.fft.fft(x).real, np.fft.fft(x).imag)", _WAVES.format(rows="x.size")),
+    "fft.fftshift": ("np.fft.fftshift(x)", "np.roll(x, x.size // 2)"),
+    "fft.ifftshift": ("np.fft.ifftshift(x)", "np.roll(x, -(x.size // 2))"),
+    "fft.rfft": ("(np.fft.rfft(x).real, np.fft.rfft(x).imag)", _WAVES.format(rows="x.size // 2 + 1")),
+    "fill_diagonal": ("np.fill_diagonal(A, 5.0)", "k = np.arange(A.shape[0]); A[k, k] = 5.0"),
+    "fix": ("np.fix(x)", "np.trunc(x)"),
+    "flatnonzero": ("np.flatnonzero(x)", "np.nonzero(x.ravel())[0]"),
+    "geomspace": ("np.geomspace(a, b, 5)", "a * (b / a) ** (np.arange(5) / 4)"),
+    "gradient": (
+        "np.gradient(x)",
+        "np.concatenate([x[1:2] - x[:1], (x[2:] - x[:-2]) / 2, x[-1:] - x[-2:-1]])",
+    ),
+    "hsplit": ("np.hsplit(A, [1])", "[A[:, :1], A[:, 1:]]"),
+    "insert": ("np.insert(x, 1, 5.0)", "np.concatenate([x[:1], [5.0], x[1:]])"),
+    "interp": (
+        "np.interp(a, g, x)",
+        "k = np.searchsorted(g, np.asarray(ckad.stop_gradient(a))) - 1; "
+        "x[k] + (x[k + 1] - x[k]) * (a - g[k]) / (g[k + 1] - g[k])",
+    ),
+    "isneginf": ("np.isneginf(x)", "np.isinf(x) & (x < 0)"),
+    "isposinf": ("np.isposinf(x)", "np.isinf(x) & (x > 0)"),
+    "ix_": ("np.ix_(i, i)", "(i[:, None], i[None, :])"),
+    "kron": (
+        "np.kron(A, B)",
+        "np.einsum('ij,kl->ikjl', A, B).reshape(A.shape[0] * B.shape[0], A.shape[1] * B.shape[1])",
+    ),
+    "linalg.cholesky": (
+        "np.linalg.cholesky(A @ A.T)",
+        "P = A @ A.T; C = np.asarray(ckad.stop_gradient(P)); L = np.linalg.cholesky(C); X = np.linalg.inv(L); "
+        "S = X @ (P - C) @ X.T; L + L @ np.where(np.tri(len(L), k=-1, dtype=bool), S, np.diag(np.diag(S)) / 2)",
+    ),
+    "linalg.cross": ("np.linalg.cross(u, v)", _CROSS),
+    "linalg.det": (
+        "np.linalg.det(A)",
+        f"C = {_AT}; np.linalg.det(C) * (1 + np.trace(np.linalg.inv(C) @ (A - C)))",
+    ),
+    "linalg.diagonal": ("np.linalg.diagonal(A)", "np.diagonal(A)"),
+    "linalg.eigvalsh": (
+        "np.linalg.eigvalsh(A + A.T)",
+        "S = A + A.T; V = np.linalg.eigh(np.asarray(ckad.stop_gradient(S)))[1]; np.diagonal(V.T @ S @ V)",
+    ),
+    "linalg.inv": ("np.linalg.inv(A)", f"X = np.linalg.inv({_AT}); X @ (2 * np.eye(len(X)) - A @ X)"),
+    "linalg.lstsq": ("np.linalg.lstsq(np.vander(g, 2), x)[0]", "np.linalg.pinv(np.vander(g, 2)) @ x"),
+    "linalg.matmul": ("np.linalg.matmul(A, B)", "A @ B"),
+    "linalg.matrix_norm": ("np.linalg.matrix_norm(A)", "np.linalg.norm(A)"),
+    "linalg.matrix_power": ("np.linalg.matrix_power(A, 3)", "A @ A @ A"),
+    "linalg.matrix_transpose": ("np.linalg.matrix_transpose(T)", "T.mT"),
+    "linalg.multi_dot": ("np.linalg.multi_dot([A, B, x])", "A @ (B @ x)"),
+    "linalg.outer": ("np.linalg.outer(x, y)", "np.outer(x, y)"),
+    "linalg.slogdet": (
+        "np.linalg.slogdet(A)[1]",
+        f"C = {_AT}; np.linalg.slogdet(C)[1] + np.trace(np.linalg.inv(C) @ (A - C))",
+    ),
+    "linalg.solve": ("np.linalg.solve(A, x)", f"X = np.linalg.inv({_AT}); s = X @ x; s + X @ (x - A @ s)"),
+    "linalg.svdvals": ("np.linalg.svdvals(A)", f"U, _, V = np.linalg.svd({_AT}); np.diagonal(U.T @ A @ V.T)"),
+    "linalg.tensordot": ("np.linalg.tensordot(T, A, axes=1)", "np.tensordot(T, A, axes=1)"),
+    "linalg.trace": ("np.linalg.trace(A)", "np.trace(A)"),
+    "linalg.vecdot": ("np.linalg.vecdot(A, B)", "np.vecdot(A, B)"),
+    "linalg.vector_norm": ("np.linalg.vector_norm(x)", "np.linalg.norm(x)"),
+    "linspace": ("np.linspace(a, b, 5)", "a + (b - a) * np.arange(5) / 4"),
+    "logspace": ("np.logspace(a, b, 5)", "10.0 ** (a + (b - a) * np.arange(5) / 4)"),
+    "matrix_transpose": ("np.matrix_transpose(T)", "T.mT"),
+    "median": ("np.median(x)", f"s = np.sort(x, axis=None); {_MEDIAN}"),
+    "meshgrid": (
+        "np.meshgrid(x, y)",
+        "[np.broadcast_to(x, (y.size, x.size)), np.broadcast_to(y[:, None], (y.size, x.size))]",
+    ),
+    "nan_to_num": (
+        "np.nan_to_num(z)",
+        "np.clip(np.where(np.isnan(z), 0.0, z), np.finfo(z.dtype).min, np.finfo(z.dtype).max)",
+    ),
+    "nanargmax": ("np.nanargmax(z)", "np.argmax(np.where(np.isnan(z), -np.inf, z))"),
+    "nanargmin": ("np.nanargmin(z)", "np.argmin(np.where(np.isnan(z), np.inf, z))"),
+    "nancumprod": ("np.nancumprod(z)", "np.cumprod(np.where(np.isnan(z), 1.0, z))"),
+    "nancumsum": ("np.nancumsum(z)", "np.cumsum(np.where(np.isnan(z), 0.0, z))"),
+    "nanmax": ("np.nanmax(z)", "np.fmax.reduce(z, axis=None)"),
+    "nanmean": ("np.nanmean(z)", "np.mean(z[~np.isnan(z)])"),
+    "nanmedian": ("np.nanmedian(z)", f"s = np.sort(z[~np.isnan(z)]); {_MEDIAN}"),
+    "nanmin": ("np.nanmin(z)", "np.fmin.reduce(z, axis=None)"),
+    "nanpercentile": ("np.nanpercentile(z, 30)", f"s = np.sort(z[~np.isnan(z)]); {_QUANTILE}"),
+    "nanprod": ("np.nanprod(z)", "np.prod(np.where(np.isnan(z), 1.0, z))"),
+    "nanquantile": ("np.nanquantile(z, 0.3)", f"s = np.sort(z[~np.isnan(z)]); {_QUANTILE}"),
+    "nanstd": ("np.nanstd(z)", "np.std(z[~np.isnan(z)])"),
+    "nansum": ("np.nansum(z)", "np.sum(np.where(np.isnan(z), 0.0, z))"),
+    "nanvar": ("np.nanvar(z)", "np.var(z[~np.isnan(z)])"),
+    "partition": ("np.partition(x, 2)[2]", "np.sort(x)[2]"),
+    "percentile": ("np.percentile(x, 30)", f"s = np.sort(x, axis=None); {_QUANTILE}"),
+    "piecewise": ("np.piecewise(x, [x < 1], [np.sin, np.cos])", "np.where(x < 1, np.sin(x), np.cos(x))"),
+    "place": ("np.place(x, x > 1, 0.0)", "x[x > 1] = 0.0"),
+    "poly": ("np.polyval(np.poly(x), a)", "np.prod(a - x)"),
+    "polyadd": ("np.polyadd(x, y)", "x + y"),
+    "polyder": ("np.polyder(x)", "x[:-1] * np.arange(x.size - 1, 0, -1)"),
+    "polyfit": ("np.polyfit(g, x, 2)", "np.linalg.pinv(np.vander(g, 3)) @ x"),
+    "polyint": ("np.polyint(x)", "np.concatenate([x / np.arange(x.size, 0, -1), [0.0]])"),
+    "polymul": ("np.polymul(x, u)", _PRODUCT),
+    "polysub": ("np.polysub(x, y)", "x - y"),
+    "polyval": ("np.polyval(x, a)", "np.sum(x * a ** np.arange(x.size - 1, -1, -1))"),
+    "ptp": ("np.ptp(x)", "np.max(x) - np.min(x)"),
+    "put": ("np.put(x, i, 0.0)", "x[i] = 0.0"),
+    "put_along_axis": ("np.put_along_axis(A, j, 0.0, 1)", "A[np.arange(A.shape[0])[:, None], j] = 0.0"),
+    "putmask": ("np.putmask(x, x > 1, 0.0)", "x[x > 1] = 0.0"),
+    "quantile": ("np.quantile(x, 0.3)", f"s = np.sort(x, axis=None); {_QUANTILE}"),
+    "resize": ("np.resize(x, 6)", "x[np.arange(6) % x.size]"),
+    "rollaxis": ("np.rollaxis(T, 2)", "np.moveaxis(T, 2, 0)"),
+    "rot90": ("np.rot90(A)", "A.T[::-1]"),
+    "select": ("np.select([x > 1, x > 0], [x, -x])", "np.where(x > 1, x, np.where(x > 0, -x, 0.0))"),
+    "sinc": (
+        "np.sinc(x)",
+        "s = np.pi * np.where(x == 0, 1e-20, x); np.sin(s) / s",
+    ),
+    "sort_complex": ("np.sort_complex(x).real", "np.sort(x)"),
+    "split": ("np.split(x, [1, 3])", "[x[:1], x[1:3], x[3:]]"),
+    "tile": ("np.tile(x, 3)", "np.concatenate([x] * 3)"),
+    "trapezoid": ("np.trapezoid(x)", "np.sum(x[1:] + x[:-1]) / 2"),
+    "tril": ("np.tril(A)", "np.where(np.tri(*A.shape, dtype=bool), A, 0.0)"),
+    "tril_indices_from": ("np.tril_indices_from(A)", "np.tril_indices(A.shape[0], m=A.shape[1])"),
+    "trim_zeros": ("np.trim_zeros(x)", "k = np.nonzero(x)[0]; x[k[0] : k[-1] + 1]"),
+    "triu": ("np.triu(A)", "np.where(np.tri(*A.shape, k=-1, dtype=bool), 0.0, A)"),
+    "triu_indices_from": ("np.triu_indices_from(A)", "np.triu_indices(A.shape[0], m=A.shape[1])"),
+    "union1d": (
+        "np.union1d(x, y)",
+        "s = np.concatenate([x, y]); s[np.unique(np.asarray(ckad.stop_gradient(s)), return_index=True)[1]]",
+    ),
+    "unique": ("np.unique(x)", "x[np.unique(np.asarray(ckad.stop_gradient(x)), return_index=True)[1]]"),
+    "unique_values": ("np.unique_values(x)", "x[np.unique(np.asarray(ckad.stop_gradient(x)), return_index=True)[1]]"),
+    "unstack": ("np.unstack(A)", "tuple(A)"),
+    "unwrap": ("np.unwrap(x)", "c = ckad.stop_gradient(x); x + (np.unwrap(np.asarray(c)) - c)"),
+    "vander": ("np.vander(x)", "x[:, None] ** np.arange(x.size - 1, -1, -1)"),
+    "vsplit": ("np.vsplit(A, [1])", "[A[:1], A[1:]]"),
+}
+
+FIRST_ORDER: Final = frozenset(
+    f"linalg.{name}" for name in ("cholesky", "det", "eigvalsh", "inv", "slogdet", "solve", "svdvals")
+)
+"""Their ways are right in value and first derivative; the second would need the derivative of the constant, too."""
+
+WITHOUT_DERIVATIVE: Final = frozenset(
+    "array2string array_repr array_str busday_count busday_offset can_cast common_type datetime_as_string digitize "
+    "einsum_path histogram histogram2d histogram_bin_edges histogramdd is_busday isin lexsort linalg.matrix_rank "
+    "may_share_memory min_scalar_type packbits ravel_multi_index result_type save savetxt savez savez_compressed "
+    "searchsorted shares_memory unique_all unique_counts unique_inverse unpackbits unravel_index".split()
+)
+"""Text, files, dtypes, positions and counts: nothing is lost where they get an ordinary array."""
+
+_CONVERT = "np.asarray(ckad.stop_gradient(x))"
+_METHODS = {"flat": "x.ravel()", "view": "x[...]", "setflags": "x.copy()", "newbyteorder": "x", "to_device": "x"}
+
+
+def function_hint(function: Any) -> str:
+    """What to do instead of calling that function of NumPy's on a traced value."""
+    module = getattr(function, "__module__", "") or ""
+    place = module.removeprefix("numpy").removeprefix(".")
+    name = f"{place}.{function.__name__}" if place else function.__name__
+    if name in WAYS:
+        call, program = WAYS[name]
+        note = " (value and first derivative alone)" if name in FIRST_ORDER else ""
+        return f"write `{program}` in place of `{call}`{note}, or call it on {_CONVERT} where no gradient should flow"
+    if name in WITHOUT_DERIVATIVE:
+        return f"no gradient flows through it: call it on {_CONVERT}"
+    reason = "complex dtypes are not supported" if place == "fft" else "its derivative is not supported yet"
+    return f"{reason}; call it on {_CONVERT} where no gradient should flow{_alike(name)}"
+
+
+def _alike(name: str) -> str:
+    found = difflib.get_close_matches(name, SUPPORTED, n=3, cutoff=0.75)
+    return f"; supported and alike in name: {', '.join(f'np.{other}' for other in found)}" if found else ""
+
+
+def attribute_hint(name: str) -> str:
+    """What to do instead of looking up that attribute of a traced value."""
+    if name in SUPPORTED or isinstance(getattr(np, name, None), np.ufunc):
+        return f"use np.{name}(x)"
+    if name in _METHODS:
+        return f"use {_METHODS[name]}"
+    if name in WAYS:
+        call, program = WAYS[name]
+        return f"write `{program}` in place of `{call}`"
+    if hasattr(np.ndarray, name):
+        return f"no gradient flows through it: write {_CONVERT}.{name}"
+    known = [other for other in dir(np.ndarray) if not other.startswith("_")]
+    found = difflib.get_close_matches(name, known, n=3)
+    return f"alike in name: {', '.join(f'x.{other}' for other in found)}" if found else "ndarray has none either"
+
+
+# The core finds them among the methods, under names that no attribute can have.
+_core.register_method("hint of a function", function_hint)
+_core.register_method("hint of an attribute", attribute_hint)
