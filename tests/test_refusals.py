@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 import ckad
 from ckad.errors import CkadError
-from ckad.numpy import keywords, ways
+from ckad.numpy import ways
 from ckad.numpy.registry import SUPPORTED
 
 ROOT = Path(__file__).parent.parent
@@ -80,11 +81,12 @@ def variables() -> dict[str, Any]:
         "z": np.array([0.5, np.nan, -1.5, 2.0]), "u": np.array([0.3, -1.2, 0.8]), "v": np.array([1.5, 0.4, -0.7]),
         "A": square + 2 * np.eye(4), "B": rng.uniform(-1.0, 1.0, (4, 4)), "T": rng.uniform(0.5, 1.5, (2, 3, 4)),
         "a": np.float64(1.3), "b": np.float64(2.2), "i": np.array([2, 0, 3, 1]), "j": np.array([[1], [0], [3], [2]]),
-        "m": np.array([True, False, True, True]), "g": np.array([0.0, 1.0, 2.5, 4.0]),
+        "m": np.array([True, False, True, True]), "mask": np.array([True, False, True, True]),
+        "g": np.array([0.0, 1.0, 2.5, 4.0]),
     }  # fmt: skip
 
 
-PLAIN = {"np", "ckad", "m", "g"}
+PLAIN = {"np", "ckad", "m", "g", "mask"}
 
 
 def result(program: str, values: dict[str, Any]) -> Any:
@@ -186,3 +188,177 @@ def test_the_ways_are_those_of_functions_that_are_not_supported() -> None:
     listed = ways.WITHOUT_DERIVATIVE | ways.WAYS.keys()
     names = {f"{f.__module__}.{f.__name__}".removeprefix("numpy.") for f in UNSUPPORTED.values()} | UNSUPPORTED.keys()
     assert sorted(listed - names) == []
+
+
+# Arguments ----------------------------------------------------------------------------------------------------------
+
+# What is refused; words of its hint; and what they lead to, "=" where that is
+# the words themselves. NumPy computes the same where it takes the refused call.
+REFUSED: list[tuple[str, str, str]] = [
+    ("np.sum(x, where=mask)", "np.add.reduce(x, axis=None, where=mask)", "="),
+    ("np.prod(x, where=mask)", "np.multiply.reduce(x, axis=None, where=mask)", "="),
+    ("np.max(x, where=mask, initial=-np.inf)", "np.maximum.reduce(x, axis=None, where=mask, initial=-np.inf)", "="),
+    ("np.min(x, where=mask, initial=np.inf)", "np.minimum.reduce(x, axis=None, where=mask, initial=np.inf)", "="),
+    ("np.any(x > 1, where=mask)", "np.logical_or.reduce(x, axis=None, where=mask)",
+        "np.logical_or.reduce(x > 1, axis=None, where=mask)"),
+    ("np.all(x > 1, where=mask)", "np.logical_and.reduce(x, axis=None, where=mask)",
+        "np.logical_and.reduce(x > 1, axis=None, where=mask)"),
+    ("np.mean(x, where=mask)", "np.add.reduce(x, axis=None, where=mask) / np.sum(mask)", "="),
+    ("np.var(x, where=mask)", "np.var(x[mask])", "="),
+    ("np.std(x, where=mask)", "np.std(x[mask])", "="),
+    ("np.diff(x, append=1.0)", "np.diff(np.concatenate([x, [1.0]]))", "="),
+    ("np.diff(x, prepend=1.0)", "np.diff(np.concatenate([[1.0], x]))", "="),
+    ("np.array_equal(x, y, equal_nan=True)", "np.allclose(x, y, 0, 0, equal_nan=True)", "="),
+    ("np.pad(x, 1, mode='edge')", "x[np.pad(np.arange(x.size), 1, mode='edge')]", "="),
+    ("np.sin(x, where=mask)", "np.where(condition, f(x), y)", "np.where(mask, np.sin(x), y)"),
+    ("np.add.accumulate(x)", "np.cumsum(x, axis=0)", "="),
+    ("np.multiply.accumulate(x)", "np.cumprod(x, axis=0)", "="),
+    ("x.argpartition(2)[2]", "np.argsort(x)[2]", "="),
+    ("x.partition(2)", "np.sort(x)[2]", "np.sort(x)[2]"),
+    ("x.searchsorted(1.0)", "np.asarray(ckad.stop_gradient(x)).searchsorted",
+        "np.asarray(ckad.stop_gradient(x)).searchsorted(1.0)"),
+    ("x.sqrt()", "np.sqrt(x)", "="),
+    ("x.flat", "x.ravel()", "="),
+    ("x.meen()", "x.mean", "x.mean()"),
+    ("np.array(x, like=x, ndmin=2)", "np.array(x, like=x)[None]", "="),
+    ("x.reshape(2, 2, copy=True)", "x.copy().reshape", "x.copy().reshape(2, 2)"),
+    ("x.tobytes()", "np.asarray(ckad.stop_gradient(x)).tobytes", "np.asarray(ckad.stop_gradient(x)).tobytes()"),
+    ("np.asarray(x)", "ckad.stop_gradient(x)", "np.asarray(ckad.stop_gradient(x))"),
+    ("A.reshape(4, 4, 2)", "may be -1", "A.reshape(4, 2, -1)"),
+    ("A.transpose(0)", "x.T", "A.T"),
+    ("A.transpose(0, 0)", "x.T", "A.T"),
+    ("A.squeeze(0)", "leave axis= out", "A[0]"),
+    ("A.sum(axis=2)", "its axes are 0 to 1, or -2 to -1", "A.sum(axis=-2)"),
+    ("np.sum(A, axis=2)", "its axes are 0 to 1, or -2 to -1", "np.sum(A, axis=1)"),
+    ("np.sum(A, axis=(0, 0))", "name each axis once", "np.sum(A, axis=(0, 1))"),
+    ("np.sum(x, axis=1)", "axis", "np.sum(x, axis=-1)"),
+    ("np.sum(a, axis=1)", "leave axis", "np.sum(a)"),
+    ("np.moveaxis(T, 3, 0)", "its axes are 0 to 2", "np.moveaxis(T, 2, 0)"),
+    ("np.moveaxis(T, [0, 1], [0])", "its new place", "np.moveaxis(T, [0, 1], [0, 2])"),
+    ("x.mT", "x.T", "x[:, None].mT"),
+    ("x.diagonal()", "np.diag(x)", "="),
+    ("np.diagonal(x)", "np.diag(x)", "="),
+    ("A.diagonal(0, 1, 1)", "two axes", "A.diagonal(0, 1, 0)"),
+    ("np.diag(T)", "np.diagonal", "np.diagonal(T)"),
+    ("x.fill('a')", "x[...]", "x.__setitem__(..., [1.0, 2.0, 3.0, 4.0])"),
+    ("x.astype(np.float32, casting='safe')", "leave casting= out", "x.astype(np.float32)"),
+    ("x.reshape(2, 2, order='K')", "'C', 'F' or 'A'", "x.reshape(2, 2, order='A')"),
+    ("x.copy(order='Z')", "order='C'", "x.copy(order='C')"),
+    ("len(a)", "x.size", "a.size"),
+    ("list(a)", "x.reshape(1)", "list(a.reshape(1))"),
+    ("bool(x)", "x.any() or x.all()", "="),
+    ("int(x)", "np.sum(x)", "int(np.sum(x))"),
+    ("[1, 2][x]", "int(x)", "np.asarray([1, 2])[i // 3]"),
+    ("__import__('pickle').dumps(x)", "np.asarray(ckad.stop_gradient(x))",
+        "__import__('pickle').dumps(np.asarray(ckad.stop_gradient(x)))"),
+    ("setattr(x, 'shape', (2, 2))", "x = x.reshape(shape)", "x.reshape(2, 2)"),
+    ("x.flags['X']", "'WRITEABLE'", "x.flags['WRITEABLE']"),
+    ("x.sum(out=np.zeros(()))", "out = x.sum(…)", "np.zeros((), like=x).__setitem__(..., x.sum())"),
+    ("np.sum(x, out=np.zeros(()))", "np.zeros(shape, like=x)", "np.zeros((), like=x).__setitem__(..., np.sum(x))"),
+    ("np.cumsum(x, out=np.zeros(4))", "np.zeros(shape, like=x)", "np.cumsum(x)"),
+    ("np.argsort(x, order='f')", "leave order= out", "np.argsort(x)"),
+    ("np.zeros_like(x, subok=False)", "leave subok= out", "np.zeros_like(x)"),
+    ("np.zeros(3, device='cpu', like=x)", "leave device= out", "np.zeros(3, like=x)"),
+    ("np.concatenate([x, y], casting='no')", "x.astype", "np.concatenate([x.astype(np.float32), y])"),
+    ("np.concatenate([a, b])", "np.stack", "np.stack([a, b])"),
+    ("np.concatenate([A, x])", "np.stack", "np.concatenate([A, x[None]])"),
+    ("np.stack([A, x])", "np.concatenate", "np.stack([A, np.broadcast_to(x, (4, 4))])"),
+    ("np.where(x > 1, x)", "np.where(condition, x, 0.0)", "np.where(x > 1, x, 0.0)"),
+    ("np.broadcast_to(x, (3,))", "x[:, None]", "np.broadcast_to(x[:, None], (4, 3))"),
+    ("np.einsum([0, 1], x)", "np.einsum('ij,jk->ik', a, b)", "np.einsum('ij,jk->ik', A, B)"),
+    ("np.einsum('ij', x)", "letter an axis", "np.einsum('i', x)"),
+    ("np.einsum('i,i', x)", "one term an operand", "np.einsum('ij,jk->ik', A, B)"),
+    ("np.einsum('ij->ik', A)", "as it stands in the inputs", "np.einsum('ij->ji', A)"),
+    ("np.einsum('ij,jk', A, u[:, None])", "`.T`", "np.einsum('ij,jk', A, T[0].T)"),
+    ("np.tensordot(A, B, axes=([0], [0, 1]))", "axes=([1, 0], [0, 1])", "np.tensordot(A, B, axes=([1, 0], [0, 1]))"),
+    ("np.dot(A, u)", "equal lengths", "np.dot(A, x)"),
+    ("A @ u", "last axis of the first must equal", "T[0] @ T[1].T"),
+    ("np.matvec(x, x)", "np.vecdot", "np.vecdot(x, x)"),
+    ("np.linalg.norm(A, 2)", "'fro'", "np.linalg.norm(A, 'fro')"),
+    ("np.linalg.norm(x, 'fro')", "inf", "np.linalg.norm(x, np.inf)"),
+    ("np.linalg.norm(T, 1, axis=(0, 1, 2))", "axis=", "np.linalg.norm(T, 1, axis=(0, 1))"),
+    ("np.linalg.norm(A, 1, axis=(1, 1))", "two different axes", "np.linalg.norm(A, 1, axis=(1, 0))"),
+    ("np.max(x[:0])", "initial=", "np.max(x[:0], initial=0.0)"),
+    ("x[:0].max()", "x.size", "x[:0].max() if x[:0].size else 0.0"),
+    ("np.argmax(x[:0])", "x.size", "np.argmax(x) if x.size else 0"),
+    ("x[9]", "go from -4 to 3", "x[3]"),
+    ("x.nothing_like_it", "ndarray has none", ""),
+    ("np.broadcast_to(x, (2, 4)).__setitem__(0, 1.0)", "x.copy()",
+        "np.broadcast_to(x, (2, 4)).copy().__setitem__(0, 1.0)"),
+    ("np.pad(x, 1.5)", "pad_width=1", "np.pad(x, pad_width=1)"),
+    ("np.pad(x, -1)", "x[1:-1]", "="),
+    ("np.pad(x, ((1, 1), (1, 1)))", "one pair", "np.pad(x, (1, 1))"),
+    ("np.pad(i, 1, constant_values=a)", ".astype(float)", "np.pad(i.astype(float), 1, constant_values=a)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("refused", "words", "program"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_a_refusal_says_what_works(refused: str, words: str, program: str) -> None:
+    given = variables()
+    reals = {n: v for n, v in given.items() if v.dtype.kind == "f"}
+    others = {n: v for n, v in given.items() if v.dtype.kind == "i"}
+    constants = {"np": np, "ckad": ckad, "mask": given["mask"]}
+
+    def run(text: str) -> Any:
+        f = lambda reals, others: (0.0, eval(text, {**constants, **reals, **others}))
+        return ckad.value_and_grad(f, has_aux=True)(reals, others)[0][1]
+
+    with pytest.raises((TypeError, ValueError, IndexError, AttributeError, KeyError, CkadError)) as caught:
+        run(refused)
+    text = str(caught.value.args[0])
+    assert FORM.match(text)
+    assert words in text.split(". Hint: ")[1]
+    if program:
+        found = run(words if program == "=" else program)
+        if program == "=":
+            with suppress(TypeError, ValueError, IndexError, AttributeError):
+                expected = eval(refused, {**constants, **variables()})
+                if isinstance(expected, (np.ndarray, np.generic, bool)):
+                    np.testing.assert_allclose(found, expected)
+
+
+# Transforms ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["grad", "value_and_grad", "jacobian", "jacobian_mode", "plan", "debug_nans", "hvp", "jvp", "check_grads"]
+)
+def test_errors_name_the_transform_that_was_called(name: str) -> None:
+    one = {"hvp": lambda f: ckad.hvp(f, 1, 1.0), "jvp": lambda f: ckad.jvp(f, (1,), (1.0,))}
+    one["check_grads"] = lambda f: ckad.check_grads(f, (1,))
+    call = one.get(name, lambda f: getattr(ckad, name)(f)(1))
+    with pytest.raises(CkadError, match=rf"^\[{name}\] args\[0\] has type int.*Hint: ") as caught:
+        call(lambda x: x)
+    assert caught.value.op == name
+
+
+@pytest.mark.parametrize("name", ["grad", "value_and_grad", "plan", "debug_nans", "hvp"])
+@pytest.mark.parametrize("result", [np.ones(2), (1.0, 2.0), "text"], ids=["array", "tuple", "text"])
+def test_what_is_no_scalar_is_refused_in_the_name_of_the_transform(name: str, result: Any) -> None:
+    f = lambda x: x * result if isinstance(result, np.ndarray) else result
+    with pytest.raises(CkadError, match=rf"^\[{name}\] the function returned .*Hint: "):
+        ckad.hvp(f, 1.0, 1.0) if name == "hvp" else getattr(ckad, name)(f)(1.0)
+
+
+def test_a_function_that_calls_a_transform_is_told_to_pass_it() -> None:
+    x, g = np.ones(3), ckad.grad(lambda x: np.sum(x**3))
+    for look in (ckad.plan, ckad.debug_nans):
+        with pytest.raises(CkadError, match=rf"Hint: .*ckad\.{look.__name__}\(ckad\.grad\(f\)\)"):
+            look(lambda x: g(x))(x)
+        assert look(g)(x) is not None
+
+
+def test_directions_that_do_not_fit() -> None:
+    x = np.ones(3)
+    _, linear = ckad.linearize(np.sin, x)
+    _, pullback = ckad.vjp(np.sin, x)
+    for call, right in (
+        (lambda v: ckad.jvp(np.sin, (x,), (v,)), "jvp"),
+        (lambda v: linear(v), "linearize"),
+        (lambda v: pullback(v), "vjp"),
+        (lambda v: ckad.hvp(lambda x: np.sum(x), x, v), "hvp"),
+    ):
+        for wrong in (np.ones(2), [x], x * 1j):
+            with pytest.raises(CkadError, match=rf"^\[{right}\] .*(tangent|cotangent).*Hint: "):
+                call(wrong)
+        call(np.ones_like(x))

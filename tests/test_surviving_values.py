@@ -88,6 +88,11 @@ SILENT = {"shape", "ndim", "size", "dtype", "itemsize", "nbytes", "strides", "fl
     "broadcast_arrays",
     "atleast_1d",
     "atleast_2d",
+    "real",
+    "real_if_close",
+    "iscomplex",
+    "isrealobj",
+    "iscomplexobj",
 }
 
 

@@ -29,7 +29,9 @@ def axis_indices(axis: Any, ndim: int, repeated: bool = False) -> tuple[int, ...
 
 
 def _which(ndim: int) -> str:
-    return f"its axes are 0 to {ndim - 1}, or -{ndim} to -1" if ndim else "the value has no axes; leave axis out"
+    if ndim < 2:
+        return "the one axis is 0, or -1" if ndim else "the value has no axes; leave axis out"
+    return f"its axes are 0 to {ndim - 1}, or -{ndim} to -1"
 
 
 def axis_index(axis: Any, ndim: int) -> int:

@@ -21,7 +21,7 @@ def pad(a: Any, pad_width: Any, mode: Any = "constant", *, constant_values: Any 
             f"mode={mode!r} is not supported for traced values" if mode != "constant" else f"{list(keywords)} unknown"
         )
         hint = (
-            "index with padded positions, x[np.pad(np.arange(x.size), 1, mode='edge')] (also 'reflect', 'symmetric' and "
+            "index with padded positions, x[np.pad(np.arange(x.size), 1, mode='edge')] (also 'reflect', 'symmetric', "
             "'wrap'), or join with what stands around it: np.concatenate([before, x, after])"
         )
         raise CkadTypeError.of("pad", what, hint)

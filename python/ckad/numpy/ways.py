@@ -2,8 +2,9 @@
 
 `Tracer.__array_function__` asks `function_hint` and `Tracer.__getattr__` asks `attribute_hint`, after the lookup in the
 core's tables (see registry.py) has failed. Each program here is run by tests/test_refusals.py against NumPy's
-function, in value and first derivative. In them x, y, w, z (has a NaN) and u, v (of length 3) are vectors, A and B square
-matrices, T has three axes, a and b are numbers, i and j integers; m is a mask and g an increasing grid, neither traced.
+function, in value and derivatives. In them x, y, w, z (which has a NaN) and u, v (of length 3) are vectors, A and B
+square matrices, T has three axes, a and b are numbers, i and j integers; m is a mask and g an increasing grid, neither
+of them traced.
 """
 
 from __future__ import annotations
@@ -196,12 +197,13 @@ FIRST_ORDER: Final = frozenset(
 )
 """Their ways are right in value and first derivative; the second would need the derivative of the constant, too."""
 
-WITHOUT_DERIVATIVE: Final = frozenset(
-    "array2string array_repr array_str busday_count busday_offset can_cast common_type datetime_as_string digitize "
-    "einsum_path histogram histogram2d histogram_bin_edges histogramdd is_busday isin lexsort linalg.matrix_rank "
-    "may_share_memory min_scalar_type packbits ravel_multi_index result_type save savetxt savez savez_compressed "
-    "searchsorted shares_memory unique_all unique_counts unique_inverse unpackbits unravel_index".split()
-)
+WITHOUT_DERIVATIVE: Final = frozenset({
+    "array2string", "array_repr", "array_str", "busday_count", "busday_offset", "can_cast", "common_type",
+    "datetime_as_string", "digitize", "einsum_path", "histogram", "histogram2d", "histogram_bin_edges",
+    "histogramdd", "is_busday", "isin", "lexsort", "linalg.matrix_rank", "may_share_memory", "min_scalar_type",
+    "packbits", "ravel_multi_index", "result_type", "save", "savetxt", "savez", "savez_compressed", "searchsorted",
+    "shares_memory", "unique_all", "unique_counts", "unique_inverse", "unpackbits", "unravel_index",
+})  # fmt: skip
 """Text, files, dtypes, positions and counts: nothing is lost where they get an ordinary array."""
 
 _CONVERT = "np.asarray(ckad.stop_gradient(x))"

@@ -181,7 +181,7 @@ fn a_waiting_caller_can_end_the_run() {
     let polls = AtomicUsize::new(0);
     let stop = || {
         polls.fetch_add(1, Ordering::Relaxed);
-        Err(Error::new(ErrorKind::Interrupted, "test", "enough"))
+        Err(Error::interrupted("test"))
     };
     let error = run_interruptible(&program, &bindings, RunOptions::default(), stop).unwrap_err();
     assert_eq!((error.op.as_str(), polls.load(Ordering::Relaxed)), ("test", 1));
