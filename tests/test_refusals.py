@@ -20,7 +20,7 @@ from ckad.numpy import ways
 from ckad.numpy.registry import SUPPORTED
 
 ROOT = Path(__file__).parent.parent
-FORM = re.compile(r"^\[[\w.]+\] .+\. Hint: .+", re.DOTALL)
+FORM = re.compile(r"^\[[^\]\n]+\] .+\. Hint: .+", re.DOTALL)
 
 
 # The sources --------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def dispatched(module: ModuleType) -> Iterator[tuple[str, Any]]:
 
 UNSUPPORTED = {
     name: function
-    for module in (np, np.linalg, np.fft)
+    for module in (np, np.linalg, np.fft, np.lib.stride_tricks)
     for name, function in dispatched(module)
     if f"{function.__module__}.{function.__name__}".removeprefix("numpy.") not in SUPPORTED | {"array", "asarray"}
 }
@@ -271,6 +271,13 @@ REFUSED: list[tuple[str, str, str]] = [
     ("np.einsum('ij->ik', A)", "as it stands in the inputs", "np.einsum('ij->ji', A)"),
     ("np.einsum('ij,jk', A, u[:, None])", "`.T`", "np.einsum('ij,jk', A, T[0].T)"),
     ("np.tensordot(A, B, axes=([0], [0, 1]))", "axes=([1, 0], [0, 1])", "np.tensordot(A, B, axes=([1, 0], [0, 1]))"),
+    ("np.broadcast_arrays(A, u)", "x[:, None]", "np.broadcast_arrays(A, x[:, None])"),
+    ("np.repeat(x, [1, 2])", "one for each element", "np.repeat(x, [1, 2, 0, 1])"),
+    ("np.subtract.reduce(T, axis=(0, 1))", "axis=0", "np.subtract.reduce(T, axis=0)"),
+    ("np.hypot.reduce(T, axis=3)", "its axes are 0 to 2", "np.hypot.reduce(T, axis=2)"),
+    ("np.bitwise_and.reduce(x)", "astype", "np.bitwise_and.reduce(x.astype(int))"),
+    ("np.isnat(x)", "np.isnan(x)", "="),
+    ("np.frompyfunc(abs, 1, 1)(x)", "np.asarray(ckad.stop_gradient(x))", "np.abs(x)"),
     ("np.dot(A, u)", "equal lengths", "np.dot(A, x)"),
     ("A @ u", "last axis of the first must equal", "T[0] @ T[1].T"),
     ("np.matvec(x, x)", "np.vecdot", "np.vecdot(x, x)"),

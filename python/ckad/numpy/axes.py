@@ -23,12 +23,13 @@ def axis_indices(axis: Any, ndim: int, repeated: bool = False) -> tuple[int, ...
     try:
         return normalize_axis_tuple(axis, ndim, allow_duplicate=repeated)
     except np.exceptions.AxisError as error:
-        raise CkadAxisError.of("axis", str(error), _which(ndim)) from None
+        raise CkadAxisError.of("axis", str(error), axes_there_are(ndim)) from None
     except ValueError as error:
         raise CkadValueError.of("axis", f"{error}: {axis!r}", "name each axis once") from None
 
 
-def _which(ndim: int) -> str:
+def axes_there_are(ndim: int) -> str:
+    """The hint where an axis does not exist."""
     if ndim < 2:
         return "the one axis is 0, or -1" if ndim else "the value has no axes; leave axis out"
     return f"its axes are 0 to {ndim - 1}, or -{ndim} to -1"

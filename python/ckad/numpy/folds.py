@@ -12,10 +12,18 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
-from ckad.errors import DTypeError
-from ckad.numpy.axes import array, cast, iteration_order, laid_out, reduction_axes, with_kept_axes
+from ckad.errors import CkadAxisError, CkadTypeError, CkadValueError, DTypeError
+from ckad.numpy.axes import (
+    array,
+    axes_there_are,
+    cast,
+    iteration_order,
+    laid_out,
+    reduction_axes,
+    with_kept_axes,
+)
 from ckad.numpy.reductions import start_value, sum_from
-from ckad.numpy.registry import implements, refuse
+from ckad.numpy.registry import given, implements, refuse
 
 # Folded by one operation of the core or a few, over all axes at once.
 _WHOLE: dict[np.ufunc, Callable[[Any, tuple[int, ...]], Any]] = {
@@ -50,11 +58,21 @@ def _probe(ufunc: np.ufunc, x: Any, axis: Any, dtype: Any, initial: Any, where: 
     keywords: dict[str, Any] = {} if where is True else {"where": np.ones(ones.shape, np.bool_)}
     if initial is not np._NoValue:
         keywords["initial"] = None if initial is None else 1
-    with np.errstate(all="ignore"):
-        found = np.asarray(ufunc.reduce(ones, axis=axis, dtype=dtype, **keywords)).dtype
+    name = f"{ufunc.__name__}.reduce"
+    try:
+        with np.errstate(all="ignore"):
+            found = np.asarray(ufunc.reduce(ones, axis=axis, dtype=dtype, **keywords)).dtype
+    except np.exceptions.AxisError as error:
+        raise CkadAxisError.of(name, str(error), axes_there_are(x.ndim)) from None
+    except ValueError as error:
+        raise CkadValueError.of(name, str(error), "give initial=, and fold one axis at a time: axis=0") from None
+    except TypeError as error:
+        raise CkadTypeError.of(
+            name, str(error), f"convert with x.astype(int) or x.astype(float) first, whichever {ufunc.__name__} takes"
+        ) from None
     if found == np.float16:
         hint = "convert with x.astype(np.float32) first"
-        raise DTypeError.of(f"{ufunc.__name__}.reduce", "NumPy gives float16 here, which is not supported", hint)
+        raise DTypeError.of(name, "NumPy gives float16 here, which is not supported", hint)
     return found
 
 

@@ -27,7 +27,7 @@ def pad(a: Any, pad_width: Any, mode: Any = "constant", *, constant_values: Any 
         raise CkadTypeError.of("pad", what, hint)
     a = array(a)
     widths = _widths(pad_width, a.ndim)
-    constants = constant_values if isinstance(constant_values, _core.Tracer) else array(constant_values)
+    constants: Any = constant_values if isinstance(constant_values, _core.Tracer) else array(constant_values)
     if _core.is_active(constants) and a.dtype.kind != "f":
         what = f"a differentiated constant around an array of {a.dtype} loses its gradient"
         raise TracerError.of(

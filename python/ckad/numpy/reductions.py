@@ -46,7 +46,7 @@ def start_value(name: str, initial: Any, dtype: Any, empty: bool) -> Any:
     """`initial=` in the dtype of the accumulator; None where the elements alone are to be reduced."""
     if initial is np._NoValue or initial is None:
         if initial is None and empty:
-            what = f"zero-size array to reduction operation {name} which has no identity: shape {shape}"
+            what = f"zero-size array to reduction operation {name} which has no identity"
             raise CkadValueError.of(name, what, "check x.size first, or pass initial=")
         return None
     if isinstance(initial, _core.Tracer):

@@ -95,7 +95,11 @@ def broadcast_to(array_: Any, shape: Any, subok: Any = False) -> Any:
 def broadcast_arrays(*arrays: Any, subok: Any = False) -> tuple[Any, ...]:
     refuse("broadcast_arrays", subok=subok or None)
     arrays = tuple(array(x) for x in arrays)
-    wanted = np.broadcast_shapes(*(x.shape for x in arrays))
+    try:
+        wanted = np.broadcast_shapes(*(x.shape for x in arrays))
+    except ValueError as error:
+        hint = "from the last axis backwards, extents must be equal or 1; insert axes with x[:, None]"
+        raise ShapeError.of("broadcast_arrays", str(error), hint) from None
     return arrays if all(x.shape == wanted for x in arrays) else tuple(np.broadcast_to(x, wanted) for x in arrays)
 
 
@@ -258,4 +262,9 @@ def repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
     if axis is None:
         a, axis = a.ravel(), 0
     along = axis_index(axis, a.ndim)
-    return np.take(a, np.repeat(np.arange(a.shape[along]), repeats), axis=along)
+    try:
+        chosen = np.repeat(np.arange(a.shape[along]), repeats)
+    except ValueError as error:
+        what = f"{error}: {repeats!r:.80} along an axis of {a.shape}"
+        raise CkadValueError.of("repeat", what, "give one count, or one for each element along the axis") from None
+    return np.take(a, chosen, axis=along)

@@ -9,7 +9,7 @@ of them traced.
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -120,6 +120,10 @@ WAYS: Final[dict[str, tuple[str, str]]] = {
     "linalg.trace": ("np.linalg.trace(A)", "np.trace(A)"),
     "linalg.vecdot": ("np.linalg.vecdot(A, B)", "np.vecdot(A, B)"),
     "linalg.vector_norm": ("np.linalg.vector_norm(x)", "np.linalg.norm(x)"),
+    "lib.stride_tricks.sliding_window_view": (
+        "np.lib.stride_tricks.sliding_window_view(x, 2)",
+        "np.stack([x[k : x.size - 1 + k] for k in range(2)], axis=1)",
+    ),
     "linspace": ("np.linspace(a, b, 5)", "a + (b - a) * np.arange(5) / 4"),
     "logspace": ("np.logspace(a, b, 5)", "10.0 ** (a + (b - a) * np.arange(5) / 4)"),
     "matrix_transpose": ("np.matrix_transpose(T)", "T.mT"),
@@ -225,8 +229,14 @@ def function_hint(function: Any) -> str:
     return f"{reason}; call it on {_CONVERT} where no gradient should flow{_alike(name)}"
 
 
+def _near(name: str, names: Iterable[str]) -> list[str]:
+    import difflib  # as slow to import as ckad itself
+
+    return difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.75)
+
+
 def _alike(name: str) -> str:
-    found = difflib.get_close_matches(name, SUPPORTED, n=3, cutoff=0.75)
+    found = _near(name, SUPPORTED)
     return f"; supported and alike in name: {', '.join(f'np.{other}' for other in found)}" if found else ""
 
 
@@ -241,8 +251,7 @@ def attribute_hint(name: str) -> str:
         return f"write `{program}` in place of `{call}`"
     if hasattr(np.ndarray, name):
         return f"no gradient flows through it: write {_CONVERT}.{name}"
-    known = [other for other in dir(np.ndarray) if not other.startswith("_")]
-    found = difflib.get_close_matches(name, known, n=3)
+    found = _near(name, {other for other in dir(np.ndarray) if not other.startswith("_")})
     return f"alike in name: {', '.join(f'x.{other}' for other in found)}" if found else "ndarray has none either"
 
 

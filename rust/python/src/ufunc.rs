@@ -91,8 +91,10 @@ fn ufunc_name(ufunc: &Bound<'_, PyAny>) -> String {
 fn unknown(ufunc: &Bound<'_, PyAny>) -> PyErr {
     let name = ufunc_name(ufunc);
     let hint = match name.as_str() {
-        "isnat" => "dates are not supported",
-        _ => "compose it from NumPy's functions, or apply it to ckad.stop_gradient(x) where no gradient should flow",
+        "isnat" => "only dates have it, which are never traced; np.isnan(x) is for floats",
+        _ => {
+            "compose it from NumPy's functions, or call it on np.asarray(ckad.stop_gradient(x)) where no gradient should flow"
+        }
     };
     raise(
         Error::new(ErrorKind::Tracer, name.clone(), format!("the ufunc {name} is not supported on traced values"))
