@@ -355,6 +355,19 @@ def test_a_function_that_calls_a_transform_is_told_to_pass_it() -> None:
         assert look(g)(x) is not None
 
 
+def test_nothing_to_differentiate() -> None:
+    for call, hint in (
+        (lambda: ckad.grad(np.sin, argnums=())(1.0), "argnums=0"),
+        (lambda: ckad.jvp(lambda: 1.0, (), ()), "at least one argument"),
+        (lambda: ckad.vjp(lambda: 1.0), "at least one argument"),
+        (lambda: ckad.grad(lambda x: x)(x=1.0), "by position"),
+        (lambda: ckad.grad(lambda x, y: x * y, argnums=(0, 0))(1.0, 2.0), "each argument once"),
+    ):
+        with pytest.raises(CkadError, match=FORM) as caught:
+            call()
+        assert hint in str(caught.value.hint)
+
+
 def test_directions_that_do_not_fit() -> None:
     x = np.ones(3)
     _, linear = ckad.linearize(np.sin, x)

@@ -49,7 +49,8 @@ def normalise_argnums(name: str, argnums: int | Sequence[int], count: int) -> tu
     if len(set(positions)) != len(positions):
         raise CkadValueError.of(name, f"argnums={argnums!r} names an argument twice", "name each argument once")
     if not positions:
-        raise CkadValueError.of(name, f"argnums={argnums!r} is empty", "name at least one argument: argnums=0")
+        hint = "name at least one argument: argnums=0" if count else "call it with at least one argument"
+        raise CkadValueError.of(name, f"there is no argument to differentiate: argnums={argnums!r}", hint)
     return tuple(positions)
 
 
