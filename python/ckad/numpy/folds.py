@@ -23,7 +23,7 @@ from ckad.numpy.axes import (
     with_kept_axes,
 )
 from ckad.numpy.reductions import start_value, sum_from
-from ckad.numpy.registry import given, implements, refuse
+from ckad.numpy.registry import implements, refuse
 
 # Folded by one operation of the core or a few, over all axes at once.
 _WHOLE: dict[np.ufunc, Callable[[Any, tuple[int, ...]], Any]] = {

@@ -339,9 +339,9 @@ def _matrix_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: Any) -> Any:
         -np.inf: (column, row, np.min),
     }
     if ord not in sums:
-        if ord not in (2, -2, "nuc"):
-            raise CkadValueError.of("norm", f"Invalid norm order for matrices: {ord!r}", "use ord=None, 'fro', 1 or inf")
         hint = "use ord=None, 'fro', 1 or inf"
+        if ord not in (2, -2, "nuc"):
+            raise CkadValueError.of("norm", f"Invalid norm order for matrices: {ord!r}", hint)
         raise CkadTypeError.of("norm", f"matrix norm ord={ord!r} is not supported for traced values", hint)
     summed, compared, extremum = sums[ord]
     result = extremum(np.sum(np.abs(x), axis=summed), axis=compared - (compared > summed))
