@@ -117,6 +117,25 @@ def test_the_process_allocates_what_the_plan_says(name: str, policy: str, tmp_pa
     assert plan.parts["outputs"] == result.nbytes + result.itemsize
 
 
+def test_planning_bytes_are_what_planning_takes(tmp_path: Path, policy: str | int) -> None:
+    def f(x: Any) -> Any:
+        for _ in range(5000):
+            x = np.sin(x) * 1.01
+        return np.sum(x)
+
+    gradient, x = ckad.grad(f, checkpoint=policy), np.linspace(0.1, 0.9, 8)
+    gradient(x)
+    plan = ckad.plan(gradient)(x)
+    assert ckad.plan(gradient)(x).planning_bytes == plan.planning_bytes > plan.peak_bytes
+    ckad.memory.release()
+    with memray.Tracker(tmp_path / "capture.bin"):
+        gradient(x)
+    with memray.FileReader(tmp_path / "capture.bin") as reader:
+        measured = int(reader.metadata.peak_memory)
+    # What recording leaves beside the graph comes to the rest.
+    assert 0.85 * measured < plan.planning_bytes < 1.1 * measured
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_separate_buffers_of_a_profile_give_the_same_bits(name: str, policy: str | int) -> None:
     # They are poisoned before and after their lives: a value that is read too late or too early would show.

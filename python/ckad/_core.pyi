@@ -67,6 +67,10 @@ class Plan:
     def parts(self) -> dict[str, int]:
         """What the final run allocates, by what it is for."""
     @property
+    def planning_bytes(self) -> int:
+        """The most bytes that deriving, planning and lowering held before the run, as measured; none for a structure
+        that was planned before."""
+    @property
     def live_bytes(self) -> int:
         """The most bytes of values live at once, outputs included."""
     @property

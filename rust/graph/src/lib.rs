@@ -17,6 +17,7 @@ mod print;
 pub mod shortage;
 pub mod tables;
 mod verify;
+pub mod working;
 
 pub use dtype::{DType, DTypeKind, ScalarBits};
 pub use error::{Error, ErrorKind, Refusal, Result};

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use ckad_graph::{Op, Result, StartId, interrupt};
+use ckad_graph::working::Held;
+use ckad_graph::{Op, Result, StartId, interrupt, working};
 
 use crate::lower::{Lowering, Script};
 use crate::lower_structural::AddedStarts;
@@ -23,18 +24,21 @@ pub(crate) fn in_halves<'g>(script: &Script<'g>, room: usize) -> Result<Lowering
     // The second thread plays these without writing, so they may be a little more than half.
     let first = actions - actions * 7 / 15;
     let stop = Arc::new(AtomicBool::new(false));
+    let measured = working::is_measured();
     let (first_half, second_half) = thread::scope(|scope| {
         let later = || {
             let asked = Arc::clone(&stop);
             let _listening = interrupt::listen(move || asked.load(Ordering::Relaxed));
-            Lowering::of(script, first..actions, room - room / 2)
+            let write = || Lowering::of(script, first..actions, room - room / 2);
+            if measured { working::measure(write) } else { (write(), Held::default()) }
         };
         // Where no thread is to be had, this one does it all.
         let thread = thread::Builder::new().name("ckad-lower".into()).spawn_scoped(scope, later);
         let Ok(thread) = thread else { return (None, Lowering::of(script, 0..actions, room)) };
         let first_half = Lowering::of(script, 0..first, room);
         stop.store(first_half.is_err(), Ordering::Relaxed);
-        let second_half = thread.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked));
+        let (second_half, held) = thread.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked));
+        working::add(held);
         (Some(first_half), second_half)
     });
     let Some(first_half) = first_half.transpose()? else { return second_half };

@@ -7,7 +7,7 @@
 use std::sync::{Arc, LazyLock, Mutex};
 
 use ckad_graph::{
-    CheckpointPolicy, Constant, Error, ErrorKind, Graph, HostArray, NodeId, Op, Result, ScalarBits, tables,
+    CheckpointPolicy, Constant, Error, ErrorKind, Graph, HostArray, NodeId, Op, Result, ScalarBits, tables, working,
 };
 use ckad_plan::compile::Compiled;
 use ckad_plan::report::{Report, report};
@@ -49,6 +49,8 @@ pub struct Executable {
     pub positions: Vec<u32>,
     /// The table per source line, where the program was built only to be looked at.
     report: Option<Report>,
+    /// There, too: the most bytes held while the graph was derived, planned and lowered, the recorded one included.
+    pub planning_bytes: usize,
     /// Where somebody is watching: the program that says where products absorbed.
     pub watch: Option<Box<Watch>>,
 }
@@ -83,6 +85,20 @@ pub enum Built {
         sides: Vec<Side>,
         residuals: usize,
     },
+}
+
+impl Built {
+    fn planned_in(mut self, bytes: usize) -> Built {
+        let executables = match &mut self {
+            Built::One(one) => vec![one],
+            Built::Two { known, unknown, .. } => vec![known, unknown],
+        };
+        // Nobody else has them yet.
+        for executable in executables.into_iter().filter_map(Arc::get_mut) {
+            executable.planning_bytes = bytes;
+        }
+        self
+    }
 }
 
 /// The values of a graph that are inputs of its program.
@@ -179,7 +195,7 @@ fn finished(graph: &Graph, policy: CheckpointPolicy, recorded: (usize, usize), w
     let positions = tables::list("plan", graph.ids().map(|id| graph.attributes(id).position))?;
     let report = if wanted.report { Some(report(graph, &compiled.planned)?) } else { None };
     let watch = if wanted.watch { watch(graph, recorded)? } else { None };
-    Ok(Executable { compiled, positions, report, watch })
+    Ok(Executable { compiled, positions, report, planning_bytes: 0, watch })
 }
 
 fn watch(graph: &Graph, recorded: (usize, usize)) -> Result<Option<Box<Watch>>> {
@@ -252,7 +268,10 @@ fn cached(
     let key = Key { kind, policy };
     let wanted = Wanted::now();
     if wanted != Wanted::default() {
-        return Ok(Arc::new(build(py, graph, lines, || make(graph, &key, wanted))?));
+        return Ok(Arc::new(build(py, graph, lines, || {
+            let (made, held) = working::measure(|| make(graph, &key, wanted));
+            Ok(made?.planned_in(graph.own_bytes() + held.most.unsigned_abs()))
+        })?));
     }
     CACHE.get_or_make(graph, key.clone(), || {
         let made = build(py, graph, lines, || make(graph, &key, wanted))?;

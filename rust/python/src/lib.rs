@@ -52,12 +52,12 @@ mod value;
 mod values;
 mod watching;
 
-use ckad_run::Ballast;
+use ckad_run::{Ballast, Counted};
 use pyo3::prelude::*;
 
-/// Refused small blocks come from a reserve, and the next poll raises.
+/// Refused small blocks come from a reserve, and the next poll raises; what planning holds is counted.
 #[global_allocator]
-static ALLOCATOR: Ballast = Ballast::new(std::alloc::System);
+static ALLOCATOR: Counted<Ballast> = Counted(Ballast::new(std::alloc::System));
 
 /// Frees the idle arena and forgets every cached program.
 #[pyfunction]

@@ -34,6 +34,7 @@ pub struct PlanView {
     figures: Figures,
     forced: ForcedRuns,
     bytes_moved: u64,
+    planning_bytes: usize,
     table: String,
 }
 
@@ -106,6 +107,7 @@ pub fn intercept(
         figures: compiled.planned.figures(),
         forced: FORCED.with_borrow(|f| *f),
         bytes_moved: compiled.program.bytes_moved(),
+        planning_bytes: executable.planning_bytes,
         table,
     };
     *wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
@@ -136,6 +138,13 @@ impl PlanView {
             parts.set_item(name, bytes)?;
         }
         Ok(parts)
+    }
+
+    /// The most bytes that deriving, planning and lowering held before the run, as measured: the recorded graph, graphs
+    /// derived from it, tables and the program. A structure that was planned before needs none of it.
+    #[getter]
+    fn planning_bytes(&self) -> usize {
+        self.planning_bytes
     }
 
     /// The most bytes of values live at once in one run, outputs included.
@@ -195,6 +204,7 @@ impl PlanView {
         text.push_str(&part("constants", self.peak.constants));
         text.push_str(&part("graph", self.peak.graph));
         text.push_str(&part("program", self.peak.program));
+        text.push_str(&format!("planning     {:>16} bytes, before the run\n", self.planning_bytes));
         if self.forced.count > 0 {
             text.push_str(&format!(
                 "forced       {:>16} runs, at most {} bytes\n",
