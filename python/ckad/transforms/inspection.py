@@ -70,8 +70,8 @@ def plan(
         checkpoint: for a plain function: 'none', 'auto', 'sqrt' or a number of segments.
 
     Returns:
-        A function of the same arguments that returns a `Plan`: `peak_bytes` and its parts, `planning_bytes`, `live_bytes`,
-        `flops`, `forward_flops`, `extra_flops`, `segments`, and a table per source line as text.
+        A function of the same arguments that returns a `Plan`: `peak_bytes` and its parts, `planning_bytes`,
+        `live_bytes`, `flops`, `forward_flops`, `extra_flops`, `segments`, and a table per source line as text.
 
     Raises:
         TypeError: `argnums` or `checkpoint` for a function that is transformed already.
