@@ -212,8 +212,8 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert run_python(program).strip() == "0"
 
 
-@pytest.mark.parametrize("phase", ["run", "build"])
-def test_ctrl_c_is_heard(phase: str) -> None:
+@pytest.mark.parametrize(("phase", "threads"), [("run", 1), ("build", 1), ("build", 2)])
+def test_ctrl_c_is_heard(phase: str, threads: int) -> None:
     programs = {
         "run": """
             a = np.ones((1500, 1500))
@@ -259,12 +259,12 @@ def test_ctrl_c_is_heard(phase: str) -> None:
                 print(time.perf_counter() - sent[0], time.process_time() - sent[1])
         print(ckad.grad(np.sin)(0.0))
     """)
-    *latencies, after = run_python(program, CKAD_NUM_THREADS="1").strip().split("\n")
+    *latencies, after = run_python(program, CKAD_NUM_THREADS=str(threads)).strip().split("\n")
     assert len(latencies) == (1 if phase == "run" else 5)
     for latency in latencies:
         elapsed, worked = map(float, latency.split())
         # A tenth of a second is promised. On a busy machine the process waits for others, which is not its own work.
-        assert worked < 0.1
+        assert worked < 0.1 * threads
         assert elapsed < 1.0
     assert float(after) == 1.0
 

@@ -225,13 +225,16 @@ impl Cotangents<'_, '_> {
 
     fn add_to(&mut self, target: NodeId, cotangent: NodeId, negated: bool) {
         let index = target.index();
+        let far = self.uses.far[index];
         let Some(sum) = self.values.get(target) else {
-            self.negated[index] = negated;
-            return self.settle(target, Ok(cotangent));
+            // What many others are added to has no minus, or each of them would need one.
+            self.negated[index] = negated && !far;
+            let value = self.signed(cotangent, negated && far);
+            return self.settle(target, value);
         };
         let builder = self.builder;
         let one_sign = self.negated[index] == negated;
-        let sum = if self.uses.far[index] {
+        let sum = if far {
             self.signed(cotangent, !one_sign).and_then(|addend| builder.accumulate(sum, addend))
         } else if one_sign {
             builder.elementwise(Elementwise::Add, &[sum, cotangent])
@@ -270,14 +273,14 @@ impl<'b> Accumulator<'b> for Cotangents<'_, 'b> {
     fn update(&mut self, operand: usize, op: Op, value: Expr<'b>, indices: &[Expr<'b>]) {
         let Some(target) = self.target(operand) else { return };
         let (dtype, shape) = (self.source.dtype(target), self.source.shape(target));
-        // The accumulator is large and has no minus; what is added to it is small and loses its own.
         let base = match self.values.get(target) {
-            Some(sum) => self.signed(sum, self.negated[target.index()]),
+            Some(sum) => Ok(sum),
             None => self.builder.zeros(dtype, shape),
         };
-        self.negated[target.index()] = false;
+        // The accumulator is large and stays as it is; what is added to it is small and takes on its sign.
+        let other_sign = self.is_negated() != self.negated[target.index()];
         let sum = base.and_then(|base| {
-            let value = self.signed(value.id, self.is_negated())?;
+            let value = self.signed(value.id, other_sign)?;
             let operands: Vec<NodeId> = [base, value].into_iter().chain(indices.iter().map(|index| index.id)).collect();
             self.builder.push(op, &operands, dtype, shape)
         });

@@ -63,6 +63,33 @@ fn a_minus_becomes_part_of_the_next_sum() {
 }
 
 #[test]
+fn a_minus_meets_slices_and_uses_far_apart() {
+    // Slices are subtracted from what comes later, whole values too: sums of slices' cotangents begin with a minus, and
+    // with a value that has one. The weights are used a hundred times, each time subtracted.
+    let graph = record(&[&[6], &[6]], |tape, x| {
+        let mut state = x[0];
+        for step in 0..100 {
+            let product = tape.op(|| state * x[1]);
+            state = tape.op(|| state - product.sin() * 0.1);
+            let part = tape.op(|| state.strided_read(&[3], &[1], step % 4));
+            let whole = tape.op(|| part.reshape(&[3, 1]).broadcast(&[3, 2]).reshape(&[6]));
+            state = tape.op(|| -whole * 0.3 - state * 0.6);
+        }
+        vec![tape.op(|| sum(-(x[1] - state)))]
+    });
+    let derived = gradient(&graph, &[true, true]);
+    let rows = |row: Elementwise| count(&derived, |op| op == Op::Elementwise(row.id()));
+    assert_eq!(count(&derived, |op| op == Op::Accumulate), 100);
+    // The function's own, and of the gradient at most one for a slice and one for an addend of the weights' sum.
+    assert!(rows(Elementwise::Negative) <= 101 + 2 * 100, "{}", rows(Elementwise::Negative));
+    let inputs = vec![vec![0.3, -1.2, 2.0, 0.7, 0.1, -0.4], vec![0.5, 0.2, -0.3, 1.0, -1.0, 0.8]];
+    let direction = vec![vec![1.0, -0.5, 0.25, 2.0, -1.0, 0.3], vec![0.7, 0.1, -0.2, -0.6, 0.9, 0.4]];
+    let slope = five_point(|t| run(&graph, &moved(&inputs, &direction, t)));
+    let found = inner(&run(&derived, &inputs)[1..], &direction);
+    assert_close("slope", &[found], &slope[0], 1e-8);
+}
+
+#[test]
 fn gradients_of_a_network_agree_with_differences() {
     let graph = record(&[&[3, 4], &[4, 4], &[4]], |tape, x| {
         let axes = ckad_graph::DotAxes { lhs_contract: vec![1], rhs_contract: vec![0], ..Default::default() };
