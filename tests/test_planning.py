@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,39 @@ def test_peak_of_sqrt_grows_like_a_square_root() -> None:
         peaks.append(plan.live_bytes - plan.parts["outputs"])
     assert peaks[2] / peaks[1] < 2.3
     assert peaks[1] / peaks[0] < 2.3
+
+
+def _heat(copies: bool) -> Callable[[Any, Any], Any]:
+    def loss(u: Any, rate: Any) -> Any:
+        u = u.copy()
+        for step in range(100):
+            u = u.copy() if copies else u
+            u[1:-1] += rate * np.tanh(u[2:] - 2.0 * u[1:-1] + u[:-2])
+            u[0] = 0.0
+            u[-1] = u[-2]
+            u[step] += 0.01
+        return np.sum(u * u)
+
+    return loss
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_boundary_conditions_do_not_keep_a_simulation(copies: bool) -> None:
+    args = (np.linspace(0.0, 1.0, 10_000), 0.1)
+    gradients = {policy: ckad.grad(_heat(copies), (0, 1), checkpoint=policy) for policy in ("none", "sqrt")}
+    none, sqrt = (ckad.plan(gradient)(*args) for gradient in gradients.values())
+    assert sqrt.live_bytes < 0.25 * none.live_bytes
+    assert sqrt.bytes_moved < 2.0 * none.bytes_moved
+    for by_none, by_sqrt in zip(*(gradient(*args) for gradient in gradients.values()), strict=True):
+        assert np.array_equal(by_none, by_sqrt)
+
+
+def test_a_policy_that_saves_nothing_says_so() -> None:
+    # The gradient of a linear function needs none of its values.
+    a = np.ones((64, 64))
+    plan = ckad.plan(ckad.grad(lambda x: np.sum(x @ a @ a @ a), checkpoint="sqrt"))(np.ones((64, 64)))
+    assert plan.segments == 1
+    assert "everything is kept" in (plan.note or "")
 
 
 def test_no_policy_needs_more_than_none(policy: str | int) -> None:

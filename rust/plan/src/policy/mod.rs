@@ -139,12 +139,10 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
         None => (finish(none, None), None),
         Some(best) if best.simulation.peak < none.simulation.peak => (finish(best, None), Some(finish(none, None))),
         Some(best) => {
-            let asked = policy != CheckpointPolicy::Auto && best.simulation.peak > none.simulation.peak;
-            let note = asked.then(|| {
-                format!(
-                    "keeping everything needs {} bytes, this policy {}: everything is kept",
-                    none.simulation.peak, best.simulation.peak
-                )
+            let (kept, asked) = (none.simulation.peak, best.simulation.peak);
+            let note = (policy != CheckpointPolicy::Auto).then(|| match asked > kept {
+                true => format!("keeping everything needs {kept} bytes, this policy {asked}: everything is kept"),
+                false => format!("keeping everything needs {kept} bytes, this policy no fewer: everything is kept"),
             });
             (finish(none, note), None)
         }

@@ -1,17 +1,24 @@
 //! Small overwrites: trajectories and loops over elements.
 //!
-//! Where writes touch at most an eighth of a storage each, keeping the storage as a checkpoint would copy it at
+//! Where many writes touch at most an eighth of a storage each, keeping the storage as a checkpoint would copy it at
 //! each border, and regenerating it would replay the loop: time and bytes beyond those of keeping everything.
 //! So such a storage is written once, in place, and what is read from it on the way is kept.
+//!
+//! Few such writes are no loop: a boundary condition follows the update of a field and is recomputed with it. A storage's
+//! *life* is what lies between two writes that are not small, each of which makes a new value; lives of few small writes
+//! are planned as all else.
 
 use ckad_graph::{Graph, NodeId, Op, Result};
 
-use crate::liveness::Flow;
+use crate::liveness::{Flow, NONE};
 use crate::schedule::Clustering;
 use crate::tables::{collected, filled};
 
 /// The largest share of a storage that a small overwrite touches: one in this many.
 const SHARE: usize = 8;
+
+/// The most small overwrites of one life that are recomputed with it: together they touch two storages at most.
+const FEW: u32 = 2 * SHARE as u32;
 
 fn is_small_overwrite(graph: &Graph, node: NodeId) -> bool {
     let op = graph.op(node);
@@ -25,17 +32,22 @@ fn is_small_overwrite(graph: &Graph, node: NodeId) -> bool {
 
 /// For each node, whether it is a storage under small overwrites or computed from one directly.
 pub(crate) fn pinned_values(graph: &Graph, clustering: &Clustering, flow: &Flow) -> Result<Vec<bool>> {
-    let mut storage = filled(false, graph.len())?;
-    let mut any = false;
+    // Of each value in a life, the first one.
+    let mut life = filled(NONE, graph.len())?;
+    let mut overwrites = filled(0u32, graph.len())?;
     for cluster in &clustering.clusters {
         if let Some(&root) = cluster.members.last().filter(|&&root| is_small_overwrite(graph, root)) {
-            any = true;
-            storage[root.index()] = true;
-            storage[graph.operands(root)[0].index()] = true;
+            let base = graph.operands(root)[0];
+            let first = if life[base.index()] == NONE { base.0 } else { life[base.index()] };
+            life[base.index()] = first;
+            life[root.index()] = first;
+            overwrites[first as usize] += 1;
         }
     }
+    let is_long = |&first: &u32| first != NONE && overwrites[first as usize] > FEW;
+    let storage = collected(life.iter().map(is_long))?;
     let mut pinned = collected(storage.iter().copied())?;
-    if any {
+    if storage.contains(&true) {
         for cluster in 0..clustering.clusters.len() {
             if flow.operands.get(cluster).iter().any(|&operand| storage[operand as usize]) {
                 for &result in flow.results.get(cluster) {
