@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -158,9 +159,15 @@ def test_gradients_that_run_inside_a_trace_are_counted_not_planned() -> None:
 
 
 def test_the_plan_has_a_table_per_source_line() -> None:
-    text = str(ckad.plan(ckad.grad(deep, checkpoint="sqrt"))(*deep_net(8)))
+    plan = ckad.plan(ckad.grad(deep, checkpoint="sqrt"))(*deep_net(8))
+    text = str(plan)
     assert "test_planning.py:" in text
-    assert "peak" in text
+    named = {"peak": plan.peak_bytes, "live": plan.live_bytes, "planning": plan.planning_bytes, **plan.parts}
+    for name, count in named.items():
+        assert re.search(rf"^ *{name} +{count:,} B +{count / 2**20:.1f} MiB", text, re.MULTILINE), name
+    assert f"{100 * plan.extra_flops / (plan.flops - plan.extra_flops):.1f} % of the operations without them" in text
+    # What the columns mean stands below them.
+    assert all(f"\n{word}  " in text for word in ("at the peak", "saved", "computed 2×"))
 
 
 def test_a_plain_function_is_planned_as_its_value_and_grad() -> None:

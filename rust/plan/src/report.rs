@@ -99,26 +99,41 @@ pub fn report(graph: &Graph, planned: &Planned) -> Result<Report> {
     })
 }
 
+/// What the figures mean, below the table.
+const LEGEND: &str = "\
+peak         what the call allocates. More than live: results are allocated when the run begins, buffers are aligned,
+             and scratch, copied constants, the graph and the program are counted
+live         the most bytes of values alive at one time
+at the peak  a line's values, those of their derivatives included, when the live bytes are most
+saved        a line's values that are alive when the backward part begins: they are kept for it
+computed 2×  some value of the line is computed twice: in the forward part, and again for the backward part
+";
+
 impl Report {
-    /// The table as text; `line` names a line id, as in `model.py:12`.
+    /// The figures and the table as text; `line` names a line id, as in `model.py:12`.
     pub fn text(&self, line: &dyn Fn(u32) -> String) -> String {
         let mut out = String::new();
-        let share = self.extra_flops as f64 / (self.flops - self.extra_flops).max(1) as f64;
-        let _ = writeln!(out, "live bytes at the peak  {}", bytes_text(self.live_peak));
-        let _ = writeln!(out, "operations              {:.4e}", self.flops as f64);
-        let _ = writeln!(out, "  forward               {:.4e}", self.forward_flops as f64);
-        let _ = writeln!(out, "  recomputed            {:.4e} ({:.1} %)", self.extra_flops as f64, 100.0 * share);
-        let _ = writeln!(out, "segments                {}", self.segments);
+        let once = (self.flops - self.extra_flops).max(1);
+        let share = 100.0 * self.extra_flops as f64 / once as f64;
+        let _ = writeln!(out, "operations   {:>17}", grouped(self.flops));
+        let _ = writeln!(out, "  forward    {:>17}", grouped(self.forward_flops));
+        let _ = writeln!(
+            out,
+            "  recomputed {:>17}, {share:.1} % of the operations without them",
+            grouped(self.extra_flops)
+        );
+        let _ = writeln!(out, "segments     {:>17}", self.segments);
         if let Some(note) = &self.note {
-            let _ = writeln!(out, "note                    {note}");
+            let _ = writeln!(out, "note         {note}");
         }
         let rows = self.by_name(line);
         let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(4);
-        let _ = writeln!(out, "\n{:width$}  {:>12}  {:>12}  {:>8}", "line", "at the peak", "saved", "computed");
+        let _ = writeln!(out, "\n{:width$}  {:>31}  {:>31}  {:>8}", "line", "at the peak", "saved", "computed");
         for (name, cost) in rows {
             let (peak, saved) = (bytes_text(cost.peak_bytes), bytes_text(cost.saved_bytes));
-            let _ = writeln!(out, "{name:width$}  {peak:>12}  {saved:>12}  {:>7}×", cost.computed);
+            let _ = writeln!(out, "{name:width$}  {peak}  {saved}  {:>7}×", cost.computed);
         }
+        let _ = write!(out, "\n{LEGEND}");
         out
     }
 }
@@ -141,17 +156,22 @@ impl Report {
     }
 }
 
-/// `3.2 MiB`; exact below one KiB.
+/// `3,355,443 B     3.2 MiB`, in columns: exact, and to read.
 pub fn bytes_text(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for larger in ["KiB", "MiB", "GiB", "TiB"] {
-        if value < 1024.0 {
-            break;
+    format!("{:>17} B {:>7.1} MiB", grouped(bytes), bytes as f64 / f64::from(1 << 20))
+}
+
+/// The number with a comma before every third digit from the right.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
         }
-        (value, unit) = (value / 1024.0, larger);
+        text.push(digit);
     }
-    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+    text
 }
 
 #[cfg(test)]
@@ -160,9 +180,9 @@ mod tests {
 
     #[test]
     fn bytes_are_readable() {
-        assert_eq!(bytes_text(0), "0 B");
-        assert_eq!(bytes_text(1023), "1023 B");
-        assert_eq!(bytes_text(1536), "1.5 KiB");
-        assert_eq!(bytes_text(100 << 20), "100.0 MiB");
+        assert_eq!(bytes_text(0).trim_start(), "0 B     0.0 MiB");
+        assert_eq!(bytes_text(1023).trim_start(), "1,023 B     0.0 MiB");
+        assert_eq!(bytes_text(3_355_443).trim_start(), "3,355,443 B     3.2 MiB");
+        assert_eq!(bytes_text(100 << 20).trim_start(), "104,857,600 B   100.0 MiB");
     }
 }

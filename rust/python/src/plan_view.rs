@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ckad_plan::footprint::PeakBytes;
 use ckad_plan::policy::Planned as Figures;
+use ckad_plan::report::bytes_text;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -196,21 +197,26 @@ impl PlanView {
     }
 
     fn __str__(&self) -> String {
-        let part = |name: &str, bytes: usize| format!("  {name:<10} {bytes:>16}\n");
-        let mut text = format!("peak         {:>16} bytes\n", self.peak_bytes());
-        text.push_str(&part("arena", self.peak.arena));
-        text.push_str(&part("outputs", self.peak.outputs));
-        text.push_str(&part("scratch", self.peak.scratch));
-        text.push_str(&part("constants", self.peak.constants));
-        text.push_str(&part("graph", self.peak.graph));
-        text.push_str(&part("program", self.peak.program));
-        text.push_str(&format!("planning     {:>16} bytes, before the run\n", self.planning_bytes));
-        if self.forced.count > 0 {
-            text.push_str(&format!(
-                "forced       {:>16} runs, at most {} bytes\n",
-                self.forced.count, self.forced.peak_bytes
-            ));
+        let row = |name: &str, bytes: u64| format!("{name:<12} {}\n", bytes_text(bytes));
+        let peak = &self.peak;
+        let mut text = row("peak", self.peak_bytes() as u64);
+        for (name, bytes) in [
+            ("  arena", peak.arena),
+            ("  outputs", peak.outputs),
+            ("  scratch", peak.scratch),
+            ("  constants", peak.constants),
+            ("  graph", peak.graph),
+            ("  program", peak.program),
+        ] {
+            text.push_str(&row(name, bytes as u64));
         }
+        text.push_str(&row("live", self.live_bytes()));
+        if self.forced.count > 0 {
+            let largest = row("forced runs", self.forced.peak_bytes as u64);
+            text.push_str(&format!("{}, the peak of the largest of {}\n", largest.trim_end(), self.forced.count));
+        }
+        let planning = row("planning", self.planning_bytes as u64);
+        text.push_str(&format!("{}, held before the run\n", planning.trim_end()));
         text.push_str(&self.table);
         text
     }
