@@ -88,8 +88,10 @@ def main() -> None:
         [name, f"{difference_by_hand(at, x, labels):.1e}", f"{difference_by_scipy(at, x, labels):.1e}"]
         for name, at in (("before training", start), ("after training", params))
     ]
-    print_table("Iris: largest difference of ckad's gradient from", ["", "by hand", "scipy.optimize.check_grad"], rows)
-    print(f"  loss {losses[0]:.4f} → {losses[-1]:.4f} in {STEPS} steps, {correct} of {len(labels)} flowers right")
+    head = ["", "the one by hand, largest element", "finite differences, norm (scipy.optimize.check_grad)"]
+    print_table("Iris: difference of ckad's gradient from", head, rows)
+    print(f"  loss {losses[0]:.4f} → {losses[-1]:.4f} in {STEPS} steps; {correct} of the {len(labels)} flowers right,")
+    print("  the same ones that it was trained on")
     draw(features, labels, lambda values: np.argmax(logits(params, prepare(values)), axis=1), losses)
 
 
@@ -124,9 +126,13 @@ def draw(features: np.ndarray, labels: np.ndarray, decide: Any, losses: list[flo
     colours = ("tab:blue", "tab:orange", "tab:green")
     plane.contourf(u, v, regions, levels=(-0.5, 0.5, 1.5, 2.5), colors=colours, alpha=0.25)
     for index, (name, colour) in enumerate(zip(SPECIES, colours, strict=True)):
-        plane.scatter(*features[labels == index].T, s=18, c=colour, edgecolors="black", linewidths=0.4, label=name)
-    plane.set(xlabel="petal length, cm", ylabel="petal width, cm", title="decisions of the trained network")
-    plane.legend(loc="upper left")
+        # Petals are measured to the millimetre, so flowers coincide.
+        places, counts = np.unique(features[labels == index], axis=0, return_counts=True)
+        plane.scatter(*places.T, s=18 * counts, c=colour, edgecolors="black", linewidths=0.4, label=name)
+    title = "decisions of the trained network; area of a dot: number of flowers"
+    plane.set(xlabel="petal length, cm", ylabel="petal width, cm", title=title)
+    for handle in plane.legend(loc="upper left").legend_handles:
+        handle.set_sizes([36])  # type: ignore[union-attr]
     curve.semilogy(losses)
     curve.set(xlabel="step of gradient descent", ylabel="mean negative log-likelihood", title="training")
     figure.savefig(output_path("iris.png"), dpi=130)
