@@ -177,3 +177,16 @@ def test_add_a_primitive_is_shown_as_it_was_done() -> None:
     for path, hunk in hunks:
         after = "".join(line[1:] + "\n" for line in hunk.splitlines() if not line.startswith("-"))
         assert after in read(path), f"{path} does not contain\n{after}"
+
+
+def test_every_environment_variable_is_documented() -> None:
+    def named(*files: Path) -> set[str]:
+        return {name for file in files for name in re.findall(r"\bCKAD_[A-Z][A-Z_]*\b", file.read_text())}
+
+    sources = [*(ROOT / "rust").rglob("*.rs"), *(ROOT / "python").rglob("*.py")]
+    rows = set(re.findall(r"^\| `(CKAD_\w+)` \|", read("docs/guide.md"), re.MULTILINE))
+    assert rows == named(*sources)
+    assert len(rows) > 2
+    # What only the tests and tools read is for those who work on ckad.
+    others = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "tools").rglob("*.py"), *(ROOT / "benches").rglob("*.py")]
+    assert named(*others) - rows <= named(ROOT / "CONTRIBUTING.md")

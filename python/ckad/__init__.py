@@ -1,4 +1,4 @@
-"""Automatic differentiation of plain NumPy programs within a memory budget.
+"""Automatic differentiation of plain NumPy programs, the peak of memory known before the run.
 
 >>> import numpy as np, ckad
 >>> gradient = ckad.grad(lambda x: np.sum(np.tanh(x) ** 2), checkpoint="sqrt")
