@@ -85,8 +85,9 @@ pub struct Splice {
     pub position: u32,
 }
 
-/// A program: nodes in an order in which operands precede users.
-#[derive(Clone, Debug, Default)]
+/// A program: nodes in an order in which operands precede users. Copies are made with [`Graph::copied`], which can be
+/// refused.
+#[derive(Debug, Default)]
 pub struct Graph {
     nodes: Vec<Node>,
     operands: Vec<NodeId>,

@@ -16,7 +16,7 @@ impl ListId {
 }
 
 /// The lists of one graph. Ids are handed out in the order of first use, so equal programs get equal ids.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ListTable {
     lists: Vec<Arc<[i64]>>,
     /// The product of each list: of a shape, its number of elements.

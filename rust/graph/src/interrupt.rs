@@ -30,9 +30,9 @@ impl Drop for Listening {
     }
 }
 
-/// An `Interrupted` error once the user wants this thread to stop, a memory error where the reserve is being used.
+/// An `Interrupted` error of no operation in particular once the user wants this thread to stop, a memory error where the reserve is being used.
 pub fn check() -> Result<()> {
-    shortage::check("plan")?;
+    shortage::check("memory")?;
     // Whoever answers may come back here to listen for something else.
     let question = QUESTION.with_borrow(Option::clone);
     if question.is_some_and(|stop| stop()) {

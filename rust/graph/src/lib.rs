@@ -12,10 +12,12 @@ mod error;
 mod graph;
 mod interner;
 pub mod interrupt;
+mod lent;
 mod op;
 mod print;
 pub mod shortage;
 pub mod tables;
+pub mod threads;
 mod verify;
 pub mod working;
 
@@ -25,6 +27,7 @@ pub use graph::{
     Attributes, CheckpointPolicy, Constant, Graph, HostArray, Node, NodeId, Region, RegionId, Splice, shape_text,
 };
 pub use interner::{ListId, ListTable};
+pub use lent::Lent;
 pub use op::{DotAxes, ElementwiseId, Op, ReduceKind, StartId};
 pub use print::{NodeText, print_graph};
 pub use verify::verify_structure;

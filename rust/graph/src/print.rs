@@ -1,9 +1,10 @@
 //! A graph as readable text: a line per node.
 
-use std::fmt::Write;
-
 use crate::graph::shape_text;
-use crate::{Error, Graph, NodeId, Op, Result};
+use crate::{Graph, NodeId, Op, Result, interrupt, tables};
+
+/// The operation whose errors these are.
+const OP: &str = "print";
 
 /// How the printer names what this crate cannot know: operations and source lines.
 pub struct NodeText<'a> {
@@ -16,29 +17,33 @@ pub struct NodeText<'a> {
 pub fn print_graph(graph: &Graph, text: &NodeText<'_>) -> Result<String> {
     let mut out = String::new();
     for id in graph.ids() {
+        interrupt::check_at(id.index())?;
         let node = graph.node(id);
         let shape = shape_text(graph.shape(id));
-        let operands = graph.operands(id).iter().map(|o| format!("%{}", o.0)).collect::<Vec<_>>().join(", ");
         let line = (text.line)(node.attributes.line);
         let parameters = parameters(graph, id);
-        let body = format!("%{} = {}({operands}){parameters}", id.0, (text.op)(node.op));
-        let mut whole = format!("{body:<48} {}{shape:<12}", node.dtype);
-        if !line.is_empty() {
-            let _ = write!(whole, "  # {line}");
-        }
-        append(&mut out, whole.trim_end())?;
+        let begin = out.len();
+        tables::write(OP, &mut out, &format!("%{} = {}(", id.0, (text.op)(node.op)))?;
+        names(&mut out, graph.operands(id))?;
+        tables::write(OP, &mut out, &format!("){parameters}"))?;
+        let width = 48usize.saturating_sub(out[begin..].chars().count());
+        let rest = format!("{:width$} {}{shape:<12}", "", node.dtype);
+        let line = if line.is_empty() { line } else { format!("  # {line}") };
+        tables::write(OP, &mut out, format!("{rest}{line}").trim_end())?;
+        tables::write(OP, &mut out, "\n")?;
     }
-    let outputs = graph.outputs.iter().map(|o| format!("%{}", o.0)).collect::<Vec<_>>().join(", ");
-    append(&mut out, &format!("return {outputs}"))?;
+    tables::write(OP, &mut out, "return ")?;
+    names(&mut out, &graph.outputs)?;
+    tables::write(OP, &mut out, "\n")?;
     Ok(out)
 }
 
-/// Appends a line to a text that grows with the graph.
-fn append(out: &mut String, line: &str) -> Result<()> {
-    let bytes = out.len() + line.len() + 1;
-    out.try_reserve(line.len() + 1).map_err(|_| Error::memory("print", bytes))?;
-    out.push_str(line);
-    out.push('\n');
+/// `%1, %2`: a node may have as many operands as a graph has nodes.
+fn names(out: &mut String, ids: &[NodeId]) -> Result<()> {
+    for (index, id) in ids.iter().enumerate() {
+        interrupt::check_at(index)?;
+        tables::write(OP, out, &format!("{}%{}", if index == 0 { "" } else { ", " }, id.0))?;
+    }
     Ok(())
 }
 

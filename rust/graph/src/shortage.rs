@@ -1,7 +1,7 @@
 //! How a refused small block reaches whoever can raise: a flag, set by the allocator and seen at every poll.
 //!
 //! Tables that grow with a graph ask for memory fallibly (`tables`). Small blocks are asked for everywhere, by code that
-//! cannot be told no; the allocator serves them from a reserve (`ckad_run::Ballast`) and leaves a note here, so that the
+//! cannot be told no; the allocator serves them from a reserve (`ckad_run::Reserve`) and leaves a note here, so that the
 //! work ends with an error before the reserve does.
 
 use std::hint::black_box;
@@ -36,13 +36,14 @@ pub fn check(op: &str) -> Result<()> {
 #[cold]
 fn answer(op: &str) -> Result<()> {
     let bytes = REFUSED.swap(0, Ordering::Relaxed);
-    if bytes == 0 || is_over() { Ok(()) } else { Err(Error::memory(op, bytes)) }
+    if bytes == 0 || has(ENOUGH) { Ok(()) } else { Err(Error::memory(op, bytes)) }
 }
 
-/// Has memory come back? Who met the shortage may have ended since.
-fn is_over() -> bool {
+/// Does the system have that many bytes at this moment? Who met a shortage may have ended since. Meant for more than the
+/// reserve serves.
+pub(crate) fn has(bytes: usize) -> bool {
     let mut probe: Vec<u8> = Vec::new();
-    let given = probe.try_reserve_exact(ENOUGH).is_ok();
+    let given = probe.try_reserve_exact(bytes).is_ok();
     // Else the compiler may leave out an allocation that nobody looks at.
     black_box(&mut probe);
     given

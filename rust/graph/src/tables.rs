@@ -57,6 +57,15 @@ pub fn extend<T>(op: &str, entries: &mut Vec<T>, items: impl IntoIterator<Item =
     items.into_iter().try_for_each(|item| push(op, entries, item))
 }
 
+/// Appends to a text.
+pub fn write(op: &str, text: &mut String, more: &str) -> Result<()> {
+    shortage::check(op)?;
+    let bytes = text.len() + more.len();
+    text.try_reserve(more.len()).map_err(|_| Error::memory(op, bytes))?;
+    text.push_str(more);
+    Ok(())
+}
+
 /// Makes room for `extra` more keys in a map.
 #[inline]
 pub fn room_for_keys<K: Eq + Hash, V, S: BuildHasher>(

@@ -1,6 +1,6 @@
 //! How many bytes a piece of work holds at most: what deriving and planning a program need beside what they leave.
 //!
-//! The process's allocator (`ckad_run::Ballast`) says what it hands out and takes back. While nothing is being measured
+//! The module's allocator (`ckad_run::Counted`) says what it hands out and takes back. While nothing is being measured
 //! that costs one look at a counter; while something is, each thread counts for itself.
 
 use std::cell::Cell;

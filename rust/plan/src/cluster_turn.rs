@@ -23,7 +23,7 @@ use crate::cluster::{Grouping, MOST_LATE, MOST_MEMBERS, SMALL};
 use crate::cluster_limits::fits_one_kernel;
 use crate::liveness::{Lists, NONE};
 use crate::schedule::ClusterKind;
-use crate::tables::{filled, push, room};
+use crate::tables::{collected, filled, push, room};
 
 /// Most small groups that move behind one reader.
 const MOST_MOVED: usize = 8;
@@ -241,8 +241,10 @@ impl Grouping<'_> {
             missing[to as usize] += 1;
         }
         let after = Lists::group(count, edges.iter().copied())?;
-        let mut ready: BinaryHeap<Reverse<u32>> =
-            (0..count as u32).filter(|&group| missing[group as usize] == 0).map(Reverse).collect();
+        // Never more than the groups: the heap has its memory from the start.
+        let mut first = room(count)?;
+        first.extend((0..count as u32).filter(|&group| missing[group as usize] == 0).map(Reverse));
+        let mut ready: BinaryHeap<Reverse<u32>> = BinaryHeap::from(first);
         let mut order = room(count)?;
         while let Some(Reverse(group)) = ready.pop() {
             order.push(group);
@@ -260,9 +262,9 @@ impl Grouping<'_> {
         for (index, &group) in order.iter().enumerate() {
             place[group as usize] = index as u32;
         }
-        let mut placed: Vec<_> = place.iter().zip(std::mem::take(&mut self.groups)).collect();
+        let mut placed: Vec<_> = collected(place.iter().zip(std::mem::take(&mut self.groups)))?;
         placed.sort_unstable_by_key(|(place, _)| **place);
-        self.groups = placed.into_iter().map(|(_, group)| group).collect();
+        self.groups = collected(placed.into_iter().map(|(_, group)| group))?;
         for home in self.home.iter_mut().filter(|home| **home != NONE) {
             *home = place[*home as usize];
         }

@@ -49,6 +49,6 @@ fn lowered(graph: &Graph, planned: Planned, target: &Target) -> Result<Compiled>
     if verifying() {
         verify_program(&program)?;
     }
-    let peak = PeakBytes::of(graph, &program);
+    let peak = PeakBytes::of(graph, &program)?;
     Ok(Compiled { program, planned, peak })
 }

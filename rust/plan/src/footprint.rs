@@ -1,12 +1,12 @@
 //! What a program occupies: the figures that a user is told, and that a run measures.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use ckad_graph::{Graph, Op, ScalarBits};
+use ckad_graph::{Graph, Op, Result, ScalarBits};
 use smallvec::SmallVec;
 
 use crate::program::{ArrayRef, Buffer, Instruction, Kernel, Load, Place, Program, Source, Step, Store};
+use crate::tables::{collected, filled, push};
 
 /// What a normal run must have allocated at once, by what it is for. Each is a line of the plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -24,19 +24,21 @@ pub struct PeakBytes {
 }
 
 impl PeakBytes {
-    pub fn of(graph: &Graph, program: &Program) -> PeakBytes {
+    pub fn of(graph: &Graph, program: &Program) -> Result<PeakBytes> {
         let outputs = program.outputs.iter().map(|spec| spec.shape.iter().product::<usize>() * spec.dtype.size()).sum();
         // One snapshot may be captured by several nodes.
-        let mut seen = HashSet::new();
-        let snapshots = graph.constants.iter().filter(|constant| seen.insert(Arc::as_ptr(constant).cast::<u8>()));
-        PeakBytes {
+        let snapshots = graph.constants.iter().map(|constant| (Arc::as_ptr(constant).cast::<u8>(), constant));
+        let mut snapshots = collected(snapshots)?;
+        snapshots.sort_unstable_by_key(|&(address, _)| address);
+        snapshots.dedup_by_key(|&mut (address, _)| address);
+        Ok(PeakBytes {
             arena: program.arena_bytes,
             outputs,
             scratch: program.scratch_bytes,
-            constants: snapshots.map(|constant| constant.owned_bytes()).sum(),
+            constants: snapshots.iter().map(|(_, constant)| constant.owned_bytes()).sum(),
             graph: graph.own_bytes(),
             program: program.own_bytes(),
-        }
+        })
     }
 
     pub fn total(&self) -> usize {
@@ -86,9 +88,9 @@ impl Program {
 
     /// Bytes of values alive at each step of the schedule (final copies left out), outputs from when they are
     /// first written. Their maximum is what the simulator says of the schedule, and what debug mode measures.
-    pub fn live_bytes(&self) -> Vec<u64> {
+    pub fn live_bytes(&self) -> Result<Vec<u64>> {
         let steps = self.copies_from as usize;
-        let mut change = vec![0i64; steps + 1];
+        let mut change = filled(0i64, steps + 1)?;
         for buffer in &self.buffers {
             let owned = matches!(buffer.place, Place::Arena(_) | Place::Output(_));
             let (first, last) = (buffer.first_step as usize, buffer.last_step as usize);
@@ -97,13 +99,13 @@ impl Program {
                 change[(last + 1).min(steps)] -= buffer.bytes as i64;
             }
         }
-        change[..steps]
-            .iter()
-            .scan(0i64, |live, &change| {
-                *live += change;
-                Some(*live as u64)
-            })
-            .collect()
+        let mut live = Vec::new();
+        let mut now = 0;
+        for &change in &change[..steps] {
+            now += change;
+            push(&mut live, now as u64)?;
+        }
+        Ok(live)
     }
 }
 

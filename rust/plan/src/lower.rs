@@ -153,7 +153,7 @@ impl<'g> Lowering<'g> {
         if is_fusible(graph.op(root(cluster)?)) {
             let (kernel, flops) = fused_kernel(graph, cluster, born, &self.buffers, &mut self.workspace)?;
             let elements = |buffer| self.buffers.elements(buffer);
-            let copy = as_copy(graph, &kernel, &mut self.starts, elements);
+            let copy = as_copy(graph, &kernel, &mut self.starts, elements)?;
             let node = born.last().map_or_else(|| iteration_node(graph, cluster), |&(node, _)| Ok(node))?;
             return Ok(Step { kernel: copy.unwrap_or(Kernel::Fused(kernel)), node, flops });
         }
@@ -185,7 +185,8 @@ impl<'g> Lowering<'g> {
             let elements = graph.elements(node);
             if elements > 0 {
                 let kernel = copy_kernel(source, graph.dtype(node), elements, buffer);
-                let kernel = as_copy(graph, &kernel, &mut self.starts, |_| elements).unwrap_or(Kernel::Fused(kernel));
+                let copy = as_copy(graph, &kernel, &mut self.starts, |_| elements)?;
+                let kernel = copy.unwrap_or(Kernel::Fused(kernel));
                 push(&mut self.steps, Step { kernel, node, flops: 0 })?;
                 self.step += 1;
             }

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use ckad_graph::working::Held;
-use ckad_graph::{Op, Result, StartId, interrupt, working};
+use ckad_graph::{Op, Result, StartId, interrupt, threads, working};
 
 use crate::lower::{Lowering, Script};
 use crate::lower_structural::AddedStarts;
@@ -40,8 +40,9 @@ pub(crate) fn in_halves<'g>(script: &Script<'g>, room: usize) -> Result<Lowering
             written
         };
         // Where no thread is to be had, this one does it all.
-        let thread = thread::Builder::new().name("ckad-lower".into()).spawn_scoped(scope, later);
-        let Ok(thread) = thread else { return (None, Lowering::of(script, 0..actions, room)) };
+        let builder = thread::Builder::new().name("ckad-lower".into()).stack_size(threads::STACK);
+        let thread = threads::can_start(1).then(|| builder.spawn_scoped(scope, later));
+        let Some(Ok(thread)) = thread else { return (None, Lowering::of(script, 0..actions, room)) };
         let mut first_half = Lowering::of(script, 0..first, room);
         while !thread.is_finished() {
             // Waiting is work too, as far as Ctrl-C goes.
@@ -58,7 +59,7 @@ pub(crate) fn in_halves<'g>(script: &Script<'g>, room: usize) -> Result<Lowering
     let mut lowering = second_half?;
     let of_graph = script.graph.starts.len();
     for mut step in lowering.steps.drain(..) {
-        renumber(&mut step, of_graph, &lowering.starts, |value| starts.index(script.graph, value));
+        renumber(&mut step, of_graph, &lowering.starts, |value| starts.index(script.graph, value))?;
         steps.push(step);
     }
     lowering.steps = steps;
@@ -67,12 +68,20 @@ pub(crate) fn in_halves<'g>(script: &Script<'g>, room: usize) -> Result<Lowering
 }
 
 /// Gives the start of a step that lowering added the number that `number` says.
-fn renumber(step: &mut Step, of_graph: usize, added: &AddedStarts, number: impl FnOnce(i64) -> u32) {
-    let Kernel::Structural { op: Op::StridedRead { start, .. }, parameters, .. } = &mut step.kernel else { return };
+fn renumber(
+    step: &mut Step,
+    of_graph: usize,
+    added: &AddedStarts,
+    number: impl FnOnce(i64) -> Result<u32>,
+) -> Result<()> {
+    let Kernel::Structural { op: Op::StridedRead { start, .. }, parameters, .. } = &mut step.kernel else {
+        return Ok(());
+    };
     let value = (start.0 as usize).checked_sub(of_graph).and_then(|index| added.values.get(index));
     if let Some(&value) = value {
-        let index = number(value);
+        let index = number(value)?;
         *start = StartId(index);
         parameters.start = Some(index);
     }
+    Ok(())
 }

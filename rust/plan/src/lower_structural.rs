@@ -61,12 +61,15 @@ pub(crate) struct AddedStarts {
 }
 
 impl AddedStarts {
-    pub fn index(&mut self, graph: &Graph, value: i64) -> u32 {
+    pub fn index(&mut self, graph: &Graph, value: i64) -> Result<u32> {
+        if let Some(&known) = self.known.get(&value) {
+            return Ok(known);
+        }
+        tables::room_for_keys("plan", &mut self.known, 1)?;
         let next = (graph.starts.len() + self.values.len()) as u32;
-        *self.known.entry(value).or_insert_with(|| {
-            self.values.push(value);
-            next
-        })
+        tables::push("plan", &mut self.values, value)?;
+        self.known.insert(value, next);
+        Ok(next)
     }
 }
 
@@ -77,11 +80,11 @@ pub(crate) fn as_copy(
     kernel: &FusedKernel,
     starts: &mut AddedStarts,
     buffer_elements: impl Fn(BufferId) -> usize,
-) -> Option<Kernel> {
-    let ([load], [store]) = (kernel.loads.as_slice(), kernel.stores.as_slice()) else { return None };
-    let Source::Buffer(from) = load.source else { return None };
+) -> Result<Option<Kernel>> {
+    let ([load], [store]) = (kernel.loads.as_slice(), kernel.stores.as_slice()) else { return Ok(None) };
+    let Source::Buffer(from) = load.source else { return Ok(None) };
     if !kernel.instructions.is_empty() || kernel.reduce.is_some() || load.dtype != store.dtype {
-        return None;
+        return Ok(None);
     }
     let flat = buffer_elements(from);
     let operand = ArrayRef { source: load.source, dtype: load.dtype, shape: smallvec![flat] };
@@ -90,14 +93,14 @@ pub(crate) fn as_copy(
     let packed = load.strides == packed_strides(&iteration) && kernel.extents.iter().product::<usize>() == flat;
     if packed && load.offset == 0 && load.starts.is_empty() {
         let (op, parameters) = (Op::Reshape, Parameters::default());
-        return Some(Kernel::Structural { op, parameters, operands: vec![operand], result });
+        return Ok(Some(Kernel::Structural { op, parameters, operands: vec![operand], result }));
     }
     let start = match (load.starts.as_slice(), load.offset) {
-        ([], offset) => starts.index(graph, offset),
+        ([], offset) => starts.index(graph, offset)?,
         (&[start], 0) => start,
-        _ => return None,
+        _ => return Ok(None),
     };
     let op = Op::StridedRead { strides: ListId::EMPTY, start: StartId(start) };
     let parameters = Parameters { list: load.strides.to_vec(), start: Some(start) };
-    Some(Kernel::Structural { op, parameters, operands: vec![operand], result })
+    Ok(Some(Kernel::Structural { op, parameters, operands: vec![operand], result }))
 }

@@ -1,15 +1,16 @@
 //! A plan as its user reads it: the figures, and for each source line what its values cost.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use ckad_graph::{Graph, Result};
+use ckad_graph::{Graph, Result, interrupt, tables};
 
 use crate::cost::node_flops;
 use crate::policy::Planned;
 use crate::schedule::Action;
 use crate::simulate::{base_taken, simulate};
-use crate::tables::filled;
+use crate::tables::{collected, filled};
 
 /// What the nodes of one source line cost, derivatives included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -56,6 +57,7 @@ pub fn report(graph: &Graph, planned: &Planned) -> Result<Report> {
     let mut alive = filled(false, graph.len())?;
     let mut runs = filled(0u32, graph.len())?;
     for (index, action) in schedule.actions.iter().enumerate() {
+        interrupt::check_at(index)?;
         if backward == Some(index) {
             for node in graph.ids().filter(|node| alive[node.index()]) {
                 lines.entry(graph.attributes(node).line).or_default().saved_bytes += graph.bytes(node) as u64;
@@ -80,13 +82,14 @@ pub fn report(graph: &Graph, planned: &Planned) -> Result<Report> {
         }
     }
     for node in graph.ids().filter(|node| runs[node.index()] > 0) {
+        interrupt::check_at(node.index())?;
         let line = lines.entry(graph.attributes(node).line).or_default();
         let runs = runs[node.index()];
         line.computed = line.computed.max(runs);
         line.flops = line.flops.saturating_add(node_flops(graph, node).saturating_mul(u64::from(runs)));
     }
-    let mut lines: Vec<LineCost> = lines.into_iter().map(|(line, cost)| LineCost { line, ..cost }).collect();
-    lines.sort_by_key(|cost| std::cmp::Reverse((cost.peak_bytes, cost.saved_bytes, cost.flops)));
+    let mut lines: Vec<LineCost> = collected(lines.into_iter().map(|(line, cost)| LineCost { line, ..cost }))?;
+    lines.sort_unstable_by_key(|cost| (Reverse((cost.peak_bytes, cost.saved_bytes, cost.flops)), cost.line));
     Ok(Report {
         live_peak: simulation.peak,
         flops: planned.flops,
@@ -111,7 +114,7 @@ computed 2×  some value of the line is computed twice: in the forward part, and
 
 impl Report {
     /// The figures and the table as text; `line` names a line id, as in `model.py:12`.
-    pub fn text(&self, line: &dyn Fn(u32) -> String) -> String {
+    pub fn text(&self, line: &dyn Fn(u32) -> String) -> Result<String> {
         let mut out = String::new();
         let once = (self.flops - self.extra_flops).max(1);
         let share = 100.0 * self.extra_flops as f64 / once as f64;
@@ -126,22 +129,23 @@ impl Report {
         if let Some(note) = &self.note {
             let _ = writeln!(out, "note         {note}");
         }
-        let rows = self.by_name(line);
+        let rows = self.by_name(line)?;
         let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(4);
         let _ = writeln!(out, "\n{:width$}  {:>31}  {:>31}  {:>8}", "line", "at the peak", "saved", "computed");
         for (name, cost) in rows {
             let (peak, saved) = (bytes_text(cost.peak_bytes), bytes_text(cost.saved_bytes));
-            let _ = writeln!(out, "{name:width$}  {peak}  {saved}  {:>7}×", cost.computed);
+            let row = format!("{name:width$}  {peak}  {saved}  {:>7}×\n", cost.computed);
+            tables::write("plan", &mut out, &row)?;
         }
-        let _ = write!(out, "\n{LEGEND}");
-        out
+        tables::write("plan", &mut out, &format!("\n{LEGEND}"))?;
+        Ok(out)
     }
 }
 
 impl Report {
     /// The lines by name, most bytes at the peak first. Several ids may name one line: an id stands for an
     /// instruction of it.
-    fn by_name(&self, line: &dyn Fn(u32) -> String) -> Vec<(String, LineCost)> {
+    fn by_name(&self, line: &dyn Fn(u32) -> String) -> Result<Vec<(String, LineCost)>> {
         let mut rows: BTreeMap<String, LineCost> = BTreeMap::new();
         for cost in &self.lines {
             let row = rows.entry(line(cost.line)).or_default();
@@ -150,9 +154,10 @@ impl Report {
             row.computed = row.computed.max(cost.computed);
             row.flops = row.flops.saturating_add(cost.flops);
         }
-        let mut rows: Vec<(String, LineCost)> = rows.into_iter().collect();
-        rows.sort_by_key(|(_, cost)| std::cmp::Reverse((cost.peak_bytes, cost.saved_bytes, cost.flops)));
-        rows
+        let order = |cost: &LineCost| Reverse((cost.peak_bytes, cost.saved_bytes, cost.flops));
+        let mut rows: Vec<(String, LineCost)> = collected(rows.into_iter())?;
+        rows.sort_unstable_by(|(a, left), (b, right)| order(left).cmp(&order(right)).then_with(|| a.cmp(b)));
+        Ok(rows)
     }
 }
 

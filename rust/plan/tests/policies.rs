@@ -27,7 +27,7 @@ fn plan(graph: &Graph, policy: CheckpointPolicy) -> (Planned, u64) {
     assert_eq!(simulation.peak, planned.live_peak);
     let program = lower(graph, &planned.schedule, &target()).unwrap();
     verify_program(&program).unwrap();
-    assert_eq!(program.live_bytes().into_iter().max(), Some(planned.live_peak));
+    assert_eq!(program.live_bytes().unwrap().into_iter().max(), Some(planned.live_peak));
     let outputs: u64 = graph.outputs.iter().map(|&output| graph.bytes(output) as u64).sum();
     (planned, simulation.peak - outputs)
 }
@@ -124,7 +124,7 @@ fn the_report_adds_up() {
     assert_eq!(report.live.iter().max(), Some(&planned.live_peak));
     assert!(report.lines.iter().any(|line| line.computed == 2));
     assert!(report.lines.iter().all(|line| line.computed <= 2));
-    let text = report.text(&|line| format!("model.py:{line}"));
+    let text = report.text(&|line| format!("model.py:{line}")).unwrap();
     assert!(text.contains("segments") && text.contains("model.py:"), "{text}");
 }
 

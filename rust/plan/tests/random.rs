@@ -130,7 +130,11 @@ fn check(graph: &Graph, what: &str, target: &Target) {
         let program =
             lower(graph, &planned.schedule, target).unwrap_or_else(|error| panic!("{what} {policy:?}: {error}"));
         verify_program(&program).unwrap_or_else(|error| panic!("{what} {policy:?}: {error}"));
-        assert_eq!(program.live_bytes().into_iter().max().unwrap_or(0), planned.live_peak, "{what} {policy:?}");
+        assert_eq!(
+            program.live_bytes().unwrap().into_iter().max().unwrap_or(0),
+            planned.live_peak,
+            "{what} {policy:?}"
+        );
     }
 }
 

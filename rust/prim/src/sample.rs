@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// One primitive applied to inputs: the graph's last node, which is its one output.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Sample {
     /// Operation and case, such as `sum: inner axis`.
     pub name: String,

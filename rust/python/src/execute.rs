@@ -317,25 +317,29 @@ impl Executable {
     }
 
     /// The plan's table per source line, as text.
-    pub fn line_table(&self, py: Python<'_>, recorded: &Graph, lines: &LineTable) -> String {
+    pub fn line_table(&self, py: Python<'_>, recorded: &Graph, lines: &LineTable) -> Result<String> {
         let texts = crate::graph_view::line_texts(py, recorded, lines);
         let text = |line| texts.get(&line).cloned().unwrap_or_default();
-        self.report.as_ref().map_or_else(String::new, |report| report.text(&text))
+        self.report.as_ref().map_or_else(|| Ok(String::new()), |report| report.text(&text))
     }
 
     /// File and line of each node's recorded operation.
-    pub fn places(&self, py: Python<'_>, recorded: &Graph, lines: &LineTable) -> Vec<(String, u32)> {
-        let mut by_position: FxHashMap<u32, (String, u32)> = FxHashMap::default();
-        let mut by_line: FxHashMap<u32, (String, u32)> = FxHashMap::default();
+    pub fn places(&self, py: Python<'_>, recorded: &Graph, lines: &LineTable) -> Result<Vec<(Arc<str>, u32)>> {
+        let unknown: (Arc<str>, u32) = (Arc::from("<ckad>"), 0);
+        let mut line_at: FxHashMap<u32, u32> = FxHashMap::default();
+        tables::room_for_keys("profile", &mut line_at, recorded.len())?;
+        let mut by_line: FxHashMap<u32, (Arc<str>, u32)> = FxHashMap::default();
         for id in recorded.ids() {
             let attributes = recorded.attributes(id);
-            let place = by_line
-                .entry(attributes.line)
-                .or_insert_with(|| lines.resolve(py, attributes.line).unwrap_or_else(|| (String::from("<ckad>"), 0)));
-            by_position.insert(attributes.position, place.clone());
+            line_at.insert(attributes.position, attributes.line);
+            if !by_line.contains_key(&attributes.line) {
+                tables::room_for_keys("profile", &mut by_line, 1)?;
+                let place = lines.resolve(py, attributes.line).map(|(file, line)| (Arc::from(file), line));
+                by_line.insert(attributes.line, place.unwrap_or_else(|| unknown.clone()));
+            }
         }
-        let unknown = || (String::from("<ckad>"), 0);
-        self.positions.iter().map(|position| by_position.get(position).cloned().unwrap_or_else(unknown)).collect()
+        let place = |position| line_at.get(position).and_then(|line| by_line.get(line)).unwrap_or(&unknown).clone();
+        tables::list("profile", self.positions.iter().map(place))
     }
 
     /// What a run allocates.

@@ -4,10 +4,10 @@
 //! result is recorded there (with the policy, where one was given, as a region of its own); otherwise the program
 //! is looked up or built, and runs.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, NodeId, Region, RegionId, Result, tables};
+use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, Lent, NodeId, Region, RegionId, Result, tables};
+use ckad_run::Filled;
 use ckad_transform::Partition;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -251,8 +251,8 @@ pub fn jvp(
 /// What stands for the tangent of an integer output.
 pub fn float_zeros(py: Python<'_>, shape: &[i64]) -> PyResult<Py<PyAny>> {
     let elements = shape.iter().product::<i64>().max(1) as usize;
-    let zeros = tables::filled("jvp", 0u64, elements).map_err(raise)?;
-    let value = Value::Array(Arc::new(Snapshot(zeros, elements * 8)));
+    let zeros = Filled::zeros("jvp", elements * size_of::<f64>()).map_err(raise)?;
+    let value = Value::Array(Arc::new(Snapshot(zeros)));
     value_to_numpy(py, &value, DType::F64, shape)
 }
 
@@ -390,11 +390,11 @@ pub fn forward_is_cheaper(py: Python<'_>, recorded: &Recorded, columns: u64, row
 
 /// What a recorded graph is transformed from. What nobody needs is left out by every transform, but it must not count
 /// when splices are put in order.
-fn live(graph: &Graph) -> Result<Cow<'_, Graph>> {
+fn live(graph: &Graph) -> Result<Lent<'_>> {
     if graph.splices.is_empty() {
-        return Ok(Cow::Borrowed(graph));
+        return Ok(Lent::Borrowed(graph));
     }
-    ckad_transform::extract(graph, &graph.outputs).map(Cow::Owned)
+    ckad_transform::extract(graph, &graph.outputs).map(Lent::Owned)
 }
 
 impl Kind {
@@ -402,7 +402,7 @@ impl Kind {
     pub fn transform(&self, graph: &Graph) -> Result<Graph> {
         let graph = live(graph)?;
         let derived = match self {
-            Kind::Evaluate => ckad_transform::settle(graph.into_owned())?,
+            Kind::Evaluate => ckad_transform::settle(graph.into_owned()?)?,
             Kind::ValueAndGrad(active) => ckad_transform::value_and_grad(&graph, active)?,
             Kind::Jvp(active) | Kind::Linearize(active) => ckad_transform::jvp(&graph, active)?,
             Kind::Vjp(active) => ckad_transform::vjp(&graph, active)?,

@@ -1,15 +1,18 @@
 //! The graph that `ckad.trace` returns: readable as text, drawable with Graphviz.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use ckad_graph::{ErrorKind, Graph, NodeText, Op, print_graph, shape_text};
+use ckad_graph::{ErrorKind, Graph, NodeText, Op, Result, interrupt, print_graph, shape_text, tables, threads};
 use pyo3::prelude::*;
 
+use crate::boundary::enter;
 use crate::errors::{self, refusal};
 use crate::lines::LineTable;
 use crate::trace::Recorded;
+
+/// The operation whose errors these are.
+const OP: &str = "trace";
 
 /// A recorded graph.
 #[pyclass(frozen, module = "ckad", name = "Graph")]
@@ -35,7 +38,9 @@ pub fn line_texts(py: Python<'_>, graph: &Graph, lines: &LineTable) -> rustc_has
 
 impl GraphView {
     pub fn new(py: Python<'_>, recorded: Recorded) -> PyResult<GraphView> {
-        let graph = ckad_transform::extract(&recorded.graph, &recorded.graph.outputs).map_err(errors::raise)?;
+        let recorded_graph = &recorded.graph;
+        let graph = enter(py, || ckad_transform::extract(recorded_graph, &recorded_graph.outputs))?;
+        let graph = graph.map_err(errors::raise)?;
         let lines = recorded.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let lines = line_texts(py, &graph, &lines);
         Ok(GraphView { graph, lines })
@@ -45,9 +50,16 @@ impl GraphView {
         self.lines.get(&id).map_or("", String::as_str)
     }
 
-    fn dot(&self) -> String {
+    fn printed(&self) -> Result<String> {
+        print_graph(&self.graph, &NodeText { op: &ckad_prim::op_name, line: &|id| self.line(id).to_owned() })
+    }
+
+    fn dot(&self) -> Result<String> {
         let mut dot = String::from("digraph ckad {\n  rankdir=TB;\n  node [shape=box, fontname=\"monospace\"];\n");
+        let mut is_output = tables::filled(OP, false, self.graph.len())?;
+        self.graph.outputs.iter().for_each(|output| is_output[output.index()] = true);
         for id in self.graph.ids() {
+            interrupt::check_at(id.index())?;
             let node = self.graph.node(id);
             let label = format!(
                 "%{} {}\\n{}{}\\n{}",
@@ -59,16 +71,17 @@ impl GraphView {
             );
             let style = match node.op {
                 Op::Input(_) => ", style=filled, fillcolor=lightblue",
-                _ if self.graph.outputs.contains(&id) => ", style=filled, fillcolor=lightyellow",
+                _ if is_output[id.index()] => ", style=filled, fillcolor=lightyellow",
                 _ => "",
             };
-            let _ = writeln!(dot, "  n{} [label=\"{label}\"{style}];", id.0);
-            for operand in self.graph.operands(id) {
-                let _ = writeln!(dot, "  n{} -> n{};", operand.0, id.0);
+            tables::write(OP, &mut dot, &format!("  n{} [label=\"{label}\"{style}];\n", id.0))?;
+            for (index, operand) in self.graph.operands(id).iter().enumerate() {
+                interrupt::check_at(index)?;
+                tables::write(OP, &mut dot, &format!("  n{} -> n{};\n", operand.0, id.0))?;
             }
         }
-        dot.push_str("}\n");
-        dot
+        tables::write(OP, &mut dot, "}\n")?;
+        Ok(dot)
     }
 }
 
@@ -83,8 +96,7 @@ impl GraphView {
     }
 
     fn __str__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let text = NodeText { op: &ckad_prim::op_name, line: &|id| self.line(id).to_owned() };
-        errors::text(py, &print_graph(&self.graph, &text).map_err(errors::raise)?)
+        errors::text(py, &enter(py, || self.printed())?.map_err(errors::raise)?)
     }
 
     fn __repr__(&self) -> String {
@@ -93,14 +105,14 @@ impl GraphView {
 
     /// The graph in Graphviz' language.
     fn to_dot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        errors::text(py, &self.dot())
+        errors::text(py, &enter(py, || self.dot())?.map_err(errors::raise)?)
     }
 
     /// The graph as SVG, drawn by Graphviz' `dot`.
     fn to_svg(&self, py: Python<'_>) -> PyResult<String> {
-        let dot = self.dot();
+        let dot = enter(py, || self.dot())?.map_err(errors::raise)?;
         let hint = "install Graphviz, or use print(graph) or to_dot()";
-        py.detach(|| draw(&dot)).map_err(|what| refusal(ErrorKind::Missing, "trace", what, hint))
+        py.detach(|| draw(dot)).map_err(|what| refusal(ErrorKind::Missing, "trace", what, hint))
     }
 
     fn _repr_svg_(&self, py: Python<'_>) -> PyResult<String> {
@@ -108,7 +120,7 @@ impl GraphView {
     }
 }
 
-fn draw(dot: &str) -> Result<String, String> {
+fn draw(dot: String) -> Result<String, String> {
     let missing = |error: std::io::Error| format!("cannot run Graphviz' dot: {error}");
     let mut child = Command::new("dot")
         .arg("-Tsvg")
@@ -118,9 +130,14 @@ fn draw(dot: &str) -> Result<String, String> {
         .spawn()
         .map_err(missing)?;
     let Some(mut input) = child.stdin.take() else { return Err("dot has no input".to_owned()) };
-    let text = dot.to_owned();
     // dot may answer before it has read everything: write from a thread of its own.
-    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()));
+    let builder = std::thread::Builder::new().name("ckad-dot".into()).stack_size(threads::STACK);
+    let writer = threads::can_start(1).then(|| builder.spawn(move || input.write_all(dot.as_bytes())));
+    let Some(Ok(writer)) = writer else {
+        // Without input it ends by itself.
+        let _ = child.wait();
+        return Err("no thread is to be had to write Graphviz' input".to_owned());
+    };
     let output = child.wait_with_output().map_err(missing)?;
     let written = writer.join().unwrap_or(Ok(()));
     if !output.status.success() || written.is_err() {

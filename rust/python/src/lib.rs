@@ -52,12 +52,20 @@ mod value;
 mod values;
 mod watching;
 
-use ckad_run::{Ballast, Counted};
+use ckad_run::{Counted, Reserve};
 use pyo3::prelude::*;
 
 /// Refused small blocks come from a reserve, and the next poll raises; what planning holds is counted.
 #[global_allocator]
-static ALLOCATOR: Counted<Ballast> = Counted(Ballast::new(std::alloc::System));
+static ALLOCATOR: Counted<Reserve> = Counted(Reserve::new(std::alloc::System));
+
+/// Tests lower what the reserve serves, so that short programs meet the refusals of long ones.
+fn lower_reserve() {
+    let bytes = std::env::var("CKAD_RESERVED_BYTES").ok().and_then(|text| text.parse().ok());
+    if let Some(bytes) = bytes {
+        ALLOCATOR.0.set_largest(bytes);
+    }
+}
 
 /// Frees the idle arena and forgets every cached program.
 #[pyfunction]
@@ -68,6 +76,7 @@ fn release() {
 
 #[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    lower_reserve();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     primitives::register(module)?;
     primitive_arrays::register(module)?;

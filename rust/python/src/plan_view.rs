@@ -13,6 +13,7 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::errors::raise;
 use crate::execute::{Executable, Tables};
 use crate::lines::LineTable;
 use crate::tape::ForcedRuns;
@@ -98,7 +99,7 @@ pub fn intercept(
     let Some(wanted) = PLANNING.with_borrow(|open| open.last().cloned()) else { return Ok(()) };
     let compiled = &executable.compiled;
     let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-    let table = executable.line_table(py, tables.graph, &lines);
+    let table = executable.line_table(py, tables.graph, &lines).map_err(raise)?;
     drop(lines);
     let mut peak = compiled.peak;
     // The cached program's constants are those of the call that built it.

@@ -7,6 +7,7 @@ use ckad_graph::{Error, NodeId, Result};
 use ckad_run::AllocationHooks;
 use pyo3::prelude::*;
 
+use crate::errors::raise;
 use crate::execute::{Executable, Output, Tables};
 use crate::lines::LineTable;
 
@@ -56,7 +57,7 @@ pub fn current(py: Python<'_>) -> Option<Py<Profiling>> {
 struct Hooks<'a> {
     allocator: Py<PyAny>,
     /// File and line by node.
-    places: &'a dyn Fn(NodeId) -> (String, u32),
+    places: &'a dyn Fn(NodeId) -> (Arc<str>, u32),
     /// What the allocator raised.
     raised: Option<PyErr>,
 }
@@ -69,8 +70,9 @@ unsafe impl Send for Hooks<'_> {}
 unsafe impl AllocationHooks for Hooks<'_> {
     fn on_allocate(&mut self, node: NodeId, bytes: usize) -> Result<*mut u8> {
         let (file, line) = (self.places)(node);
-        let address =
-            Python::attach(|py| self.allocator.call_method1(py, "allocate", (file, line, bytes))?.extract::<usize>(py));
+        let address = Python::attach(|py| {
+            self.allocator.call_method1(py, "allocate", (&*file, line, bytes))?.extract::<usize>(py)
+        });
         match address {
             Ok(address) => Ok(address as *mut u8),
             Err(raised) => {
@@ -89,7 +91,7 @@ unsafe impl AllocationHooks for Hooks<'_> {
 
     fn on_output(&mut self, node: NodeId, _pointer: *mut u8, bytes: usize) {
         let (file, line) = (self.places)(node);
-        let noted = Python::attach(|py| self.allocator.call_method1(py, "output", (file, line, bytes)).map(drop));
+        let noted = Python::attach(|py| self.allocator.call_method1(py, "output", (&*file, line, bytes)).map(drop));
         if let Err(raised) = noted {
             self.raised.get_or_insert(raised);
         }
@@ -113,7 +115,7 @@ pub fn run(
     }
     let known = {
         let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-        executable.places(py, tables.graph, &lines)
+        executable.places(py, tables.graph, &lines).map_err(raise)?
     };
     let places = move |node: NodeId| known[node.index()].clone();
     let mut hooks = Hooks { allocator: profiling.allocator.clone_ref(py), places: &places, raised: None };

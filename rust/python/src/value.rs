@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{Constant, HostArray, Result, ScalarBits, tables};
+use ckad_graph::{Constant, HostArray, Result, ScalarBits};
+use ckad_run::Filled;
 use pyo3::prelude::*;
 
 /// A value whose bytes are known.
@@ -35,16 +36,15 @@ impl Value {
 
 /// An array of ours.
 #[derive(Debug)]
-pub struct Snapshot(pub Vec<u64>, pub usize);
+pub struct Snapshot(pub Filled);
 
 impl HostArray for Snapshot {
     fn bytes(&self) -> &[u8] {
-        // SAFETY: the vector holds at least `self.1` bytes, and any bytes are valid u8s.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.1) }
+        self.0.bytes()
     }
 
     fn owned_bytes(&self) -> usize {
-        self.1
+        self.0.bytes().len()
     }
 }
 
@@ -79,9 +79,6 @@ impl HostArray for Borrowed {
 
 impl Snapshot {
     pub fn shared(bytes: &[u8]) -> Result<Constant> {
-        let mut words = tables::filled("array", 0u64, bytes.len().div_ceil(8))?;
-        // SAFETY: the vector has room for all bytes, and the two do not overlap.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), words.as_mut_ptr().cast(), bytes.len()) };
-        Ok(Arc::new(Snapshot(words, bytes.len())))
+        Ok(Arc::new(Snapshot(Filled::copied("array", bytes)?)))
     }
 }

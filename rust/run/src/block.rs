@@ -31,7 +31,7 @@ impl Block {
         if bytes == 0 {
             return Ok(Block { pointer: dangling(), layout });
         }
-        // Past the reserve for small blocks (`ballast`): an array can be refused.
+        // Past the reserve for small blocks (`reserve`): an array can be refused.
         // SAFETY: the layout's size is not zero.
         let pointer = NonNull::new(unsafe { System.alloc(layout) }).ok_or_else(|| Error::memory(op, bytes))?;
         advise(pointer, bytes);

@@ -78,7 +78,7 @@ impl<K: Clone + Eq + Hash, P> ProgramCache<K, P> {
         Some(payload)
     }
 
-    /// Keeps `payload` of `bytes`; a copy of the graph's structure is kept for comparison. What alone exceeds the
+    /// Keeps `payload` of `bytes`, where there is memory to remember it; a copy of the graph's structure is kept for comparison. What alone exceeds the
     /// capacity is not kept. The payload, or the one that was there already.
     fn insert(&self, graph: &Graph, key: (u64, K), payload: P, bytes: usize) -> Arc<P> {
         let payload = Arc::new(payload);
@@ -92,6 +92,9 @@ impl<K: Clone + Eq + Hash, P> ProgramCache<K, P> {
         let Ok(graph) = graph.structure() else { return payload };
         let bytes = bytes.saturating_add(graph.own_bytes());
         let mut state = self.state();
+        if state.found.try_reserve(1).is_err() {
+            return payload;
+        }
         state.clock += 1;
         let clock = state.clock;
         state.bytes += bytes;

@@ -145,11 +145,12 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
             },
         )?;
     if let Some(trace) = trace.as_deref_mut() {
-        let planned = if separate.is_some() { Vec::new() } else { program.live_bytes() };
+        let planned = if separate.is_some() { Vec::new() } else { program.live_bytes()? };
         trace.measured = separate.is_some();
         trace.entries.clear();
         let entries = planned.iter().zip(&program.steps);
-        trace.entries.extend(entries.map(|(&live_bytes, step)| TraceEntry { node: step.node, live_bytes }));
+        let entries = entries.map(|(&live_bytes, step)| TraceEntry { node: step.node, live_bytes });
+        tables::extend("run", &mut trace.entries, entries)?;
     }
     for (index, step) in program.steps.iter().enumerate() {
         if let Some(separate) = &mut separate {
@@ -157,7 +158,8 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
             if let Some(trace) = trace.as_deref_mut()
                 && index < program.copies_from as usize
             {
-                trace.entries.push(TraceEntry { node: step.node, live_bytes: separate.live_bytes() });
+                let entry = TraceEntry { node: step.node, live_bytes: separate.live_bytes() };
+                tables::push("run", &mut trace.entries, entry)?;
             }
         }
         shortage::check("run").map_err(|error| error.at_line(line.map_or(0, |line| line(step.node))))?;

@@ -7,25 +7,27 @@
 //! their graph. Runs may nest and overlap; no lock is held while one goes on.
 
 mod arena;
-mod ballast;
 mod bindings;
 mod block;
 mod cache;
 mod counted;
 mod execute;
+mod filled;
 mod output;
+mod reserve;
 mod separate;
 mod target;
 mod threads;
 mod trace;
 
 pub use arena::{Lease, MemoryUse, lease, memory_use, release};
-pub use ballast::Ballast;
 pub use bindings::{Bindings, InputArray};
 pub use cache::ProgramCache;
 pub use counted::Counted;
 pub use execute::{RunOptions, run, run_interruptible};
+pub use filled::Filled;
 pub use output::OutputBuffer;
+pub use reserve::Reserve;
 pub use separate::AllocationHooks;
 pub use target::target;
 pub use threads::{pool, thread_count};

@@ -3,16 +3,12 @@
 //! `CKAD_NUM_THREADS` sets its size; results do not depend on it. A forked child has none of its parent's threads, so
 //! it makes a pool of its own. Pools live as long as the process.
 
-use std::hint::black_box;
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use ckad_graph::{Error, ErrorKind, Result, tables};
+use ckad_graph::{Error, ErrorKind, Result, threads};
 use rayon::{ThreadPool, ThreadPoolBuilder};
-
-/// A stack, and what a thread allocates as it starts.
-const THREAD_BYTES: usize = (2 << 20) + (256 << 10);
 
 struct Entry {
     process: u32,
@@ -48,16 +44,17 @@ pub fn pool() -> Result<&'static ThreadPool> {
         return Ok(&entry.pool);
     }
     let count = thread_count()?;
-    let bytes = count * THREAD_BYTES;
-    let refused = |error: rayon::ThreadPoolBuildError| {
-        let what = format!("cannot allocate {bytes} bytes for {count} threads: {error}");
+    let refused = |why: &dyn std::fmt::Display| {
+        let what = format!("cannot allocate {} bytes for {count} threads: {why}", threads::bytes(count));
         Error::new(ErrorKind::Memory, "threads", what)
             .with_hint("set CKAD_NUM_THREADS to a smaller number before the first call")
     };
-    // A thread that has a stack and then no memory for its own variables ends the process: better none is started.
-    drop(black_box(tables::room::<u8>("threads", bytes)?));
-    let pool = ThreadPoolBuilder::new().num_threads(count).thread_name(|index| format!("ckad-{index}"));
-    let entry = Box::into_raw(Box::new(Entry { process, pool: pool.build().map_err(refused)? }));
+    if !threads::can_start(count) {
+        return Err(refused(&"no memory"));
+    }
+    let pool = ThreadPoolBuilder::new().num_threads(count).stack_size(threads::STACK);
+    let pool = pool.thread_name(|index| format!("ckad-{index}")).build().map_err(|error| refused(&error))?;
+    let entry = Box::into_raw(Box::new(Entry { process, pool }));
     match CURRENT.compare_exchange(current, entry, Ordering::AcqRel, Ordering::Acquire) {
         // SAFETY: just leaked. The parent's entry is left as it is: its threads are not here to be joined.
         Ok(_) => Ok(unsafe { &(*entry).pool }),

@@ -43,7 +43,7 @@ fn check(name: &str, graph: &Graph) {
         let debugged = bytes_of(&run_on(&compiled.program, graph, &inputs, options));
         assert!(debugged == expected, "{name} under {policy:?} differs in debug mode");
         let live: Vec<u64> = trace.entries.iter().map(|entry| entry.live_bytes).collect();
-        assert_eq!(live, compiled.program.live_bytes());
+        assert_eq!(live, compiled.program.live_bytes().unwrap());
         assert!(trace.measured);
         assert_eq!(trace.peak().unwrap().1.live_bytes, compiled.planned.live_peak, "{name} under {policy:?}");
     }

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use ckad_graph::{Graph, NodeId, Result};
+use ckad_graph::{Graph, NodeId, Result, interrupt, tables};
 use ckad_prim::{Builder, Expr};
 
 use crate::copy::{Copy, derived};
 use crate::extract;
+
+/// The operation whose errors these are.
+const OP: &str = "absorbed";
 
 /// A graph of the same inputs whose outputs are bools.
 #[derive(Debug)]
@@ -18,16 +21,17 @@ pub struct Absorbed {
 
 pub fn absorbed(graph: &Graph) -> Result<Absorbed> {
     let mut target = derived(graph, 2)?;
-    let mut copy = Copy::new("absorbed", graph)?;
+    let mut copy = Copy::new(OP, graph)?;
     copy.inputs(&mut target, graph)?;
     let builder = Builder::new(target);
     let mut found: BTreeMap<u32, NodeId> = BTreeMap::new();
     for id in graph.ids() {
+        interrupt::check_at(id.index())?;
         let attributes = graph.attributes(id);
         let out = copy.node(&mut builder.graph_mut(), graph, id, attributes)?;
         builder.set_attributes(attributes);
         let operands = copy.all(graph.operands(id))?;
-        let operands: Vec<Expr<'_>> = operands.into_iter().map(|operand| builder.expr(operand)).collect();
+        let operands: Vec<Expr<'_>> = tables::list(OP, operands.into_iter().map(|operand| builder.expr(operand)))?;
         if let Some(here) = ckad_prim::absorbed(graph, id, &operands, builder.expr(out)) {
             // A forward operation and its transpose have one position.
             let earlier = found.get(&attributes.position).map(|&earlier| builder.expr(earlier));
@@ -35,6 +39,7 @@ pub fn absorbed(graph: &Graph) -> Result<Absorbed> {
             found.insert(attributes.position, both.id);
         }
     }
-    let (positions, outputs): (Vec<u32>, Vec<NodeId>) = found.into_iter().unzip();
+    let positions = tables::list(OP, found.keys().copied())?;
+    let outputs = tables::list(OP, found.into_values())?;
     Ok(Absorbed { graph: extract(&builder.finish()?, &outputs)?, positions })
 }

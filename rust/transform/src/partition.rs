@@ -19,7 +19,7 @@ pub enum Side {
 }
 
 /// A graph in two parts.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Partition {
     /// The known inputs → the outputs that depend on nothing else, followed by the residuals.
     pub known: Graph,
@@ -34,7 +34,7 @@ pub struct Partition {
 /// Splits `graph` by dependence on the inputs that are not known.
 pub fn partition(graph: &Graph, known_inputs: &[bool]) -> Result<Partition> {
     let source = settled(graph)?;
-    let graph = source.as_ref();
+    let graph = &*source;
     if known_inputs.len() != graph.inputs.len() {
         let what = format!("{} flags for {} inputs", known_inputs.len(), graph.inputs.len());
         return Err(Error::internal("partition", what));

@@ -9,9 +9,7 @@
 //!   splice is in a region, and so has a policy of its own, the passes stay visible: each splice's passes follow those
 //!   of the one before.
 
-use std::borrow::Cow;
-
-use ckad_graph::{Attributes, Error, Graph, NodeId, RegionId, Result, Splice, interrupt};
+use ckad_graph::{Attributes, Error, Graph, Lent, NodeId, RegionId, Result, Splice, interrupt};
 
 use crate::copy::{Copy, table};
 
@@ -21,8 +19,8 @@ pub fn settle(graph: Graph) -> Result<Graph> {
 }
 
 /// What a transform of a graph starts from.
-pub(crate) fn settled(graph: &Graph) -> Result<Cow<'_, Graph>> {
-    if graph.splices.is_empty() { Ok(Cow::Borrowed(graph)) } else { settle_copy(graph).map(Cow::Owned) }
+pub(crate) fn settled(graph: &Graph) -> Result<Lent<'_>> {
+    if graph.splices.is_empty() { Ok(Lent::Borrowed(graph)) } else { settle_copy(graph).map(Lent::Owned) }
 }
 
 fn settle_copy(graph: &Graph) -> Result<Graph> {

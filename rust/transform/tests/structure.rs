@@ -307,7 +307,7 @@ fn simplification_is_exact_and_merges_equal_nodes() {
         let h = tape.op(|| g.lmul(x.zeros_like()));
         vec![g, h, tape.op(|| x + 0.0)]
     });
-    let simple = simplify(graph.clone()).unwrap();
+    let simple = simplify(graph.copied().unwrap()).unwrap();
     check(&simple);
     let x = vec![vec![1.0, -2.0, 0.5, -0.0, 4.0, f64::NAN]];
     let (before, after) = (run(&graph, &x), run(&simple, &x));
@@ -423,7 +423,7 @@ fn many_users_of_one_operand_are_found_in_linear_time() {
 fn transforms_hear_an_interrupt() {
     let graph = trajectory(10);
     let _listening = ckad_graph::interrupt::listen(|| true);
-    for result in [value_and_grad(&graph, &[true]), jvp(&graph, &[true]), simplify(graph.clone())] {
+    for result in [value_and_grad(&graph, &[true]), jvp(&graph, &[true]), simplify(graph.copied().unwrap())] {
         assert_eq!(result.unwrap_err().kind, ckad_graph::ErrorKind::Interrupted);
     }
 }

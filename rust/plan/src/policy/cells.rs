@@ -8,7 +8,7 @@
 
 use ckad_graph::Result;
 
-use crate::tables::filled;
+use crate::tables::{filled, push};
 
 /// The cell that covers everything.
 pub const ROOT: u32 = 0;
@@ -29,11 +29,12 @@ impl Cells {
     }
 
     /// A new cell inside `parent`; it covers no position until it is painted.
-    pub fn add(&mut self, parent: u32) -> u32 {
-        self.parent.push(parent);
+    pub fn add(&mut self, parent: u32) -> Result<u32> {
+        push(&mut self.parent, parent)?;
         self.nested |= parent != ROOT;
-        self.depth.push(self.depth[parent as usize] + 1);
-        self.parent.len() as u32 - 1
+        let depth = self.depth[parent as usize] + 1;
+        push(&mut self.depth, depth)?;
+        Ok(self.parent.len() as u32 - 1)
     }
 
     /// Gives the positions from `low` up to `high` to the cell.

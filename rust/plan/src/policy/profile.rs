@@ -70,7 +70,8 @@ impl Profile {
             }
             push(&mut spans, span)?;
         }
-        spans.sort_by_key(|span| span.begin);
+        // Those that begin together count in any order.
+        spans.sort_unstable_by_key(|span| (span.begin, span.made, span.end));
         Ok(Profile { spans })
     }
 

@@ -11,6 +11,7 @@ use crate::policy::Material;
 use crate::policy::cells::{Cells, ROOT};
 use crate::policy::profile::{Interval, Profile};
 use crate::policy::{segments, sqrt};
+use crate::tables::{collected, filled, push};
 
 /// Whether some region recomputes.
 pub(crate) fn asks_for_recomputation(graph: &Graph) -> bool {
@@ -49,7 +50,7 @@ struct Part {
 /// The cells of the policy and of all regions.
 pub(crate) fn cells(material: &Material<'_>, profile: &Profile, policy: CheckpointPolicy, slack: f64) -> Result<Cells> {
     let count = material.positions.count;
-    let parts = parts(material, policy);
+    let parts = parts(material, policy)?;
     let mut cells = Cells::whole(count)?;
     let mut waiting = vec![(0, ROOT)];
     while let Some((index, parent)) = waiting.pop() {
@@ -58,14 +59,14 @@ pub(crate) fn cells(material: &Material<'_>, profile: &Profile, policy: Checkpoi
         let borders = match part.policy {
             CheckpointPolicy::None | CheckpointPolicy::Auto => {
                 cells.paint(low as usize, high as usize, parent);
-                waiting.extend(part.children.iter().map(|&child| (child, parent)));
+                part.children.iter().try_for_each(|&child| push(&mut waiting, (child, parent)))?;
                 continue;
             }
             CheckpointPolicy::Recompute => Vec::new(),
             CheckpointPolicy::Sqrt | CheckpointPolicy::Segments(_) => {
-                let whole: Vec<Interval> = part.children.iter().map(|&child| parts[child].interval).collect();
+                let whole: Vec<Interval> = collected(part.children.iter().map(|&child| parts[child].interval))?;
                 let hidden = part.children.iter().filter(|&&child| recomputes(parts[child].policy));
-                let hidden: Vec<Interval> = hidden.map(|&child| parts[child].interval).collect();
+                let hidden: Vec<Interval> = collected(hidden.map(|&child| parts[child].interval))?;
                 let stretch = profile.stretch(low, high, &whole, &hidden)?;
                 match part.policy {
                     CheckpointPolicy::Segments(count) => segments::borders(&stretch, count)?,
@@ -78,10 +79,10 @@ pub(crate) fn cells(material: &Material<'_>, profile: &Profile, policy: Checkpoi
         let ends = borders.iter().map(|border| low as usize + border).chain([high as usize]);
         for end in ends {
             // One segment for everything is the whole: it would never be left and entered again.
-            let cell = if end - start == count { parent } else { cells.add(parent) };
+            let cell = if end - start == count { parent } else { cells.add(parent)? };
             cells.paint(start, end, cell);
             while let Some(child) = children.next_if(|&&child| parts[child].interval.high as usize <= end) {
-                waiting.push((*child, cell));
+                push(&mut waiting, (*child, cell))?;
             }
             start = end;
         }
@@ -91,14 +92,14 @@ pub(crate) fn cells(material: &Material<'_>, profile: &Profile, policy: Checkpoi
 
 /// The tape as part 0 and the regions that hold clusters, nested by their intervals. A region that overlaps
 /// another without lying inside it is left to the part around it.
-fn parts(material: &Material<'_>, policy: CheckpointPolicy) -> Vec<Part> {
+fn parts(material: &Material<'_>, policy: CheckpointPolicy) -> Result<Vec<Part>> {
     let graph = material.graph;
     let everything = Interval { low: 0, high: material.positions.count as u32 };
     let mut parts = vec![Part { interval: everything, policy, children: Vec::new() }];
     if graph.regions.len() <= 1 {
-        return parts;
+        return Ok(parts);
     }
-    let mut intervals: Vec<Option<Interval>> = vec![None; graph.regions.len()];
+    let mut intervals: Vec<Option<Interval>> = filled(None, graph.regions.len())?;
     let widen = |interval: &mut Option<Interval>, other: Interval| {
         let own = interval.get_or_insert(other);
         own.low = own.low.min(other.low);
@@ -117,9 +118,9 @@ fn parts(material: &Material<'_>, policy: CheckpointPolicy) -> Vec<Part> {
             widen(&mut intervals[parent as usize], interval);
         }
     }
-    let mut regions: Vec<(Interval, usize)> =
-        intervals.iter().enumerate().skip(1).filter_map(|(region, interval)| Some(((*interval)?, region))).collect();
-    regions.sort_by_key(|&(interval, region)| (interval.low, std::cmp::Reverse(interval.high), region));
+    let held = intervals.iter().enumerate().skip(1).filter_map(|(region, interval)| Some(((*interval)?, region)));
+    let mut regions: Vec<(Interval, usize)> = collected(held)?;
+    regions.sort_unstable_by_key(|&(interval, region)| (interval.low, std::cmp::Reverse(interval.high), region));
     let mut around = vec![0];
     for (interval, region) in regions {
         while let Some(&outer) = around.last().filter(|&&outer| parts[outer].interval.high <= interval.low) {
@@ -130,10 +131,10 @@ fn parts(material: &Material<'_>, policy: CheckpointPolicy) -> Vec<Part> {
         if interval.high > parts[outer].interval.high {
             continue;
         }
-        parts.push(Part { interval, policy: graph.regions[region].policy, children: Vec::new() });
+        push(&mut parts, Part { interval, policy: graph.regions[region].policy, children: Vec::new() })?;
         let index = parts.len() - 1;
-        parts[outer].children.push(index);
-        around.push(index);
+        push(&mut parts[outer].children, index)?;
+        push(&mut around, index)?;
     }
-    parts
+    Ok(parts)
 }

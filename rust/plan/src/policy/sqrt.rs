@@ -6,6 +6,7 @@
 use ckad_graph::{Result, interrupt};
 
 use crate::policy::profile::Stretch;
+use crate::tables::push;
 
 /// Budgets above the least one that are tried too: the walk counts no passing values, the simulator does.
 pub(crate) const SLACKS: &[f64] = &[1.0, 1.03, 1.07];
@@ -24,39 +25,42 @@ const BISECTIONS: usize = 30;
 /// Borders for the least budget times `slack`.
 pub(crate) fn borders(stretch: &Stretch, slack: f64) -> Result<Vec<usize>> {
     let (mut refused, mut served) = (0, stretch.total());
-    let Some(mut best) = walk(stretch, served) else { return Ok(Vec::new()) };
+    let Some(mut best) = walk(stretch, served)? else { return Ok(Vec::new()) };
     for _ in 0..BISECTIONS {
         interrupt::check()?;
         if served - refused <= 1 {
             break;
         }
         let budget = refused + (served - refused) / 2;
-        match walk(stretch, budget) {
+        match walk(stretch, budget)? {
             Some(borders) => (served, best) = (budget, borders),
             None => refused = budget,
         }
     }
-    Ok(if slack == 1.0 { best } else { walk(stretch, (served as f64 * slack) as u64).unwrap_or(best) })
+    if slack == 1.0 {
+        return Ok(best);
+    }
+    Ok(walk(stretch, (served as f64 * slack) as u64)?.unwrap_or(best))
 }
 
 /// Borders such that checkpoints so far plus the segment at hand never exceed the budget; `None` if the walk
 /// gets stuck.
-fn walk(stretch: &Stretch, budget: u64) -> Option<Vec<usize>> {
+fn walk(stretch: &Stretch, budget: u64) -> Result<Option<Vec<usize>>> {
     let mut borders = Vec::new();
     let (mut start, mut kept) = (0, 0u64);
     let mut fresh: Vec<u64> = Vec::new();
     loop {
         let fits = |border: usize| kept + stretch.held[border] - stretch.held[start] <= budget;
         if fits(stretch.length) {
-            return Some(borders);
+            return Ok(Some(borders));
         }
         fresh.clear();
         let reachable = (start + 1..stretch.length).take_while(|&border| fits(border)).count();
-        fresh.extend(stretch.new_bytes(start).take(reachable));
-        let offset = best_border(&fresh, &stretch.allowed[start + 1..])?;
+        stretch.new_bytes(start).take(reachable).try_for_each(|bytes| push(&mut fresh, bytes))?;
+        let Some(offset) = best_border(&fresh, &stretch.allowed[start + 1..]) else { return Ok(None) };
         kept += fresh[offset];
         start += offset + 1;
-        borders.push(start);
+        push(&mut borders, start)?;
     }
 }
 

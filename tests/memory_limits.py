@@ -1,9 +1,10 @@
 """A sweep of memory limits, run in a process of its own: a call under each gives the right value or raises
 MemoryError, and right after it the process computes on.
 
-Run by `test_refused_memory.py` in small; by hand in large, where refusals also fall into every table of a long program:
+Run by `test_memory_limits.py` in small, with a reserve that serves small blocks only, so that the lists of short
+programs are refused as those of long ones are; by hand in large:
 
-    MALLOC_ARENA_MAX=1 python tests/refusals.py large
+    MALLOC_ARENA_MAX=1 python tests/memory_limits.py large
 """
 
 import os
@@ -49,13 +50,18 @@ def looking(x: Any, steps: int) -> Any:
     return x
 
 
+def looking_late(x: Any, operations: int) -> Any:
+    y = chain(x, operations)
+    return y * 2.0 if y > 100.0 else y
+
+
 POINT = np.linspace(0.1, 1.0, 8)
 MATRIX = np.full((200, 200), 0.01)
 
 
 def programs(large: bool) -> dict[str, Callable[[], Any]]:
     """By name, calls whose results compare by ==."""
-    long, pieces = (200_000, 30_000) if large else (4_000, 600)
+    long, pieces = (400_000, 30_000) if large else (4_000, 600)
 
     def products(x: Any) -> Any:
         y = x
@@ -64,8 +70,10 @@ def programs(large: bool) -> dict[str, Callable[[], Any]]:
         return np.sum(y)
 
     return {
-        "record": lambda: len(ckad.trace(lambda x: chain(x, 200_000 if large else 20_000))(1.0)),
+        "record": lambda: len(ckad.trace(lambda x: chain(x, 400_000 if large else 20_000))(1.0)),
         "text": lambda: len(str(ckad.trace(lambda x: chain(x, long))(1.0))),
+        "dot": lambda: len(ckad.trace(lambda x: chain(x, long))(1.0).to_dot()),
+        "force": lambda: ckad.grad(lambda x: looking_late(x, long))(1.0),
         "none": lambda: ckad.grad(lambda x: chain(x, long), checkpoint="none")(1.0),
         "auto": lambda: ckad.grad(lambda x: np.sum(sines(x, long // 2)))(POINT).tolist(),
         "sqrt": lambda: ckad.grad(lambda x: chain(x, long), checkpoint="sqrt")(1.0),
@@ -131,7 +139,7 @@ def sweep(name: str, call: Callable[[], Any], steps: int) -> Counter[str]:
         elif outcome == "ckad":
             assert "bytes" in result, (name, result)
             # What is refused while the function runs has the line in its traceback.
-            seen["with a line"] += "refusals.py:" in result
+            seen["with a line"] += "memory_limits.py:" in result
     # All of it in one process, too.
     for step in range(0, steps, 16):
         outcome, result = refused(call, enough * step // steps)
@@ -147,6 +155,7 @@ def main() -> None:
     # What is loaded and started once is no part of what a call needs.
     ckad.grad(lambda x: np.sum(np.tanh(x @ x)))(MATRIX)
     str(ckad.trace(np.sin)(1.0))
+    ckad.trace(np.sin)(1.0).to_dot()
     ckad.plan(np.sin)(1.0)
     ckad.jacobian(np.sin)(POINT)
     for name, call in programs(large).items():
