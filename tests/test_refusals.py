@@ -139,7 +139,32 @@ def test_the_suggested_way_computes_the_same(name: str) -> None:
     assert f"`{program}` in place of `{call}`" in str(caught.value)
     if "z" not in used and reals and floats(expected) and name != "astype":
         numpy_program = lambda r: floats(traced(program, r, others))
-        ckad.check_grads(numpy_program, (reals,), order=1 if name in ways.FIRST_ORDER else 2, modes=("reverse",))
+        ckad.check_grads(numpy_program, (reals,), order=3 if name in ways.THIRD_ORDER else 2)
+
+
+@pytest.mark.parametrize("at", [-1.0, 0.0, 0.7, 2.5, 4.0, 9.0])
+def test_the_way_of_interp_everywhere_on_the_line(at: float) -> None:
+    grid, values = np.array([0.0, 1.0, 2.5, 4.0]), np.array([0.4, 1.7, -0.6, 1.1])
+    program = ways.WAYS["interp"][1]
+    f = lambda a, g, x: result(program, {"a": a, "g": g, "x": x})
+    assert f(at, grid, values) == pytest.approx(np.interp(at, grid, values))
+    assert ckad.value_and_grad(f, (0, 1, 2))(at, grid, values)[0] == pytest.approx(np.interp(at, grid, values))
+    points = np.array([at, 1.3])
+    np.testing.assert_allclose(f(points, grid, values), np.interp(points, grid, values))
+    slope = ckad.grad(f)(at, grid, values)
+    assert slope == 0 if not 0 <= at <= 4 else np.isfinite(slope)
+    if at in (0.7, 9.0, -1.0):
+        ckad.check_grads(f, (at, grid, values))
+
+
+@pytest.mark.parametrize("at", [0.0, 1e-9, 0.06, 0.064, -0.3, 2.0])
+def test_the_way_of_sinc_near_its_hole(at: float) -> None:
+    f = lambda x: np.sum(result(ways.WAYS["sinc"][1], {"x": x}))
+    assert f(np.array(at)) == pytest.approx(np.sinc(at), rel=1e-14)
+    s = np.pi * at
+    small = abs(s) < 1e-4
+    second = -1 / 3 + s**2 / 10 if small else (2 * np.sin(s) / s - 2 * np.cos(s) - s * np.sin(s)) / s**2
+    assert ckad.grad(ckad.grad(f))(at) == pytest.approx(np.pi**2 * second, rel=1e-8)
 
 
 def dispatched(module: ModuleType) -> Iterator[tuple[str, Any]]:

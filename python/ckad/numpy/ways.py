@@ -4,11 +4,12 @@
 core's tables (see registry.py) has failed. Each program here is run by tests/test_refusals.py against NumPy's
 function, in value and derivatives. In them x, y, w, z (which has a NaN) and u, v (of length 3) are vectors, A and B
 square matrices, T has three axes, a and b are numbers, i and j integers; m is a mask and g an increasing grid, neither
-of them traced.
+of them traced. No way is given that is wrong in its second derivative.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -21,7 +22,13 @@ _CROSS = "u[[1, 2, 0]] * v[[2, 0, 1]] - u[[2, 0, 1]] * v[[1, 2, 0]]"
 _QUANTILE = "k, r = divmod(0.3 * (s.size - 1), 1.0); s[int(k)] + r * (s[min(int(k) + 1, s.size - 1)] - s[int(k)])"
 _MEDIAN = "(s[(s.size - 1) // 2] + s[s.size // 2]) / 2"
 _PRODUCT = "sum(np.pad(x * c, (k, u.size - 1 - k)) for k, c in enumerate(u))"
-_AT = "np.asarray(ckad.stop_gradient(A))"
+# The constant inverse at the point, and two steps of Newton's iteration that change nothing but derivatives: what is
+# left of the inverse is of fourth order in A − C. Of the logarithm of a determinant, the series up to third order.
+_AT = "C = np.asarray(ckad.stop_gradient(A)); X = np.linalg.inv(C)"
+_STEP = "X = X @ (2 * np.eye(len(C)) - A @ X)"
+_INVERSE = f"{_AT}; {_STEP}; {_STEP}"
+_RELATIVE = f"{_AT}; M = X @ (A - C)"
+_LOGARITHM = "(np.trace(M) - np.trace(M @ M) / 2 + np.trace(M @ M @ M) / 3)"
 _WAVES = "t = 2 * np.pi * np.outer(np.arange({rows}), np.arange(x.size)) / x.size; (np.cos(t) @ x, -np.sin(t) @ x)"
 
 WAYS: Final[dict[str, tuple[str, str]]] = {
@@ -30,7 +37,7 @@ WAYS: Final[dict[str, tuple[str, str]]] = {
     "apply_along_axis": ("np.apply_along_axis(np.prod, 1, A)", "np.stack([np.prod(row) for row in A])"),
     "apply_over_axes": ("np.apply_over_axes(np.sum, T, [0, 1])", "np.sum(T, axis=(0, 1), keepdims=True)"),
     "argpartition": ("np.argpartition(x, 2)[2]", "np.argsort(x)[2]"),
-    "argwhere": ("np.argwhere(x > 1)", "np.stack(np.nonzero(x > 1), axis=1)"),
+    "argwhere": ("np.argwhere(x)", "np.stack(np.nonzero(x), axis=1)"),
     "array_equiv": ("np.array_equiv(x, y)", "bool(np.all(x == y))"),
     "array_split": ("np.array_split(x, [1, 3])", "[x[:1], x[1:3], x[3:]]"),
     "astype": ("np.astype(x, np.float32)", "x.astype(np.float32)"),
@@ -73,28 +80,16 @@ WAYS: Final[dict[str, tuple[str, str]]] = {
     "insert": ("np.insert(x, 1, 5.0)", "np.concatenate([x[:1], [5.0], x[1:]])"),
     "interp": (
         "np.interp(a, g, x)",
-        "k = np.searchsorted(g, np.asarray(ckad.stop_gradient(a))) - 1; "
-        "x[k] + (x[k + 1] - x[k]) * (a - g[k]) / (g[k + 1] - g[k])",
+        "G = np.asarray(ckad.stop_gradient(g)); "
+        "k = np.clip(np.searchsorted(G, np.asarray(ckad.stop_gradient(a))) - 1, 0, G.size - 2); "
+        "t = (np.clip(a, g[0], g[-1]) - g[k]) / (g[k + 1] - g[k]); x[k] * (1 - t) + x[k + 1] * t",
     ),
     "isneginf": ("np.isneginf(x)", "np.isinf(x) & (x < 0)"),
     "isposinf": ("np.isposinf(x)", "np.isinf(x) & (x > 0)"),
-    "ix_": ("np.ix_(i, i)", "(i[:, None], i[None, :])"),
-    "linalg.cholesky": (
-        "np.linalg.cholesky(A @ A.T)",
-        "P = A @ A.T; C = np.asarray(ckad.stop_gradient(P)); L = np.linalg.cholesky(C); X = np.linalg.inv(L); "
-        "S = X @ (P - C) @ X.T; L + L @ np.where(np.tri(len(L), k=-1, dtype=bool), S, np.diag(np.diag(S)) / 2)",
-    ),
     "linalg.cross": ("np.linalg.cross(u, v)", _CROSS),
-    "linalg.det": (
-        "np.linalg.det(A)",
-        f"C = {_AT}; np.linalg.det(C) * (1 + np.trace(np.linalg.inv(C) @ (A - C)))",
-    ),
+    "linalg.det": ("np.linalg.det(A)", f"{_RELATIVE}; np.linalg.det(C) * np.exp({_LOGARITHM})"),
     "linalg.diagonal": ("np.linalg.diagonal(A)", "np.diagonal(A)"),
-    "linalg.eigvalsh": (
-        "np.linalg.eigvalsh(A + A.T)",
-        "S = A + A.T; V = np.linalg.eigh(np.asarray(ckad.stop_gradient(S)))[1]; np.diagonal(V.T @ S @ V)",
-    ),
-    "linalg.inv": ("np.linalg.inv(A)", f"X = np.linalg.inv({_AT}); X @ (2 * np.eye(len(X)) - A @ X)"),
+    "linalg.inv": ("np.linalg.inv(A)", f"{_INVERSE}; X"),
     "linalg.lstsq": ("np.linalg.lstsq(np.vander(g, 2), x)[0]", "np.linalg.pinv(np.vander(g, 2)) @ x"),
     "linalg.matmul": ("np.linalg.matmul(A, B)", "A @ B"),
     "linalg.matrix_norm": ("np.linalg.matrix_norm(A)", "np.linalg.norm(A)"),
@@ -102,12 +97,8 @@ WAYS: Final[dict[str, tuple[str, str]]] = {
     "linalg.matrix_transpose": ("np.linalg.matrix_transpose(T)", "T.mT"),
     "linalg.multi_dot": ("np.linalg.multi_dot([A, B, x])", "A @ (B @ x)"),
     "linalg.outer": ("np.linalg.outer(x, y)", "np.outer(x, y)"),
-    "linalg.slogdet": (
-        "np.linalg.slogdet(A)[1]",
-        f"C = {_AT}; np.linalg.slogdet(C)[1] + np.trace(np.linalg.inv(C) @ (A - C))",
-    ),
-    "linalg.solve": ("np.linalg.solve(A, x)", f"X = np.linalg.inv({_AT}); s = X @ x; s + X @ (x - A @ s)"),
-    "linalg.svdvals": ("np.linalg.svdvals(A)", f"U, _, V = np.linalg.svd({_AT}); np.diagonal(U.T @ A @ V.T)"),
+    "linalg.slogdet": ("np.linalg.slogdet(A)[1]", f"{_RELATIVE}; np.linalg.slogdet(C)[1] + {_LOGARITHM}"),
+    "linalg.solve": ("np.linalg.solve(A, x)", f"{_INVERSE}; X @ x"),
     "linalg.tensordot": ("np.linalg.tensordot(T, A, axes=1)", "np.tensordot(T, A, axes=1)"),
     "linalg.trace": ("np.linalg.trace(A)", "np.trace(A)"),
     "linalg.vecdot": ("np.linalg.vecdot(A, B)", "np.vecdot(A, B)"),
@@ -165,7 +156,8 @@ WAYS: Final[dict[str, tuple[str, str]]] = {
     "select": ("np.select([x > 1, x > 0], [x, -x])", "np.where(x > 1, x, np.where(x > 0, -x, 0.0))"),
     "sinc": (
         "np.sinc(x)",
-        "s = np.pi * np.where(x == 0, 1e-20, x); np.sin(s) / s",
+        "s = np.pi * x; q = s * s; t = np.sqrt(np.where(q < 0.04, 1.0, q)); "
+        "np.where(q < 0.04, 1 - q / 6 * (1 - q / 20 * (1 - q / 42 * (1 - q / 72))), np.sin(t) / t)",
     ),
     "sort_complex": ("np.sort_complex(x).real", "np.sort(x)"),
     "split": ("np.split(x, [1, 3])", "[x[:1], x[1:3], x[3:]]"),
@@ -185,15 +177,13 @@ WAYS: Final[dict[str, tuple[str, str]]] = {
     "vsplit": ("np.vsplit(A, [1])", "[A[:1], A[1:]]"),
 }
 
-FIRST_ORDER: Final = frozenset(
-    f"linalg.{name}" for name in ("cholesky", "det", "eigvalsh", "inv", "slogdet", "solve", "svdvals")
-)
-"""Their ways are right in value and first derivative; the second would need the derivative of the constant, too."""
+THIRD_ORDER: Final = frozenset({"linalg.det", "linalg.inv", "linalg.slogdet", "linalg.solve"})
+"""Their ways are right up to the third derivative; the fourth would need that of the constant inverse, too."""
 
 WITHOUT_DERIVATIVE: Final = frozenset({
     "array2string", "array_repr", "array_str", "busday_count", "busday_offset", "can_cast", "common_type",
     "datetime_as_string", "digitize", "einsum_path", "histogram", "histogram2d", "histogram_bin_edges",
-    "histogramdd", "is_busday", "isin", "lexsort", "linalg.matrix_rank", "may_share_memory", "min_scalar_type",
+    "histogramdd", "is_busday", "isin", "ix_", "lexsort", "linalg.matrix_rank", "may_share_memory", "min_scalar_type",
     "packbits", "ravel_multi_index", "result_type", "save", "savetxt", "savez", "savez_compressed", "searchsorted",
     "shares_memory", "unique_all", "unique_counts", "unique_inverse", "unpackbits", "unravel_index",
 })  # fmt: skip
@@ -203,6 +193,16 @@ _CONVERT = "np.asarray(ckad.stop_gradient(x))"
 _METHODS = {"flat": "x.ravel()", "view": "x[...]", "setflags": "x.copy()", "newbyteorder": "x", "to_device": "x"}
 
 
+_KINDS = (("xywzuv", "vector"), ("AB", "square matrix"), ("T", "array of three axes"), ("ab", "number"),
+          ("ij", "array of integers"), ("m", "mask"), ("g", "increasing grid"))  # fmt: skip
+
+
+def _legend(call: str) -> str:
+    """What the names in a call stand for: a way is written for one use of its function, not for every one."""
+    found = {name: kind for names, kind in _KINDS for name in names if re.search(rf"\b{name}\b", call)}
+    return ", ".join(f"{name} is a{'n' if kind[0] in 'ai' else ''} {kind}" for name, kind in found.items())
+
+
 def function_hint(function: Any) -> str:
     """What to do instead of calling that function of NumPy's on a traced value."""
     module = getattr(function, "__module__", "") or ""
@@ -210,8 +210,9 @@ def function_hint(function: Any) -> str:
     name = f"{place}.{function.__name__}" if place else function.__name__
     if name in WAYS:
         call, program = WAYS[name]
-        note = " (value and first derivative alone)" if name in FIRST_ORDER else ""
-        return f"write `{program}` in place of `{call}`{note}, or call it on {_CONVERT} where no gradient should flow"
+        note = " (right up to the third derivative)" if name in THIRD_ORDER else ""
+        way = f"write `{program}` in place of `{call}`{note}; there {_legend(call)}"
+        return f"{way}. Or call it on {_CONVERT} where no gradient should flow"
     if name in WITHOUT_DERIVATIVE:
         return f"no gradient flows through it: call it on {_CONVERT}"
     reason = "complex dtypes are not supported" if place == "fft" else "its derivative is not supported yet"
