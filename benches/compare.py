@@ -1,8 +1,9 @@
 """Compares ckad with other libraries: `python -m benches.compare WORKLOAD… [--against torch,jax,autograd]`.
 
 Each measurement is a process of its own; the libraries take turns, round after round, so that a disturbance of the
-machine meets all of them. Printed is the least of all calls and the median of the rounds' medians. The other
-libraries are found in .venv-bench (`make bench-env`); ckad runs in the environment that runs this.
+machine meets all of them. Printed are the fastest first call, and of the calls after the first ones the fastest and
+the median of the rounds' medians. The other libraries are found in .venv-bench (`make bench-env`); ckad runs in the
+environment that runs this.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ def compare(workload: str, labels: list[str], sizes: list[str], rounds: int, thr
             "median": statistics.median(result["median"] for result in found),
             "peak_mib": min(result["peak_mib"] for result in found),
             "check": found[0]["check"],
+            "versions": found[0]["versions"],
         }
         for label, found in results.items()
     ]
@@ -82,17 +84,32 @@ def table(summaries: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """What the numbers were measured on."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    return {"cpu": model, "threads": threads, "python": platform.python_version()}
+def machine(threads: int, rounds: int) -> dict[str, Any]:
+    """What the numbers were measured on, and how."""
+    cpu: dict[str, str] = {}
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        cpu.setdefault(name.strip(), value.strip())
+    return {
+        "cpu": cpu.get("model name", platform.machine()),
+        # A virtual machine's model name may say little.
+        "model": ", ".join(f"{name} {cpu[name]}" for name in ("cpu family", "model", "stepping") if name in cpu),
+        "isa": [name for name in ("avx2", "avx512f") if name in cpu.get("flags", "").split()],
+        "caches": caches(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "rounds": rounds,
+        "python": platform.python_version(),
+    }
+
+
+def caches() -> dict[str, str]:
+    """Level → size of the first core's caches for data, such as {"L2": "2048K"}; nothing where the system is silent."""
+    found = {}
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        if (folder / "type").read_text().strip() != "Instruction":
+            found[f"L{(folder / 'level').read_text().strip()}"] = (folder / "size").read_text().strip()
+    return found
 
 
 def main() -> None:
@@ -121,7 +138,7 @@ def main() -> None:
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(
-            json.dumps({"machine": machine(options.threads), "results": summaries}, indent=1) + "\n"
+            json.dumps({"machine": machine(options.threads, options.rounds), "results": summaries}, indent=1) + "\n"
         )
 
 

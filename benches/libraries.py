@@ -187,6 +187,9 @@ class Torch(Library):
         super().__init__(variant)
         import torch
 
+        # What checkpoint and torch.func import at their first call (150 MiB, a second): imports are not measured.
+        import torch._dynamo
+
         self.torch = torch
 
         def reduction(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,8 +2,8 @@
 
 usage: python -m benches.worker WORKLOAD LIBRARY[:VARIANT] [size=number …]
 
-Seconds of the first call and of repeated ones, the growth of the resident set while they ran, and the sum of the
-absolute values of the results, by which wrong answers show.
+Seconds of the first call and of those after it, how much the high-water mark of the resident set grew while all of them
+ran, the sum of the absolute values of the results, by which wrong answers show, and the versions of what was measured.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import statistics
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,14 @@ def measure(run: Any) -> dict[str, Any]:
     }
 
 
+def versions(library: str) -> dict[str, str]:
+    """The versions of NumPy and of the library in this process. ckad may run from its source tree, not installed."""
+    found = {"numpy": np.__version__}
+    module = sys.modules[library]
+    found[library] = getattr(module, "__version__", None) or metadata.version(library)
+    return found
+
+
 def _timed(run: Any) -> tuple[float, Any]:
     start = time.perf_counter()
     out = run()
@@ -69,7 +78,7 @@ def main(arguments: list[str]) -> None:
     workload, label, *sizes = arguments
     name, _, variant = label.partition(":")
     run = WORKLOADS[workload](LIBRARIES[name](variant), **{k: int(v) for k, v in (s.split("=") for s in sizes)})
-    print(json.dumps(measure(run)))
+    print(json.dumps(measure(run) | {"versions": versions(name)}))
 
 
 if __name__ == "__main__":

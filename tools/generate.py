@@ -6,10 +6,12 @@ is written down twice.
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benches" / "results.json"
 
-SHOWN = ("deepmlp", "oploop", "chain", "elementwise", "smallnet")
-"""The workloads in the README; the others are for those who run the benchmarks."""
+WORKLOADS = ROOT / "benches" / "workloads.py"
+
+COLUMNS = """\
+Each line is measured in processes of its own, in turn with the others, all with the same number of threads. *First
+call*: the first call of a process, which for ckad and JAX includes planning or compiling; the fastest of the processes.
+*Fastest* and *median*: of the calls after it, so a first call can be the quicker one. *Extra memory*: by how much the
+high-water mark of the resident set grew, during all calls, above the resident set before the first; the least of the
+processes. It holds whatever the process keeps, an allocator's free memory too."""
+"""What the columns of the table are (`benches/worker.py` measures, `benches/compare.py` summarises)."""
 
 
 def benchmark_table() -> str:
@@ -26,14 +35,69 @@ def benchmark_table() -> str:
     if not RESULTS.exists():
         return "Not measured yet: `make bench-results` fills this in.\n"
     measured = json.loads(RESULTS.read_text())
+    results = measured["results"]
     lines = [
         "| workload | library | first call | fastest | median | extra memory |",
         "|---|---|--:|--:|--:|--:|",
     ]
-    lines += [_benchmark_row(result) for result in measured["results"] if result["workload"] in SHOWN]
-    machine = measured["machine"]
-    lines += ["", f"Measured on {machine['cpu']}, {machine['threads']} threads, Python {machine['python']}."]
+    lines += [_benchmark_row(result) for result in results]
+    lines += ["", COLUMNS, "", _wrapped(_machine_text(measured["machine"], results)), ""]
+    programs = _programs()
+    for name in dict.fromkeys(result["workload"] for result in results):
+        doc, sizes = programs[name]
+        text = f"* `{name}` ({', '.join(f'{size}={number:,}' for size, number in sizes.items())}): {doc}"
+        if name == "record":
+            ours = next(result for result in results if result["workload"] == name)
+            text += f" Here: {1e6 * ours['min'] / sizes['ops']:.2f} µs an operation."
+        lines.append(_wrapped(text, "  "))
     return "\n".join(lines) + "\n"
+
+
+def _programs() -> dict[str, tuple[str, dict[str, int]]]:
+    """Workload → what it is and its sizes, as `benches/workloads.py` has them; the other libraries need not be here."""
+    found = {}
+    for node in ast.parse(WORKLOADS.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            names = [argument.arg for argument in node.args.args][1:]
+            sizes = [ast.literal_eval(default) for default in node.args.defaults]
+            doc = " ".join((ast.get_docstring(node) or "").split())
+            found[node.name] = (doc, dict(zip(names, sizes, strict=True)))
+    return found
+
+
+def _machine_text(machine: dict[str, Any], results: list[dict[str, Any]]) -> str:
+    """What was measured on, with which versions; older results say less."""
+    cpu = f"Measured on {machine['cpu']}"
+    if machine.get("model"):
+        cpu += f" ({machine['model']})"
+    parts = [cpu, f"{machine['threads']} threads"]
+    if "cores" in machine:
+        parts[1] += f" on {machine['cores']} cores"
+    widest = {"avx512f": "AVX-512", "avx2": "AVX2"}
+    parts += [name for flag, name in widest.items() if flag in machine.get("isa", ())][:1]
+    caches = machine.get("caches", {})
+    parts += [f"{level} {_cache_size(caches[level])}" for level in ("L2", "L3") if level in caches]
+    if "rounds" in machine:
+        parts.append(f"{machine['rounds']} processes a line")
+    parts.append(f"Python {machine['python']}")
+    versions: dict[str, list[str]] = {}
+    for result in results:
+        for name, version in result.get("versions", {}).items():
+            if version not in versions.setdefault(name, []):
+                versions[name].append(version)
+    names = {"numpy": "NumPy", "torch": "PyTorch", "jax": "JAX"}
+    parts += [f"{names.get(name, name)} {' and '.join(found)}" for name, found in versions.items()]
+    return ", ".join(parts) + "."
+
+
+def _cache_size(text: str) -> str:
+    """`2048K`, as the kernel writes it, in MiB where it is some."""
+    kibibytes = int(text.removesuffix("K"))
+    return f"{kibibytes // 1024} MiB" if kibibytes % 1024 == 0 else f"{kibibytes} KiB"
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _benchmark_row(result: dict[str, Any]) -> str:
