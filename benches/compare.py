@@ -114,7 +114,7 @@ def caches() -> dict[str, str]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benches.compare", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="python -m benches.compare", description=str(__doc__).splitlines()[0])
     parser.add_argument("workloads", nargs="+", choices=[*CONTESTANTS, "all"], metavar="WORKLOAD")
     parser.add_argument("--against", default="torch,jax,autograd", help="libraries, separated by commas; '' for none")
     parser.add_argument("--libraries", help="exactly these, such as ckad:none,ckad:sqrt,torch:compile")

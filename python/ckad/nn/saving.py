@@ -17,8 +17,9 @@ from ckad import tree as pytree
 from ckad.errors import CkadTypeError, CkadValueError, DTypeError, ShapeError
 
 _ROOT = "value"
-_WRITTEN = "give a file that ckad.nn.save has written, or save again"
 """The name of the leaf of a tree that is itself a leaf."""
+
+_WRITTEN = "give a file that ckad.nn.save has written, or save again"
 
 
 def save(path: str | os.PathLike[str], tree: Any) -> None:

@@ -221,6 +221,16 @@ impl Graph {
         self.push(Op::Constant(self.constants.len() as u32 - 1), &[], dtype, shape, attributes)
     }
 
+    /// A checkpointing region inside its parent.
+    pub fn push_region(&mut self, region: Region) -> Result<RegionId> {
+        let id = u16::try_from(self.regions.len()).map_err(|_| {
+            Error::value("checkpoint", "more than 65535 regions in one trace")
+                .with_hint("mark larger parts of the program with ckad.checkpoint, and fewer of them")
+        })?;
+        self.regions.push(region);
+        Ok(RegionId(id))
+    }
+
     pub fn push_start(&mut self, start: i64) -> Result<StartId> {
         grow(&mut self.starts, 1)?;
         self.starts.push(start);

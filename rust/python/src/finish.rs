@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, Lent, NodeId, Region, RegionId, Result, tables};
+use ckad_graph::{CheckpointPolicy, DType, Error, Graph, Lent, NodeId, Region, Result, tables};
 use ckad_run::Filled;
 use ckad_transform::Partition;
 use pyo3::prelude::*;
@@ -19,7 +19,7 @@ use crate::execute::{Built, Kind, Output, Shared, Tables, built, measure_or_run,
 use crate::layout::Layout;
 use crate::linear_map::{LinearMap, Operand, Parts};
 use crate::tape::TapeCell;
-use crate::trace::{MANY_REGIONS, OutputInfo, Recorded};
+use crate::trace::{OutputInfo, Recorded};
 use crate::tracer::Tracer;
 use crate::value::{Snapshot, Value};
 use crate::watching::is_watching;
@@ -129,13 +129,8 @@ pub fn splice_into(
         let mut attributes = tape.builder.attributes();
         attributes.position = tape.builder.graph().len() as u32;
         if let Some(policy) = policy {
-            let mut recording = tape.builder.graph_mut();
-            let id = u16::try_from(recording.regions.len()).map_err(|_| {
-                Error::new(ErrorKind::Value, "checkpoint", "more than 65535 regions in one trace")
-                    .with_hint(MANY_REGIONS)
-            })?;
-            recording.regions.push(Region { policy, parent: attributes.region });
-            attributes.region = RegionId(id);
+            let region = Region { policy, parent: attributes.region };
+            attributes.region = tape.builder.graph_mut().push_region(region)?;
         }
         tape.builder.set_attributes(attributes);
         ckad_transform::splice(&tape.builder, graph, &inputs)

@@ -385,8 +385,6 @@ pub fn parse_policy(policy: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Checkp
     }
 }
 
-pub const MANY_REGIONS: &str = "mark larger parts of the program with ckad.checkpoint, and fewer of them";
-
 /// A context in which everything recorded belongs to a new region that keeps only its inputs.
 #[pyclass(frozen, module = "ckad._core")]
 pub struct Region {
@@ -407,11 +405,8 @@ impl Region {
             let outer = tape.region;
             let id = {
                 let mut graph = tape.builder.graph_mut();
-                let id = u16::try_from(graph.regions.len()).map_err(|_| {
-                    refusal(ErrorKind::Value, "checkpoint", "more than 65535 regions in one trace", MANY_REGIONS)
-                })?;
-                graph.regions.push(GraphRegion { policy: CheckpointPolicy::Recompute, parent: outer });
-                RegionId(id)
+                let region = GraphRegion { policy: CheckpointPolicy::Recompute, parent: outer };
+                graph.push_region(region).map_err(raise)?
             };
             tape.region = id;
             drop(tape);

@@ -160,12 +160,7 @@ impl Tables {
         };
         while let Some(inner) = missing.pop() {
             let policy = graph.regions[inner.0 as usize].policy;
-            let next = u16::try_from(target.regions.len()).map_err(|_| {
-                Error::value("checkpoint", "more than 65535 regions in one trace")
-                    .with_hint("mark larger parts of the program with ckad.checkpoint, and fewer of them")
-            })?;
-            target.regions.push(Region { policy, parent });
-            parent = RegionId(next);
+            parent = target.push_region(Region { policy, parent })?;
             self.regions.insert(inner, parent);
         }
         Ok(parent)
