@@ -10,41 +10,54 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from ckad import _core
-from ckad.errors import CkadAxisError, CkadValueError
+from ckad.errors import CkadAxisError, CkadError, CkadTypeError, CkadValueError
 
 
-def reduction_axes(axis: Any, ndim: int) -> tuple[int, ...]:
-    """Axes to reduce, sorted; all of them for None."""
-    return tuple(_core.reduction_axes(axis, ndim))
+def reduction_axes(name: str, axis: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes that `name` is to reduce, sorted; all of them for None."""
+    return tuple(_core.reduction_axes(name, axis, shape))
 
 
-def axis_indices(axis: Any, ndim: int, repeated: bool = False) -> tuple[int, ...]:
-    """Axes given as one int or several, non-negative and, where not `repeated`, distinct."""
+def axis_indices(
+    name: str, axis: Any, shape: tuple[int, ...], *, added: int = 0, repeated: bool = False
+) -> tuple[int, ...]:
+    """Axes given to the function `name` as one int or several, non-negative and, where not `repeated`, distinct; of an
+    array of that shape, which gets `added` new ones.
+    """
+    ndim = len(shape) + added
+    found = f"shape {shape}" + (f" with {added} more" if added else "")
     try:
         return normalize_axis_tuple(axis, ndim, allow_duplicate=repeated)
+    except CkadError:
+        raise
     except np.exceptions.AxisError as error:
-        raise CkadAxisError.of("axis", str(error), axes_there_are(ndim)) from None
+        raise CkadAxisError.of(name, f"{error}: {found}", _core.axes_hint(ndim)) from None
     except ValueError as error:
-        raise CkadValueError.of("axis", f"{error}: {axis!r}", "name each axis once") from None
+        raise CkadValueError.of(name, f"{error}: {axis!r} of {found}", "name each axis once") from None
+    except TypeError as error:
+        raise CkadTypeError.of(name, str(error), "name one axis by its number: axis=0") from None
 
 
-def axes_there_are(ndim: int) -> str:
-    """The hint where an axis does not exist."""
-    if ndim < 2:
-        return "the one axis is 0, or -1" if ndim else "the value has no axes; leave axis out"
-    return f"its axes are 0 to {ndim - 1}, or -{ndim} to -1"
-
-
-def axis_index(axis: Any, ndim: int) -> int:
+def axis_index(name: str, axis: Any, shape: tuple[int, ...], *, added: int = 0) -> int:
     """One axis, non-negative."""
-    return axis_indices(operator.index(axis), ndim)[0]
+    return axis_indices(name, whole(name, axis), shape, added=added)[0]
 
 
-def along_axis(x: Any, axis: Any) -> tuple[Any, int]:
+def whole(name: str, number: Any) -> int:
+    """A whole number among the arguments of the function `name`."""
+    try:
+        return operator.index(number)
+    except CkadError:
+        raise
+    except TypeError as error:
+        raise CkadTypeError.of(name, str(error), "give a whole number; int(n) makes one of a float") from None
+
+
+def along_axis(name: str, x: Any, axis: Any) -> tuple[Any, int]:
     """The array and the axis to walk along: flattened for None, and a value of rank 0 as one of a single element."""
     if axis is None:
         return np.reshape(x, (-1,)), 0
-    return (x, axis_index(axis, x.ndim)) if x.ndim else (np.reshape(x, (1,)), axis_index(axis, 1))
+    return (x, axis_index(name, axis, x.shape)) if x.ndim else (np.reshape(x, (1,)), axis_index(name, axis, (1,)))
 
 
 def with_kept_axes(result: Any, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: Any) -> Any:

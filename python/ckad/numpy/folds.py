@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
-from ckad.errors import CkadAxisError, CkadTypeError, CkadValueError, DTypeError
+from ckad.errors import CkadTypeError, CkadValueError, DTypeError
 from ckad.numpy.axes import (
     array,
-    axes_there_are,
     cast,
     iteration_order,
     laid_out,
@@ -62,8 +61,6 @@ def _probe(ufunc: np.ufunc, x: Any, axis: Any, dtype: Any, initial: Any, where: 
     try:
         with np.errstate(all="ignore"):
             found = np.asarray(ufunc.reduce(ones, axis=axis, dtype=dtype, **keywords)).dtype
-    except np.exceptions.AxisError as error:
-        raise CkadAxisError.of(name, str(error), axes_there_are(x.ndim)) from None
     except ValueError as error:
         raise CkadValueError.of(name, str(error), "give initial=, and fold one axis at a time: axis=0") from None
     except TypeError as error:
@@ -91,9 +88,9 @@ def fold(
     name = f"{ufunc.__name__}.reduce"
     refuse(name, out=None if out in (None, (None,)) else out)
     x: Any = array(a)
+    axes = reduction_axes(name, axis, x.shape)
     found = _probe(ufunc, x, axis, dtype, initial, where)
-    axes = reduction_axes(axis, x.ndim)
-    start = start_value(ufunc.__name__, initial, found, 0 in (x.shape[i] for i in axes))
+    start = start_value(name, ufunc.__name__, initial, found, 0 in (x.shape[i] for i in axes))
     if initial is np._NoValue and ufunc in _FROM_IDENTITY:
         start = _identity(ufunc, found)
     if ufunc is not np.ldexp:

@@ -21,9 +21,13 @@ WHERE: Final[dict[str, str]] = {
     "std": "np.std(x[mask])",
 }
 
+CASTING: Final[dict[str, str]] = {
+    "concatenate": "np.concatenate([x.astype(np.float32), …])",
+    "stack": "np.stack([x.astype(np.float32), …])",
+}
+
 KEYWORDS: Final[dict[str, str]] = {
     "append": "np.diff(np.concatenate([x, [1.0]]))",
-    "casting": "np.{function}([x.astype(np.float32), …])",
     "dtype": "np.{function}(…).astype(dtype)",
     "equal_nan": "np.allclose(x, y, 0, 0, equal_nan=True)",
     "ndmin": "np.array(x, like=x)[None]",
@@ -32,6 +36,7 @@ KEYWORDS: Final[dict[str, str]] = {
 }
 
 LEFT_OUT: Final[dict[str, str]] = {
+    "casting": "operands are converted as 'same_kind' allows, and x.astype(dtype) converts one beforehand",
     "copy": "write x.copy().reshape(…) where the result must not share memory with x",
     "device": "there is one device, the CPU",
     "order": "it is for structured arrays, or a layout: .copy(order='F') of the result",
@@ -41,8 +46,9 @@ LEFT_OUT: Final[dict[str, str]] = {
 
 def keyword_hint(function: str, keyword: str) -> str:
     """What to do instead of giving that keyword to that function of NumPy's."""
-    if keyword == "where" and function in WHERE:
-        return f"write {WHERE[function]}"
+    of_function = {"where": WHERE, "casting": CASTING}.get(keyword, {})
+    if function in of_function:
+        return f"write {of_function[function]}"
     if keyword in LEFT_OUT:
         return f"leave {keyword}= out: {LEFT_OUT[keyword]}"
     if keyword in KEYWORDS:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
-from ckad.errors import CkadTypeError, CkadValueError, TracerError
+from ckad.errors import CkadTypeError, CkadValueError
 from ckad.numpy.axes import array, axis_indices
 from ckad.numpy.registry import implements
 
@@ -26,16 +26,16 @@ def pad(a: Any, pad_width: Any, mode: Any = "constant", *, constant_values: Any 
         )
         raise CkadTypeError.of("pad", what, hint)
     a = array(a)
-    widths = _widths(pad_width, a.ndim)
+    widths = _widths(pad_width, a.shape)
     constants: Any = constant_values if isinstance(constant_values, _core.Tracer) else array(constant_values)
-    if _core.is_active(constants) and a.dtype.kind != "f":
-        what = f"a differentiated constant around an array of {a.dtype} loses its gradient"
-        raise TracerError.of(
-            "pad", what, "convert the array with .astype(float), or write ckad.stop_gradient(constant)"
-        )
     if constants.ndim == 0:
         return _core.pad(a, constants[()], widths)
-    pairs = np.broadcast_to(constants, (a.ndim, 2))
+    try:
+        pairs = np.broadcast_to(constants, (a.ndim, 2))
+    except ValueError:
+        words = "operands could not be broadcast together with remapped shapes"
+        what = f"{words}: constant_values of shape {constants.shape} to {(a.ndim, 2)}"
+        raise CkadValueError.of("pad", what, _PAIRS.replace("width", "constant")) from None
     # One side at a time; each step spans what the steps before have added.
     for axis, (before, after) in enumerate(widths):
         for side, step in enumerate([(before, 0), (0, after)]):
@@ -43,16 +43,20 @@ def pad(a: Any, pad_width: Any, mode: Any = "constant", *, constant_values: Any 
     return a
 
 
-def _widths(given: Any, ndim: int) -> list[tuple[int, int]]:
+_PAIRS = "give one width, one pair (before, after), or a pair for each axis"
+
+
+def _widths(given: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     """NumPy's `pad_width`, as (before, after) for each axis."""
+    ndim = len(shape)
     if isinstance(given, dict):
         pairs: list[Any] = [(0, 0)] * ndim
         for axes, width in given.items():
-            for axis in axis_indices(axes, ndim):
+            for axis in axis_indices("pad", axes, shape):
                 pairs[axis] = (width, width) if np.ndim(width) == 0 else width
-        given = pairs
+        given = pairs or np.empty((0, 2), np.int64)
     widths = np.asarray(given)
-    if widths.dtype.kind not in "iu" and widths.size:
+    if widths.dtype.kind not in "iu":
         raise CkadTypeError.of("pad", f"`pad_width` must be of integral type: {given!r:.80}", "write pad_width=1")
     if (widths < 0).any():
         what = f"index can't contain negative values: {given!r:.80}"
@@ -61,7 +65,5 @@ def _widths(given: Any, ndim: int) -> list[tuple[int, int]]:
         widths = np.broadcast_to(widths, (ndim, 2))
     except ValueError:
         what = f"pad_width {given!r:.80} does not fit an array of {ndim} axes"
-        raise CkadValueError.of(
-            "pad", what, "give one width, one pair (before, after), or a pair for each axis"
-        ) from None
+        raise CkadValueError.of("pad", what, _PAIRS) from None
     return [(operator.index(before), operator.index(after)) for before, after in widths]

@@ -72,7 +72,10 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     if len(of_a) != len(of_b):
         what = f"axes {axes!r} name different numbers of axes: {len(of_a)} and {len(of_b)}"
         raise ShapeError.of("tensordot", what, "pair them: axes=([1, 0], [0, 1]) contracts 1 with 0 and 0 with 1")
-    product = _general(a, b, [axis_index(i, a.ndim) for i in of_a], [axis_index(i, b.ndim) for i in of_b], "tensordot")
+    axes_of_a, axes_of_b = (
+        [axis_index("tensordot", axis, x.shape) for axis in axes] for x, axes in ((a, of_a), (b, of_b))
+    )
+    product = _general(a, b, axes_of_a, axes_of_b, "tensordot")
     # An array even of rank 0.
     return _core.as_array(product) if product.ndim == 0 else product
 

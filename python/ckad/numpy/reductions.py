@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
-from ckad.errors import CkadTypeError, CkadValueError
+from ckad.errors import CkadError, CkadTypeError, CkadValueError
 from ckad.numpy.axes import (
     along_axis,
     array,
     axis_index,
+    axis_indices,
     cast,
     from_order,
     in_order,
@@ -37,22 +38,29 @@ def _require_elements(name: str, x: Any, axes: tuple[int, ...]) -> None:
         raise CkadValueError.of(name, what, "give initial=, the result where there are no elements")
 
 
-def _reduced(kind: str, x: Any, axis: Any, keepdims: Any) -> Any:
-    axes = reduction_axes(axis, x.ndim)
+def _reduced(name: str, kind: str, x: Any, axis: Any, keepdims: Any) -> Any:
+    axes = reduction_axes(name, axis, x.shape)
     return with_kept_axes(_core.reduce(kind, x, axes), x.shape, axes, keepdims)
 
 
-def start_value(name: str, initial: Any, dtype: Any, empty: bool) -> Any:
+def start_value(name: str, operation: str, initial: Any, dtype: Any, empty: bool) -> Any:
     """`initial=` in the dtype of the accumulator; None where the elements alone are to be reduced."""
     if initial is np._NoValue or initial is None:
         if initial is None and empty:
-            what = f"zero-size array to reduction operation {name} which has no identity"
+            what = f"zero-size array to reduction operation {operation} which has no identity"
             raise CkadValueError.of(name, what, "check x.size first, or pass initial=")
         return None
     if isinstance(initial, _core.Tracer):
         return cast(array(initial), dtype)
     start = np.empty((), dtype)
-    start[()] = initial  # with NumPy's errors
+    try:
+        start[()] = initial
+    except CkadError:
+        raise
+    except ValueError as error:
+        raise CkadValueError.of(name, str(error).rstrip("."), "initial= takes one number") from None
+    except TypeError as error:
+        raise CkadTypeError.of(name, str(error).rstrip("."), "initial= takes one number") from None
     return start
 
 
@@ -86,8 +94,8 @@ def sum(
     refuse("sum", out=given(out), where=None if given(where) is True else given(where))
     a = array(a)
     wanted = _accumulator_dtype(a, dtype)
-    axes = reduction_axes(axis, a.ndim)
-    start = start_value("add", initial, wanted, 0 in (a.shape[i] for i in axes))
+    axes = reduction_axes("sum", axis, a.shape)
+    start = start_value("sum", "add", initial, wanted, 0 in (a.shape[i] for i in axes))
     total = cast(sum_from(cast(a, wanted), axes, initial, start), wanted)
     return with_kept_axes(total, a.shape, axes, keepdims)
 
@@ -109,8 +117,8 @@ def min(
 def _extremum(kind: str, pair: Any, a: Any, axis: Any, out: Any, keepdims: Any, initial: Any, where: Any) -> Any:
     refuse(kind, out=given(out), where=None if given(where) is True else given(where))
     a = array(a)
-    axes = reduction_axes(axis, a.ndim)
-    start = start_value(pair.__name__, initial, a.dtype, 0 in (a.shape[i] for i in axes))
+    axes = reduction_axes(kind, axis, a.shape)
+    start = start_value(kind, pair.__name__, initial, a.dtype, 0 in (a.shape[i] for i in axes))
     if start is None:
         _require_elements(pair.__name__, a, axes)
         result = _core.reduce(kind, a, axes)
@@ -127,13 +135,13 @@ def _extremum(kind: str, pair: Any, a: Any, axis: Any, out: Any, keepdims: Any, 
 @implements(np.any, method="any")
 def any(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None) -> Any:
     refuse("any", out=given(out), where=None if given(where) is True else given(where))
-    return _reduced("any", cast(array(a), np.bool_), axis, keepdims)
+    return _reduced("any", "any", cast(array(a), np.bool_), axis, keepdims)
 
 
 @implements(np.all, method="all")
 def all(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = None) -> Any:
     refuse("all", out=given(out), where=None if given(where) is True else given(where))
-    return _reduced("all", cast(array(a), np.bool_), axis, keepdims)
+    return _reduced("all", "all", cast(array(a), np.bool_), axis, keepdims)
 
 
 @implements(np.argmax, method="argmax")
@@ -149,7 +157,7 @@ def argmin(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = False) 
 def _arg_extremum(name: str, greatest: bool, a: Any, axis: Any, out: Any, keepdims: Any) -> Any:
     refuse(name, out=given(out))
     a = array(a)
-    flat, along = along_axis(a, axis)
+    flat, along = along_axis(name, a, axis)
     axes = tuple(range(a.ndim)) if axis is None or a.ndim == 0 else (along,)
     if flat.shape[along] == 0:
         what = f"attempt to get {name} of an empty sequence: shape {a.shape}"
@@ -161,7 +169,7 @@ def _arg_extremum(name: str, greatest: bool, a: Any, axis: Any, out: Any, keepdi
 def cumsum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
     refuse("cumsum", out=out)
     a = array(a)
-    x, along = along_axis(cast(a, _accumulator_dtype(a, dtype)), axis)
+    x, along = along_axis("cumsum", cast(a, _accumulator_dtype(a, dtype)), axis)
     return _core.cumulative_sum(x, along)
 
 
@@ -178,7 +186,7 @@ def _running_products(x: Any, axis: int) -> Any:
 def cumprod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
     refuse("cumprod", out=out)
     a = array(a)
-    x, along = along_axis(cast(a, _accumulator_dtype(a, dtype)), axis)
+    x, along = along_axis("cumprod", cast(a, _accumulator_dtype(a, dtype)), axis)
     if x.shape[along] == 0:
         return x.copy()
     order = iteration_order(x)
@@ -198,12 +206,12 @@ def prod(
     refuse("prod", out=given(out), where=None if given(where) is True else given(where))
     a = array(a)
     x = cast(a, _accumulator_dtype(a, dtype))
-    axes = reduction_axes(axis, x.ndim)
+    axes = reduction_axes("prod", axis, x.shape)
     # What is kept lies as the array does.
     kept = tuple(i for i in iteration_order(x) if i not in axes)
     rows = tuple(x.shape[i] for i in kept)
     count = int(np.prod([x.shape[i] for i in axes], dtype=np.int64))
-    start = start_value("multiply", initial, x.dtype, count == 0)
+    start = start_value("prod", "multiply", initial, x.dtype, count == 0)
     if count == 0:
         product = _core.zeros(x, rows, x.dtype.name) + np.ones((), x.dtype)
     elif not axes:
@@ -225,16 +233,16 @@ def mean(
         a = cast(a, dtype)
     elif a.dtype.kind in "biu":
         a = cast(a, np.float64)
-    count = _count(a, axis)
-    return _reduced("sum", a, axis, keepdims) / count
+    count = _count("mean", a, axis)
+    return _reduced("mean", "sum", a, axis, keepdims) / count
 
 
-def _count(a: Any, axis: Any) -> int:
+def _count(name: str, a: Any, axis: Any) -> int:
     """The number of elements that a moment is taken of. Unlike a sum, it has no axis 0 at rank 0."""
     if axis is None:
         return a.size
     counted = axis if isinstance(axis, tuple) else (axis,)
-    return int(np.prod([a.shape[axis_index(each, a.ndim)] for each in counted], dtype=np.int64))
+    return int(np.prod([a.shape[axis_index(name, each, a.shape)] for each in counted], dtype=np.int64))
 
 
 @implements(np.var, method="var")
@@ -251,18 +259,20 @@ def var(
     correction: Any = None,
 ) -> Any:
     refuse("var", out=given(out), where=None if given(where) is True else given(where))
+    return _variance("var", a, axis, dtype, ddof if given(correction) is None else correction, keepdims, mean)
+
+
+def _variance(name: str, a: Any, axis: Any, dtype: Any, ddof: Any, keepdims: Any, mean: Any) -> Any:
     a = array(a)
     if dtype is not None:
         a = cast(a, dtype)
     elif a.dtype.kind in "biu":
         a = cast(a, np.float64)
-    if given(correction) is not None:
-        ddof = correction
-    count = _count(a, axis)
-    centre = _reduced("sum", a, axis, True) / count if given(mean) is None else mean
+    count = _count(name, a, axis)
+    centre = _reduced(name, "sum", a, axis, True) / count if given(mean) is None else mean
     deviation = a - centre
     degrees = count - ddof
-    return _reduced("sum", deviation * deviation, axis, keepdims) / (degrees if degrees > 0 else 0)
+    return _reduced(name, "sum", deviation * deviation, axis, keepdims) / (degrees if degrees > 0 else 0)
 
 
 @implements(np.std, method="std")
@@ -279,7 +289,8 @@ def std(
     correction: Any = None,
 ) -> Any:
     refuse("std", out=given(out), where=None if given(where) is True else given(where))
-    return np.sqrt(var(a, axis, dtype, None, ddof, keepdims, mean=mean, correction=correction))
+    ddof = ddof if given(correction) is None else correction
+    return np.sqrt(_variance("std", a, axis, dtype, ddof, keepdims, mean))
 
 
 @implements(np.linalg.norm)
@@ -293,7 +304,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: Any = False) -> An
     if (axis is None and (ord is None or x.ndim == 1 or (x.ndim == 2 and ord == "fro"))) or axis is None:
         axes = tuple(range(x.ndim))
     else:
-        axes = axis if isinstance(axis, tuple) else (axis_index(_whole(axis), x.ndim),)
+        axes = axis_indices("norm", axis if isinstance(axis, tuple) else _whole(axis), x.shape, repeated=True)
     if len(axes) not in (1, 2) and not (axis is None and ord is None):
         what = f"Improper number of dimensions to norm: {len(axes)} of shape {x.shape}"
         raise CkadValueError.of("norm", what, "name one axis or two with axis=, or norm x.ravel()")
@@ -329,7 +340,7 @@ def _vector_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: Any) -> Any:
 
 
 def _matrix_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: Any) -> Any:
-    row, column = (axis_index(axis, x.ndim) for axis in axes)
+    row, column = axes
     if row == column:
         raise CkadValueError.of("norm", f"Duplicate axes given: {axes}", "name two different axes, or one")
     sums = {

@@ -59,7 +59,7 @@ def take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: Any = "r
     a = array(a)
     if axis is None:
         a, axis = a.ravel(), 0
-    along = axis_index(axis, a.ndim)
+    along = axis_index("take", axis, a.shape)
     if mode != "raise":
         indices = np.clip(indices, 0, a.shape[along] - 1) if mode == "clip" else np.remainder(indices, a.shape[along])
     wanted = indices if isinstance(indices, _core.Tracer) else np.asarray(indices)
@@ -74,8 +74,15 @@ def take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: Any = "r
 def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Any:
     arr = array(arr)
     if axis is None:
+        if np.ndim(indices) != 1:
+            what = f"when axis=None, `indices` must have a single dimension: shape {np.shape(indices)}"
+            raise CkadValueError.of("take_along_axis", what, "write x.ravel()[indices]")
         return arr.ravel()[array(indices).ravel()]
-    return _along(arr, indices, axis_index(axis, arr.ndim))
+    if np.ndim(indices) != arr.ndim:
+        what = "`indices` and `arr` must have the same number of dimensions"
+        what = f"{what}: shapes {np.shape(indices)} and {arr.shape}"
+        raise CkadValueError.of("take_along_axis", what, "insert axes with indices[:, None], or use np.take")
+    return _along(arr, indices, axis_index("take_along_axis", axis, arr.shape))
 
 
 def _along(x: Any, indices: Any, axis: int) -> Any:
@@ -91,7 +98,7 @@ def _along(x: Any, indices: Any, axis: int) -> Any:
 @implements(np.argsort, method="argsort")
 def argsort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
     refuse("argsort", order=order)
-    return _core.argsort(*along_axis(array(a), axis))
+    return _core.argsort(*along_axis("argsort", array(a), axis))
 
 
 @implements(np.sort)
@@ -101,7 +108,7 @@ def sort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable:
     if axis is None:
         a, axis = a.ravel(), 0
     order = memory_order(a)
-    along = order.index(axis_index(axis, a.ndim))
+    along = order.index(axis_index("sort", axis, a.shape))
     a = in_order(a, order)
     ascending = _along(a, _core.argsort(a, along), along)
     return from_order((_share_ties(ascending, along) if _core.is_active(a) else ascending).copy("C"), order)

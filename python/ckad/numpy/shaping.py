@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
-from ckad.errors import CkadValueError, ShapeError
-from ckad.numpy.axes import array, axis_index, axis_indices, cast, from_order, memory_order
+from ckad.errors import CkadError, CkadTypeError, CkadValueError, ShapeError
+from ckad.numpy.axes import array, axis_index, axis_indices, cast, from_order, memory_order, whole
 from ckad.numpy.registry import given, implements, refuse
 
 
@@ -25,7 +25,7 @@ def ndim(a: Any) -> int:
 @implements(np.size)
 def size(a: Any, axis: Any = None) -> int:
     a = array(a)
-    return a.size if axis is None else a.shape[axis_index(axis, a.ndim)]
+    return a.size if axis is None else a.shape[axis_index("size", axis, a.shape)]
 
 
 @implements(np.reshape)
@@ -53,8 +53,8 @@ def swapaxes(a: Any, axis1: Any, axis2: Any) -> Any:
 @implements(np.moveaxis)
 def moveaxis(a: Any, source: Any, destination: Any) -> Any:
     a = array(a)
-    sources = axis_indices(source, a.ndim)
-    destinations = axis_indices(destination, a.ndim)
+    sources = axis_indices("moveaxis", source, a.shape)
+    destinations = axis_indices("moveaxis", destination, a.shape)
     if len(sources) != len(destinations):
         what = "`source` and `destination` arguments must have the same number of elements"
         raise CkadValueError.of("moveaxis", f"{what}: {source!r} and {destination!r}", "give each axis its new place")
@@ -68,7 +68,7 @@ def moveaxis(a: Any, source: Any, destination: Any) -> Any:
 def expand_dims(a: Any, axis: Any) -> Any:
     a = array(a)
     wanted = axis if isinstance(axis, (tuple, list)) else (axis,)
-    axes = axis_indices(wanted, a.ndim + len(wanted))
+    axes = axis_indices("expand_dims", wanted, a.shape, added=len(wanted))
     return a[tuple(np.newaxis if i in axes else slice(None) for i in range(a.ndim + len(axes)))]
 
 
@@ -77,17 +77,23 @@ def squeeze(a: Any, axis: Any = None) -> Any:
     return array(a).squeeze(axis)
 
 
+_FITTING = "from the last axis backwards, extents must be equal or 1; insert axes with x[:, None]"
+
+
 @implements(np.broadcast_to)
 def broadcast_to(array_: Any, shape: Any, subok: Any = False) -> Any:
     refuse("broadcast_to", subok=subok or None)
-    wanted = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(extent) for extent in shape)
+    several = shape if np.iterable(shape) else (shape,)
+    wanted = tuple(whole("broadcast_to", extent) for extent in several)
+    if any(extent < 0 for extent in wanted):
+        what = f"all elements of broadcast shape must be non-negative: {wanted}"
+        raise CkadValueError.of("broadcast_to", what, "give the whole shape, as np.broadcast_shapes does")
     x = array(array_)
     missing = len(wanted) - x.ndim
     fits = missing >= 0 and all(n in (1, m) for n, m in zip(x.shape, wanted[max(missing, 0) :], strict=missing >= 0))
     if not fits:
         what = f"operands could not be broadcast together with remapped shapes: {x.shape} to {wanted}"
-        hint = "from the last axis backwards, extents must be equal or 1; insert axes with x[:, None]"
-        raise ShapeError.of("broadcast_to", what, hint)
+        raise ShapeError.of("broadcast_to", what, _FITTING)
     return _core.broadcast_view(x, wanted)
 
 
@@ -98,15 +104,14 @@ def broadcast_arrays(*arrays: Any, subok: Any = False) -> tuple[Any, ...]:
     try:
         wanted = np.broadcast_shapes(*(x.shape for x in arrays))
     except ValueError as error:
-        hint = "from the last axis backwards, extents must be equal or 1; insert axes with x[:, None]"
-        raise ShapeError.of("broadcast_arrays", str(error), hint) from None
+        raise ShapeError.of("broadcast_arrays", str(error), _FITTING) from None
     return arrays if all(x.shape == wanted for x in arrays) else tuple(np.broadcast_to(x, wanted) for x in arrays)
 
 
 @implements(np.flip)
 def flip(m: Any, axis: Any = None) -> Any:
     m = array(m)
-    axes = range(m.ndim) if axis is None else axis_indices(axis, m.ndim)
+    axes = range(m.ndim) if axis is None else axis_indices("flip", axis, m.shape)
     return m[tuple(slice(None, None, -1) if i in axes else slice(None) for i in range(m.ndim))]
 
 
@@ -126,12 +131,12 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Any:
     if axis is None:
         return roll(a.ravel(), shift, 0).reshape(a.shape)
     order = memory_order(a)
-    axes = [order.index(along) for along in axis_indices(axis, a.ndim, repeated=True)]
+    axes = [order.index(along) for along in axis_indices("roll", axis, a.shape, repeated=True)]
     shifts = np.broadcast_to(shift, (len(axes),))
     a = np.transpose(a, order)
     for along, distance in zip(axes, shifts.tolist(), strict=True):
         extent = a.shape[along]
-        distance = distance % extent if extent else 0
+        distance = int(distance) % extent if extent else 0
         if distance:
             tail = a[_along(a, along, slice(extent - distance, None))]
             head = a[_along(a, along, slice(None, extent - distance))]
@@ -158,7 +163,9 @@ def concatenate(
     if any(piece.ndim == 0 for piece in pieces):
         raise CkadValueError.of("concatenate", "zero-dimensional arrays cannot be concatenated", "use np.stack")
     common = np.result_type(*(piece.dtype for piece in pieces)) if dtype is None else np.dtype(dtype)
-    return _core.concatenate([cast(piece, common) for piece in pieces], axis_index(axis, pieces[0].ndim))
+    return _core.concatenate(
+        [cast(piece, common) for piece in pieces], axis_index("concatenate", axis, pieces[0].shape)
+    )
 
 
 @implements(np.stack)
@@ -171,7 +178,7 @@ def stack(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, cas
     if len(shapes) != 1:
         what = f"all input arrays must have the same shape, not {sorted(shapes)}"
         raise ShapeError.of("stack", what, "use np.concatenate, or np.broadcast_to first")
-    along = axis_index(axis, pieces[0].ndim + 1)
+    along = axis_index("stack", axis, pieces[0].shape, added=1)
     index = tuple(np.newaxis if i == along else slice(None) for i in range(pieces[0].ndim + 1))
     return concatenate([_with_axis(piece, index) for piece in pieces], along, dtype=dtype)
 
@@ -215,11 +222,11 @@ def diagonal(a: Any, offset: Any = 0, axis1: Any = 0, axis2: Any = 1) -> Any:
     if a.ndim < 2:
         what = f"diag requires an array of at least two dimensions, not shape {a.shape}"
         raise CkadValueError.of("diagonal", what, "np.diag(x) makes a matrix of a vector")
-    first, second = axis_index(axis1, a.ndim), axis_index(axis2, a.ndim)
+    first, second = (axis_index("diagonal", axis, a.shape) for axis in (axis1, axis2))
     if first == second:
         what = f"axis1 and axis2 cannot be the same: both are {first}"
         raise CkadValueError.of("diagonal", what, "name two axes, or leave them out")
-    return _core.diagonal_view(a, int(offset), first, second, True)
+    return _core.diagonal_view(a, whole("diagonal", offset), first, second, True)
 
 
 @implements(np.diag)
@@ -249,11 +256,19 @@ def trace(a: Any, offset: Any = 0, axis1: Any = 0, axis2: Any = 1, dtype: Any = 
 def diff(a: Any, n: Any = 1, axis: Any = -1, prepend: Any = None, append: Any = None) -> Any:
     refuse("diff", prepend=given(prepend), append=given(append))
     a = array(a)
-    along = axis_index(axis, a.ndim)
+    n = whole("diff", n)
+    if n < 0:
+        raise CkadValueError.of("diff", f"order must be non-negative but got {n}", "np.cumsum is its inverse")
+    if n == 0:
+        return a
+    along = axis_index("diff", axis, a.shape)
     difference = np.not_equal if a.dtype == np.bool_ else np.subtract
     for _ in range(n):
         a = difference(a[_along(a, along, slice(1, None))], a[_along(a, along, slice(None, -1))])
     return a
+
+
+_COUNTS = "give one count, or one for each element along the axis"
 
 
 @implements(np.repeat, method="repeat")
@@ -261,10 +276,13 @@ def repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
     a = array(a)
     if axis is None:
         a, axis = a.ravel(), 0
-    along = axis_index(axis, a.ndim)
+    along = axis_index("repeat", axis, a.shape)
     try:
         chosen = np.repeat(np.arange(a.shape[along]), repeats)
+    except CkadError:
+        raise
     except ValueError as error:
-        what = f"{error}: {repeats!r:.80} along an axis of {a.shape}"
-        raise CkadValueError.of("repeat", what, "give one count, or one for each element along the axis") from None
+        raise CkadValueError.of("repeat", f"{error}: {repeats!r:.80} along an axis of {a.shape}", _COUNTS) from None
+    except TypeError as error:
+        raise CkadTypeError.of("repeat", f"{error}: {repeats!r:.80}", _COUNTS) from None
     return np.take(a, chosen, axis=along)

@@ -9,6 +9,7 @@ of them traced. No way is given that is wrong in its second derivative.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from typing import Any, Final
@@ -230,6 +231,7 @@ def _alike(name: str) -> str:
     return f"; supported and alike in name: {', '.join(f'np.{other}' for other in found)}" if found else ""
 
 
+@functools.lru_cache(maxsize=1024)  # `hasattr` throws the error away, and may ask again and again
 def attribute_hint(name: str) -> str:
     """What to do instead of looking up that attribute of a traced value."""
     if name in SUPPORTED or isinstance(getattr(np, name, None), np.ufunc):
@@ -245,6 +247,4 @@ def attribute_hint(name: str) -> str:
     return f"alike in name: {', '.join(f'x.{other}' for other in found)}" if found else "ndarray has none either"
 
 
-# The core finds them among the methods, under names that no attribute can have.
-_core.register_method("hint of a function", function_hint)
-_core.register_method("hint of an attribute", attribute_hint)
+_core.register_hints(function_hint, attribute_hint)

@@ -14,7 +14,7 @@ use crate::function::{array_function, attribute, call_registered, plain_or_regis
 use crate::indexing::{get_item, set_item};
 use crate::operators::{binary, compare, divide_with_remainder, matrix_product, positive, power, unary};
 use crate::reductions::reduce;
-use crate::shapes::{self, Order, normal_axes, parse_shape, transpose_axes};
+use crate::shapes::{self, Order, integer, normal_axes, parse_shape, transpose_axes};
 use crate::tracer::{Kind, Tracer};
 use crate::ufunc::array_ufunc;
 use crate::values;
@@ -27,9 +27,10 @@ fn reduced<'py>(
     kind: ReduceKind,
     this: &Tracer,
     [axis, dtype, out]: [Option<Any<'_, 'py>>; 3],
-    keepdims: bool,
+    keepdims: Option<Any<'_, 'py>>,
     further: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Py<PyAny>> {
+    let keepdims = keepdims.map_or(Ok(false), |keepdims| keepdims.is_truthy())?;
     if let Some(further) = further {
         let keywords = further.copy()?;
         for (name, value) in [("axis", axis), ("dtype", dtype), ("out", out)] {
@@ -45,7 +46,7 @@ fn reduced<'py>(
         return Err(refusal(ErrorKind::Type, kind.name(), "out= is not supported for traced values", hint));
     }
     let dtype = dtype.filter(|dtype| !dtype.is_none()).map(values::parse_dtype).transpose()?;
-    let axes = normal_axes(axis, this.rank())?;
+    let axes = normal_axes(kind.name(), axis, this.shape())?;
     reduce(py, kind, this, &axes, dtype, keepdims)?.into_object(py)
 }
 
@@ -330,6 +331,11 @@ impl Tracer {
         Err(builtin::<PyAttributeError>("attribute", what, hint))
     }
 
+    fn __delattr__(&self, name: &str) -> PyResult<()> {
+        let what = format!("the attribute {name} of a traced value cannot be deleted: it is not writable");
+        Err(builtin::<PyAttributeError>("attribute", what, "del x lets go of the value itself"))
+    }
+
     #[getter(shape)]
     fn shape_tuple<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.shape())
@@ -417,12 +423,12 @@ impl Tracer {
         slf
     }
 
-    #[pyo3(signature = (*shape, order = "C", copy = None))]
+    #[pyo3(signature = (*shape, order = None, copy = None))]
     fn reshape(
         &self,
         py: Python<'_>,
         shape: &Bound<'_, PyTuple>,
-        order: &str,
+        order: Option<Any<'_, '_>>,
         copy: Option<bool>,
     ) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
@@ -431,31 +437,31 @@ impl Tracer {
             let hint = "leave it out, or write x.copy().reshape(…) where the result must not share memory with x";
             return Err(refusal(ErrorKind::Type, "reshape", what, hint));
         }
-        shapes::reshape(py, self, &parse_shape(shape)?, Order::parse(order)?)?.into_object(py)
+        shapes::reshape(py, self, &parse_shape("reshape", shape)?, Order::parse(order, Order::C)?)?.into_object(py)
     }
 
-    #[pyo3(signature = (order = "C"))]
-    fn ravel(&self, py: Python<'_>, order: &str) -> PyResult<Py<PyAny>> {
+    #[pyo3(signature = (order = None))]
+    fn ravel(&self, py: Python<'_>, order: Option<Any<'_, '_>>) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
-        shapes::ravel(py, self, Order::parse(order)?)?.into_object(py)
+        shapes::ravel(py, self, Order::parse(order, Order::C)?)?.into_object(py)
     }
 
-    #[pyo3(signature = (order = "C"))]
-    fn flatten(&self, py: Python<'_>, order: &str) -> PyResult<Py<PyAny>> {
+    #[pyo3(signature = (order = None))]
+    fn flatten(&self, py: Python<'_>, order: Option<Any<'_, '_>>) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
-        shapes::flatten(py, self, Order::parse(order)?)?.into_object(py)
+        shapes::flatten(py, self, Order::parse(order, Order::C)?)?.into_object(py)
     }
 
     #[pyo3(signature = (*axes))]
     fn transpose(&self, py: Python<'_>, axes: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
-        let axes = transpose_axes(axes, self.rank())?;
+        let axes = transpose_axes(axes, self.shape())?;
         shapes::transpose(self, axes.as_deref())?.into_object(py)
     }
 
-    fn swapaxes(&self, py: Python<'_>, axis1: i64, axis2: i64) -> PyResult<Py<PyAny>> {
+    fn swapaxes(&self, py: Python<'_>, axis1: Any<'_, '_>, axis2: Any<'_, '_>) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
-        shapes::swap_axes(self, axis1, axis2)?.into_object(py)
+        shapes::swap_axes(self, integer("swapaxes", axis1)?, integer("swapaxes", axis2)?)?.into_object(py)
     }
 
     #[pyo3(signature = (axis = None))]
@@ -467,23 +473,30 @@ impl Tracer {
         }
     }
 
-    #[pyo3(signature = (offset = 0, axis1 = 0, axis2 = 1))]
-    fn diagonal(&self, py: Python<'_>, offset: i64, axis1: i64, axis2: i64) -> PyResult<Py<PyAny>> {
+    #[pyo3(signature = (offset = None, axis1 = None, axis2 = None))]
+    fn diagonal(
+        &self,
+        py: Python<'_>,
+        offset: Option<Any<'_, '_>>,
+        axis1: Option<Any<'_, '_>>,
+        axis2: Option<Any<'_, '_>>,
+    ) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
-        shapes::diagonal(self, offset, axis1, axis2)?.into_object(py)
+        let given = |number: Option<Any<'_, '_>>, usual| number.map_or(Ok(usual), |number| integer("diagonal", number));
+        shapes::diagonal(self, given(offset, 0)?, given(axis1, 0)?, given(axis2, 1)?)?.into_object(py)
     }
 
-    #[pyo3(signature = (order = "C"))]
-    fn copy(&self, py: Python<'_>, order: &str) -> PyResult<Py<PyAny>> {
+    #[pyo3(signature = (order = None))]
+    fn copy(&self, py: Python<'_>, order: Option<Any<'_, '_>>) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
-        shapes::copy(py, self, Order::parse(order)?)?.into_object(py)
+        shapes::copy(py, self, Order::parse(order, Order::C)?)?.into_object(py)
     }
 
-    #[pyo3(signature = (dtype, order = "K", casting = "unsafe", subok = true, copy = true))]
+    #[pyo3(signature = (dtype, order = None, casting = "unsafe", subok = true, copy = true))]
     fn astype(
         slf: &Bound<'_, Self>,
         dtype: Any<'_, '_>,
-        order: &str,
+        order: Option<Any<'_, '_>>,
         casting: &str,
         subok: bool,
         copy: bool,
@@ -500,7 +513,7 @@ impl Tracer {
         if !copy && dtype == this.dtype() {
             return Ok(slf.clone().into_any().unbind());
         }
-        shapes::as_type(py, this, dtype, Order::parse(order)?)?.into_object(py)
+        shapes::as_type(py, this, dtype, Order::parse(order, Order::K)?)?.into_object(py)
     }
 
     fn fill(&self, py: Python<'_>, value: Any<'_, '_>) -> PyResult<()> {
@@ -537,62 +550,62 @@ impl Tracer {
         plain_or_registered(slf, "mean", args, kwargs)
     }
 
-    #[pyo3(signature = (axis = None, dtype = None, out = None, keepdims = false, **further))]
+    #[pyo3(signature = (axis = None, dtype = None, out = None, keepdims = None, **further))]
     fn sum<'py>(
         &self,
         py: Python<'py>,
         axis: Option<Any<'_, 'py>>,
         dtype: Option<Any<'_, 'py>>,
         out: Option<Any<'_, 'py>>,
-        keepdims: bool,
+        keepdims: Option<Any<'_, 'py>>,
         further: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
         reduced(py, ReduceKind::Sum, self, [axis, dtype, out], keepdims, further)
     }
 
-    #[pyo3(signature = (axis = None, out = None, keepdims = false, **further))]
+    #[pyo3(signature = (axis = None, out = None, keepdims = None, **further))]
     fn max<'py>(
         &self,
         py: Python<'py>,
         axis: Option<Any<'_, 'py>>,
         out: Option<Any<'_, 'py>>,
-        keepdims: bool,
+        keepdims: Option<Any<'_, 'py>>,
         further: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
         reduced(py, ReduceKind::Max, self, [axis, None, out], keepdims, further)
     }
 
-    #[pyo3(signature = (axis = None, out = None, keepdims = false, **further))]
+    #[pyo3(signature = (axis = None, out = None, keepdims = None, **further))]
     fn min<'py>(
         &self,
         py: Python<'py>,
         axis: Option<Any<'_, 'py>>,
         out: Option<Any<'_, 'py>>,
-        keepdims: bool,
+        keepdims: Option<Any<'_, 'py>>,
         further: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
         reduced(py, ReduceKind::Min, self, [axis, None, out], keepdims, further)
     }
 
-    #[pyo3(signature = (axis = None, out = None, keepdims = false, **further))]
+    #[pyo3(signature = (axis = None, out = None, keepdims = None, **further))]
     fn any<'py>(
         &self,
         py: Python<'py>,
         axis: Option<Any<'_, 'py>>,
         out: Option<Any<'_, 'py>>,
-        keepdims: bool,
+        keepdims: Option<Any<'_, 'py>>,
         further: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
         reduced(py, ReduceKind::Any, self, [axis, None, out], keepdims, further)
     }
 
-    #[pyo3(signature = (axis = None, out = None, keepdims = false, **further))]
+    #[pyo3(signature = (axis = None, out = None, keepdims = None, **further))]
     fn all<'py>(
         &self,
         py: Python<'py>,
         axis: Option<Any<'_, 'py>>,
         out: Option<Any<'_, 'py>>,
-        keepdims: bool,
+        keepdims: Option<Any<'_, 'py>>,
         further: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
         reduced(py, ReduceKind::All, self, [axis, None, out], keepdims, further)

@@ -2,7 +2,7 @@
 
 use ckad_graph::{Error, ErrorKind};
 use pyo3::PyTypeInfo;
-use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -61,6 +61,14 @@ pub fn text<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
 /// An error of a builtin class that Python's own protocols ask for, in ckad's form.
 pub fn builtin<Class: PyTypeInfo>(op: &str, what: impl std::fmt::Display, hint: &str) -> PyErr {
     PyErr::new::<Class, _>(format!("[{op}] {what}. Hint: {hint}"))
+}
+
+/// A TypeError of Python's own in ckad's form, with its words where `what` has no others; any other error as it is.
+pub fn in_form(py: Python<'_>, op: &str, error: PyErr, what: Option<String>, hint: &str) -> PyErr {
+    if !error.get_type(py).is(py.get_type::<PyTypeError>()) {
+        return error;
+    }
+    refusal(ErrorKind::Type, op, what.unwrap_or_else(|| error.value(py).to_string()), hint)
 }
 
 /// What [`raise`] makes of an error of that kind.

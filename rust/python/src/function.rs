@@ -9,6 +9,7 @@ use ckad_graph::{Error, ErrorKind};
 use pyo3::call::PyCallArgs;
 use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use rustc_hash::FxHashMap;
 
@@ -22,6 +23,13 @@ static FUNCTIONS: Handlers = Mutex::new(None);
 /// Handlers of functions that take `like=`: they get that array first, which NumPy leaves out of the arguments.
 static CREATIONS: Handlers = Mutex::new(None);
 static METHODS: Mutex<Option<FxHashMap<String, Py<PyAny>>>> = Mutex::new(None);
+static HINTS: PyOnceLock<Hints> = PyOnceLock::new();
+
+/// The Python layer's functions that say what to write in place of a function of NumPy's, or of an attribute's name.
+struct Hints {
+    function: Py<PyAny>,
+    attribute: Py<PyAny>,
+}
 
 /// Makes `handler(*args, **kwargs)` what a NumPy function does on traced values.
 #[pyfunction]
@@ -58,6 +66,20 @@ pub fn register_method(name: String, function: Py<PyAny>) {
     drop(replaced);
 }
 
+/// Makes `function(numpy_function)` and `attribute(name)` what refusals of the two have as their hints.
+#[pyfunction]
+pub fn register_hints(py: Python<'_>, function: Py<PyAny>, attribute: Py<PyAny>) {
+    HINTS.get_or_init(py, || Hints { function, attribute });
+}
+
+/// The hint that one of the registered functions gives. What is raised in it, as on Ctrl-C, is handed on.
+fn hint<'py>(py: Python<'py>, of: fn(&Hints) -> &Py<PyAny>, subject: impl PyCallArgs<'py>) -> PyResult<String> {
+    match HINTS.get(py) {
+        Some(hints) => of(hints).bind(py).call1(subject)?.extract(),
+        None => Ok("use NumPy's functions".to_owned()),
+    }
+}
+
 fn method(py: Python<'_>, name: &str) -> Option<Py<PyAny>> {
     let methods = METHODS.lock().unwrap_or_else(PoisonError::into_inner);
     Some(methods.as_ref()?.get(name)?.clone_ref(py))
@@ -81,7 +103,7 @@ pub fn call_registered<'py>(
     args: impl PyCallArgs<'py>,
     kwargs: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Py<PyAny>> {
-    let function = method(py, name).ok_or_else(|| unknown_attribute(name))?;
+    let function = method(py, name).ok_or_else(|| unknown_attribute(py, name))?;
     function.bind(py).call(args, kwargs).map(Bound::unbind)
 }
 
@@ -101,26 +123,26 @@ pub fn plain_or_registered<'py>(
     }
 }
 
-/// What to write in place of an attribute that traced values lack; the Python layer knows. Names of protocols
-/// (`__array_interface__`) are asked for by libraries that look at any object, and nobody reads their errors.
-fn attribute_hint(name: &str) -> String {
-    let asked = Python::attach(|py| {
-        let function = method(py, "hint of an attribute").filter(|_| !name.starts_with('_'))?;
-        function.bind(py).call1((name,)).and_then(|hint| hint.extract::<String>()).ok()
-    });
-    asked.unwrap_or_else(|| "use NumPy's functions".to_owned())
-}
-
-fn unknown_attribute(name: &str) -> PyErr {
+/// Names of protocols (`__array_interface__`) are asked for by libraries that look at any object, and nobody reads
+/// their errors: they cost no hint of their own.
+fn unknown_attribute(py: Python<'_>, name: &str) -> PyErr {
     let what = format!("a traced array has no attribute '{name}'");
-    builtin::<PyAttributeError>("attribute", what, &attribute_hint(name))
+    let found = if name.starts_with('_') {
+        Ok("use NumPy's functions".to_owned())
+    } else {
+        hint(py, |hints| &hints.attribute, (name,))
+    };
+    match found {
+        Ok(hint) => builtin::<PyAttributeError>("attribute", what, &hint),
+        Err(raised) => raised,
+    }
 }
 
 /// `x.name` for names that the class itself lacks: a bound method from the table.
 pub fn attribute<'py>(this: &Bound<'py, Tracer>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
-    let function = method(py, name).ok_or_else(|| unknown_attribute(name))?;
-    static METHOD_TYPE: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
+    let function = method(py, name).ok_or_else(|| unknown_attribute(py, name))?;
+    static METHOD_TYPE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let class =
         METHOD_TYPE.get_or_try_init(py, || PyResult::Ok(py.import("types")?.getattr("MethodType")?.unbind()))?;
     class.bind(py).call1((function, this))
@@ -152,13 +174,11 @@ fn unknown_function(function: &Bound<'_, PyAny>) -> PyErr {
     let text = |name: &str| function.getattr(name).and_then(|found| found.extract::<String>()).unwrap_or_default();
     let (module, name) = (text("__module__"), text("__name__"));
     let module = if module.starts_with("numpy") { module.replacen("numpy", "np", 1) } else { module };
-    let hint = call_registered(function.py(), "hint of a function", (function,), None)
-        .and_then(|hint| hint.extract::<String>(function.py()));
-    match hint {
+    match hint(function.py(), |hints| &hints.function, (function,)) {
         Ok(hint) => {
             let what = format!("{module}.{name} is not supported on traced values");
             raise(Error::new(ErrorKind::Tracer, name, what).with_hint(hint))
         }
-        Err(broken) => broken,
+        Err(raised) => raised,
     }
 }

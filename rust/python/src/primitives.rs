@@ -19,7 +19,7 @@ use crate::reductions::{self, walk_order};
 use crate::shapes::normal_axes;
 use crate::storage::View;
 use crate::tape::TapeCell;
-use crate::tracer::{Kind, Tracer};
+use crate::tracer::{Kind, Tracer, refuse_lost_gradient};
 use crate::values::parse_dtype;
 
 type Any<'a, 'py> = &'a Bound<'py, PyAny>;
@@ -124,10 +124,10 @@ fn iteration_order(rank: usize, strides: Vec<Vec<i64>>) -> PyResult<Vec<usize>> 
     }
 }
 
-/// The axes that `axis=` of a reduction names, ascending.
+/// The axes that `axis=` of the reduction `op` names, ascending.
 #[pyfunction]
-fn reduction_axes(axis: Any<'_, '_>, rank: usize) -> PyResult<Vec<usize>> {
-    normal_axes(Some(axis), rank)
+fn reduction_axes(op: &str, axis: Any<'_, '_>, shape: Vec<i64>) -> PyResult<Vec<usize>> {
+    normal_axes(op, Some(axis), &shape)
 }
 
 fn reduce_kind(kind: &str) -> PyResult<ReduceKind> {
@@ -324,6 +324,9 @@ fn pad<'py>(py: Python<'py>, x: Any<'_, 'py>, fill: Any<'_, 'py>, widths: Vec<(i
         return Err(refusal(ErrorKind::Value, "pad", what, "give one pair an axis, and a scalar to fill with"));
     }
     let dtype = pair[0].own_dtype();
+    if let Operand::Traced(fill) = &pair[1] {
+        refuse_lost_gradient("pad", dtype, fill)?;
+    }
     let tape = innermost(&pair)?;
     // F order stays F, anything else becomes C.
     let layout = pair[0].numpy_layout();
@@ -422,6 +425,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         stop_gradient,
         iteration_order,
         reduction_axes,
+        crate::shapes::axes_hint,
         reduce,
         arg_reduce,
         argsort,
@@ -435,6 +439,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::function::register_function,
         crate::function::register_method,
         crate::function::register_creation,
+        crate::function::register_hints,
     );
     // Arrays are a subclass that needs no name of its own: `isinstance(x, Tracer)` holds for both.
     module.add_class::<Tracer>()

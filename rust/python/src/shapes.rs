@@ -6,14 +6,12 @@ use ckad_graph::{DType, Error, ErrorKind, shape_text};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::errors::{raise, refusal};
+use crate::errors::{in_form, raise, refusal};
 use crate::indexing::assign;
 use crate::layout::{Layout, broadcast_strides, iteration_order};
 use crate::operand::Operand;
 use crate::storage::{Storage, View};
 use crate::tracer::{Kind, Tracer};
-
-pyo3::import_exception!(numpy.exceptions, AxisError);
 
 /// `order=` of NumPy.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,43 +25,60 @@ pub enum Order {
 }
 
 impl Order {
-    pub fn parse(text: &str) -> PyResult<Order> {
+    /// The order that a method was given; `usual` where it was given none.
+    pub fn parse(given: Option<&Bound<'_, PyAny>>, usual: Order) -> PyResult<Order> {
+        const HINT: &str = "write order='C', or leave it out";
+        let Some(given) = given else { return Ok(usual) };
+        let Ok(text) = given.extract::<&str>() else {
+            let what = format!("order must be str, not {}", given.get_type().name()?);
+            return Err(refusal(ErrorKind::Type, "order", what, HINT));
+        };
         match text {
             "C" | "c" => Ok(Order::C),
             "F" | "f" => Ok(Order::F),
             "A" | "a" => Ok(Order::A),
             "K" | "k" => Ok(Order::K),
-            _ => Err(refusal(
-                ErrorKind::Value,
-                "order",
-                format!("order must be one of 'C', 'F', 'A', or 'K' (got '{text}')"),
-                "write order='C', or leave it out",
-            )),
+            _ => {
+                let what = format!("order must be one of 'C', 'F', 'A', or 'K' (got '{text}')");
+                Err(refusal(ErrorKind::Value, "order", what, HINT))
+            }
         }
     }
 }
 
-/// A shape given as `f(2, 3)`, `f((2, 3))` or `f(6)`.
-pub fn parse_shape(arguments: &Bound<'_, PyTuple>) -> PyResult<Vec<i64>> {
+/// Whole numbers given to `op` as `f(2, 3)`, `f((2, 3))` or `f(6)`: a shape, or axes.
+pub fn parse_shape(op: &str, arguments: &Bound<'_, PyTuple>) -> PyResult<Vec<i64>> {
     if arguments.len() == 1 {
-        return shape_of(&arguments.get_item(0)?);
+        return shape_of(op, &arguments.get_item(0)?);
     }
-    arguments.iter().map(|extent| extent.extract()).collect()
+    arguments.iter_borrowed().map(|extent| integer(op, &extent)).collect()
 }
 
-/// An int, or a sequence of them.
-pub fn shape_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+/// An int, or a sequence of them. What can be read only once is none, and is not read.
+pub fn shape_of(op: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     if let Ok(extents) = object.cast::<PyTuple>() {
-        return extents.iter_borrowed().map(|extent| extent.extract()).collect();
+        return extents.iter_borrowed().map(|extent| integer(op, &extent)).collect();
     }
     match object.extract::<i64>() {
         Ok(extent) => Ok(vec![extent]),
-        Err(_) => object.try_iter()?.map(|extent| extent?.extract()).collect(),
+        Err(_) if object.len().is_ok() => object.try_iter()?.map(|extent| integer(op, &extent?)).collect(),
+        Err(error) => {
+            let what = format!("expected a sequence of integers or a single integer, got '{object}'");
+            Err(in_form(object.py(), op, error, Some(what), WHOLE_NUMBERS))
+        }
     }
 }
 
+const WHOLE_NUMBERS: &str = "give whole numbers, one or a tuple of them; int(n) makes one of a float";
+
+/// A whole number among the arguments of `op`.
+pub fn integer(op: &str, object: &Bound<'_, PyAny>) -> PyResult<i64> {
+    object.extract().map_err(|error| in_form(object.py(), op, error, None, WHOLE_NUMBERS))
+}
+
 /// Which axes there are.
-fn axes_hint(rank: usize) -> String {
+#[pyfunction]
+pub fn axes_hint(rank: usize) -> String {
     match rank {
         0 => "the value has no axes; leave axis= out".to_owned(),
         1 => "the one axis is 0, or -1".to_owned(),
@@ -71,28 +86,35 @@ fn axes_hint(rank: usize) -> String {
     }
 }
 
-/// An axis counted from either end.
-pub fn normal_axis(axis: i64, rank: usize) -> PyResult<usize> {
+/// An axis counted from either end, which `op` is to find in that shape.
+pub fn normal_axis(op: &str, axis: i64, shape: &[i64]) -> PyResult<usize> {
+    let rank = shape.len();
     let normal = if axis < 0 { axis + rank as i64 } else { axis };
     usize::try_from(normal).ok().filter(|&normal| normal < rank).ok_or_else(|| {
-        let what = format!("axis {axis} is out of bounds for array of dimension {rank}");
-        refusal(ErrorKind::Axis, "axis", what, axes_hint(rank))
+        let shape = shape_text(shape);
+        let what = format!("axis {axis} is out of bounds for array of dimension {rank}: shape {shape}");
+        refusal(ErrorKind::Axis, op, what, axes_hint(rank))
     })
 }
 
 /// Axes given as None (all), an int or a tuple; ascending. As in NumPy, axis 0 or -1 of a value of rank 0 is none.
-pub fn normal_axes(axis: Option<&Bound<'_, PyAny>>, rank: usize) -> PyResult<Vec<usize>> {
+pub fn normal_axes(op: &str, axis: Option<&Bound<'_, PyAny>>, shape: &[i64]) -> PyResult<Vec<usize>> {
+    const HINT: &str = "name one axis by its number, or several in a tuple: axis=(0, 1)";
+    let rank = shape.len();
+    let number =
+        |axis: &Bound<'_, PyAny>| axis.extract::<i64>().map_err(|error| in_form(axis.py(), op, error, None, HINT));
     let Some(axis) = axis.filter(|axis| !axis.is_none()) else { return Ok((0..rank).collect()) };
     let Ok(several) = axis.cast::<PyTuple>() else {
-        let axis: i64 = axis.extract()?;
-        return if rank == 0 && matches!(axis, 0 | -1) { Ok(Vec::new()) } else { Ok(vec![normal_axis(axis, rank)?]) };
+        let axis = number(axis)?;
+        let none = rank == 0 && matches!(axis, 0 | -1);
+        return if none { Ok(Vec::new()) } else { Ok(vec![normal_axis(op, axis, shape)?]) };
     };
     let mut axes = Vec::with_capacity(several.len());
     for axis in several {
-        let axis = normal_axis(axis.extract()?, rank)?;
+        let axis = normal_axis(op, number(&axis)?, shape)?;
         if axes.contains(&axis) {
-            let what = format!("duplicate value in 'axis': axis {axis} of {rank}");
-            return Err(refusal(ErrorKind::Value, "axis", what, "name each axis once"));
+            let what = format!("duplicate value in 'axis': axis {axis} of shape {}", shape_text(shape));
+            return Err(refusal(ErrorKind::Value, op, what, "name each axis once"));
         }
         axes.push(axis);
     }
@@ -242,17 +264,18 @@ pub fn transpose(this: &Tracer, axes: Option<&[usize]>) -> PyResult<Tracer> {
 }
 
 /// The axes of `x.transpose(...)`, None where they are left out.
-pub fn transpose_axes(arguments: &Bound<'_, PyTuple>, rank: usize) -> PyResult<Option<Vec<usize>>> {
+pub fn transpose_axes(arguments: &Bound<'_, PyTuple>, shape: &[i64]) -> PyResult<Option<Vec<usize>>> {
+    let rank = shape.len();
     if arguments.is_empty() || (arguments.len() == 1 && arguments.get_item(0)?.is_none()) {
         return Ok(None);
     }
-    let axes = parse_shape(arguments)?;
+    let axes = parse_shape("transpose", arguments)?;
     if axes.len() != rank {
-        let what = format!("axes don't match array: {} axes for an array of {rank}", axes.len());
+        let what = format!("axes don't match array: {} axes for shape {}", axes.len(), shape_text(shape));
         return Err(refusal(ErrorKind::Value, "transpose", what, "name every axis of the array once, or use x.T"));
     }
     let given = axes;
-    let axes = given.iter().map(|&axis| normal_axis(axis, rank)).collect::<PyResult<Vec<usize>>>()?;
+    let axes = given.iter().map(|&axis| normal_axis("transpose", axis, shape)).collect::<PyResult<Vec<usize>>>()?;
     if (0..rank).any(|axis| !axes.contains(&axis)) {
         let what = format!("repeated axis in transpose: {}", shape_text(&given));
         return Err(refusal(ErrorKind::Value, "transpose", what, "name every axis of the array once, or use x.T"));
@@ -261,9 +284,9 @@ pub fn transpose_axes(arguments: &Bound<'_, PyTuple>, rank: usize) -> PyResult<O
 }
 
 pub fn swap_axes(this: &Tracer, first: i64, second: i64) -> PyResult<Tracer> {
-    let rank = this.rank();
-    let (first, second) = (normal_axis(first, rank)?, normal_axis(second, rank)?);
-    let mut order: Vec<usize> = (0..rank).collect();
+    let shape = this.shape();
+    let (first, second) = (normal_axis("swapaxes", first, shape)?, normal_axis("swapaxes", second, shape)?);
+    let mut order: Vec<usize> = (0..shape.len()).collect();
     order.swap(first, second);
     transpose(this, Some(&order))
 }
@@ -273,7 +296,7 @@ pub fn squeeze(this: &Tracer, axis: Option<&Bound<'_, PyAny>>) -> PyResult<Optio
     let shape = this.shape();
     let given = axis.is_some_and(|axis| !axis.is_none());
     let axes: Vec<usize> =
-        normal_axes(axis, this.rank())?.into_iter().filter(|&axis| given || shape[axis] == 1).collect();
+        normal_axes("squeeze", axis, shape)?.into_iter().filter(|&axis| given || shape[axis] == 1).collect();
     if let Some(&axis) = axes.iter().find(|&&axis| shape[axis] != 1) {
         let what = "cannot select an axis to squeeze out which has size not equal to one";
         return Err(refusal(
@@ -296,7 +319,8 @@ pub fn diagonal(this: &Tracer, shift: i64, first: i64, second: i64) -> PyResult<
         let what = format!("diag requires an array of at least two dimensions, not shape {}", shape_text(this.shape()));
         return Err(refusal(ErrorKind::Value, "diagonal", what, "np.diag(x) makes a matrix of a vector"));
     }
-    let (first, second) = (normal_axis(first, rank)?, normal_axis(second, rank)?);
+    let (first, second) =
+        (normal_axis("diagonal", first, this.shape())?, normal_axis("diagonal", second, this.shape())?);
     if first == second {
         let what = format!("axis1 and axis2 cannot be the same: both are {first}");
         return Err(refusal(ErrorKind::Value, "diagonal", what, "name two axes, or leave them out"));

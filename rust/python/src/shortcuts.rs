@@ -1,7 +1,7 @@
 //! The commonest of NumPy's functions in their plainest form, without the way through the Python layer:
-//! `np.sum(x, axis, keepdims=…)` and its like, `np.where(c, x, y)`, `np.dot(a, b)`, `np.reshape(x, shape)`. Anything else
-//! about a call, an error included, is left to the handler in `ckad.numpy`, which says the same of these calls and more
-//! of others.
+//! `np.sum(x, axis, keepdims=…)` and its like, `np.where(c, x, y)`, `np.dot(a, b)`, `np.reshape(x, shape)`. Any other
+//! call is left, with its arguments as they were, to the handler in `ckad.numpy`. Where a plain call is wrong, the core
+//! raises here what it raises under the handler.
 
 use ckad_graph::ReduceKind;
 use ckad_prim::Elementwise;
@@ -103,7 +103,7 @@ fn reshaped(args: &Bound<'_, PyTuple>, kwargs: &Bound<'_, PyDict>) -> PyResult<O
         return Ok(None);
     }
     let (array, shape) = (args.get_item(0)?, args.get_item(1)?);
-    let (Ok(array), Ok(shape)) = (array.cast::<Tracer>(), shape_of(&shape)) else { return Ok(None) };
+    let (Ok(array), Ok(shape)) = (array.cast::<Tracer>(), shape_of("reshape", &shape)) else { return Ok(None) };
     if array.get().tape().is_closed() {
         return Ok(None);
     }
@@ -135,7 +135,7 @@ fn reduction(
     {
         return Ok(None);
     }
-    let Ok(axes) = normal_axes(axis.as_ref(), array.rank()) else { return Ok(None) };
+    let Ok(axes) = normal_axes("reduce", axis.as_ref(), array.shape()) else { return Ok(None) };
     let reduced = reduce(py, kind.unwrap_or(ReduceKind::Sum), array, &axes, None, keep_axes)?;
     if kind.is_some() {
         return Ok(Some(reduced));

@@ -314,19 +314,20 @@ impl Tracer {
                     .with_hint("return the value from the inner function and write it outside"),
                 ));
             }
-            if !self.dtype().is_float() && value.is_active()? {
-                return Err(raise(
-                    Error::new(
-                        ErrorKind::Tracer,
-                        name,
-                        format!("a differentiated value written into an array of {} loses its gradient", self.dtype()),
-                    )
-                    .with_hint("make the array of a float dtype, or write ckad.stop_gradient(value)"),
-                ));
-            }
+            refuse_lost_gradient(name, self.dtype(), value)?;
         }
         Ok(())
     }
+}
+
+/// Refuses a differentiated value where it would become an element of an array of integers.
+pub fn refuse_lost_gradient(name: &str, dtype: DType, value: &Tracer) -> PyResult<()> {
+    if dtype.is_float() || !value.is_active()? {
+        return Ok(());
+    }
+    let what = format!("a differentiated value written into an array of {dtype} loses its gradient");
+    let hint = "make the array of a float dtype, or write ckad.stop_gradient(value)";
+    Err(refusal(ErrorKind::Tracer, name, what, hint))
 }
 
 impl Drop for Tracer {

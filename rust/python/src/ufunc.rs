@@ -423,7 +423,8 @@ fn plain_reduction<'py>(
             _ => return Ok(None),
         }
     }
-    let axes = normal_axes(axis.as_ref(), value.get().rank())?;
+    // What is wrong with an axis, the handler says in the name of the ufunc.
+    let Ok(axes) = normal_axes("reduce", axis.as_ref(), value.get().shape()) else { return Ok(None) };
     reduce(py, kind, value.get(), &axes, dtype, keep_axes).map(Some)
 }
 

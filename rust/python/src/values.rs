@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::convert::{as_array, value_to_numpy};
-use crate::errors::{raise, refusal};
+use crate::errors::{in_form, raise, refusal};
 use crate::force::force;
 use crate::tracer::{Kind, Tracer};
 
@@ -191,7 +191,9 @@ pub fn dtype_object(py: Python<'_>, dtype: DType) -> PyResult<Py<PyAny>> {
 /// The dtype that a `dtype=` argument names.
 pub fn parse_dtype(object: &Bound<'_, PyAny>) -> PyResult<DType> {
     let py = object.py();
-    let dtype = py.import("numpy")?.getattr("dtype")?.call1((object,))?;
+    const HINT: &str = "name one of float64, float32, an integer dtype and bool";
+    let dtype = py.import("numpy")?.getattr("dtype")?.call1((object,));
+    let dtype = dtype.map_err(|error| in_form(py, "dtype", error, None, HINT))?;
     let name: String = dtype.getattr("name")?.extract()?;
     DType::ALL.into_iter().find(|dtype| dtype.name() == name).ok_or_else(|| {
         raise(
