@@ -84,13 +84,10 @@ REDUCTIONS = {
     np.all: reductions.all,
     np.mean: reductions.mean,
 }
-AXES: list[Any] = [None, 0, 1, -1, 2, (), (0,), (0, -1), (1, 0), (0, 0), [0], 0.5, "0"]
+AXES: list[Any] = [None, 0, 1, -1, 2, 3, (), (0,), (0, -1), (1, 0), (0, 0), [0], 0.5, "0"]
 KEYWORDS: list[dict[str, Any]] = [
     {**axis, **keepdims}
-    for axis in [
-        {},
-        *({"axis": axis} for axis in (None, 0, 1, -1, 2, (), (0,), (0, -1), (1, 0), (0, 0), [0], 0.5, "0")),
-    ]
+    for axis in [{}, *({"axis": axis} for axis in AXES)]
     for keepdims in ({}, {"keepdims": True}, {"keepdims": False}, {"keepdims": 1})
 ]
 
