@@ -92,9 +92,4 @@ def _from_children(functions: Any, children: Any) -> Sequential:
     return model
 
 
-optree.register_pytree_node(
-    Sequential,
-    _to_children,
-    _from_children,  # type: ignore[arg-type]
-    namespace=tree.NAMESPACE,
-)
+optree.register_pytree_node(Sequential, _to_children, _from_children, namespace=tree.NAMESPACE)  # type: ignore[arg-type]
