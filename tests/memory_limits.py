@@ -12,6 +12,7 @@ import pickle
 import resource
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -149,6 +150,29 @@ def sweep(name: str, call: Callable[[], Any], steps: int) -> Counter[str]:
     return seen
 
 
+def report(name: str, call: Callable[[], Any], steps: int) -> None:
+    began = time.perf_counter()
+    seen = sweep(name, call, steps)
+    counts = ", ".join(f"{count} {what}" for what, count in sorted(seen.items()))
+    print(f"{name}: {counts}, {time.perf_counter() - began:.1f} s", flush=True)
+
+
+def alone(work: Callable[[], None]) -> None:
+    """Works in a process of its own, so that no program has what another has freed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if status != 0:
+        sys.exit(1)
+
+
 def main() -> None:
     large = "large" in sys.argv
     chosen = [name for name in sys.argv[1:] if name != "large"]
@@ -161,10 +185,7 @@ def main() -> None:
     for name, call in programs(large).items():
         if chosen and name not in chosen:
             continue
-        began = time.perf_counter()
-        seen = sweep(name, call, 60 if large else 40)
-        counts = ", ".join(f"{count} {what}" for what, count in sorted(seen.items()))
-        print(f"{name}: {counts}, {time.perf_counter() - began:.1f} s", flush=True)
+        alone(lambda name=name, call=call: report(name, call, 60 if large else 40))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ use crate::{Graph, Result};
 
 /// `Cow` would copy with no way to refuse.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one of them at a time, on the stack")]
 pub enum Lent<'g> {
     Borrowed(&'g Graph),
     Owned(Graph),
