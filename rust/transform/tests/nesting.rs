@@ -60,7 +60,7 @@ fn a_spliced_gradient_keeps_its_passes_and_users_follow() {
     });
     ckad_prim::verify(&outer).unwrap();
     assert_eq!(outer.splices.len(), 1);
-    let settled = settle(outer.clone()).unwrap();
+    let settled = settle(outer.copied().unwrap()).unwrap();
     check(&settled);
     assert_eq!(greatest_pass(&settled), 1);
     assert_eq!(run(&settled, &inputs()), run(&outer, &inputs()));
@@ -116,7 +116,7 @@ fn training(steps: usize, region: bool) -> Graph {
 #[test]
 fn a_training_loop_is_one_pass_in_the_order_of_the_tape() {
     let outer = training(5, false);
-    let settled = settle(outer.clone()).unwrap();
+    let settled = settle(outer.copied().unwrap()).unwrap();
     check(&settled);
     assert_eq!(greatest_pass(&settled), 0);
     let positions: Vec<u32> =
@@ -134,7 +134,7 @@ fn a_training_loop_is_one_pass_in_the_order_of_the_tape() {
 #[test]
 fn policies_of_their_own_keep_their_passes_in_a_training_loop() {
     let outer = training(3, true);
-    let settled = settle(outer.clone()).unwrap();
+    let settled = settle(outer.copied().unwrap()).unwrap();
     check(&settled);
     assert_eq!(greatest_pass(&settled), 6);
     assert_eq!(run(&settled, &inputs()), run(&outer, &inputs()));
@@ -147,7 +147,7 @@ fn policies_of_their_own_keep_their_passes_in_a_training_loop() {
 #[test]
 fn a_graph_in_regions_is_spliced_with_them() {
     let inner = training(2, true);
-    let outer = record(&[&[4], &[3]], move |tape, x| spliced(tape, &settle(inner.clone()).unwrap(), x));
+    let outer = record(&[&[4], &[3]], move |tape, x| spliced(tape, &settle(inner.copied().unwrap()).unwrap(), x));
     ckad_prim::verify(&outer).unwrap();
     assert_eq!(outer.regions.len(), 3);
     assert!(outer.regions[1..].iter().all(|region| region.policy == CheckpointPolicy::Sqrt));

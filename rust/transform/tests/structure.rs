@@ -350,7 +350,7 @@ fn simplifying_again_changes_nothing() {
         vec![tape.op(|| sum(z * y))]
     });
     let once = gradient(&graph, &[true, true]);
-    let again = simplify(once.clone()).unwrap();
+    let again = simplify(once.copied().unwrap()).unwrap();
     assert!(once.same_structure(&again));
 }
 
