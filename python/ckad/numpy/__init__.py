@@ -4,6 +4,18 @@ Importing this package registers them; a user calls NumPy itself. One file per k
 comes from the core's primitives, so that no derivative is written here.
 """
 
-from ckad.numpy import creation, folds, padding, parts, products, reductions, selection, shaping, tiling, ways
+from ckad.numpy import creation, folds, padding, parts, plain, products, reductions, selection, shaping, tiling, ways
 
-__all__ = ["creation", "folds", "padding", "parts", "products", "reductions", "selection", "shaping", "tiling", "ways"]
+__all__ = [
+    "creation",
+    "folds",
+    "padding",
+    "parts",
+    "plain",
+    "products",
+    "reductions",
+    "selection",
+    "shaping",
+    "tiling",
+    "ways",
+]

@@ -64,6 +64,13 @@ def is_float_leaf(leaf: Any) -> bool:
     return is_array and dtype is not None and dtype.kind == "f" and dtype.itemsize in (4, 8)
 
 
+def _can_be_traced(leaf: Any) -> bool:
+    """Is it an array of a dtype that ckad computes with? Others (text, dates, complex) stay the caller's arrays."""
+    if not isinstance(leaf, np.ndarray):
+        return False
+    return leaf.dtype.kind in "iub" or (leaf.dtype.kind == "f" and leaf.dtype.itemsize in (4, 8))
+
+
 class Recording:
     """A context in which a function is called on traced values.
 
@@ -127,15 +134,14 @@ class Recording:
     def _trace_constant(self, argument: Any) -> Any:
         """The argument with its array leaves traced as values that depend on nothing differentiated."""
         if type(argument) is np.ndarray:
-            return self.trace.argument(argument, False)
+            return self.trace.argument(argument, False) if _can_be_traced(argument) else argument
         if isinstance(argument, (int, float, str, bytes, type(None), np.generic, _core.Tracer)):
             return argument
         leaves, structure = flatten(argument)
-        if not any(isinstance(leaf, np.ndarray) for leaf in leaves):
+        if not any(_can_be_traced(leaf) for leaf in leaves):
             return argument
         return unflatten(
-            structure,
-            [self.trace.argument(leaf, False) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves],
+            structure, [self.trace.argument(leaf, False) if _can_be_traced(leaf) else leaf for leaf in leaves]
         )
 
     def _not_float(self, argnum: int, path: tuple[Any, ...], leaf: Any) -> DTypeError:

@@ -167,7 +167,23 @@ pub fn array_function<'py>(
             PyTuple::new(py, std::iter::once(like.clone().into_any()).chain(args.iter()).collect::<Vec<_>>())?;
         return handler.bind(py).call(with_like, Some(kwargs)).map(Bound::unbind);
     }
-    Err(unknown_function(function))
+    match call_plainly(function, args, Some(kwargs))? {
+        Some(result) => Ok(result),
+        None => Err(unknown_function(function)),
+    }
+}
+
+/// NumPy's own function on ordinary values, where the traced ones among its arguments depend on nothing differentiated;
+/// the Python layer knows. None where one does.
+pub fn call_plainly<'py>(
+    function: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+    kwargs: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Option<Py<PyAny>>> {
+    let py = function.py();
+    let kwargs = kwargs.map_or_else(|| PyDict::new(py), Clone::clone);
+    let result = call_registered(py, "call on ordinary values", (function, args, kwargs), None)?;
+    Ok((!result.is(py.NotImplemented())).then_some(result))
 }
 
 fn unknown_function(function: &Bound<'_, PyAny>) -> PyErr {

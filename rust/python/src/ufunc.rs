@@ -16,7 +16,7 @@ use crate::convert::{array_operand, as_array};
 use crate::dot::matmul;
 use crate::elementwise::{apply, apply_into, convert, convert_into, float_loop};
 use crate::errors::raise;
-use crate::function::call_registered;
+use crate::function::{call_plainly, call_registered};
 use crate::layout::Layout;
 use crate::operand::{Operand, innermost, promote};
 use crate::reductions::reduce;
@@ -175,6 +175,23 @@ fn outputs<'py>(ufunc: &Bound<'py, PyAny>, out: &Bound<'py, PyAny>) -> PyResult<
         .collect()
 }
 
+/// The ufunc itself, or its method of that name.
+fn named<'py>(ufunc: &Bound<'py, PyAny>, method: &str) -> PyResult<Bound<'py, PyAny>> {
+    if method == "__call__" { Ok(ufunc.clone()) } else { ufunc.getattr(method) }
+}
+
+/// Is `out=` an ordinary array? What depends on nothing differentiated may be written there.
+fn writes_ordinary(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
+    let Some(out) = keywords.map(|keywords| keywords.get_item("out")).transpose()?.flatten() else {
+        return Ok(false);
+    };
+    let ordinary = |entry: &Bound<'_, PyAny>| !entry.is_none() && entry.cast::<Tracer>().is_err();
+    Ok(match out.cast::<PyTuple>() {
+        Ok(tuple) => tuple.iter().any(|entry| ordinary(&entry)),
+        Err(_) => ordinary(&out),
+    })
+}
+
 pub fn array_ufunc<'py>(
     py: Python<'py>,
     ufunc: &Bound<'py, PyAny>,
@@ -182,7 +199,14 @@ pub fn array_ufunc<'py>(
     inputs: &Bound<'py, PyTuple>,
     keywords: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Py<PyAny>> {
-    let Some(&meaning) = meanings(py)?.get(&(ufunc.as_ptr() as usize)) else {
+    let meaning = meanings(py)?.get(&(ufunc.as_ptr() as usize));
+    let recorded = matches!(method, "__call__" | "reduce" | "outer") && !writes_ordinary(keywords)?;
+    if (meaning.is_none() || !recorded)
+        && let Some(result) = call_plainly(&named(ufunc, method)?, inputs, keywords)?
+    {
+        return Ok(result);
+    }
+    let Some(&meaning) = meaning else {
         // An ordinary output raises in its own words whatever the function.
         parse_keywords(ufunc, keywords)?;
         return Err(unknown(ufunc));
