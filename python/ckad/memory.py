@@ -20,6 +20,7 @@ import numpy as np
 
 from ckad import _core
 from ckad.errors import CkadRuntimeError
+from ckad.transforms.recording import check_function
 
 __all__ = ["Report", "profile", "release"]
 
@@ -189,6 +190,7 @@ def profile(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
     >>> report.executor_bytes == report.planned_bytes
     True
     """
+    check_function("profile", fn)
     allocator = _Allocator()
     result: Any = None
     try:

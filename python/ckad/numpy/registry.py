@@ -18,6 +18,12 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 SUPPORTED: Final[set[str]] = set()
 """Names of NumPy's functions with a traced implementation, as they stand behind `np.`."""
 
+CREATING: Final[set[str]] = set()
+"""Of those with one under `like=`."""
+
+METHODS: Final[set[str]] = set()
+"""Names of methods of traced values that the Python layer gives; the others are the class's own."""
+
 
 def implements(*functions: Any, method: str | None = None) -> Callable[[Handler], Handler]:
     """Registers a handler for NumPy functions, and as a method of traced values where `method` names one."""
@@ -28,6 +34,7 @@ def implements(*functions: Any, method: str | None = None) -> Callable[[Handler]
             SUPPORTED.add(f"{function.__module__}.{function.__name__}".removeprefix("numpy."))
         if method is not None:
             _core.register_method(method, handler)
+            METHODS.add(method)
         return handler
 
     return register
@@ -38,6 +45,7 @@ def creates(function: Any) -> Callable[[Handler], Handler]:
 
     def register(handler: Handler) -> Handler:
         _core.register_creation(function, handler)
+        CREATING.add(function.__name__)
         return handler
 
     return register

@@ -194,14 +194,25 @@ _CONVERT = "np.asarray(ckad.stop_gradient(x))"
 _METHODS = {"flat": "x.ravel()", "view": "x[...]", "setflags": "x.copy()", "newbyteorder": "x", "to_device": "x"}
 
 
-_KINDS = (("xywzuv", "vector"), ("AB", "square matrix"), ("T", "array of three axes"), ("ab", "number"),
-          ("ij", "array of integers"), ("m", "mask"), ("g", "increasing grid"))  # fmt: skip
+_KINDS = (
+    ("xywzuv", "a vector", "vectors"),
+    ("AB", "a square matrix", "square matrices"),
+    ("T", "an array of three axes", "arrays of three axes"),
+    ("ab", "a number", "numbers"),
+    ("ij", "an array of integers", "arrays of integers"),
+    ("m", "a mask", "masks"),
+    ("g", "an increasing grid", "increasing grids"),
+)
 
 
 def _legend(call: str) -> str:
     """What the names in a call stand for: a way is written for one use of its function, not for every one."""
-    found = {name: kind for names, kind in _KINDS for name in names if re.search(rf"\b{name}\b", call)}
-    return ", ".join(f"{name} is a{'n' if kind[0] in 'ai' else ''} {kind}" for name, kind in found.items())
+    found = [([name for name in names if re.search(rf"\b{name}\b", call)], *kinds) for names, *kinds in _KINDS]
+    return ", ".join(
+        f"{' and '.join(names)} are {many}" if len(names) > 1 else f"{names[0]} is {one}"
+        for names, one, many in found
+        if names
+    )
 
 
 def function_hint(function: Any) -> str:
@@ -213,6 +224,8 @@ def function_hint(function: Any) -> str:
         call, program = WAYS[name]
         note = " (right up to the third derivative)" if name in THIRD_ORDER else ""
         way = f"write `{program}` in place of `{call}`{note}; there {_legend(call)}"
+        if name == "copyto":
+            way = f"in place of np.full_like(y, x) write `x * np.ones_like(y)`; of a call of np.copyto: {way}"
         return f"{way}. Or call it on {_CONVERT} where no gradient should flow"
     if name in WITHOUT_DERIVATIVE:
         return f"no gradient flows through it: call it on {_CONVERT}"

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ckad.errors import CkadValueError
+from ckad.errors import CkadTypeError, CkadValueError
 from ckad.transforms.gradient import grad
 from ckad.transforms.linear import directional_derivative, vjp
+from ckad.transforms.recording import check_function
 from ckad.tree import flatten, unflatten
 
 _WHERE_TO_LOOK = (
@@ -59,6 +60,10 @@ def check_grads(
         raise CkadValueError.of("check_grads", f"unknown modes {sorted(map(str, unknown))!r} of {modes!r}", hint)
     if order < 1:
         raise CkadValueError.of("check_grads", f"order={order} is below 1", "use order=1 for first derivatives alone")
+    check_function("check_grads", f)
+    if not isinstance(args, (tuple, list)):
+        what = f"args must be a tuple of the function's arguments, not {type(args).__name__}"
+        raise CkadTypeError.of("check_grads", what, "write check_grads(f, (x,))")
     rng = np.random.default_rng(seed)
     args = tuple(args)
     leaves, structure = flatten(args)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ckad import _core
 from ckad.transforms.gradient import value_and_grad_for
-from ckad.transforms.recording import is_transform
+from ckad.transforms.recording import check_function, is_transform
 
 
 def debug_nans(f: Callable[..., Any]) -> Callable[..., list[str]]:
@@ -34,6 +34,7 @@ def debug_nans(f: Callable[..., Any]) -> Callable[..., list[str]]:
     >>> len(ckad.debug_nans(loss)(np.array([0.0, 1.0]))), ckad.debug_nans(loss)(np.array([1.0, 4.0]))
     (1, [])
     """
+    check_function("debug_nans", f)
     transformed = f if is_transform(f) else value_and_grad_for("debug_nans", f, 0)
 
     @functools.wraps(f)

@@ -10,7 +10,14 @@ import numpy as np
 
 from ckad.errors import DTypeError, ShapeError
 from ckad.transforms.policy import INHERIT, Checkpoint, parse
-from ckad.transforms.recording import Recording, mark_transform, split_auxiliary
+from ckad.transforms.recording import (
+    Recording,
+    check_argnums,
+    check_function,
+    check_returned,
+    mark_transform,
+    split_auxiliary,
+)
 
 
 def value_and_grad(
@@ -55,6 +62,8 @@ def value_and_grad_for(
     checkpoint: Checkpoint = INHERIT,
 ) -> Callable[..., Any]:
     """`value_and_grad` on behalf of the transform of that name, which its errors name."""
+    check_function(name, f)
+    check_argnums(name, argnums)
     policy = parse(checkpoint)
 
     @functools.wraps(f)
@@ -113,8 +122,13 @@ def grad(
 
 def _check_scalar(name: str, value: Any) -> None:
     # Given a plain function, these two look at its gradient; a function that calls a transform is one, too.
-    of_transform = f", or pass the transformed function itself: ckad.{name}(ckad.grad(f))"
+    of_transform = (
+        f", or pass the transformed function itself: ckad.{name}(ckad.grad(f)), ckad.{name}(ckad.jacobian(f)); a "
+        "pullback of u is the gradient of np.sum(f(x) * u), and a Hessian's product with v that of "
+        "np.sum(ckad.grad(f)(x) * v)"
+    )
     further = of_transform if name in ("plan", "debug_nans") else ", or use ckad.jacobian"
+    check_returned(name, value)
     if isinstance(value, (list, tuple, dict)):
         hint = "return one scalar" + (
             further if name in ("plan", "debug_nans") else ", and (value, aux) under has_aux=True"

@@ -10,7 +10,7 @@ from ckad import _core
 from ckad.errors import CkadRuntimeError, CkadTypeError, TracerError
 from ckad.transforms.gradient import value_and_grad_for
 from ckad.transforms.policy import INHERIT, Checkpoint
-from ckad.transforms.recording import Recording, is_float_leaf, is_transform
+from ckad.transforms.recording import Recording, check_function, is_float_leaf, is_transform
 from ckad.tree import flatten, unflatten
 
 Graph = _core.Graph
@@ -25,12 +25,14 @@ def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
 
     Returns:
         A function of the same arguments that returns a `Graph`: `print(graph)` has a line per node (name, operation,
-        operands, dtype, shape, source line); `to_dot()`, `to_svg()` draw it.
+        operands, dtype, shape, source line); `to_dot()` and `to_svg()` draw it, the latter with Graphviz.
 
     >>> import numpy as np, ckad
     >>> len(ckad.trace(lambda x: np.sin(x) * 2.0)(1.0)) > 2
     True
     """
+
+    check_function("trace", f)
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Graph:
@@ -84,6 +86,7 @@ def plan(
     >>> p.peak_bytes >= 8000
     True
     """
+    check_function("plan", f)
     if not is_transform(f):
         transformed = value_and_grad_for("plan", f, 0 if argnums is None else argnums, checkpoint=checkpoint)
     elif argnums is None and checkpoint is INHERIT:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ckad.errors import CkadValueError, DTypeError
 from ckad.transforms.policy import INHERIT, Checkpoint, parse
-from ckad.transforms.recording import Recording, mark_transform
+from ckad.transforms.recording import Recording, check_argnums, check_function, check_returned, mark_transform
 from ckad.tree import flatten, unflatten
 
 Mode = Literal["forward", "reverse", "auto"]
@@ -49,12 +49,16 @@ def jacobian(
     """
     if mode not in ("forward", "reverse", "auto"):
         raise CkadValueError.of("jacobian", f"unknown mode {mode!r}", "use 'forward', 'reverse' or 'auto'")
+    check_function("jacobian", f)
+    check_argnums("jacobian", argnums)
     policy = parse(checkpoint)
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         with Recording("jacobian", f, args, kwargs, argnums) as recording:
-            outputs, structure = flatten(recording.call())
+            out = recording.call()
+            check_returned("jacobian", out)
+            outputs, structure = flatten(out)
             for output in outputs:
                 _check_float("jacobian", output)
             ins, outs = _sizes(recording.leaves), _sizes(outputs)
@@ -87,10 +91,15 @@ def jacobian_mode(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Ca
     'reverse'
     """
 
+    check_function("jacobian_mode", f)
+    check_argnums("jacobian_mode", argnums)
+
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> str:
         with Recording("jacobian_mode", f, args, kwargs, argnums) as recording:
-            outputs, _ = flatten(recording.call())
+            out = recording.call()
+            check_returned("jacobian_mode", out)
+            outputs, _ = flatten(out)
             for output in outputs:
                 _check_float("jacobian_mode", output)
             return recording.trace.jacobian_mode(outputs, sum(_sizes(recording.leaves)), sum(_sizes(outputs)))

@@ -12,7 +12,7 @@ from ckad.errors import CkadTypeError, DTypeError, ShapeError
 from ckad.transforms.gradient import value_and_grad_for
 from ckad.transforms.policy import INHERIT, Checkpoint, parse
 from ckad.transforms.recording import Recording, split_auxiliary
-from ckad.tree import flatten, unflatten
+from ckad.tree import flatten, is_leaf, unflatten
 
 _LIKE = {"tangent": "the arguments", "cotangent": "the function's output"}
 
@@ -21,13 +21,43 @@ def _matching_leaves(name: str, what: str, tree: Any, structure: Any, primals: S
     """Leaves of `tree`, checked to have the structure and shapes of `primals`."""
     leaves, found = flatten(tree)
     if found != structure:
-        hint = f"pass the {what} in the structure of {_LIKE[what]}: tuples, lists and dicts alike"
-        raise ShapeError.of(name, f"the {what} has structure {found}, expected {structure}", hint)
+        hint = (
+            f"pass the {what} in the structure of {_LIKE[what]}: tuples, lists and dicts alike, and arrays for arrays"
+        )
+        if any(np.shape(primal) for primal in primals):
+            hint += ", np.array([1.0, 0.0]) and not [1.0, 0.0]"
+        wanted = _in_words(unflatten(structure, primals), name)
+        raise ShapeError.of(name, f"the {what} is {_in_words(tree, name)}, expected {wanted}", hint)
     for leaf, primal in zip(leaves, primals, strict=True):
         if np.shape(leaf) != np.shape(primal):
             wrong = f"a {what} leaf has shape {np.shape(leaf)}, expected {np.shape(primal)}"
             raise ShapeError.of(name, wrong, f"each leaf has the shape of that of {_LIKE[what]}: np.ones_like(leaf)")
     return [_as_dtype(name, what, leaf, primal) for leaf, primal in zip(leaves, primals, strict=True)]
+
+
+def _in_words(tree: Any, name: str) -> str:
+    """A structure as one would write it, arrays and numbers by what they are; of hvp, its one argument."""
+    if name == "hvp" and isinstance(tree, tuple) and len(tree) == 1:
+        tree = tree[0]
+    return _written(tree, 0)
+
+
+def _written(tree: Any, depth: int) -> str:
+    if depth > 3:
+        return "…"
+    if isinstance(tree, dict):
+        inner = [f"{key!r}: {_written(value, depth + 1)}" for key, value in list(tree.items())[:4]]
+        return "{" + ", ".join([*inner, "…"] if len(tree) > 4 else inner) + "}"
+    if isinstance(tree, (tuple, list)):
+        inner = [_written(value, depth + 1) for value in tree[:4]]
+        text = ", ".join([*inner, "…"] if len(tree) > 4 else inner)
+        if isinstance(tree, list):
+            return f"[{text}]"
+        return f"({text},)" if len(tree) == 1 else f"({text})"
+    if tree is None or not is_leaf(tree):
+        return "None" if tree is None else f"a {type(tree).__name__}"
+    shape = np.shape(tree)
+    return f"array of shape {shape}" if shape else "number"
 
 
 def _as_dtype(name: str, what: str, leaf: Any, primal: Any) -> Any:

@@ -39,4 +39,13 @@ def parse(checkpoint: Checkpoint) -> str | int | None:
         return checkpoint
     if isinstance(checkpoint, str) and checkpoint in ("none", "auto", "sqrt"):
         return checkpoint
-    raise CkadValueError.of("checkpoint", f"unknown policy {checkpoint!r}", f"use {ALLOWED}")
+    if isinstance(checkpoint, int) and not isinstance(checkpoint, bool):
+        what = f"a number of segments must be between 1 and 2**31 − 1, not {_number(checkpoint)}"
+        raise CkadValueError.of("checkpoint", what, f"use {ALLOWED}; more segments than operations are none")
+    plain = isinstance(checkpoint, (str, float, bool))
+    what = f"unknown policy {checkpoint!r:.60}" if plain else f"a policy of type {type(checkpoint).__name__}"
+    raise CkadValueError.of("checkpoint", what, f"use {ALLOWED}")
+
+
+def _number(value: int) -> str:
+    return str(value) if abs(value) < 10**15 else f"{'−' if value < 0 else ''}2**{value.bit_length() - 1} or more"

@@ -33,14 +33,46 @@ def is_transform(function: Callable[..., Any]) -> bool:
     return function in _TRANSFORMED
 
 
+def check_function(name: str, f: Any) -> None:
+    """Refuses what is no function where a transform is made of it, not where the result is called."""
+    if callable(f):
+        return
+    of_result = isinstance(f, (np.ndarray, np.generic, float, int, tuple, list, dict, _core.Tracer))
+    if name in ("plan", "profile", "debug_nans", "trace"):
+        example = {
+            "profile": "ckad.memory.profile(ckad.grad(f), x)",
+            "trace": "ckad.trace(f)(x)",
+        }.get(name, f"ckad.{name}(ckad.grad(f))(x)")
+        hint = f"give it the function, not {'its result' if of_result else 'a name'}: {example}"
+    elif name in ("jvp", "vjp", "linearize", "hvp", "check_grads"):
+        example = {"jvp": "f, (x,), (v,)", "hvp": "f, x, v", "check_grads": "f, (x,)"}.get(name, "f, x")
+        hint = f"the function comes first: ckad.{name}({example})"
+    else:
+        hint = f"give it a function: ckad.{name}(f)(x)"
+    raise CkadTypeError.of(name, f"a function is wanted, not a value of type {type(f).__name__}", hint)
+
+
+def check_argnums(name: str, argnums: Any) -> None:
+    """Refuses what is neither an int nor several, where a transform is made."""
+    several = isinstance(argnums, Iterable) and not isinstance(argnums, (str, bytes, dict, np.ndarray, _core.Tracer))
+    for argnum in argnums if several else (argnums,):
+        if not isinstance(argnum, (int, np.integer)) or isinstance(argnum, bool):
+            given = repr(argnum) if isinstance(argnum, (int, float, str)) else f"of type {type(argnum).__name__}"
+            hint = f"argnums=0, or argnums=(0, 2) for several; the point comes in a call of its own: ckad.{name}(f)(x)"
+            raise CkadTypeError.of(name, f"argnums must be an int or a tuple of ints, not {given:.60}", hint)
+
+
+def check_returned(name: str, out: Any) -> None:
+    """Refuses None: the function's `return` was forgotten."""
+    if out is None:
+        raise CkadTypeError.of(name, "the function returned None: it has no return", "end the function in `return y`")
+
+
 def normalise_argnums(name: str, argnums: int | Sequence[int], count: int) -> tuple[int, ...]:
     """Positions of the differentiated arguments, non-negative and distinct."""
     wanted = tuple(argnums) if isinstance(argnums, Iterable) else (argnums,)
     positions = []
     for argnum in wanted:
-        if not isinstance(argnum, (int, np.integer)) or isinstance(argnum, bool):
-            hint = "argnums=0, or argnums=(0, 2) for several"
-            raise CkadTypeError.of(name, f"argnums must be an int or a tuple of ints, not {argnums!r}", hint)
         if not -count <= argnum < count:
             hint = "pass differentiated arguments by position"
             have = f"{count} positional argument{'' if count == 1 else 's'}"
@@ -71,6 +103,22 @@ def _can_be_traced(leaf: Any) -> bool:
     return leaf.dtype.kind in "iub" or (leaf.dtype.kind == "f" and leaf.dtype.itemsize in (4, 8))
 
 
+def _float_hint(leaf: Any, dtype: Any) -> str:
+    """What to do with an argument that is no float."""
+    out = "leave the argument out of argnums"
+    kind = "c" if isinstance(leaf, complex) else getattr(dtype, "kind", "")
+    if kind == "f":
+        return f"convert it: x.astype(np.{'float32' if dtype.itemsize < 4 else 'float64'}), or {out}"
+    if kind == "c":
+        return "complex numbers are not supported yet: pass the real and the imaginary part as two arguments"
+    if kind in ("S", "U", "M", "m") or isinstance(leaf, (str, bytes)):
+        return f"text and dates have no derivative: {out}"
+    if dtype is None and not isinstance(leaf, int):
+        register = "make the class a container of its arrays with @ckad.nn.layer"
+        return f"{register}, or pass a tuple, list or dict of floats, or {out}"
+    return f"pass a float, such as {'float(x)' if dtype is None else 'x.astype(float)'}, or {out}"
+
+
 class Recording:
     """A context in which a function is called on traced values.
 
@@ -89,6 +137,7 @@ class Recording:
         kwargs: dict[str, Any],
         argnums: int | Sequence[int],
     ) -> None:
+        check_function(name, f)
         self.name = name
         self._f = f
         self._args = args
@@ -148,7 +197,7 @@ class Recording:
         where = f"args[{argnum}]" + "".join(f"[{key!r}]" for key in path)
         dtype = getattr(leaf, "dtype", None)
         kind = f"dtype {dtype}" if dtype is not None else f"type {type(leaf).__name__}"
-        hint = "pass a float, or leave the argument out of argnums"
+        hint = _float_hint(leaf, dtype)
         return DTypeError.of(self.name, f"{where} has {kind}; only float64 and float32 can be differentiated", hint)
 
     def call(self) -> Any:
@@ -189,8 +238,10 @@ class AuxiliaryOutput:
 def split_auxiliary(name: str, result: Any, has_aux: bool) -> tuple[Any, AuxiliaryOutput]:
     """`(out, aux)` of a function called under `has_aux`."""
     if not has_aux:
+        check_returned(name, result)
         return result, AuxiliaryOutput(())
     if not isinstance(result, (tuple, list)) or len(result) != 2:
-        what = f"with has_aux=True the function must return a pair (out, aux), not {result!r:.80}"
+        kind = "None: it has no return" if result is None else f"a {type(result).__name__}"
+        what = f"with has_aux=True the function must return a pair (out, aux), not {kind}"
         raise CkadTypeError.of(name, what, "return (out, aux), or leave has_aux out")
     return result[0], AuxiliaryOutput(result[1])

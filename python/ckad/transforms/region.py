@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ckad import _core
+from ckad.transforms.recording import check_function
 
 
 def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,6 +27,8 @@ def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:
     >>> float(ckad.grad(block)(0.0))
     1.0
     """
+
+    check_function("checkpoint", fn)
 
     @functools.wraps(fn)
     def wrapped(*args: Any, **kwargs: Any) -> Any:

@@ -108,7 +108,7 @@ impl GraphView {
         errors::text(py, &enter(py, || self.dot())?.map_err(errors::raise)?)
     }
 
-    /// The graph as SVG, drawn by Graphviz' `dot`.
+    /// The graph as SVG. It needs Graphviz: its program `dot` draws it.
     fn to_svg(&self, py: Python<'_>) -> PyResult<String> {
         let dot = enter(py, || self.dot())?.map_err(errors::raise)?;
         let hint = "install Graphviz, or use print(graph) or to_dot()";

@@ -68,6 +68,13 @@ const OTHERS: &[(&str, Meaning)] = &[
     ("vecmat", Meaning::Registered("vecmat")),
 ];
 
+/// The names of NumPy's ufuncs that are recorded, for the documents.
+#[pyfunction]
+pub fn ufunc_names() -> Vec<&'static str> {
+    let rows = Elementwise::ALL.iter().map(|row| row.numpy()).filter(|name| !name.is_empty());
+    rows.chain(OTHERS.iter().map(|(name, _)| *name)).collect()
+}
+
 fn meanings(py: Python<'_>) -> PyResult<&'static FxHashMap<usize, Meaning>> {
     static MEANINGS: pyo3::sync::PyOnceLock<FxHashMap<usize, Meaning>> = pyo3::sync::PyOnceLock::new();
     MEANINGS.get_or_try_init(py, || {

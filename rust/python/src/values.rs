@@ -89,9 +89,9 @@ pub fn index(py: Python<'_>, this: &Tracer) -> PyResult<Py<PyAny>> {
     single(py, this)
 }
 
-const FLOAT_HINT: &str = "use NumPy's functions (np.sin(x), not math.sin(x)) and arrays made for traced values \
-                          (np.stack([...]), np.zeros(n, like=x)), or write ckad.stop_gradient(x) where no gradient \
-                          should flow";
+const FLOAT_HINT: &str = "where it is written into an array (y[0] = x), make that with y = np.zeros(n, like=x); use \
+                          NumPy's functions (np.sin(x), not math.sin(x)) and np.stack([...]), or write \
+                          ckad.stop_gradient(x) where no gradient should flow";
 
 pub fn float(py: Python<'_>, this: &Tracer) -> PyResult<f64> {
     refuse_if_active(this, "float", "a number is wanted", FLOAT_HINT)?;
@@ -112,9 +112,12 @@ pub fn to_list(py: Python<'_>, this: &Tracer) -> PyResult<Py<PyAny>> {
     forced_array(py, this)?.call_method0("tolist").map(Bound::unbind)
 }
 
-const ARRAY_HINT: &str = "np.stack([...]) or np.concatenate([...]) in place of np.array([...]), np.zeros(n, like=x) \
-                          for an array to write into, A @ x in place of A.dot(x), or ckad.stop_gradient(x) where no \
-                          gradient should flow";
+/// `__array__` is not told who asks.
+const ARRAY_HINT: &str = "np.zeros(n, like=x) for an array to write into, np.stack([...]) or np.concatenate([...]) in \
+                          place of np.array([...]), x * np.ones(n) in place of np.full(n, x), x in place of \
+                          np.float64(x), x + s * rng.normal(size=n) in place of rng.normal(x, s, n), \
+                          x * np.arange(n) in place of np.arange(0, n * x, x), A @ x in place of A.dot(x), or \
+                          ckad.stop_gradient(x) where no gradient should flow";
 
 /// `np.asarray(x)`. An argument that nothing differentiated reaches gives back the caller's very array.
 pub fn to_array(
