@@ -167,6 +167,14 @@ def test_the_way_of_sinc_near_its_hole(at: float) -> None:
     assert ckad.grad(ckad.grad(f))(at) == pytest.approx(np.pi**2 * second, rel=1e-8)
 
 
+def test_a_known_matrix_is_inverted_by_numpy() -> None:
+    A, x = variables()["A"], variables()["x"]
+    with pytest.raises(TracerError, match=r"`np\.linalg\.inv\(A\) @ x` where A is not differentiated"):
+        ckad.vjp(lambda x: np.linalg.solve(A, x), x)
+    known = lambda x, A: np.linalg.inv(A) @ x
+    np.testing.assert_allclose(ckad.jacobian(known)(x, A), np.linalg.inv(A))
+
+
 def dispatched(module: ModuleType) -> Iterator[tuple[str, Any]]:
     for name in dir(module):
         function = getattr(module, name)

@@ -223,6 +223,8 @@ def function_hint(function: Any) -> str:
     if name in WAYS:
         call, program = WAYS[name]
         note = " (right up to the third derivative)" if name in THIRD_ORDER else ""
+        if name == "linalg.solve":
+            note = f"{note}, or `np.linalg.inv(A) @ x` where A is not differentiated"
         way = f"write `{program}` in place of `{call}`{note}; there {_legend(call)}"
         if name == "copyto":
             way = f"in place of np.full_like(y, x) write `x * np.ones_like(y)`; of a call of np.copyto: {way}"
