@@ -10,7 +10,7 @@ import pytest
 
 import ckad
 from ckad import nn, tree
-from ckad.errors import CkadTypeError, CkadValueError, DTypeError, ShapeError
+from ckad.errors import CkadIndexError, CkadTypeError, CkadValueError, DTypeError, ShapeError
 from ckad.optim import adam, sgd
 
 DTYPES = [np.float64, np.float32]
@@ -348,3 +348,19 @@ def test_the_learning_rate_is_differentiated() -> None:
         return np.sum(params)
 
     assert float(ckad.grad(loss)(0.1)) == pytest.approx(-3 * 0.9**2 * 3, rel=1e-12)
+
+
+def test_softmax_cross_entropy_takes_only_classes() -> None:
+    for labels in ([0, -1], [0, 3], [0, 2**40]):
+        with pytest.raises(CkadIndexError, match=r"for 3 classes: logits \(2, 3\), labels \(2,\)"):
+            nn.softmax_cross_entropy(np.zeros((2, 3)), np.array(labels))
+        with pytest.raises(IndexError):
+            ckad.grad(nn.softmax_cross_entropy)(np.zeros((2, 3)), labels)
+    assert nn.softmax_cross_entropy(np.zeros(3), np.int64(2)) == pytest.approx(np.log(3))
+
+
+def test_keys_that_end_as_members_do(tmp_path: Any) -> None:
+    tree_ = {"a": 1.0, "a.npy": 2.0, "a.npy.npy": 3.0, ".npy": 4.0}
+    for order in (tree_, dict(reversed(tree_.items()))):
+        nn.save(tmp_path / "keys.npz", order)
+        assert nn.load(tmp_path / "keys.npz", order) == order

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,116 @@ def test_a_name_with_a_null_character_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CkadValueError, match=r"\[save\].*null character.*Hint"):
         ckad.nn.save(tmp_path / "m.npz", {"a\0b": np.ones(2), "a": np.zeros(3)})
     assert not list(tmp_path.iterdir())
+
+
+def test_minus_zero_fills() -> None:
+    for f in (
+        lambda x: np.full(2, -0.0, like=x),
+        lambda x: np.full_like(x, -0.0),
+        lambda x: np.full_like(x, 0.0),
+        lambda x: np.full(2, np.float64(-0.0), like=x),
+    ):
+        same(lambda x, f=f: np.copysign(1, f(x)), F32)
+
+
+def test_a_root_of_scalars_is_their_power() -> None:
+    x = np.array([-0.0, 0.0, -np.inf, np.inf, 4.0, -4.0])
+    with np.errstate(invalid="ignore"):
+        same(lambda x: x**0.5, x)
+        same(lambda x: np.copysign(1, x**0.5), x[:2])
+        for i in range(6):
+            same(lambda x, i=i: x[i] ** 0.5, x)
+        same(lambda x: np.copysign(1, x[0] ** 0.5), x)
+    same(lambda a: a**0.5 * F32, 2.25)
+    assert ckad.grad(lambda a: a**0.5)(4.0) == 0.25
+    assert ckad.grad(ckad.grad(lambda a: a**0.5))(4.0) == -1 / 32
+    assert ckad.grad(lambda a: a**0.5)(0.0) == np.inf
+
+
+def test_parts_of_a_python_number_are_python_numbers() -> None:
+    w = np.ones(2, np.float32)
+    same(lambda a: np.real(a) * w, 2.5)
+    same(lambda a: np.imag(a) + w, 2.5)
+    same(lambda a: a.real * w, 2.5)
+    same(lambda a: a.imag + w, 2.5)
+    same(lambda x: np.real(x[0]) * w, np.array([2.5]))
+    same(lambda x: np.imag(x[0]) + w, np.array([2.5]))
+    assert ckad.grad(lambda a: np.sum(np.real(a) * w))(2.5) == 2
+
+
+def test_an_axis_error_says_which_axis() -> None:
+    x = np.ones(3)
+    for f in (
+        lambda x: x.sum(axis=5),
+        lambda x: np.sum(x, axis=5),
+        lambda x: np.flip(x, 5),
+        lambda x: np.concatenate([x, x], 5),
+        lambda x: np.hypot.reduce(x, axis=5),
+    ):
+        with pytest.raises(np.exceptions.AxisError) as caught:
+            computed(f, x)
+        assert (caught.value.axis, caught.value.ndim) == (5, 1)
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert (copy.axis, copy.ndim, str(copy)) == (5, 1, str(caught.value))
+        assert str(caught.value).startswith("[")
+
+
+def test_bools_are_no_axes_or_extents_where_numpy_takes_none() -> None:
+    x = np.ones((2, 2))
+    for f in (
+        lambda x: np.sum(x, True),
+        lambda x: x.max(axis=(True,)),
+        lambda x: np.mean(x, True),
+        lambda x: np.var(x, True),
+        lambda x: np.prod(x, True),
+        lambda x: np.add.reduce(x, axis=True),
+        lambda x: np.cumsum(x, True),
+        lambda x: np.argmax(x, True),
+        lambda x: np.argsort(x, True),
+        lambda x: np.concatenate([x, x], True),
+        lambda x: np.take(x, [0], True),
+        lambda x: np.repeat(x, 2, True),
+        lambda x: np.transpose(x, (True, False)),
+        lambda x: np.reshape(x, (True, -1)),
+        lambda x: x.reshape(True, -1),
+        lambda x: np.reshape(x[:1, 0], True),
+        lambda x: np.broadcast_to(x[0, 0], True),
+        lambda x: np.zeros((True, 2), like=x),
+        lambda x: np.sum(x, np.True_),
+        lambda x: np.round(x, 1.5),
+    ):
+        with pytest.raises(TypeError):
+            f(x)
+        with pytest.raises(TypeError, match="integer"):
+            computed(f, x)
+    for f in (
+        lambda x: np.flip(x, True),
+        lambda x: np.stack([x, x], True),
+        lambda x: np.expand_dims(x, True),
+        lambda x: np.swapaxes(x, True, False),
+        lambda x: np.sort(x, True),
+    ):
+        same(f, x)
+
+
+def test_shapes_that_reshape_takes() -> None:
+    x = np.arange(4.0).reshape(2, 2)
+    for shape in (None, [4], np.array([4, 1]), np.array(4), np.int8(4), 4):
+        same(lambda x, shape=shape: np.reshape(x, shape), x)
+    same(lambda x: np.reshape(x[:1, 0], ()), x)
+    same(lambda x: x.reshape(None), x)
+    for shape in (2**64, (2**64,), -(2**64), (2, 2**70)):
+        with pytest.raises(CkadValueError, match="Maximum allowed dimension exceeded"):
+            computed(lambda x, shape=shape: np.reshape(x, shape), x)
+    for f in (
+        lambda x: x.reshape(),
+        lambda x: np.reshape(x, 4.0),
+        lambda x: np.reshape(x, (4.0,)),
+        lambda x: np.reshape(x, "a"),
+        lambda x: x.reshape(4, None),
+        lambda x: x.reshape((2, 2), 1),
+    ):
+        with pytest.raises(TypeError):
+            f(x)
+        with pytest.raises(CkadTypeError):
+            computed(f, x)

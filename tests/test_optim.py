@@ -170,3 +170,47 @@ def test_parameters_and_gradients_are_checked(optimizer: optim.Optimizer) -> Non
         optimizer.update(state, params, params)
     with pytest.raises(ShapeError, match=r"parameter 'a' differ in shape: \(1,\) and \(3,\)"):
         optimizer.update({"a": np.ones(1)}, state, params)
+
+
+@pytest.mark.parametrize("optimizer", [optim.sgd(0.1, momentum=0.9), optim.adam(0.1)])
+def test_the_state_is_checked(optimizer: optim.Optimizer) -> None:
+    params = {"a": np.ones((3, 2))}
+    for other in (optim.sgd(0.1), optim.sgd(0.1, 0.5) if "mean" in optimizer.init(params) else optim.adam(0.1)):
+        with pytest.raises(CkadValueError, match=r"the state must hold \['step', .* Hint: the order is"):
+            optimizer.update(params, other.init(params), params)
+    with pytest.raises(CkadValueError, match="the state must hold"):
+        optimizer.update(params, None, params)  # type: ignore[arg-type]
+    with pytest.raises(CkadValueError, match="and parameters differ in structure"):
+        optimizer.update(params, optimizer.init({"b": np.ones((3, 2))}), params)
+    with pytest.raises(ShapeError, match=r"parameter 'a' differ in shape: \(1, 2\) and \(3, 2\)"):
+        optimizer.update(params, optimizer.init({"a": np.ones((1, 2))}), params)
+
+
+def test_what_a_schedule_gives_is_checked() -> None:
+    params = np.ones(2)
+    cases: list[tuple[Any, type[Exception], str]] = [
+        (float("nan"), CkadValueError, r"lr\(0\)=nan must be finite"),
+        (-1.0, CkadValueError, "must be finite and at least 0"),
+        (None, CkadTypeError, "a function of the step that gives one, not None"),
+        (np.ones(2), ShapeError, r"lr\(0\) must be one number, not an array of shape \(2,\)"),
+    ]
+    for rate, error, text in cases:
+        for make in (optim.sgd, optim.adam):
+            init, update = make(lambda step, rate=rate: rate)
+            with pytest.raises(error, match=text):
+                update(params, init(params), params)
+    with pytest.raises(ShapeError, match="lr must be one number"):
+        optim.adam(np.ones(2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_an_array_of_rank_0_stays_one(optimizer: optim.Optimizer) -> None:
+    params: Any = {"a": np.array(2.0, np.float32), "b": np.float32(2.0)}
+    state = optimizer.init(params)
+    for _ in range(2):
+        params, state = optimizer.update({"a": np.float32(1.0), "b": np.float32(1.0)}, state, params)
+        assert type(params["a"]) is np.ndarray
+        assert params["a"].dtype == np.float32
+        assert type(params["b"]) is np.float32
+        for moment in state.values():
+            assert not isinstance(moment, dict) or type(moment["a"]) is np.ndarray

@@ -11,6 +11,7 @@ one place (rust/python/src/errors.rs), so a new kind of its errors is also a new
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar
 
 import numpy as np
@@ -85,7 +86,21 @@ class CkadIndexError(CkadError, IndexError):
 
 
 class CkadAxisError(ShapeError, CkadIndexError, np.exceptions.AxisError):
-    """An axis that the array does not have; a ValueError and an IndexError, as NumPy's AxisError is."""
+    """An axis that the array does not have; a ValueError and an IndexError, as NumPy's AxisError is.
+
+    Attributes:
+        axis: the axis, where it is one that is out of bounds.
+        ndim: how many axes there are.
+    """
+
+    def __init__(self, message: str, *, op: str = "", hint: str | None = None) -> None:
+        super().__init__(message, op=op, hint=hint)
+        # In NumPy's words, which every such message has.
+        named = re.search(r"axis (-?\d+) is out of bounds for array of dimension (\d+)", message)
+        self.axis, self.ndim = (int(named[1]), int(named[2])) if named else (None, None)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class TracerError(CkadError, RuntimeError):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ckad.errors import DTypeError, ShapeError
+from ckad.errors import CkadIndexError, DTypeError, ShapeError
 
 
 def mse_loss(prediction: NDArray[Any], target: ArrayLike) -> np.floating[Any]:
@@ -29,6 +29,14 @@ def mse_loss(prediction: NDArray[Any], target: ArrayLike) -> np.floating[Any]:
     return np.mean(np.square(prediction - target))
 
 
+def _check_classes(labels: NDArray[Any], shape: tuple[int, ...]) -> None:
+    """Refuses labels that are no class of logits of that shape: an index of −1 would be the last class."""
+    if labels.size and not 0 <= labels.min() <= labels.max() < shape[-1]:
+        what = f"labels from {labels.min()} to {labels.max()} for {shape[-1]} classes: logits {shape}, labels {labels.shape}"
+        hint = "number the classes from 0, and leave rows without a class out: logits[labels >= 0]"
+        raise CkadIndexError.of("softmax_cross_entropy", what, hint)
+
+
 def softmax_cross_entropy(logits: NDArray[Any], labels: ArrayLike) -> np.floating[Any]:
     """The mean negative log-likelihood of the labels under softmax(logits).
 
@@ -38,6 +46,7 @@ def softmax_cross_entropy(logits: NDArray[Any], labels: ArrayLike) -> np.floatin
 
     Raises:
         ValueError: the shapes do not fit.
+        IndexError: a label is no class: below 0, or too large.
         TypeError: the labels are neither integers nor floats.
 
     >>> float(np.exp(softmax_cross_entropy(np.zeros((3, 4)), np.arange(3))).round(6))
@@ -55,6 +64,8 @@ def softmax_cross_entropy(logits: NDArray[Any], labels: ArrayLike) -> np.floatin
         hint = f"{'integer' if integer else 'float'} labels have {expected}"
         what = f"logits {shape} and labels {np.shape(values)} do not fit"
         raise ShapeError.of("softmax_cross_entropy", what, hint)
+    if integer and isinstance(values, (np.ndarray, np.generic)):
+        _check_classes(np.asarray(values), shape)
     # Less its maximum a row neither overflows nor underflows as a whole; the shift cancels in value and derivative.
     shifted = logits - np.max(logits, axis=-1, keepdims=True)
     log_sum = np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))

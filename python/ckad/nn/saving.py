@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ckad import tree as pytree
 from ckad.errors import CkadTypeError, CkadValueError, DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    import zipfile
 
 _ROOT = "value"
 """The name of the leaf of a tree that is itself a leaf."""
@@ -135,12 +138,16 @@ def _as_array(name: str, leaf: Any, op: str) -> np.ndarray[Any, Any]:
 
 def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, Any]]:
     import zipfile
+    import zlib
 
     try:
-        with open(path, "rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.lib.npyio.NpzFile):
-                return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        # By the exact names of its members: np.load takes 'a.npy' for 'a' where the file has both.
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            return {member.filename.removesuffix(".npy"): _member(archive, member) for member in archive.infolist()}
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise CkadValueError.of("load", f"{path} is damaged or no .npz file: {error}", _WRITTEN) from error
-    raise CkadValueError.of("load", f"{path} is no .npz file", _WRITTEN)
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)

@@ -4,11 +4,25 @@ Importing this package registers them; a user calls NumPy itself. One file per k
 comes from the core's primitives, so that no derivative is written here.
 """
 
-from ckad.numpy import creation, folds, padding, parts, plain, products, reductions, selection, shaping, tiling, ways
+from ckad.numpy import (
+    creation,
+    folds,
+    loops,
+    padding,
+    parts,
+    plain,
+    products,
+    reductions,
+    selection,
+    shaping,
+    tiling,
+    ways,
+)
 
 __all__ = [
     "creation",
     "folds",
+    "loops",
     "padding",
     "parts",
     "plain",

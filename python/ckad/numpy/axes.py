@@ -38,6 +38,15 @@ def axis_indices(
         raise CkadTypeError.of(name, str(error), "name one axis by its number: axis=0") from None
 
 
+def as_shape(name: str, shape: Any) -> tuple[int, ...]:
+    """A shape given to the function `name` as one extent or several; bools are none."""
+    extents = shape if np.iterable(shape) else (shape,)
+    for extent in extents:
+        if isinstance(extent, (bool, np.bool_)):
+            raise CkadTypeError.of(name, f"an integer is required, not {extent}", f"write {int(extent)}")
+    return tuple(whole(name, extent) for extent in extents)
+
+
 def axis_index(name: str, axis: Any, shape: tuple[int, ...], *, added: int = 0) -> int:
     """One axis, non-negative."""
     return axis_indices(name, whole(name, axis), shape, added=added)[0]
@@ -53,11 +62,19 @@ def whole(name: str, number: Any) -> int:
         raise CkadTypeError.of(name, str(error), "give a whole number; int(n) makes one of a float") from None
 
 
+def plain_axis_index(name: str, axis: Any, shape: tuple[int, ...]) -> int:
+    """As `axis_index`, for the functions in which NumPy takes no bool for an axis."""
+    if isinstance(axis, (bool, np.bool_)):
+        raise CkadTypeError.of(name, "an integer is required for the axis", f"write axis={int(axis)}")
+    return axis_index(name, axis, shape)
+
+
 def along_axis(name: str, x: Any, axis: Any) -> tuple[Any, int]:
     """The array and the axis to walk along: flattened for None, and a value of rank 0 as one of a single element."""
     if axis is None:
         return np.reshape(x, (-1,)), 0
-    return (x, axis_index(name, axis, x.shape)) if x.ndim else (np.reshape(x, (1,)), axis_index(name, axis, (1,)))
+    whole_array = x if x.ndim else np.reshape(x, (1,))
+    return whole_array, plain_axis_index(name, axis, whole_array.shape)
 
 
 def with_kept_axes(result: Any, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: Any) -> Any:

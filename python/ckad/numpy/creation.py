@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 
 from ckad import _core
 from ckad.errors import CkadValueError
-from ckad.numpy.axes import array, laid_out, memory_order
+from ckad.numpy.axes import array, as_shape, laid_out, memory_order
 from ckad.numpy.registry import creates, implements, refuse
 
 
-def _shape(shape: Any) -> tuple[int, ...]:
-    if isinstance(shape, (int, np.integer)) or np.ndim(shape) == 0:
-        return (operator.index(shape),)
-    return tuple(operator.index(extent) for extent in shape)
-
-
-def _axes(shape: Any, order: Any) -> list[int]:
+def _axes(name: str, shape: Any, order: Any) -> list[int]:
     if order not in ("C", "F"):
         raise CkadValueError.of(
             "order", f"only 'C' or 'F' order is permitted, not {order!r}", "leave it out for C order"
         )
-    return list(range(len(_shape(shape))))[:: -1 if order == "F" else 1]
+    return list(range(len(as_shape(name, shape))))[:: -1 if order == "F" else 1]
 
 
-def _filled(like: Any, shape: Any, value: Any, dtype: Any, order: Any = None) -> Any:
-    result = _core.zeros(like, _shape(shape), np.dtype(float if dtype is None else dtype).name, order)
-    if not (isinstance(value, (int, float)) and value == 0):
+def _filled(name: str, like: Any, shape: Any, value: Any, dtype: Any, order: Any = None) -> Any:
+    result = _core.zeros(like, as_shape(name, shape), np.dtype(float if dtype is None else dtype).name, order)
+    if not (isinstance(value, (int, float)) and value == 0 and not np.signbit(value)):
         result[...] = value
     return result
 
@@ -37,10 +30,10 @@ def _filled(like: Any, shape: Any, value: Any, dtype: Any, order: Any = None) ->
 def _like(name: str, a: Any, value: Any, dtype: Any, order: Any, subok: Any, shape: Any) -> Any:
     refuse(name, subok=None if subok else True)
     a = array(a)
-    shape = a.shape if shape is None else _shape(shape)
+    shape = a.shape if shape is None else as_shape(name, shape)
     # Of another rank, NumPy takes C order for its 'K' and 'A'.
-    axes = memory_order(a, order) if len(shape) == a.ndim else _axes(shape, "F" if order == "F" else "C")
-    return _filled(a, shape, value, a.dtype if dtype is None else dtype, axes)
+    axes = memory_order(a, order) if len(shape) == a.ndim else _axes(name, shape, "F" if order == "F" else "C")
+    return _filled(name, a, shape, value, a.dtype if dtype is None else dtype, axes)
 
 
 @implements(np.zeros_like)
@@ -86,26 +79,26 @@ def full_like(
 @creates(np.zeros)
 def zeros(like: Any, shape: Any, dtype: Any = float, order: Any = "C", **keywords: Any) -> Any:
     refuse("zeros", **keywords)
-    return _filled(like, shape, 0, dtype, _axes(shape, order))
+    return _filled("zeros", like, shape, 0, dtype, _axes("zeros", shape, order))
 
 
 @creates(np.empty)
 def empty(like: Any, shape: Any, dtype: Any = float, order: Any = "C", **keywords: Any) -> Any:
     refuse("empty", **keywords)
-    return _filled(like, shape, 0, dtype, _axes(shape, order))
+    return _filled("empty", like, shape, 0, dtype, _axes("empty", shape, order))
 
 
 @creates(np.ones)
 def ones(like: Any, shape: Any, dtype: Any = None, order: Any = "C", **keywords: Any) -> Any:
     refuse("ones", **keywords)
-    return _filled(like, shape, 1, dtype, _axes(shape, order))
+    return _filled("ones", like, shape, 1, dtype, _axes("ones", shape, order))
 
 
 @creates(np.full)
 def full(like: Any, shape: Any, fill_value: Any, dtype: Any = None, order: Any = "C", **keywords: Any) -> Any:
     refuse("full", **keywords)
     kind = getattr(fill_value, "dtype", None) or np.asarray(fill_value).dtype if dtype is None else dtype
-    return _filled(like, shape, fill_value, kind, _axes(shape, order))
+    return _filled("full", like, shape, fill_value, kind, _axes("full", shape, order))
 
 
 @creates(np.array)

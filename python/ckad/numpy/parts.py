@@ -13,12 +13,15 @@ from ckad.numpy.registry import implements
 
 @implements(np.real)
 def real(val: Any) -> Any:
-    return array(val)
+    # What stands for a Python number stays one, as `(2.5).real` is one.
+    return val if isinstance(val, _core.Tracer) else array(val)
 
 
 @implements(np.imag, method="imag")
 def imag(val: Any) -> Any:
     x = array(val)
+    if isinstance(val, _core.Tracer) and x is not val:
+        return x.dtype.type().item()  # of a Python number, one
     # NumPy's zeros are read-only.
     zeros = _core.zeros(x, x.shape, x.dtype.name, memory_order(x, "A"))
     return zeros[()] if _core.is_scalar(x) else _core.broadcast_view(zeros, x.shape)

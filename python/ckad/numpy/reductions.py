@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
-from ckad.errors import CkadError, CkadTypeError, CkadValueError
+from ckad.errors import CkadError, CkadTypeError, CkadValueError, DTypeError, TracerError
 from ckad.numpy.axes import (
     along_axis,
     array,
@@ -51,7 +51,13 @@ def start_value(name: str, operation: str, initial: Any, dtype: Any, empty: bool
             raise CkadValueError.of(name, what, "check x.size first, or pass initial=")
         return None
     if isinstance(initial, _core.Tracer):
-        return cast(array(initial), dtype)
+        start = array(initial)
+        if np.dtype(dtype).kind != "f" and _core.is_active(start):
+            what = f"a differentiated initial= beside elements of {np.dtype(dtype)} loses its gradient"
+            raise TracerError.of(
+                name, what, "convert the array with .astype(float), or write ckad.stop_gradient(initial)"
+            )
+        return cast(start, dtype)
     start = np.empty((), dtype)
     try:
         start[()] = initial
@@ -229,12 +235,20 @@ def mean(
 ) -> Any:
     refuse("mean", out=given(out), where=None if given(where) is True else given(where))
     a = array(a)
-    if dtype is not None:
-        a = cast(a, dtype)
-    elif a.dtype.kind in "biu":
-        a = cast(a, np.float64)
-    count = _count("mean", a, axis)
-    return _reduced("mean", "sum", a, axis, keepdims) / count
+    return _mean("mean", a, axis, _moment_dtype(a, dtype), keepdims)
+
+
+def _moment_dtype(a: Any, dtype: Any) -> Any:
+    """The dtype of a moment, which NumPy takes each sum in and gives each quotient back in."""
+    if dtype is None:
+        return a.dtype if a.dtype.kind == "f" else np.dtype(np.float64)
+    return np.dtype(dtype)
+
+
+def _mean(name: str, a: Any, axis: Any, dtype: Any, keepdims: Any) -> Any:
+    # The sum of bools in bool: is there one that is true?
+    total = _reduced(name, "any" if dtype.kind == "b" else "sum", cast(a, dtype), axis, keepdims)
+    return cast(cast(total, dtype) / _count(name, a, axis), dtype)
 
 
 def _count(name: str, a: Any, axis: Any) -> int:
@@ -264,15 +278,14 @@ def var(
 
 def _variance(name: str, a: Any, axis: Any, dtype: Any, ddof: Any, keepdims: Any, mean: Any) -> Any:
     a = array(a)
-    if dtype is not None:
-        a = cast(a, dtype)
-    elif a.dtype.kind in "biu":
-        a = cast(a, np.float64)
+    wanted = _moment_dtype(a, dtype)
+    if dtype is None:
+        a = cast(a, wanted)
     count = _count(name, a, axis)
-    centre = _reduced(name, "sum", a, axis, True) / count if given(mean) is None else mean
-    deviation = a - centre
+    deviation = a - (_mean(name, a, axis, wanted, True) if given(mean) is None else mean)
     degrees = count - ddof
-    return _reduced(name, "sum", deviation * deviation, axis, keepdims) / (degrees if degrees > 0 else 0)
+    total = _reduced(name, "sum", cast(deviation * deviation, wanted), axis, keepdims)
+    return cast(cast(total, wanted) / (degrees if degrees > 0 else 0), wanted)
 
 
 @implements(np.std, method="std")
@@ -289,6 +302,9 @@ def std(
     correction: Any = None,
 ) -> Any:
     refuse("std", out=given(out), where=None if given(where) is True else given(where))
+    if dtype is not None and np.dtype(dtype).kind != "f":
+        what = f"a standard deviation is not rounded to {np.dtype(dtype)}"
+        raise DTypeError.of("std", what, "leave dtype= out, and convert the result: np.std(x).astype(int)")
     ddof = ddof if given(correction) is None else correction
     return np.sqrt(_variance("std", a, axis, dtype, ddof, keepdims, mean))
 

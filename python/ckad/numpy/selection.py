@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
 from ckad import _core
 from ckad.errors import CkadValueError, DTypeError
-from ckad.numpy.axes import along_axis, array, axis_index, cast, from_order, in_order, memory_order
+from ckad.numpy.axes import along_axis, array, axis_index, cast, from_order, in_order, memory_order, plain_axis_index
 from ckad.numpy.registry import given, implements, refuse
 
 
@@ -59,7 +60,7 @@ def take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: Any = "r
     a = array(a)
     if axis is None:
         a, axis = a.ravel(), 0
-    along = axis_index("take", axis, a.shape)
+    along = plain_axis_index("take", axis, a.shape)
     if mode != "raise":
         indices = np.clip(indices, 0, a.shape[along] - 1) if mode == "clip" else np.remainder(indices, a.shape[along])
     wanted = indices if isinstance(indices, _core.Tracer) else np.asarray(indices)
@@ -155,7 +156,7 @@ def _share_ties(x: Any, axis: int) -> Any:
 @implements(np.round, np.around, method="round")
 def round(a: Any, decimals: Any = 0, out: Any = None) -> Any:
     refuse("round", out=out)
-    a = array(a)
+    a, decimals = array(a), operator.index(decimals)
     if a.dtype == np.bool_:
         raise DTypeError.of("round", "it is not defined for bool", "convert with `.astype(int)` first")
     if a.dtype.kind != "f":

@@ -7,8 +7,18 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
-from ckad.errors import CkadError, CkadTypeError, CkadValueError, ShapeError
-from ckad.numpy.axes import array, axis_index, axis_indices, cast, from_order, memory_order, whole
+from ckad.errors import CkadError, CkadTypeError, CkadValueError, DTypeError, ShapeError
+from ckad.numpy.axes import (
+    array,
+    as_shape,
+    axis_index,
+    axis_indices,
+    cast,
+    from_order,
+    memory_order,
+    plain_axis_index,
+    whole,
+)
 from ckad.numpy.registry import given, implements, refuse
 
 
@@ -83,8 +93,7 @@ _FITTING = "from the last axis backwards, extents must be equal or 1; insert axe
 @implements(np.broadcast_to)
 def broadcast_to(array_: Any, shape: Any, subok: Any = False) -> Any:
     refuse("broadcast_to", subok=subok or None)
-    several = shape if np.iterable(shape) else (shape,)
-    wanted = tuple(whole("broadcast_to", extent) for extent in several)
+    wanted = as_shape("broadcast_to", shape)
     if any(extent < 0 for extent in wanted):
         what = f"all elements of broadcast shape must be non-negative: {wanted}"
         raise CkadValueError.of("broadcast_to", what, "give the whole shape, as np.broadcast_shapes does")
@@ -163,9 +172,12 @@ def concatenate(
     if any(piece.ndim == 0 for piece in pieces):
         raise CkadValueError.of("concatenate", "zero-dimensional arrays cannot be concatenated", "use np.stack")
     common = np.result_type(*(piece.dtype for piece in pieces)) if dtype is None else np.dtype(dtype)
-    return _core.concatenate(
-        [cast(piece, common) for piece in pieces], axis_index("concatenate", axis, pieces[0].shape)
-    )
+    for piece in pieces:
+        if not np.can_cast(piece.dtype, common, "same_kind"):
+            what = f"Cannot cast array data from {piece.dtype!r} to {common!r} according to the rule 'same_kind'"
+            raise DTypeError.of("concatenate", what, "convert what is joined with .astype, if the loss is meant")
+    along = plain_axis_index("concatenate", axis, pieces[0].shape)
+    return _core.concatenate([cast(piece, common) for piece in pieces], along)
 
 
 @implements(np.stack)
@@ -276,7 +288,7 @@ def repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
     a = array(a)
     if axis is None:
         a, axis = a.ravel(), 0
-    along = axis_index("repeat", axis, a.shape)
+    along = plain_axis_index("repeat", axis, a.shape)
     try:
         chosen = np.repeat(np.arange(a.shape[along]), repeats)
     except CkadError:

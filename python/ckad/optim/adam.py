@@ -17,6 +17,7 @@ from ckad.optim.optimizer import (
     check_number,
     check_params,
     check_rate,
+    check_state,
     rate_at,
     zero_like,
 )
@@ -35,7 +36,8 @@ def adam(lr: float | Schedule, b1: float = 0.9, b2: float = 0.999, eps: float = 
         `(init, update)`: `state = init(params)`; `params, state = update(grads, state, params)`.
 
     Raises:
-        ValueError: a number out of its range; from `update`, gradients that do not fit the parameters.
+        ValueError: a number out of its range; from `update`, gradients or a state that do not fit the parameters, or a
+            schedule's rate out of range.
         TypeError: from `init`, a parameter that is not a float.
 
     Source: Kingma and Ba, Adam: a method for stochastic optimization (2015), algorithm 1.
@@ -63,7 +65,8 @@ def adam(lr: float | Schedule, b1: float = 0.9, b2: float = 0.999, eps: float = 
 
     def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:
         check_grads("adam", grads, params)
-        rate = rate_at(lr, state["step"])
+        check_state("adam", state, params, ("mean", "square"))
+        rate = rate_at("adam", lr, state["step"])
         step = state["step"] + 1
         bias1, bias2 = 1.0 - b1**step, 1.0 - b2**step
         grads = tree.map_leaves(cast_like, grads, params)

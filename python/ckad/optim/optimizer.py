@@ -35,26 +35,35 @@ class Optimizer(NamedTuple):
 
 def check_rate(op: str, lr: Any) -> None:
     """Refuses a constant learning rate that is not a finite number ≥ 0. Schedules and traced values pass."""
-    if callable(lr):
-        return
-    if isinstance(lr, bool) or not (isinstance(lr, (int, float, np.number)) or hasattr(lr, "dtype")):
-        what = f"lr must be a number or a function of the step, not {lr!r:.80}"
+    if not callable(lr):
+        _check_rate(op, "lr", lr)
+
+
+def _check_rate(op: str, name: str, rate: Any) -> None:
+    if isinstance(rate, bool) or not (isinstance(rate, (int, float, np.number)) or hasattr(rate, "dtype")):
+        what = f"{name} must be a number or a function of the step that gives one, not {rate!r:.80}"
         raise CkadTypeError.of(op, what, "give a number such as 1e-3, or lambda step: 1e-3 / (1 + step)")
-    if isinstance(lr, (int, float, np.number)):
-        check_number(op, "lr", lr, below=math.inf)
+    if np.shape(rate) != ():
+        what = f"{name} must be one number, not an array of shape {np.shape(rate)}"
+        raise ShapeError.of(op, what, "give one number; scale the gradients for rates that differ by parameter")
+    if isinstance(rate, (int, float, np.number, np.ndarray)):
+        check_number(op, name, rate, below=math.inf)
 
 
 def check_number(op: str, name: str, value: Any, below: float) -> None:
     """Refuses a number that is not in [0, below)."""
     if not 0 <= value < below:
         limit = "finite and at least 0" if below == math.inf else f"at least 0 and below {below:g}"
-        hint = f"leave it at its default, or give {name}={'1e-3' if below == math.inf else '0.9'}"
+        hint = f"leave it at its default, or give {name.partition('(')[0]}={'1e-3' if below == math.inf else '0.9'}"
         raise CkadValueError.of(op, f"{name}={value!r} must be {limit}", hint)
 
 
-def rate_at(lr: Any, step: int) -> Any:
+def rate_at(op: str, lr: Any, step: int) -> Any:
     """The learning rate of a step: a Python number, or a traced one."""
-    rate = lr(step) if callable(lr) else lr
+    rate = lr
+    if callable(lr):
+        rate = lr(step)
+        _check_rate(op, f"lr({step!r})", rate)
     return rate.item() if isinstance(rate, (np.generic, np.ndarray)) else rate
 
 
@@ -85,12 +94,35 @@ def check_grads(op: str, grads: Any, params: Any) -> None:
             )
 
 
+def check_state(op: str, state: Any, params: Any, moments: tuple[str, ...]) -> None:
+    """Refuses a state that is not one of these parameters: it would broadcast, or be found out half way."""
+    hint = "the order is update(grads, state, params), with the state that init(params) or the last update gave"
+    if not isinstance(state, dict) or state.keys() != {"step", *moments}:
+        given = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
+        raise CkadValueError.of(op, f"the state must hold {['step', *moments]}, not {given}", hint)
+    leaves, structure = tree.flatten(params)
+    for moment in moments:
+        held, held_structure = tree.flatten(state[moment])
+        if structure != held_structure:
+            what = f"state {moment!r} and parameters differ in structure: {held_structure} and {structure}"
+            raise CkadValueError.of(op, what, hint)
+        for index, (leaf, value) in enumerate(zip(leaves, held, strict=True)):
+            if np.shape(leaf) != np.shape(value):
+                name = tree.paths(params)[index]
+                what = (
+                    f"state {moment!r} and parameter {name!r} differ in shape: {np.shape(value)} and {np.shape(leaf)}"
+                )
+                raise ShapeError.of(op, what, hint)
+
+
 def cast_like(value: Any, param: Any) -> Any:
     """The value in the dtype of the parameter; a Python float where the parameter is one."""
     dtype = getattr(param, "dtype", None)
     if dtype is None:
         # np.float64 would no longer be weak and so would widen what it is combined with in the next step.
         return float(value) if isinstance(value, np.generic) else value
+    if isinstance(param, np.ndarray) and isinstance(value, np.generic):
+        return np.asarray(value, dtype)  # an array of rank 0 stays one
     if getattr(value, "dtype", None) == dtype:
         return value
     return value.astype(dtype) if hasattr(value, "astype") else dtype.type(value)

@@ -14,6 +14,7 @@ from ckad.optim.optimizer import (
     check_number,
     check_params,
     check_rate,
+    check_state,
     rate_at,
     zero_like,
 )
@@ -30,7 +31,8 @@ def sgd(lr: float | Schedule, momentum: float = 0.0) -> Optimizer:
         `(init, update)`: `state = init(params)`; `params, state = update(grads, state, params)`.
 
     Raises:
-        ValueError: a number out of its range; from `update`, gradients that do not fit the parameters.
+        ValueError: a number out of its range; from `update`, gradients or a state that do not fit the parameters, or a
+            schedule's rate out of range.
         TypeError: from `init`, a parameter that is not a float.
 
     Source: Polyak, Some methods of speeding up the convergence of iteration methods (1964).
@@ -52,7 +54,8 @@ def sgd(lr: float | Schedule, momentum: float = 0.0) -> Optimizer:
 
     def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:
         check_grads("sgd", grads, params)
-        rate = rate_at(lr, state["step"])
+        check_state("sgd", state, params, ("velocity",) if momentum else ())
+        rate = rate_at("sgd", lr, state["step"])
         advanced: State = {"step": state["step"] + 1}
         direction = tree.map_leaves(cast_like, grads, params)
         if momentum:

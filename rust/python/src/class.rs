@@ -437,7 +437,20 @@ impl Tracer {
             let hint = "leave it out, or write x.copy().reshape(…) where the result must not share memory with x";
             return Err(refusal(ErrorKind::Type, "reshape", what, hint));
         }
-        shapes::reshape(py, self, &parse_shape("reshape", shape)?, Order::parse(order, Order::C)?)?.into_object(py)
+        let shape = match shape.len() {
+            0 => {
+                let what = "reshape() takes exactly 1 argument (0 given)";
+                return Err(refusal(
+                    ErrorKind::Type,
+                    "reshape",
+                    what,
+                    "give the shape: x.reshape(2, 3), or x.reshape(-1)",
+                ));
+            }
+            1 if shape.get_item(0)?.is_none() => self.shape().to_vec(),
+            _ => parse_shape("reshape", shape)?,
+        };
+        shapes::reshape(py, self, &shape, Order::parse(order, Order::C)?)?.into_object(py)
     }
 
     #[pyo3(signature = (order = None))]

@@ -59,8 +59,10 @@ pub fn positive(py: Python<'_>, this: &Tracer) -> PyResult<Py<PyAny>> {
     convert(py, &Operand::Traced(this), this.dtype())?.weak_if(this.is_weak()).into_object(py)
 }
 
-/// The cheaper row that NumPy takes for some exponents which are Python numbers.
-fn special_power(base: DType, exponent: &Bound<'_, PyAny>) -> Option<Elementwise> {
+/// The cheaper row that NumPy takes for some exponents which are Python numbers. A root is taken of arrays alone:
+/// scalars are raised to the power, which at −0 and −∞ is another value.
+fn special_power(this: &Tracer, exponent: &Bound<'_, PyAny>) -> Option<Elementwise> {
+    let base = this.dtype();
     let value: f64 = if let Ok(value) = exponent.cast_exact::<PyFloat>() {
         if !base.is_float() {
             return None;
@@ -74,7 +76,7 @@ fn special_power(base: DType, exponent: &Bound<'_, PyAny>) -> Option<Elementwise
     if value == 2.0 {
         return Some(Elementwise::Square);
     }
-    if value == 0.5 && base.is_float() {
+    if value == 0.5 && base.is_float() && !this.is_scalar() {
         return Some(Elementwise::Sqrt);
     }
     (value == -1.0 && base.is_float()).then_some(Elementwise::Reciprocal)
@@ -87,7 +89,7 @@ fn is_one(exponent: &Bound<'_, PyAny>) -> bool {
 
 /// `this ** exponent`.
 pub fn power(py: Python<'_>, this: &Tracer, exponent: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-    if let Some(row) = special_power(this.dtype(), exponent) {
+    if let Some(row) = special_power(this, exponent) {
         return unary(py, row, this);
     }
     if this.dtype().is_float() && is_one(exponent) {
@@ -143,7 +145,7 @@ pub fn in_place(py: Python<'_>, row: Elementwise, this: &Tracer, other: &Bound<'
 
 pub fn in_place_power(py: Python<'_>, this: &Tracer, exponent: &Bound<'_, PyAny>) -> PyResult<()> {
     this.check_alive(py)?;
-    if let Some(row) = special_power(this.dtype(), exponent) {
+    if let Some(row) = special_power(this, exponent) {
         return apply_into(py, row, &[Operand::Traced(this)], this, None);
     }
     in_place(py, Elementwise::Power, this, exponent)

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use ckad_graph::{DType, Error, ErrorKind, shape_text};
+use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBool, PyTuple};
 
 use crate::errors::{in_form, raise, refusal};
 use crate::indexing::assign;
@@ -60,8 +61,9 @@ pub fn shape_of(op: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
         return extents.iter_borrowed().map(|extent| integer(op, &extent)).collect();
     }
     match object.extract::<i64>() {
-        Ok(extent) => Ok(vec![extent]),
+        Ok(_) => Ok(vec![integer(op, object)?]),
         Err(_) if object.len().is_ok() => object.try_iter()?.map(|extent| integer(op, &extent?)).collect(),
+        Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => integer(op, object).map(|one| vec![one]),
         Err(error) => {
             let what = format!("expected a sequence of integers or a single integer, got '{object}'");
             Err(in_form(object.py(), op, error, Some(what), WHOLE_NUMBERS))
@@ -71,9 +73,24 @@ pub fn shape_of(op: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
 
 const WHOLE_NUMBERS: &str = "give whole numbers, one or a tuple of them; int(n) makes one of a float";
 
-/// A whole number among the arguments of `op`.
+/// An extent or an axis among the arguments of `op`. Bools, which Python counts as integers, are none.
 pub fn integer(op: &str, object: &Bound<'_, PyAny>) -> PyResult<i64> {
-    object.extract().map_err(|error| in_form(object.py(), op, error, None, WHOLE_NUMBERS))
+    integer_or(op, object, WHOLE_NUMBERS)
+}
+
+fn integer_or(op: &str, object: &Bound<'_, PyAny>, hint: &str) -> PyResult<i64> {
+    if object.is_instance_of::<PyBool>() {
+        let hint = "True and False are refused as extents and axes; write 1 or 0";
+        return Err(refusal(ErrorKind::Type, op, "an integer is required", hint));
+    }
+    object.extract().map_err(|error: PyErr| {
+        let py = object.py();
+        if error.is_instance_of::<PyOverflowError>(py) {
+            let hint = "an array has at most 2**63 - 1 elements";
+            return refusal(ErrorKind::Value, op, "Maximum allowed dimension exceeded", hint);
+        }
+        in_form(py, op, error, None, hint)
+    })
 }
 
 /// Which axes there are.
@@ -101,8 +118,7 @@ pub fn normal_axis(op: &str, axis: i64, shape: &[i64]) -> PyResult<usize> {
 pub fn normal_axes(op: &str, axis: Option<&Bound<'_, PyAny>>, shape: &[i64]) -> PyResult<Vec<usize>> {
     const HINT: &str = "name one axis by its number, or several in a tuple: axis=(0, 1)";
     let rank = shape.len();
-    let number =
-        |axis: &Bound<'_, PyAny>| axis.extract::<i64>().map_err(|error| in_form(axis.py(), op, error, None, HINT));
+    let number = |axis: &Bound<'_, PyAny>| integer_or(op, axis, HINT);
     let Some(axis) = axis.filter(|axis| !axis.is_none()) else { return Ok((0..rank).collect()) };
     let Ok(several) = axis.cast::<PyTuple>() else {
         let axis = number(axis)?;

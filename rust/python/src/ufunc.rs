@@ -119,6 +119,8 @@ fn unsupported(ufunc: &Bound<'_, PyAny>, what: &str, hint: &str) -> PyErr {
 struct Keywords<'py> {
     out: Vec<Option<Bound<'py, PyAny>>>,
     dtype: Option<DType>,
+    /// The same as the caller gave it.
+    dtype_object: Option<Bound<'py, PyAny>>,
     condition: Option<Bound<'py, PyAny>>,
 }
 
@@ -128,7 +130,10 @@ fn parse_keywords<'py>(ufunc: &Bound<'py, PyAny>, keywords: Option<&Bound<'py, P
     for (key, value) in keywords.iter() {
         match key.extract::<String>()?.as_str() {
             "out" => parsed.out = outputs(ufunc, &value)?,
-            "dtype" if !value.is_none() => parsed.dtype = Some(parse_dtype(&value)?),
+            "dtype" if !value.is_none() => {
+                parsed.dtype = Some(parse_dtype(&value)?);
+                parsed.dtype_object = Some(value);
+            }
             "where" if !is_true(&value) => parsed.condition = Some(value),
             "dtype" | "where" => {}
             // Neither changes a value: dtypes are checked as same_kind does, layouts are NumPy's default.
@@ -246,7 +251,7 @@ fn call<'py>(
     inputs: &Bound<'py, PyTuple>,
     keywords: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Py<PyAny>> {
-    let keywords = parse_keywords(ufunc, keywords)?;
+    let mut keywords = parse_keywords(ufunc, keywords)?;
     let objects: Vec<Bound<'py, PyAny>> = inputs.iter().collect();
     let operands = objects.iter().map(Operand::coerced).collect::<PyResult<Vec<_>>>()?;
     let target = keywords.out.first().cloned().flatten();
@@ -254,6 +259,15 @@ fn call<'py>(
         && matches!(meaning, Meaning::Matmul | Meaning::Registered(_) | Meaning::FloatPower | Meaning::BitwiseCount)
     {
         return Err(unsupported(ufunc, "the keyword dtype=", "convert the operands with .astype"));
+    }
+    if keywords.dtype.is_some() {
+        // Whether NumPy computes this in that dtype without losing more than same_kind allows.
+        let arguments = std::iter::once(ufunc.clone()).chain(keywords.dtype_object.clone()).chain(inputs.iter());
+        call_registered(py, "ufunc.dtype", PyTuple::new(py, arguments.collect::<Vec<_>>())?, None)?;
+        if matches!(meaning, Meaning::Row(row) if row.result_dtype(DType::F64) == Some(DType::Bool)) {
+            // It is the result's, and bool anyway.
+            keywords.dtype = None;
+        }
     }
     if let Some(condition) = &keywords.condition {
         return call_where(py, ufunc, meaning, &operands, &keywords, condition);
@@ -348,7 +362,7 @@ fn evaluate<'py>(
         ),
         Meaning::FractionAndWhole => {
             let [x] = operands else { return Err(unknown(ufunc)) };
-            let float = Some(float_dtype(ufunc, operands)?);
+            let float = Some(dtype.map_or_else(|| float_dtype(ufunc, operands), Ok)?);
             let whole = apply(py, Elementwise::Trunc, operands, float)?;
             let rest = apply(py, Elementwise::Subtract, &[x.duplicate(), Operand::Traced(&whole)], float)?;
             // The fraction of an infinity is a zero; every fraction has the sign of its number.
@@ -446,6 +460,8 @@ fn plain_reduction<'py>(
         match key.extract::<String>()?.as_str() {
             "axis" => axis = (!given.is_none()).then_some(given),
             "dtype" if given.is_none() => {}
+            // Of bools there is but one, and the Python layer asks NumPy.
+            "dtype" if matches!(kind, ReduceKind::All | ReduceKind::Any) => return Ok(None),
             "dtype" => dtype = Some(parse_dtype(&given)?),
             "keepdims" => keep_axes = given.is_truthy()?,
             "out" if outputs(ufunc, &given)?.iter().all(Option::is_none) => {}
