@@ -29,10 +29,13 @@ def mse_loss(prediction: NDArray[Any], target: ArrayLike) -> np.floating[Any]:
     return np.mean(np.square(prediction - target))
 
 
-def _check_classes(labels: NDArray[Any], shape: tuple[int, ...]) -> None:
+def _check_classes(labels: Any, shape: tuple[int, ...]) -> None:
     """Refuses labels that are no class of logits of that shape: an index of −1 would be the last class."""
-    if labels.size and not 0 <= labels.min() <= labels.max() < shape[-1]:
-        what = f"labels from {labels.min()} to {labels.max()} for {shape[-1]} classes: logits {shape}, labels {labels.shape}"
+    if not isinstance(labels, (np.ndarray, np.generic)) or not labels.size:
+        return
+    least, greatest = labels.min(), labels.max()
+    if least < 0 or greatest >= shape[-1]:
+        what = f"labels from {least} to {greatest} for {shape[-1]} classes: logits {shape}, labels {labels.shape}"
         hint = "number the classes from 0, and leave rows without a class out: logits[labels >= 0]"
         raise CkadIndexError.of("softmax_cross_entropy", what, hint)
 
@@ -64,8 +67,8 @@ def softmax_cross_entropy(logits: NDArray[Any], labels: ArrayLike) -> np.floatin
         hint = f"{'integer' if integer else 'float'} labels have {expected}"
         what = f"logits {shape} and labels {np.shape(values)} do not fit"
         raise ShapeError.of("softmax_cross_entropy", what, hint)
-    if integer and isinstance(values, (np.ndarray, np.generic)):
-        _check_classes(np.asarray(values), shape)
+    if integer:
+        _check_classes(values, shape)
     # Less its maximum a row neither overflows nor underflows as a whole; the shift cancels in value and derivative.
     shifted = logits - np.max(logits, axis=-1, keepdims=True)
     log_sum = np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
