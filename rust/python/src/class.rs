@@ -14,7 +14,7 @@ use crate::function::{array_function, attribute, call_registered, plain_or_regis
 use crate::indexing::{get_item, set_item};
 use crate::operators::{binary, compare, divide_with_remainder, matrix_product, positive, power, unary};
 use crate::reductions::reduce;
-use crate::shapes::{self, Order, integer, normal_axes, parse_shape, transpose_axes};
+use crate::shapes::{self, Order, integer_or_bool, normal_axes, parse_shape, transpose_axes};
 use crate::tracer::{Kind, Tracer};
 use crate::ufunc::array_ufunc;
 use crate::values;
@@ -474,7 +474,8 @@ impl Tracer {
 
     fn swapaxes(&self, py: Python<'_>, axis1: Any<'_, '_>, axis2: Any<'_, '_>) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
-        shapes::swap_axes(self, integer("swapaxes", axis1)?, integer("swapaxes", axis2)?)?.into_object(py)
+        shapes::swap_axes(self, integer_or_bool("swapaxes", axis1)?, integer_or_bool("swapaxes", axis2)?)?
+            .into_object(py)
     }
 
     #[pyo3(signature = (axis = None))]
@@ -495,7 +496,8 @@ impl Tracer {
         axis2: Option<Any<'_, '_>>,
     ) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
-        let given = |number: Option<Any<'_, '_>>, usual| number.map_or(Ok(usual), |number| integer("diagonal", number));
+        let given =
+            |number: Option<Any<'_, '_>>, usual| number.map_or(Ok(usual), |number| integer_or_bool("diagonal", number));
         shapes::diagonal(self, given(offset, 0)?, given(axis1, 0)?, given(axis2, 1)?)?.into_object(py)
     }
 

@@ -73,11 +73,17 @@ pub fn shape_of(op: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
 
 const WHOLE_NUMBERS: &str = "give whole numbers, one or a tuple of them; int(n) makes one of a float";
 
+/// A number among the arguments of `op`, where NumPy takes a bool for one.
+pub fn integer_or_bool(op: &str, object: &Bound<'_, PyAny>) -> PyResult<i64> {
+    object.extract().map_err(|error| in_form(object.py(), op, error, None, WHOLE_NUMBERS))
+}
+
 /// An extent or an axis among the arguments of `op`. Bools, which Python counts as integers, are none.
-pub fn integer(op: &str, object: &Bound<'_, PyAny>) -> PyResult<i64> {
+fn integer(op: &str, object: &Bound<'_, PyAny>) -> PyResult<i64> {
     integer_or(op, object, WHOLE_NUMBERS)
 }
 
+/// [`integer`] with a hint of its own.
 fn integer_or(op: &str, object: &Bound<'_, PyAny>, hint: &str) -> PyResult<i64> {
     if object.is_instance_of::<PyBool>() {
         let hint = "True and False are refused as extents and axes; write 1 or 0";
