@@ -4,8 +4,6 @@
 //! An operand that lies in memory is loaded; a chain of views over such memory becomes the load's strides; a member
 //! of the cluster is a register.
 
-use std::num::NonZero;
-
 use ckad_graph::{DType, Error, Graph, NodeId, Op, Result};
 use smallvec::{SmallVec, smallvec};
 
@@ -29,16 +27,24 @@ pub(crate) fn iteration_node(graph: &Graph, cluster: &Cluster) -> Result<NodeId>
 /// What is known of a node while one kernel is written.
 #[derive(Clone, Copy)]
 struct Note {
-    /// The kernel that this was noted for; older notes count for nothing.
-    kernel: u32,
     /// Its index among the members.
-    member: Option<NonZero<u32>>,
+    member: Option<u32>,
     origin: Option<Origin>,
+}
+
+/// Where the note of a node is.
+#[derive(Clone, Copy)]
+struct NotePlace {
+    /// The kernel that it was written for; older ones count for nothing.
+    kernel: u32,
+    index: u32,
 }
 
 /// Tables that one kernel after another uses: most kernels are small, and maps of their own would cost more than all
 /// the rest.
 pub(crate) struct Workspace {
+    /// By node: small, as a large graph has millions.
+    places: Vec<NotePlace>,
     notes: Vec<Note>,
     kernel: u32,
     loads: Vec<Load>,
@@ -52,10 +58,9 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     pub fn new(graph: &Graph) -> Result<Workspace> {
-        let unknown = Note { kernel: 0, member: None, origin: None };
-        let notes = filled(unknown, graph.len())?;
         Ok(Workspace {
-            notes,
+            places: filled(NotePlace { kernel: 0, index: 0 }, graph.len())?,
+            notes: Vec::new(),
             kernel: 0,
             loads: Vec::new(),
             drafts: Vec::new(),
@@ -68,27 +73,30 @@ impl Workspace {
     /// The notes of another kernel begin.
     fn begin(&mut self, members: &[NodeId]) {
         self.kernel += 1;
+        self.notes.clear();
         self.loads.clear();
         self.drafts.clear();
         self.needed.clear();
         self.needed.resize(members.len(), false);
         self.values.clear();
         self.values.resize(members.len(), None);
-        for (&member, number) in members.iter().zip(1..) {
-            self.note(member).member = NonZero::new(number);
+        for (&member, number) in members.iter().zip(0..) {
+            self.note(member).member = Some(number);
         }
     }
 
     fn note(&mut self, node: NodeId) -> &mut Note {
-        let note = &mut self.notes[node.index()];
-        if note.kernel != self.kernel {
-            *note = Note { kernel: self.kernel, member: None, origin: None };
+        let place = &mut self.places[node.index()];
+        if place.kernel != self.kernel {
+            *place = NotePlace { kernel: self.kernel, index: self.notes.len() as u32 };
+            self.notes.push(Note { member: None, origin: None });
         }
-        note
+        &mut self.notes[place.index as usize]
     }
 
     fn known(&self, node: NodeId) -> Option<&Note> {
-        Some(&self.notes[node.index()]).filter(|note| note.kernel == self.kernel)
+        let place = self.places[node.index()];
+        (place.kernel == self.kernel).then(|| &self.notes[place.index as usize])
     }
 }
 
@@ -241,7 +249,7 @@ impl Body<'_, '_> {
 
     /// The index of a node among the members, if it is one.
     fn member(&self, node: NodeId) -> Option<u32> {
-        Some(self.workspace.known(node)?.member?.get() - 1)
+        self.workspace.known(node)?.member
     }
 
     /// Notes which members must be computed for `wanted`; finds the loads on the way.
