@@ -136,7 +136,9 @@ def test_derivative_rules_are_written_in_primitives() -> None:
 def test_schedules_and_programs_are_data() -> None:
     for path in ("rust/plan/src/schedule.rs", "rust/plan/src/program.rs"):
         text = rust_files("plan")[path]
-        assert not re.search(r"\b(dyn|Box|Rc|Cell|RefCell|Mutex|impl Fn\w*|unsafe)\b", text), path
+        # Schedules of one graph share its clusters, which are plain data, too.
+        owned = text.replace("use std::sync::Arc;", "").replace("Arc<Clustering>", "")
+        assert not re.search(r"\b(dyn|Box|Rc|Arc|Cell|RefCell|Mutex|impl Fn\w*|unsafe)\b", owned), path
         # The one function is the target's, not the program's.
         assert len(re.findall(r":\s*fn\(", text)) == (path.endswith("program.rs"))
         types = re.findall(r"((?:#\[[^\n]*\n)+)pub (?:struct|enum) (\w+)", text)

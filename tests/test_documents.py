@@ -43,3 +43,10 @@ def test_lines_are_short(path: Path) -> None:
     for number, line in enumerate(path.read_text().splitlines(), 1):
         # A row of a table cannot be broken.
         assert len(line) <= 120 or line.startswith("|"), f"{path.name}:{number} has {len(line)} columns"
+
+
+def test_lines_of_rust_are_short() -> None:
+    # rustfmt leaves comments and long texts as they are.
+    for path in sorted((ROOT / "rust").rglob("*.rs")):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert len(line) <= 120, f"{path.relative_to(ROOT)}:{number} has {len(line)} columns"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy_functions import dispatched
 
 import ckad
 from ckad.errors import CkadError, DTypeError
@@ -550,13 +550,6 @@ def test_unsupported_keywords_raise(expression: str) -> None:
     with pytest.raises((CkadError, TypeError, ValueError)) as caught:
         evaluated(function_of(expression), *args)
     assert ". Hint: " in str(caught.value)
-
-
-def dispatched(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    for name in dir(module):
-        function = getattr(module, name)
-        if hasattr(function, "_implementation") and not name.startswith("_"):
-            yield f"{module.__name__}.{name}", function
 
 
 def test_unknown_functions_name_themselves() -> None:

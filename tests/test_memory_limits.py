@@ -34,9 +34,9 @@ def test_memory_refused_anywhere_is_an_error_after_which_all_works(verify: str, 
     }
     assert list(counts) == names
     for name, seen in counts.items():
-        assert seen["value"] + seen.get("ckad", 0) + seen.get("python", 0) == 41, name
+        assert sum(seen.get(what, 0) for what in ("value", "ckad", "python")) == 41, name
         # Something was refused, and in the end nothing; whose memory it was depends on the system's allocator.
-        assert 1 <= seen["value"] <= 40, name
+        assert 1 <= seen.get("value", 0) <= 40, name
     # In all the programs together much is refused to ckad, and the line is named.
     for what in ("ckad", "with a line"):
         assert sum(seen.get(what, 0) for seen in counts.values()) >= 3 * len(names), what

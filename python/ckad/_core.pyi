@@ -68,8 +68,8 @@ class Plan:
         """What the final run allocates, by what it is for."""
     @property
     def planning_bytes(self) -> int:
-        """The most bytes that deriving, planning and lowering held before the run, as measured; none for a structure
-        that was planned before."""
+        """The most bytes that deriving, planning and lowering held before the run, as measured. A call whose structure
+        was planned before holds none of them; with one thread it is a little less."""
     @property
     def live_bytes(self) -> int:
         """The most bytes of values live at once, outputs included."""

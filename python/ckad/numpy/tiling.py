@@ -57,15 +57,13 @@ def tile(A: Any, reps: Any) -> Any:
     A = array(A)
     counts = _counts(reps, A.shape)
     counts = (1,) * (A.ndim - len(counts)) + counts
-    ahead = (np.newaxis,) * (len(counts) - A.ndim)
+    result = A[(*(np.newaxis,) * (len(counts) - A.ndim), ...)]
     if all(count == 1 for count in counts):
-        return A.copy("K")[(*ahead, ...)]
-    result = (A if A.flags.c_contiguous else A.copy("C"))[(*ahead, ...)]
-    for axis, count in enumerate(counts):
-        if count != 1:
-            empty = result[tuple(slice(0) if i == axis else slice(None) for i in range(result.ndim))]
-            result = concatenate([result] * count or [empty], axis=axis)
-    return result
+        return A.copy("K")[(*(np.newaxis,) * (len(counts) - A.ndim), ...)]
+    # Each axis beside one that repeats it, and the pairs as one axis: a single copy, however many repeats.
+    apart = tuple(part for count, extent in zip(counts, result.shape, strict=True) for part in (count, extent))
+    repeated = np.broadcast_to(np.expand_dims(result, tuple(range(0, 2 * len(counts), 2))), apart)
+    return repeated.copy("C").reshape(tuple(m * n for m, n in zip(counts, result.shape, strict=True)))
 
 
 @implements(np.kron)

@@ -30,7 +30,8 @@ impl Drop for Listening {
     }
 }
 
-/// An `Interrupted` error of no operation in particular once the user wants this thread to stop, a memory error where the reserve is being used.
+/// Once the user wants this thread to stop, an `Interrupted` error; where the reserve is being used, one of memory.
+/// Neither names an operation.
 pub fn check() -> Result<()> {
     shortage::check("memory")?;
     // Whoever answers may come back here to listen for something else.

@@ -1,8 +1,8 @@
 //! How a refused small block reaches whoever can raise: a flag, set by the allocator and seen at every poll.
 //!
-//! Tables that grow with a graph ask for memory fallibly (`tables`). Small blocks are asked for everywhere, by code that
-//! cannot be told no; the allocator serves them from a reserve (`ckad_run::Reserve`) and leaves a note here, so that the
-//! work ends with an error before the reserve does.
+//! Tables that grow with a graph ask for memory fallibly (`tables`). Small blocks are asked for everywhere, by code
+//! that cannot be told no; the allocator serves them from a reserve (`ckad_run::Reserve`) and leaves a note here, so
+//! that the work ends with an error before the reserve does.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,8 +39,8 @@ fn answer(op: &str) -> Result<()> {
     if bytes == 0 || has(ENOUGH) { Ok(()) } else { Err(Error::memory(op, bytes)) }
 }
 
-/// Does the system have that many bytes at this moment? Who met a shortage may have ended since. Meant for more than the
-/// reserve serves.
+/// Does the system have that many bytes at this moment? Who met a shortage may have ended since. Meant for more than
+/// the reserve serves.
 pub(crate) fn has(bytes: usize) -> bool {
     let mut probe: Vec<u8> = Vec::new();
     let given = probe.try_reserve_exact(bytes).is_ok();

@@ -1,9 +1,9 @@
 //! Offsets of buffers in the arena, from the steps between which each is alive.
 //!
-//! Two planners, both deterministic. *Best-fit in time order* walks the steps with a free list, as an allocator
-//! would, in n log n at worst. *Greedy by size* places the largest buffer first, each at the tightest gap among those it
-//! overlaps in time (Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020); it
-//! is quadratic, so it is asked only where that is cheap or where best-fit left more than 1 % on the table.
+//! Two planners, both deterministic. *Best-fit in time order* walks the steps with a free list, as an allocator would,
+//! in n log n at worst. *Greedy by size* places the largest buffer first, each at the tightest gap among those it
+//! overlaps in time (Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020); it is
+//! quadratic, so it is asked only where that is cheap or where best-fit left more than 1 % on the table.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,7 +3,8 @@
 //! Where the tape turns, the next pass begins with what this one has just computed. One kernel for both reads their
 //! common operands once, and what passed between them is never stored. So a group of pass p, with its reduction where
 //! it has one, moves into the first group of pass p + 1 that reads it. From then on it belongs to the later pass: a
-//! policy sees one cluster there, computes it when that pass comes to it, and recomputes it for still later passes only.
+//! policy sees one cluster there, computes it when that pass comes to it, and recomputes it for still later passes
+//! only.
 //!
 //! * The two iterate over one shape in one region, at nearby positions, and read each other's values from registers.
 //! * Nothing that the reader needs may depend on the group otherwise. Small groups that follow from it, such as the

@@ -3,8 +3,8 @@
 //! [`compile`] is the way through. In the order in which a graph takes it:
 //!
 //! * `cluster` groups nodes into kernels-to-be: `cluster_roles` says what part each node plays (`view` which views need
-//!   no memory), `cluster_limits` what a kernel can hold, `cluster_turn` what joins where the tape turns, `cluster_auto`
-//!   what a later pass rebuilds by itself.
+//!   no memory), `cluster_limits` what a kernel can hold, `cluster_turn` what joins where the tape turns,
+//!   `cluster_auto` what a later pass rebuilds by itself.
 //! * `liveness` and `cost` are the tables over clusters that policies read: which values flow, what they cost.
 //! * `policy` decides what to keep and what to recompute, and writes a [`Schedule`](schedule::Schedule); `simulate`
 //!   judges it, `report` explains it.

@@ -8,8 +8,8 @@ use ckad_plan::compile::compile;
 use ckad_plan::program::{Kernel, Program, Target};
 use programs::{Tape, target};
 
-/// `x ← tanh(Σ x W)`, with the vector x repeated as a matrix from step `repeated` on: a product needs that in memory, so
-/// each is a copy, with a start that lowering adds.
+/// `x ← tanh(Σ x W)`, with the vector x repeated as a matrix from step `repeated` on: a product needs that in memory,
+/// so each is a copy, with a start that lowering adds.
 fn repeating(steps: usize, repeated: usize) -> Graph {
     let mut tape = Tape::new();
     let (mut x, w) = (tape.input(&[3]), tape.input(&[3, 3]));

@@ -13,42 +13,13 @@ use crate::errors::{builtin, refusal};
 use crate::function::{array_function, attribute, call_registered, plain_or_registered};
 use crate::indexing::{get_item, set_item};
 use crate::operators::{binary, compare, divide_with_remainder, matrix_product, positive, power, unary};
-use crate::reductions::reduce;
-use crate::shapes::{self, Order, integer_or_bool, normal_axes, parse_shape, transpose_axes};
+use crate::reductions::{reduce, reduced};
+use crate::shapes::{self, Order, integer_or_bool, transpose_axes};
 use crate::tracer::{Kind, Tracer};
 use crate::ufunc::array_ufunc;
 use crate::values;
 
 type Any<'a, 'py> = &'a Bound<'py, PyAny>;
-
-/// `x.sum(axis, dtype, out, keepdims)` and its like. `further` are keywords that the Python layer's function knows.
-fn reduced<'py>(
-    py: Python<'py>,
-    kind: ReduceKind,
-    this: &Tracer,
-    [axis, dtype, out]: [Option<Any<'_, 'py>>; 3],
-    keepdims: Option<Any<'_, 'py>>,
-    further: Option<&Bound<'py, PyDict>>,
-) -> PyResult<Py<PyAny>> {
-    let keepdims = keepdims.map_or(Ok(false), |keepdims| keepdims.is_truthy())?;
-    if let Some(further) = further {
-        let keywords = further.copy()?;
-        for (name, value) in [("axis", axis), ("dtype", dtype), ("out", out)] {
-            if let Some(value) = value {
-                keywords.set_item(name, value)?;
-            }
-        }
-        keywords.set_item("keepdims", keepdims)?;
-        return call_registered(py, kind.name(), (this.alias()?.into_object(py)?,), Some(&keywords));
-    }
-    if out.is_some_and(|out| !out.is_none()) {
-        let hint = format!("assign the result: out = x.{}(…), or out[...] = x.{}(…)", kind.name(), kind.name());
-        return Err(refusal(ErrorKind::Type, kind.name(), "out= is not supported for traced values", hint));
-    }
-    let dtype = dtype.filter(|dtype| !dtype.is_none()).map(values::parse_dtype).transpose()?;
-    let axes = normal_axes(kind.name(), axis, this.shape())?;
-    reduce(py, kind, this, &axes, dtype, keepdims)?.into_object(py)
-}
 
 #[pymethods]
 impl Tracer {
@@ -437,19 +408,7 @@ impl Tracer {
             let hint = "leave it out, or write x.copy().reshape(…) where the result must not share memory with x";
             return Err(refusal(ErrorKind::Type, "reshape", what, hint));
         }
-        let shape = match shape.len() {
-            0 => {
-                let what = "reshape() takes exactly 1 argument (0 given)";
-                return Err(refusal(
-                    ErrorKind::Type,
-                    "reshape",
-                    what,
-                    "give the shape: x.reshape(2, 3), or x.reshape(-1)",
-                ));
-            }
-            1 if shape.get_item(0)?.is_none() => self.shape().to_vec(),
-            _ => parse_shape("reshape", shape)?,
-        };
+        let shape = shapes::method_shape(self, shape)?;
         shapes::reshape(py, self, &shape, Order::parse(order, Order::C)?)?.into_object(py)
     }
 

@@ -75,8 +75,8 @@ pub fn contract(
     Tracer::result(&Arc::clone(tape), node, dtype, shape)
 }
 
-/// The product of the last axis of `a` with the first of `b`, vectors or matrices of one tape and dtype that lie in C or
-/// F order: what [`contract`] records for them, found without sorting axes. None for anything else.
+/// The product of the last axis of `a` with the first of `b`, vectors or matrices of one tape and dtype that lie in C
+/// or F order: what [`contract`] records for them, found without sorting axes. None for anything else.
 pub fn plain_product(py: Python<'_>, operands: &[Operand<'_, '_>; 2]) -> PyResult<Option<Tracer>> {
     let [Operand::Traced(a), Operand::Traced(b)] = operands else { return Ok(None) };
     let (lhs, rhs) = (a.shape(), b.shape());

@@ -1,14 +1,19 @@
-//! Reductions over axes, with NumPy's result dtypes and layouts: K-order of the operand less the reduced axes.
+//! Reductions over axes, as functions and methods, with NumPy's result dtypes and layouts: K-order of the operand less
+//! the reduced axes.
 
 use std::sync::Arc;
 
 use ckad_graph::{DType, Error, ErrorKind, ReduceKind, shape_text};
 use ckad_prim::Elementwise;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
-use crate::errors::raise;
+use crate::errors::{raise, refusal};
+use crate::function::call_registered;
 use crate::layout::{Layout, broadcast_strides, inverse, iteration_order};
+use crate::shapes::normal_axes;
 use crate::tracer::{Kind, Tracer};
+use crate::values;
 
 /// The dtype that NumPy reduces in: small integers and bools are summed in 64 bits.
 pub fn reduce_dtype(kind: ReduceKind, dtype: DType) -> DType {
@@ -108,4 +113,33 @@ pub fn reduce(
         }
     }
     Ok(Tracer::held_array(tape, node, dtype, layout))
+}
+
+/// `x.sum(axis, dtype, out, keepdims)` and its like. `further` are keywords that the Python layer's function knows.
+pub fn reduced<'py>(
+    py: Python<'py>,
+    kind: ReduceKind,
+    this: &Tracer,
+    [axis, dtype, out]: [Option<&Bound<'py, PyAny>>; 3],
+    keepdims: Option<&Bound<'py, PyAny>>,
+    further: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Py<PyAny>> {
+    let keepdims = keepdims.map_or(Ok(false), |keepdims| keepdims.is_truthy())?;
+    if let Some(further) = further {
+        let keywords = further.copy()?;
+        for (name, value) in [("axis", axis), ("dtype", dtype), ("out", out)] {
+            if let Some(value) = value {
+                keywords.set_item(name, value)?;
+            }
+        }
+        keywords.set_item("keepdims", keepdims)?;
+        return call_registered(py, kind.name(), (this.alias()?.into_object(py)?,), Some(&keywords));
+    }
+    if out.is_some_and(|out| !out.is_none()) {
+        let hint = format!("assign the result: out = x.{}(…), or out[...] = x.{}(…)", kind.name(), kind.name());
+        return Err(refusal(ErrorKind::Type, kind.name(), "out= is not supported for traced values", hint));
+    }
+    let dtype = dtype.filter(|dtype| !dtype.is_none()).map(values::parse_dtype).transpose()?;
+    let axes = normal_axes(kind.name(), axis, this.shape())?;
+    reduce(py, kind, this, &axes, dtype, keepdims)?.into_object(py)
 }

@@ -55,6 +55,18 @@ pub fn parse_shape(op: &str, arguments: &Bound<'_, PyTuple>) -> PyResult<Vec<i64
     arguments.iter_borrowed().map(|extent| integer(op, &extent)).collect()
 }
 
+/// What `x.reshape(…)` is given: extents, one sequence of them, or None for the shape that x has.
+pub fn method_shape(this: &Tracer, arguments: &Bound<'_, PyTuple>) -> PyResult<Vec<i64>> {
+    match arguments.len() {
+        0 => {
+            let what = "reshape() takes exactly 1 argument (0 given)";
+            Err(refusal(ErrorKind::Type, "reshape", what, "give the shape: x.reshape(2, 3), or x.reshape(-1)"))
+        }
+        1 if arguments.get_item(0)?.is_none() => Ok(this.shape().to_vec()),
+        _ => parse_shape("reshape", arguments),
+    }
+}
+
 /// An int, or a sequence of them. What can be read only once is none, and is not read.
 pub fn shape_of(op: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     if let Ok(extents) = object.cast::<PyTuple>() {

@@ -55,7 +55,8 @@ impl Tracer {
         Ok(Tracer::view_of(storage, View::new(layout, read_only)))
     }
 
-    /// An argument, whose caller's array has these strides in bytes. It is our copy, writeable where the caller's array is.
+    /// An argument, whose caller's array has these strides in bytes. It is our copy, writeable where the caller's array
+    /// is.
     pub fn argument(
         tape: &Arc<TapeCell>,
         node: NodeId,

@@ -100,7 +100,8 @@ fn unknown(ufunc: &Bound<'_, PyAny>) -> PyErr {
     let hint = match name.as_str() {
         "isnat" => "only dates have it, which are never traced; np.isnan(x) is for floats",
         _ => {
-            "compose it from NumPy's functions, or call it on np.asarray(ckad.stop_gradient(x)) where no gradient should flow"
+            "compose it from NumPy's functions, or call it on np.asarray(ckad.stop_gradient(x)) where no gradient \
+             should flow"
         }
     };
     raise(

@@ -78,8 +78,8 @@ impl<K: Clone + Eq + Hash, P> ProgramCache<K, P> {
         Some(payload)
     }
 
-    /// Keeps `payload` of `bytes`, where there is memory to remember it; a copy of the graph's structure is kept for comparison. What alone exceeds the
-    /// capacity is not kept. The payload, or the one that was there already.
+    /// Keeps `payload` of `bytes` with a copy of the graph's structure for comparison, unless it alone exceeds the
+    /// capacity, or there is no memory to remember it. The payload, or the one that was there already.
     fn insert(&self, graph: &Graph, key: (u64, K), payload: P, bytes: usize) -> Arc<P> {
         let payload = Arc::new(payload);
         if bytes.saturating_add(graph.own_bytes()) > self.state().capacity {

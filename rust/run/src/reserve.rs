@@ -3,8 +3,8 @@
 //!
 //! Lists that grow with a program are made fallibly (`ckad_graph::tables`). Small blocks are not: they are boxed,
 //! counted and collected in a thousand places, in libraries too, and Rust ends the process where one is refused. Here
-//! such a block comes from a reserve, and a note (`ckad_graph::shortage`) makes the next poll raise a `MemoryError`; the
-//! work that it ends gives its blocks back. Large requests are refused as the system refuses them.
+//! such a block comes from a reserve, and a note (`ckad_graph::shortage`) makes the next poll raise a `MemoryError`;
+//! the work that it ends gives its blocks back. Large requests are refused as the system refuses them.
 //!
 //! The reserve lies in the library's zero-initialised data: it costs address space, but no page of it exists until a
 //! block is refused, and nothing has to be allocated for it to be there.

@@ -2,8 +2,8 @@
 //!
 //! The linear nodes are the forward cone of the tangent inputs, found here and stored nowhere. They are visited in
 //! reverse; each primitive's `transpose` rule sends the cotangent of a node on to its operands, where it is added up:
-//! sums in the order of arrival, strided and scattered updates in place of one accumulator that starts as zeros
-//! (so that a loop over slices stays linear in the elements that it touches). A minus travels with a cotangent as a flag
+//! sums in the order of arrival, strided and scattered updates in place of one accumulator that starts as zeros (so
+//! that a loop over slices stays linear in the elements that it touches). A minus travels with a cotangent as a flag
 //! and becomes part of the next sum: every linear operation commutes with it to the bit, zeros' signs aside.
 //!
 //! With P passes so far, the transposed of a node of pass p belongs to pass 2P − 1 − p at the node's position; so the

@@ -21,7 +21,8 @@ const CUTS: [(usize, usize); 8] =
 /// Panels below which a deep product is cut along its depth as well, and pieces that it then has at most.
 const FEW_PANELS: usize = 8;
 const DEPTH_PIECES: usize = 16;
-/// Depth of a block of `private-gemm-x86`: sums of whole blocks are its own sums, so a piece of the depth is some of them.
+/// Depth of a block of `private-gemm-x86`: sums of whole blocks are its own sums, so a piece of the depth is some of
+/// them.
 pub const DEPTH_BLOCK: usize = 512;
 /// The panels of one piece of the depth: each operand is then read about once.
 const DEEP_CUT: (usize, usize) = (128, 384);

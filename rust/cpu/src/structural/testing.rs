@@ -316,7 +316,8 @@ impl Node {
                         let wrong = (0..result.bits.len()).find(|&flat| result.bits[flat] != expected.bits[flat]);
                         let shapes: Vec<_> = operands.values.iter().map(|operand| &operand.shape).collect();
                         panic!(
-                            "{self:?} of {shapes:?} → {} {:?}, {way:?}, {threads} threads: element {wrong:?} is {:?}, not {:?}",
+                            "{self:?} of {shapes:?} → {} {:?}, {way:?}, {threads} threads: \
+                             element {wrong:?} is {:?}, not {:?}",
                             expected.dtype,
                             expected.shape,
                             wrong.map(|flat| result.bits[flat]),

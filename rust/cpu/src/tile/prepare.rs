@@ -1,4 +1,5 @@
-//! From a fused kernel to steps over values: who is computed where, in how large a tile. A function of the kernel alone.
+//! From a fused kernel to steps over values: who is computed where, in how large a tile. A function of the kernel
+//! alone.
 
 use ckad_graph::{DType, Error, Result};
 use ckad_plan::program::{FusedKernel, Instruction, Load, Source, TileOp};

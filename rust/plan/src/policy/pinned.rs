@@ -4,9 +4,9 @@
 //! each border, and regenerating it would replay the loop: time and bytes beyond those of keeping everything.
 //! So such a storage is written once, in place, and what is read from it on the way is kept.
 //!
-//! Few such writes are no loop: a boundary condition follows the update of a field and is recomputed with it. A storage's
-//! *life* is what lies between two writes that are not small, each of which makes a new value; lives of few small writes
-//! are planned as all else.
+//! Few such writes are no loop: a boundary condition follows the update of a field and is recomputed with it. A
+//! storage's *life* is what lies between two writes that are not small, each of which makes a new value; lives of few
+//! small writes are planned as all else.
 
 use ckad_graph::{Graph, NodeId, Op, Result};
 
