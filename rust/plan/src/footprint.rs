@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ckad_graph::{Graph, Op, Result, ScalarBits};
 use smallvec::SmallVec;
 
-use crate::program::{ArrayRef, Buffer, Instruction, Kernel, Load, Place, Program, Source, Step, Store};
+use crate::program::{ArrayRef, Buffer, BufferId, Instruction, Kernel, Load, Place, Program, Source, Step, Store};
 use crate::tables::{collected, filled, push};
 
 /// What a normal run must have allocated at once, by what it is for. Each is a line of the plan.
@@ -81,9 +81,10 @@ impl Program {
     }
 
     /// Bytes that kernels read and write, each operand and result counted once per step: what tells a loop that
-    /// touches its slices from one that copies its storage. An operation in place moves what it overwrites.
+    /// touches its slices from one that copies its storage. An operation in place moves what it overwrites; what never
+    /// lies in memory as a whole is not counted.
     pub fn bytes_moved(&self) -> u64 {
-        self.steps.iter().fold(0, |sum, step| sum.saturating_add(moved_by(&step.kernel)))
+        self.steps.iter().fold(0, |sum, step| sum.saturating_add(self.moved_by(&step.kernel)))
     }
 
     /// Bytes of values alive at each step of the schedule (final copies left out), outputs from when they are
@@ -92,7 +93,7 @@ impl Program {
         let steps = self.copies_from as usize;
         let mut change = filled(0i64, steps + 1)?;
         for buffer in &self.buffers {
-            let owned = matches!(buffer.place, Place::Arena(_) | Place::Output(_));
+            let owned = matches!(buffer.place, Place::Arena(_) | Place::Output(_) | Place::Scratch);
             let (first, last) = (buffer.first_step as usize, buffer.last_step as usize);
             if owned && first < steps {
                 change[first] += buffer.bytes as i64;
@@ -107,39 +108,41 @@ impl Program {
         }
         Ok(live)
     }
-}
 
-fn moved_by(kernel: &Kernel) -> u64 {
-    let array = |array: &ArrayRef| match array.source {
-        Source::Buffer(_) => (array.shape.iter().product::<usize>() * array.dtype.size()) as u64,
-        Source::Literal(_) | Source::Scalar(_) | Source::Index => 0,
-    };
-    match kernel {
-        Kernel::Fused(kernel) => {
-            let elements = |count: usize, size: usize| (count * size) as u64;
-            let all: usize = kernel.extents.iter().product();
-            let read = |load: &Load| match load.source {
-                Source::Buffer(_) => {
-                    let touched = kernel.extents.iter().zip(&load.strides).filter(|(_, stride)| **stride != 0);
-                    elements(touched.map(|(extent, _)| *extent).product(), load.dtype.size())
+    fn moved_by(&self, kernel: &Kernel) -> u64 {
+        let lies = |id: BufferId| self.buffers[id.0 as usize].place != Place::Scratch;
+        let array = |array: &ArrayRef| match array.source {
+            Source::Buffer(id) if lies(id) => (array.shape.iter().product::<usize>() * array.dtype.size()) as u64,
+            _ => 0,
+        };
+        match kernel {
+            Kernel::Fused(kernel) => {
+                let elements = |count: usize, size: usize| (count * size) as u64;
+                let all: usize = kernel.extents.iter().product();
+                let read = |load: &Load| match load.source {
+                    Source::Buffer(id) if lies(id) => {
+                        let touched = kernel.extents.iter().zip(&load.strides).filter(|(_, stride)| **stride != 0);
+                        elements(touched.map(|(extent, _)| *extent).product(), load.dtype.size())
+                    }
+                    _ => 0,
+                };
+                let written = |store: &Store| elements(all, store.dtype.size());
+                let reduced = kernel.reduce.as_ref().map_or(0, |reduction| {
+                    let kept = kernel.extents.iter().zip(&reduction.reduced).filter(|(_, reduced)| !**reduced);
+                    elements(kept.map(|(extent, _)| *extent).product(), reduction.dtype.size())
+                });
+                kernel.loads.iter().map(read).sum::<u64>() + kernel.stores.iter().map(written).sum::<u64>() + reduced
+            }
+            Kernel::Structural { op, operands, result, .. } => {
+                let in_place =
+                    op.overwrites_base() && operands.first().is_some_and(|base| base.source == result.source);
+                if in_place {
+                    2 * operands[1..].iter().map(array).sum::<u64>()
+                } else if matches!(op, Op::StridedRead { .. } | Op::Gather { .. }) {
+                    2 * array(result)
+                } else {
+                    operands.iter().map(array).sum::<u64>() + array(result)
                 }
-                Source::Literal(_) | Source::Scalar(_) | Source::Index => 0,
-            };
-            let written = |store: &Store| elements(all, store.dtype.size());
-            let reduced = kernel.reduce.as_ref().map_or(0, |reduction| {
-                let kept = kernel.extents.iter().zip(&reduction.reduced).filter(|(_, reduced)| !**reduced);
-                elements(kept.map(|(extent, _)| *extent).product(), reduction.dtype.size())
-            });
-            kernel.loads.iter().map(read).sum::<u64>() + kernel.stores.iter().map(written).sum::<u64>() + reduced
-        }
-        Kernel::Structural { op, operands, result, .. } => {
-            let in_place = op.overwrites_base() && operands.first().is_some_and(|base| base.source == result.source);
-            if in_place {
-                2 * operands[1..].iter().map(array).sum::<u64>()
-            } else if matches!(op, Op::StridedRead { .. } | Op::Gather { .. }) {
-                2 * array(result)
-            } else {
-                operands.iter().map(array).sum::<u64>() + array(result)
             }
         }
     }

@@ -29,6 +29,7 @@ mod lower_axes;
 mod lower_buffers;
 mod lower_fused;
 mod lower_halves;
+mod lower_joined;
 mod lower_registers;
 mod lower_structural;
 pub mod policy;

@@ -8,6 +8,7 @@
 //!   leaf, one value returned twice) is copied after the last step.
 //! * An overwriting operation whose base dies there runs in the base's bytes (`simulate::base_taken`).
 //! * An array of no elements takes no step and no bytes.
+//! * A product may run together with the step that reads it: `lower_joined`.
 //!
 //! Writing kernels takes long and playing the schedule does not, so of a long schedule a second thread writes the later
 //! kernels: `lower_halves`.
@@ -18,9 +19,10 @@ use ckad_graph::{DType, Error, Graph, NodeId, Op, Result, interrupt};
 use smallvec::{SmallVec, smallvec};
 
 use crate::cost::node_flops;
-use crate::lower_buffers::Buffers;
+use crate::lower_buffers::{Buffers, place};
 use crate::lower_fused::{Workspace, fused_kernel, is_fusible, iteration_node};
 use crate::lower_halves::{WORTH_A_THREAD, in_halves};
+use crate::lower_joined::join;
 use crate::lower_structural::{AddedStarts, as_copy, structural_kernel};
 use crate::program::{ArraySpec, BufferId, FusedKernel, Kernel, Load, Program, Source, Step, Store, Target};
 use crate::schedule::{Action, Cluster, Schedule};
@@ -155,13 +157,13 @@ impl<'g> Lowering<'g> {
             let elements = |buffer| self.buffers.elements(buffer);
             let copy = as_copy(graph, &kernel, &mut self.starts, elements)?;
             let node = born.last().map_or_else(|| iteration_node(graph, cluster), |&(node, _)| Ok(node))?;
-            return Ok(Step { kernel: copy.unwrap_or(Kernel::Fused(kernel)), node, flops });
+            return Ok(Step { kernel: copy.unwrap_or(Kernel::Fused(kernel)), node, flops, joined: false });
         }
         let &[(node, buffer)] = born else {
             return Err(Error::internal("lower", "a structural kernel has one result"));
         };
         let kernel = structural_kernel(graph, node, buffer, &self.buffers)?;
-        Ok(Step { kernel, node, flops: node_flops(graph, node) })
+        Ok(Step { kernel, node, flops: node_flops(graph, node), joined: false })
     }
 
     fn hold(&mut self, born: &[(NodeId, BufferId)]) {
@@ -187,33 +189,45 @@ impl<'g> Lowering<'g> {
                 let kernel = copy_kernel(source, graph.dtype(node), elements, buffer);
                 let copy = as_copy(graph, &kernel, &mut self.starts, |_| elements)?;
                 let kernel = copy.unwrap_or(Kernel::Fused(kernel));
-                push(&mut self.steps, Step { kernel, node, flops: 0 })?;
+                push(&mut self.steps, Step { kernel, node, flops: 0, joined: false })?;
                 self.step += 1;
             }
         }
         Ok(())
     }
 
-    fn finish(self, copies_from: u32, target: &Target) -> Result<Program> {
+    fn finish(mut self, copies_from: u32, target: &Target) -> Result<Program> {
         let graph = self.graph;
         let spec = |&node: &NodeId| ArraySpec {
             dtype: graph.dtype(node),
             shape: graph.shape(node).iter().map(|&extent| extent as usize).collect(),
         };
-        let scratch = self.steps.iter().map(|step| (target.scratch)(&step.kernel, target.threads)).max();
-        let (buffers, arena_bytes) = self.buffers.finish(self.step, target.alignment)?;
+        let mut buffers = self.buffers.finish(self.step);
+        join(&mut self.steps, &mut buffers, target)?;
+        let arena_bytes = place(&self.steps, &mut buffers, target.alignment)?;
+        let scratch = scratch_bytes(&self.steps, target);
         Ok(Program {
             steps: self.steps,
             buffers,
             inputs: collected(graph.inputs.iter().map(spec))?,
             outputs: collected(graph.outputs.iter().map(spec))?,
             arena_bytes,
-            scratch_bytes: scratch.unwrap_or(0),
+            scratch_bytes: scratch,
             scalars_added: (graph.scalars.len(), Vec::new()),
             starts_added: (graph.starts.len(), self.starts.values),
             copies_from,
         })
     }
+}
+
+/// The most that a step needs, or two that are joined.
+fn scratch_bytes(steps: &[Step], target: &Target) -> usize {
+    let alone = steps.iter().map(|step| (target.scratch)(&step.kernel, target.threads));
+    let joined = steps.windows(2).filter(|pair| pair[1].joined).filter_map(|pair| {
+        let [product, consumer] = pair else { return None };
+        (target.joined_scratch)(&product.kernel, &consumer.kernel, target.threads)
+    });
+    alone.chain(joined).max().unwrap_or(0)
 }
 
 fn root(cluster: &Cluster) -> Result<NodeId> {

@@ -7,7 +7,8 @@
 use ckad_graph::{Error, Graph, NodeId, Op, Result};
 
 use crate::allocate::{Lifetime, allocate};
-use crate::program::{Buffer, BufferId, Place, Source};
+use crate::lower_joined::last_uses;
+use crate::program::{Buffer, BufferId, Place, Source, Step};
 use crate::tables::{collected, filled, push};
 
 const NONE: u32 = u32::MAX;
@@ -117,23 +118,26 @@ impl<'g> Buffers<'g> {
         self.add(node, Place::Output(output), step)
     }
 
-    /// Gives every buffer its place; the arena's bytes.
-    pub fn finish(mut self, steps: usize, alignment: usize) -> Result<(Vec<Buffer>, usize)> {
+    /// The buffers with their lives, after so many steps; those of the arena are still to be placed.
+    pub fn finish(mut self, steps: usize) -> Vec<Buffer> {
         let last = steps.saturating_sub(1) as u32;
         for buffer in &mut self.buffers {
             buffer.last_step = buffer.last_step.min(last);
             buffer.first_step = buffer.first_step.min(buffer.last_step);
         }
-        let is_in_arena = |buffer: &&Buffer| matches!(buffer.place, Place::Arena(_));
-        let lifetimes = self.buffers.iter().filter(is_in_arena).map(|buffer| {
-            let Buffer { first_step: first, last_step: last, bytes, .. } = *buffer;
-            Lifetime { first, last, bytes }
-        });
-        let arena = allocate(&collected(lifetimes)?, alignment)?;
-        let in_arena = self.buffers.iter_mut().filter(|buffer| matches!(buffer.place, Place::Arena(_)));
-        for (buffer, &offset) in in_arena.zip(&arena.offsets) {
-            buffer.place = Place::Arena(offset);
-        }
-        Ok((self.buffers, arena.bytes))
+        self.buffers
     }
+}
+
+/// Gives buffers their places in the arena; its bytes.
+pub(crate) fn place(steps: &[Step], buffers: &mut [Buffer], alignment: usize) -> Result<usize> {
+    let last_uses = last_uses(steps, buffers)?;
+    let in_arena = buffers.iter().zip(&last_uses).filter(|(buffer, _)| matches!(buffer.place, Place::Arena(_)));
+    let lifetimes = in_arena.map(|(buffer, &last)| Lifetime { first: buffer.first_step, last, bytes: buffer.bytes });
+    let arena = allocate(&collected(lifetimes)?, alignment)?;
+    let in_arena = buffers.iter_mut().filter(|buffer| matches!(buffer.place, Place::Arena(_)));
+    for (buffer, &offset) in in_arena.zip(&arena.offsets) {
+        buffer.place = Place::Arena(offset);
+    }
+    Ok(arena.bytes)
 }

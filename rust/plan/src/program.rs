@@ -24,6 +24,9 @@ pub enum Place {
     Output(u32),
     /// The n-th captured array; read only.
     Constant(u32),
+    /// Some rows at a time in the kernels' scratch: what a product computes whose only reader is joined with it. Where
+    /// the two run one after the other (debug mode) it lies somewhere as a whole.
+    Scratch,
 }
 
 /// An array in C order.
@@ -67,6 +70,8 @@ pub struct Step {
     pub node: NodeId,
     /// Floating point operations, for the plan.
     pub flops: u64,
+    /// Whether the step before, a product that this kernel reads, is computed together with it.
+    pub joined: bool,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -192,4 +197,6 @@ pub struct Target {
     pub threads: usize,
     /// Scratch bytes that one step needs in all; a function of the kernel and the number of threads.
     pub scratch: fn(&Kernel, usize) -> usize,
+    /// The same for a product and the kernel after it that reads it, run as one; None where they are run in turn.
+    pub joined_scratch: fn(&Kernel, &Kernel, usize) -> Option<usize>,
 }

@@ -1,6 +1,7 @@
 //! Proves of a program, without its graph, that running it touches only the memory it may.
 //!
-//! * Buffers that are alive at the same step have disjoint bytes, inside the arena.
+//! * Buffers that are alive at the same step have disjoint bytes, inside the arena. What a product reads is alive
+//!   until the step is over that is joined with it.
 //! * No step reads what was not written before, or outside the life of a buffer; inputs and constants are never
 //!   written; every output is written by the end.
 //! * No fused load reaches outside its buffer (where a start is known only to the run, the kernel
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 
 use ckad_graph::{Error, Result, interrupt};
 
+use crate::lower_joined::last_uses;
 use crate::program::{ArrayRef, Buffer, BufferId, FusedKernel, Kernel, Load, Place, Program, Source};
 
 fn broken(what: String) -> Error {
@@ -21,6 +23,7 @@ pub fn verify_program(program: &Program) -> Result<()> {
     verify_arena(program)?;
     let mut written: Vec<bool> =
         program.buffers.iter().map(|buffer| matches!(buffer.place, Place::Input(_) | Place::Constant(_))).collect();
+    verify_joined(program)?;
     for (index, step) in program.steps.iter().enumerate() {
         interrupt::check_at(index)?;
         verify_step(program, index, &step.kernel, &mut written)
@@ -44,10 +47,38 @@ pub fn verify_program(program: &Program) -> Result<()> {
     }
 }
 
+/// What never lies as a whole is written by a product, and read by the step after it alone, which is joined with it.
+fn verify_joined(program: &Program) -> Result<()> {
+    for (index, buffer) in program.buffers.iter().enumerate() {
+        let steps = (buffer.first_step as usize, buffer.last_step as usize);
+        let joined = program.steps.get(steps.1).is_some_and(|step| step.joined);
+        if buffer.place == Place::Scratch && !(joined && steps.1 == steps.0 + 1) {
+            return Err(broken(format!(
+                "buffer {index} lies nowhere, and no step is joined with the one that writes it"
+            )));
+        }
+    }
+    for (index, step) in program.steps.iter().enumerate().filter(|(_, step)| step.joined) {
+        let product = index.checked_sub(1).map(|before| &program.steps[before]);
+        let (Some(Kernel::Structural { result, .. }), Kernel::Fused(consumer)) =
+            (product.map(|product| &product.kernel), &step.kernel)
+        else {
+            return Err(broken(format!("step {index} is joined with no product")));
+        };
+        if product.is_some_and(|product| product.joined)
+            || !consumer.loads.iter().any(|load| load.source == result.source)
+        {
+            return Err(broken(format!("step {index} is joined with one that it does not read")));
+        }
+    }
+    Ok(())
+}
+
 /// Sweeps the steps with the live ranges of the arena.
 fn verify_arena(program: &Program) -> Result<()> {
     let mut births: Vec<(u32, usize, usize)> = Vec::new();
     let mut deaths: Vec<(u32, usize)> = Vec::new();
+    let last_uses = last_uses(&program.steps, &program.buffers)?;
     for (index, buffer) in program.buffers.iter().enumerate() {
         if buffer.first_step > buffer.last_step {
             return Err(broken(format!("buffer {index} ends before it begins")));
@@ -59,7 +90,7 @@ fn verify_arena(program: &Program) -> Result<()> {
         }
         if buffer.bytes > 0 {
             births.push((buffer.first_step, offset, buffer.bytes));
-            deaths.push((buffer.last_step, offset));
+            deaths.push((last_uses[index], offset));
         }
     }
     births.sort_unstable();

@@ -23,7 +23,7 @@ use crate::trace::{MemoryTrace, TraceEntry};
 pub struct RunOptions<'a> {
     /// Set by another thread to end the run with an `Interrupted` error.
     pub cancel: Option<&'a AtomicBool>,
-    /// Every buffer in an allocation of its own, poisoned before and after its life.
+    /// Every buffer in an allocation of its own, poisoned before and after its life, and every step by itself.
     pub debug: bool,
     /// Filled with the bytes alive at each step of the schedule.
     pub trace: Option<&'a mut MemoryTrace>,
@@ -164,7 +164,12 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
         }
         shortage::check("run").map_err(|error| error.at_line(line.map_or(0, |line| line(step.node))))?;
         let environment = Environment { buffers: &buffers, scalars: &scalars, starts: &starts, scratch, cancel };
-        launch(step, &environment).map_err(|error| error.at_line(line.map_or(0, |line| line(step.node))))?;
+        let joined = |step: &Step| step.joined && separate.is_none();
+        if program.steps.get(index + 1).is_some_and(joined) {
+            continue;
+        }
+        let before = index.checked_sub(1).filter(|_| joined(step)).map(|before| &program.steps[before]);
+        launch(before, step, &environment).map_err(|error| error.at_line(line.map_or(0, |line| line(step.node))))?;
         if let Some(separate) = &mut separate {
             separate.end(index, |change| apply(program, &mut buffers, change));
         }
@@ -172,10 +177,17 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
     Ok(outputs)
 }
 
-fn launch(step: &Step, environment: &Environment<'_>) -> Result<()> {
+/// Runs the kernel of a step, together with that of `before` where it is joined with it.
+fn launch(before: Option<&Step>, step: &Step, environment: &Environment<'_>) -> Result<()> {
     // SAFETY: the program was verified: what a kernel names is alive, large enough, aligned, and disjoint from what
-    // it writes; inputs and constants were checked against the program. One kernel runs at a time.
-    unsafe { ckad_cpu::execute(&step.kernel, environment) }
+    // it writes; inputs and constants were checked against the program. One kernel runs at a time, or one and that
+    // which it is joined with: what that reads is alive as long.
+    unsafe {
+        match before {
+            Some(before) => ckad_cpu::joined::execute(&before.kernel, &step.kernel, environment),
+            None => ckad_cpu::execute(&step.kernel, environment),
+        }
+    }
 }
 
 fn apply(program: &Program, buffers: &mut [Memory], change: Change) {
@@ -200,6 +212,7 @@ fn resolve(
     for buffer in &program.buffers {
         let memory = match buffer.place {
             Place::Arena(offset) => arena(offset, buffer.bytes),
+            Place::Scratch => Memory::EMPTY,
             Place::Output(output) => {
                 let pointer = outputs.get(output as usize).copied();
                 Memory {

@@ -27,7 +27,7 @@ const POISON: u8 = 0xFF;
 pub(crate) struct Separate<'p, 'h> {
     program: &'p Program,
     hooks: Option<&'h mut (dyn AllocationHooks + Send)>,
-    /// By buffer: where it is, if it is alive and in the arena.
+    /// By buffer: where it is, if it is alive and no output.
     pointers: Vec<*mut u8>,
     blocks: Vec<Option<Block>>,
     /// Buffers by their first and by their last step; what is left of both.
@@ -47,7 +47,7 @@ pub(crate) enum Change {
 
 impl<'p, 'h> Separate<'p, 'h> {
     pub fn new(program: &'p Program, hooks: Option<&'h mut (dyn AllocationHooks + Send)>) -> Result<Separate<'p, 'h>> {
-        let owned = |&index: &usize| matches!(program.buffers[index].place, Place::Arena(_) | Place::Output(_));
+        let owned = |&index: &usize| !matches!(program.buffers[index].place, Place::Input(_) | Place::Constant(_));
         let mut births: Vec<usize> = tables::list("run", (0..program.buffers.len()).filter(owned))?;
         let mut deaths = tables::list("run", births.iter().copied())?;
         births.sort_unstable_by_key(|&index| (program.buffers[index].first_step, index));

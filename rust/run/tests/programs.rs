@@ -5,6 +5,7 @@ mod common;
 
 use ckad_graph::{CheckpointPolicy, Graph};
 use ckad_plan::compile::compile;
+use ckad_plan::program::{Kernel, Place, Program, Source};
 use ckad_plan::verify::verify_program;
 use ckad_run::{MemoryTrace, RunOptions, target};
 use common::{bytes_of, inputs, naive, programs, run_on, unfused};
@@ -52,6 +53,43 @@ fn check(name: &str, graph: &Graph) {
 #[test]
 fn mlp() {
     check("mlp", &programs::mlp(12, 24, 40));
+}
+
+#[test]
+fn mlp_of_wide_layers() {
+    let graph = programs::mlp(3, 64, 300);
+    check("wide mlp", &graph);
+    // The products of three layers, forward and backward, but the first layer's, which has no operand to differentiate.
+    for policy in POLICIES {
+        let program = compile(&graph, policy, &target().unwrap()).unwrap().program;
+        let joined = program.steps.iter().filter(|step| step.joined).count();
+        let whole = program.buffers.iter().filter(|buffer| buffer.place != Place::Scratch).count();
+        assert!(joined >= 4, "{joined} joined under {policy:?}");
+        assert!(program.buffers.len() - whole >= 4, "products lie in memory under {policy:?}");
+    }
+}
+
+#[test]
+fn what_is_joined_wrongly_is_refused() {
+    let program = compile(&programs::mlp(3, 64, 300), CheckpointPolicy::None, &target().unwrap()).unwrap().program;
+    let refusal = |change: &dyn Fn(&mut Program)| {
+        let mut wrong = program.clone();
+        change(&mut wrong);
+        verify_program(&wrong).unwrap_err().what
+    };
+    let joined = program.steps.iter().position(|step| step.joined).unwrap();
+    assert!(refusal(&|program| program.steps[joined].joined = false).contains("lies nowhere"));
+    assert!(refusal(&|program| program.steps[joined - 1].joined = true).contains("joined with"));
+    assert!(refusal(&|program| program.steps[joined + 1].joined = true).contains("joined with"));
+    // What a product of the backward part reads dies with it, and must stay until the step after it is over.
+    let overwritten = |program: &mut Program| {
+        let last = program.steps.iter().rposition(|step| step.joined).unwrap();
+        let Kernel::Structural { operands, .. } = &program.steps[last - 1].kernel else { unreachable!() };
+        let Kernel::Fused(kernel) = &program.steps[last].kernel else { unreachable!() };
+        let Source::Buffer(read) = operands[0].source else { unreachable!() };
+        program.buffers[kernel.stores[0].buffer.0 as usize].place = program.buffers[read.0 as usize].place;
+    };
+    assert!(refusal(&overwritten).contains("two owners"));
 }
 
 #[test]

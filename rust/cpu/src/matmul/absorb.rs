@@ -6,16 +6,18 @@ use std::ops::Range;
 use ckad_graph::Result;
 
 use super::Matrices;
-use crate::Environment;
+use super::isa_dispatch::per_isa;
 use crate::structural::number::Float;
+use crate::{Environment, Isa};
 
 const COLUMNS: usize = 32;
 /// Depth after which partial sums are added up.
 const DEPTH: usize = 512;
 
 /// # Safety
-/// The operands are inside their memory; the panel is written and nobody else's.
+/// The processor has `isa`; the operands are inside their memory; the panel is written and nobody else's.
 pub unsafe fn repair<T: Float>(
+    isa: Isa,
     matrices: &Matrices<T>,
     rows: Range<usize>,
     columns: Range<usize>,
@@ -27,11 +29,11 @@ pub unsafe fn repair<T: Float>(
             let first = matrices.c.at((row * matrices.n + columns.start) as isize);
             std::slice::from_raw_parts_mut(first, columns.len())
         };
-        if all_finite(line) {
+        if all_finite(isa, line) {
             continue;
         }
         for (block, results) in line.chunks_mut(COLUMNS).enumerate() {
-            if !all_finite(results) {
+            if !all_finite(isa, results) {
                 environment.check()?;
                 // SAFETY: columns of the panel.
                 unsafe { redo(matrices, row, columns.start + block * COLUMNS, results, environment)? };
@@ -41,9 +43,22 @@ pub unsafe fn repair<T: Float>(
     Ok(())
 }
 
+fn all_finite<T: Float>(isa: Isa, values: &[T]) -> bool {
+    let mut finite = true;
+    // SAFETY: `isa` is one that the processor has.
+    unsafe { look(isa, values, &mut finite) };
+    finite
+}
+
+per_isa! {
+    /// Clears `finite` where a value is not.
+    look = look_body<T: Float>(values: &[T], finite: &mut bool)
+}
+
 /// Free of branches, so that it is a few vector instructions per cache line.
-fn all_finite<T: Float>(values: &[T]) -> bool {
-    values.iter().fold(true, |finite, &value| finite & value.is_finite())
+#[inline(always)]
+unsafe fn look_body<T: Float, const FUSED: bool>(values: &[T], finite: &mut bool) {
+    *finite &= values.iter().fold(true, |finite, &value| finite & value.is_finite());
 }
 
 /// # Safety

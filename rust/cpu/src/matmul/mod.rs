@@ -15,6 +15,7 @@ mod library;
 mod outer;
 mod panels;
 mod plain;
+mod rows;
 mod vector;
 
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crate::structural::parallel::{PIECE, Shared, for_each_piece};
 use crate::structural::strided::{self, Axis};
 use contraction::{Contraction, Packing};
 use panels::Cut;
+pub use rows::Rows;
 
 /// One product C = A·B of a batch; strides in elements, C in C order with rows `n` apart.
 #[derive(Clone, Copy, Debug)]
@@ -199,7 +201,7 @@ impl Call<'_> {
                 let compute = |matrices: &Matrices<T>, rows, columns| self.panel(matrices, rows, columns);
                 let finish = |matrices: &Matrices<T>, rows, columns| match self.absorb {
                     // SAFETY: the panel is computed and nobody else's.
-                    true => unsafe { absorb::repair(matrices, rows, columns, self.environment) },
+                    true => unsafe { absorb::repair(self.isa, matrices, rows, columns, self.environment) },
                     false => Ok(()),
                 };
                 if self.plan.cut.depth_pieces > 1 {

@@ -12,14 +12,14 @@ use crate::structural::parallel::{Shared, for_each_piece};
 /// Multiply-adds that a panel should hold at least, some ten microseconds.
 const PANEL_WORK: usize = 1 << 19;
 /// Panels of one product beyond which no finer cut is made.
-const PANELS: usize = 16;
+pub const PANELS: usize = 16;
 /// The cuts (rows, columns), coarse to fine. Packing costs as many elements per panel as it has columns times depth,
 /// so few rows are dear; more columns than the library packs at once gain nothing.
 const CUTS: [(usize, usize); 8] =
     [(512, usize::MAX), (512, 768), (512, 384), (256, 384), (128, 384), (128, 192), (128, 128), (128, 64)];
 
 /// Panels below which a deep product is cut along its depth as well, and pieces that it then has at most.
-const FEW_PANELS: usize = 8;
+pub const FEW_PANELS: usize = 8;
 const DEPTH_PIECES: usize = 16;
 /// Depth of a block of `private-gemm-x86`: sums of whole blocks are its own sums, so a piece of the depth is some of
 /// them.
@@ -66,13 +66,13 @@ pub fn split<T: Number>(
     work: impl Fn(&Matrices<T>, Range<usize>, Range<usize>) -> Result<()> + Sync,
 ) -> Result<()> {
     let (m, n) = (first.m, first.n);
-    let Cut { rows: height, columns: width, .. } = call.plan.cut;
-    let panels = m.div_ceil(height) * n.div_ceil(width);
-    let each = (height * width).saturating_mul(first.k).max(1);
+    let cut = call.plan.cut;
+    let panels = count(&cut, m, n);
+    let each = (cut.rows * cut.columns).saturating_mul(first.k).max(1);
     for_each_piece(call.environment, call.plan.contraction.batches() * panels, PANEL_WORK / each, |range| {
         for item in range {
             let matrices = call.plan.contraction.product_at(&first, item / panels);
-            let (rows, columns) = panel(&call.plan.cut, m, n, item % panels);
+            let (rows, columns) = panel(&cut, m, n, item % panels);
             work(&matrices, rows, columns)?;
         }
         Ok(())
@@ -90,7 +90,7 @@ pub fn split_depth<T: Number>(
 ) -> Result<()> {
     let cut = call.plan.cut;
     let (m, n, k) = (whole.m, whole.n, whole.k);
-    let panels = m.div_ceil(cut.rows) * n.div_ceil(cut.columns);
+    let panels = count(&cut, m, n);
     let partial = Shared::new(partial);
     let sums_at = |piece: usize| partial.get().wrapping_add((piece - 1) * m * n);
     for_each_piece(call.environment, cut.depth_pieces * panels, 1, |range| {
@@ -124,6 +124,11 @@ pub fn split_depth<T: Number>(
         }
         finish(rows, columns)
     })
+}
+
+/// Number of panels of an m × n result.
+pub fn count(cut: &Cut, m: usize, n: usize) -> usize {
+    m.div_ceil(cut.rows) * n.div_ceil(cut.columns)
 }
 
 /// The rows and columns of the `index`-th panel.

@@ -94,7 +94,7 @@ pub fn product<T: Float>(call: &Call<'_>, first: &Matrices<T>) -> Result<()> {
     }
     call.each_product(*first, |matrices| {
         // SAFETY: the products are computed and nobody else's.
-        unsafe { absorb::repair(&matrices, 0..matrices.m, 0..matrices.n, call.environment) }
+        unsafe { absorb::repair(call.isa, &matrices, 0..matrices.m, 0..matrices.n, call.environment) }
     })
 }
 

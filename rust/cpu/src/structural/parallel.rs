@@ -24,7 +24,8 @@ pub fn for_each_piece(
         environment.check()?;
         return if total == 0 { Ok(()) } else { work(0..total) };
     }
-    (0..total.div_ceil(piece)).into_par_iter().try_for_each(|index| {
+    // Each piece by itself, so that a thread that is held up keeps no others waiting behind the one it is at.
+    (0..total.div_ceil(piece)).into_par_iter().with_max_len(1).try_for_each(|index| {
         environment.check()?;
         work(index * piece..total.min((index + 1) * piece))
     })

@@ -13,6 +13,8 @@ use crate::{Environment, Isa};
 #[derive(Debug)]
 pub enum Origin {
     Memory(*mut u8),
+    /// In memory that the runner knows: rows that are computed as it goes.
+    Rows,
     Splat(ScalarBits),
     Gather(Gather),
 }
@@ -94,6 +96,11 @@ fn origin(
     };
     if prepared.total == 0 {
         return Ok(Origin::Splat(0));
+    }
+    if let Some(rows) = prepared.by_rows
+        && place == Place::Memory(rows.load)
+    {
+        return Ok(Origin::Rows);
     }
     let first = first_element(load, buffer, &kernel.extents, environment)?;
     Ok(match place {

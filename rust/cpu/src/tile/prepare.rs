@@ -38,6 +38,16 @@ pub enum Step {
     },
 }
 
+/// A load whose array never lies anywhere as a whole: its rows are computed, some at a time, just before they are read.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct ByRows {
+    pub load: usize,
+    /// Elements of a row.
+    pub width: usize,
+    /// Rows that are computed at a time; a power of two, at least `cascade::ROWS`.
+    pub height: usize,
+}
+
 /// A kernel ready to be bound to buffers. The first values are those of the loads, in order.
 #[derive(Debug)]
 pub struct Prepared {
@@ -53,6 +63,7 @@ pub struct Prepared {
     pub copies: Vec<(usize, usize)>,
     /// The value that the kernel's reduction consumes.
     pub reduced: Option<usize>,
+    pub by_rows: Option<ByRows>,
     /// Bytes of all slots for a tile of one element.
     slot_bytes: usize,
 }
@@ -87,13 +98,12 @@ impl Prepared {
         builder.place_slots(kernel);
         let memory_bytes: usize = kernel.stores.iter().map(|store| store.dtype.size()).sum();
         let bytes = builder.slot_bytes + memory_bytes.max(1);
-        let tile = if bytes * 4 * BLOCK <= TILE_BYTES {
-            4 * BLOCK
-        } else if bytes * 2 * BLOCK <= TILE_BYTES {
-            2 * BLOCK
-        } else {
-            BLOCK
-        };
+        let fits = |blocks: usize| bytes * blocks * BLOCK <= TILE_BYTES;
+        // Where rows are whole tiles, what is the same for all of them (a bias) is read where it lies.
+        let repeats = builder.steps.iter().any(|step| matches!(step, Step::Gather { .. }));
+        let row = kernel.extents.last().map_or(0, |&row| if repeats { row } else { 0 });
+        let blocks = [4, 2].into_iter().find(|&blocks| fits(blocks) && row.is_multiple_of(blocks * BLOCK));
+        let tile = blocks.or_else(|| [4, 2].into_iter().find(|&blocks| fits(blocks))).unwrap_or(1) * BLOCK;
         let piece = (PIECE_WORK / work(kernel)).next_multiple_of(tile).max(8 * tile);
         Ok(Prepared {
             total,
@@ -103,8 +113,17 @@ impl Prepared {
             steps: builder.steps,
             copies: builder.copies,
             reduced,
+            by_rows: None,
             slot_bytes: builder.slot_bytes,
         })
+    }
+
+    /// The same kernel over rows that are computed as it goes, if it reads them in order and in no other way.
+    pub fn by_rows(kernel: &FusedKernel, rows: ByRows) -> Option<Prepared> {
+        let prepared = Prepared::new(kernel).ok()?;
+        let in_order = prepared.values.get(rows.load)?.place == Place::Memory(rows.load);
+        let whole = prepared.total > 0 && prepared.total.is_multiple_of(rows.width);
+        (in_order && whole).then(|| Prepared { piece: rows.height * rows.width, by_rows: Some(rows), ..prepared })
     }
 
     /// Bytes of scratch that evaluating tiles takes on each thread.

@@ -13,7 +13,7 @@ use super::cascade::{Cascade, Columns, ROWS, levels};
 use super::for_each;
 use super::load::fill;
 use super::prepare::{BLOCK, Prepared};
-use super::run::Runner;
+use super::run::{Producer, Runner};
 use crate::lanes::{LEVELS, ReduceLanes, reduce};
 use crate::{Environment, Isa, Memory};
 
@@ -35,9 +35,11 @@ struct Cut {
     /// Reduced indices of one piece: all, or a power of two of blocks.
     chunk: usize,
     chunks: usize,
-    /// Inner indices of one piece.
+    /// Inner indices of one panel.
     width: usize,
     panels: usize,
+    /// Panels that are one piece: one, or all.
+    panels_of_piece: usize,
 }
 
 /// Tile and piece of the stages that read an array in scratch.
@@ -73,10 +75,35 @@ impl Stage {
         self.outer * self.inner
     }
 
-    fn cut(&self, tile: usize, piece: usize) -> Cut {
+    /// The cut of the first stage.
+    fn cut_of(&self, prepared: &Prepared) -> Cut {
+        match prepared.by_rows {
+            Some(rows) => self.cut_by_rows(prepared.tile, rows.height),
+            None => self.cut(prepared.tile, prepared.piece),
+        }
+    }
+
+    /// Whether pieces are whole rows of `width` elements: each has a result of its own, or they are added up.
+    fn goes_by_rows(&self, width: usize) -> bool {
+        self.inner == 1 && self.reduced == width || self.inner == width && self.outer == 1
+    }
+
+    /// As `cut`, in pieces of `height` rows that have all their columns.
+    fn cut_by_rows(&self, tile: usize, height: usize) -> Cut {
+        let (width, panels) = self.panels(tile);
+        let (outers, chunk) = if self.inner == 1 { (height, self.reduced) } else { (1, height.min(self.reduced)) };
+        Cut { tile, outers, chunk, chunks: self.reduced.div_ceil(chunk), width, panels, panels_of_piece: panels }
+    }
+
+    /// Width and number of the panels that inner indices are cut into.
+    fn panels(&self, tile: usize) -> (usize, usize) {
         let panels = self.inner.div_ceil(tile);
         let width = if panels == 1 { self.inner } else { self.inner.div_ceil(panels).next_multiple_of(16) };
-        let panels = self.inner.div_ceil(width.max(1));
+        (width, self.inner.div_ceil(width.max(1)))
+    }
+
+    fn cut(&self, tile: usize, piece: usize) -> Cut {
+        let (width, panels) = self.panels(tile);
         // The smallest power of two of blocks that makes a piece.
         let block = if self.inner == 1 { BLOCK } else { ROWS };
         let chunk = block * piece.div_ceil(block * width.max(1)).next_power_of_two();
@@ -84,7 +111,7 @@ impl Stage {
         let split = chunks > 1 && (self.inner == 1 || self.outer * panels < ENOUGH_PIECES);
         let (chunk, chunks) = if split { (chunk, chunks) } else { (self.reduced, 1) };
         let outers = if chunks > 1 || panels > 1 { 1 } else { (piece / (self.reduced * self.inner).max(1)).max(1) };
-        Cut { tile, outers, chunk, chunks, width, panels }
+        Cut { tile, outers, chunk, chunks, width, panels, panels_of_piece: 1 }
     }
 }
 
@@ -120,7 +147,7 @@ impl Layout {
             .into_iter()
             .enumerate()
             .map(|(index, stage)| match index {
-                0 => (stage, stage.cut(prepared.tile, prepared.piece)),
+                0 => (stage, stage.cut_of(prepared)),
                 _ => (stage, stage.cut(ARRAY_TILE, ARRAY_PIECE)),
             })
             .collect();
@@ -131,6 +158,11 @@ impl Layout {
         let slots = prepared.thread_bytes();
         Layout { stages, result_bytes, shared: result_bytes + partial, slots, thread: slots + accumulators }
     }
+}
+
+/// Whether the reduction of a kernel can run over rows of `width` elements as they are computed.
+pub fn goes_by_rows(kernel: &FusedKernel, reduction: &Reduction, width: usize) -> bool {
+    stages(&kernel.extents, &reduction.reduced)[0].goes_by_rows(width)
 }
 
 pub fn scratch_bytes(kernel: &FusedKernel, reduction: &Reduction, prepared: &Prepared, threads: usize) -> usize {
@@ -144,7 +176,7 @@ pub fn scratch_bytes(kernel: &FusedKernel, reduction: &Reduction, prepared: &Pre
 /// What a stage reads.
 #[derive(Clone, Copy)]
 enum Input<'a> {
-    Kernel { prepared: &'a Prepared, bound: &'a Bound, value: usize },
+    Kernel { prepared: &'a Prepared, producer: Option<&'a Producer<'a>>, bound: &'a Bound, value: usize },
     Array(Memory),
 }
 
@@ -178,6 +210,7 @@ pub unsafe fn execute(
     kernel: &FusedKernel,
     reduction: &Reduction,
     prepared: &Prepared,
+    producer: Option<&Producer<'_>>,
     bound: &Bound,
     isa: Isa,
     environment: &Environment<'_>,
@@ -201,7 +234,7 @@ pub unsafe fn execute(
     let layout = Layout::new(kernel, reduction, prepared);
     let shared = environment.shared_scratch(layout.shared)?;
     let later = reduce(reduction.kind, first.dtype, isa);
-    let mut input = Input::Kernel { prepared, bound, value };
+    let mut input = Input::Kernel { prepared, producer, bound, value };
     let mut item_size = reduction.dtype.size();
     let mut used = 0;
     for (index, (stage, cut)) in layout.stages.iter().enumerate() {
@@ -258,43 +291,51 @@ impl StageRun<'_> {
     /// # Safety
     /// As for `crate::execute`.
     unsafe fn execute(&self) -> Result<()> {
-        let Cut { outers, chunks, panels, .. } = self.cut;
-        let pieces = self.stage.outer.div_ceil(outers) * panels * chunks;
+        let Cut { outers, chunk, chunks, panels, panels_of_piece, .. } = self.cut;
+        let Stage { outer, reduced, inner } = self.stage;
+        let across = panels / panels_of_piece;
+        let pieces = outer.div_ceil(outers) * across * chunks;
         for_each(pieces, |piece| {
             let part = Part {
-                outer: piece / (panels * chunks) * outers,
-                panel: piece / chunks % panels,
+                outer: piece / (across * chunks) * outers,
+                panel: piece / chunks % across,
                 chunk: piece % chunks,
             };
-            let last = self.stage.outer.min(part.outer + outers);
+            let last = outer.min(part.outer + outers);
             let scratch = self.environment.thread_scratch(self.layout.shared, self.layout.thread)?;
             let mut reader = match self.input {
-                Input::Kernel { prepared, bound, value } => {
-                    Reader::Kernel(Runner::new(prepared, bound, scratch, prepared.total), value)
+                Input::Kernel { prepared, producer, bound, value } => {
+                    let mut runner = Runner::new(prepared, bound, scratch, prepared.total);
+                    let first = (part.outer * reduced + part.chunk * chunk) * inner;
+                    let behind = ((last - 1) * reduced + reduced.min((part.chunk + 1) * chunk)) * inner;
+                    runner.await_rows(first..behind, producer)?;
+                    Reader::Kernel(runner, value)
                 }
                 Input::Array(memory) => Reader::Array(memory.pointer, self.item_size),
             };
             // SAFETY: the layout puts accumulators behind the slots; parts are disjoint.
             unsafe {
                 let accumulators = scratch.pointer.add(self.layout.slots);
-                if self.stage.reduced * self.stage.inner <= self.cut.tile {
+                if reduced * inner <= self.cut.tile {
                     self.small(part.outer, last, &mut reader, accumulators)
-                } else if self.stage.inner == 1 {
+                } else if inner == 1 {
                     (part.outer..last).try_for_each(|outer| self.row(Part { outer, ..part }, &mut reader))
                 } else {
-                    (part.outer..last)
-                        .try_for_each(|outer| self.panel(Part { outer, ..part }, &mut reader, accumulators))
+                    (part.outer..last).try_for_each(|outer| {
+                        (part.panel..part.panel + panels_of_piece)
+                            .try_for_each(|panel| self.panel(Part { outer, panel, ..part }, &mut reader, accumulators))
+                    })
                 }
             }
         })?;
         if chunks == 1 {
             return Ok(());
         }
-        for_each(self.stage.outer * panels, |piece| {
+        for_each(outer * panels, |piece| {
             let scratch = self.environment.thread_scratch(self.layout.shared, self.layout.thread)?;
             let (outer, panel) = (piece / panels, piece % panels);
             let first = panel * self.cut.width;
-            let width = self.cut.width.min(self.stage.inner - first);
+            let width = self.cut.width.min(inner - first);
             // SAFETY: partial results of the loop above; scratch of the levels that as many chunks need.
             unsafe {
                 let mut cascade = Cascade::new(self.lanes, scratch.pointer.add(self.layout.slots), width);

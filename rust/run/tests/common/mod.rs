@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ckad_graph::{DType, Graph, NodeId, Op};
 use ckad_plan::lower::lower;
-use ckad_plan::program::Program;
+use ckad_plan::program::{Program, Target};
 use ckad_plan::schedule::{Action, Cluster, ClusterId, ClusterKind, Schedule};
 use ckad_plan::verify::verify_program;
 use ckad_plan::view::is_view;
@@ -133,7 +133,8 @@ pub fn unfused_schedule(graph: &Graph) -> Schedule {
 }
 
 pub fn unfused(graph: &Graph) -> Program {
-    let program = lower(graph, &unfused_schedule(graph), &target().unwrap()).unwrap();
+    let apart = Target { joined_scratch: |_, _, _| None, ..target().unwrap() };
+    let program = lower(graph, &unfused_schedule(graph), &apart).unwrap();
     verify_program(&program).unwrap();
     program
 }

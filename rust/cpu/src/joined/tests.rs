@@ -1,0 +1,243 @@
+//! A product and its consumer run as one against the same two run in turn: equal bits, whatever the shapes, layouts,
+//! consumers and threads.
+
+use std::sync::atomic::AtomicBool;
+
+use ckad_graph::{DType, ListId, Op, ReduceKind};
+use ckad_plan::program::{ArrayRef, BufferId, FusedKernel, Kernel, Parameters, Reduction, Source, Store};
+use ckad_prim::Elementwise::{Add, Lmul, Multiply, Tanh};
+
+use super::{execute, scratch_bytes};
+use crate::structural::testing::{Buffer, Random, Value, pool};
+use crate::tile::testing::{compute, load};
+use crate::{Environment, Memory};
+
+/// Buffers of every case: the operands, the product, a row, another matrix, and results.
+const A: BufferId = BufferId(0);
+const B: BufferId = BufferId(1);
+const PRODUCT: BufferId = BufferId(2);
+const ROW: BufferId = BufferId(3);
+const OTHER: BufferId = BufferId(4);
+const FIRST: BufferId = BufferId(5);
+const SECOND: BufferId = BufferId(6);
+
+/// What is done with the product.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Consumer {
+    /// tanh(product + row).
+    Activation,
+    /// product ⊙ other, and its sums over rows.
+    Cotangent,
+    /// The largest of each row.
+    RowMaxima,
+    /// tanh(product), and product ⊙ product.
+    Two,
+    /// The product itself, and its columns' sums.
+    Copy,
+}
+
+const CONSUMERS: [Consumer; 5] =
+    [Consumer::Activation, Consumer::Cotangent, Consumer::RowMaxima, Consumer::Two, Consumer::Copy];
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    dtype: DType,
+    m: usize,
+    n: usize,
+    k: usize,
+    /// Whether a lies transposed; whether b does.
+    transposed: [bool; 2],
+    absorb: bool,
+    consumer: Consumer,
+    /// Whether the product is wanted in memory too.
+    kept: bool,
+}
+
+impl Case {
+    fn product(&self) -> Kernel {
+        let &Case { dtype, m, n, k, transposed: [a, b], absorb, .. } = self;
+        let array = |id: BufferId, shape: [usize; 2]| ArrayRef {
+            source: Source::Buffer(id),
+            dtype,
+            shape: shape.as_slice().into(),
+        };
+        Kernel::Structural {
+            op: Op::Dot { axes: ListId(0), absorb },
+            parameters: Parameters { list: vec![0, 1, i64::from(!a), i64::from(b)], start: None },
+            operands: vec![array(A, if a { [k, m] } else { [m, k] }), array(B, if b { [n, k] } else { [k, n] })],
+            result: array(PRODUCT, [m, n]),
+        }
+    }
+
+    fn consumer(&self) -> Kernel {
+        let &Case { dtype, m, n, .. } = self;
+        let whole = [n as i64, 1];
+        let product = load(Source::Buffer(PRODUCT), dtype, &whole, 0, 0);
+        let row = load(Source::Buffer(ROW), dtype, &[0, 1], 0, 1);
+        let other = load(Source::Buffer(OTHER), dtype, &whole, 0, 1);
+        let store = |buffer: BufferId, register: u16| Store { buffer, dtype, register };
+        let reduce = |kind: ReduceKind, over_rows: bool, register: u16| {
+            Some(Reduction {
+                kind,
+                reduced: [over_rows, !over_rows].as_slice().into(),
+                dtype,
+                register,
+                buffer: SECOND,
+            })
+        };
+        let (loads, instructions, stores, reduce) = match self.consumer {
+            Consumer::Activation => (
+                vec![product, row],
+                vec![compute(Add, dtype, 2, [0, 1, 0]), compute(Tanh, dtype, 3, [2, 2, 2])],
+                vec![store(FIRST, 3)],
+                None,
+            ),
+            Consumer::Cotangent => (
+                vec![product, other],
+                vec![compute(Lmul, dtype, 2, [1, 0, 1])],
+                vec![store(FIRST, 2)],
+                reduce(ReduceKind::Sum, true, 2),
+            ),
+            Consumer::RowMaxima => (vec![product], vec![], vec![], reduce(ReduceKind::Max, false, 0)),
+            Consumer::Two => (
+                vec![product],
+                vec![compute(Tanh, dtype, 1, [0, 0, 0]), compute(Multiply, dtype, 2, [0, 0, 0])],
+                vec![store(FIRST, 1), store(SECOND, 2)],
+                None,
+            ),
+            Consumer::Copy => (vec![product], vec![], vec![store(FIRST, 0)], reduce(ReduceKind::Sum, true, 0)),
+        };
+        Kernel::Fused(FusedKernel { extents: [m, n].into(), loads, instructions, stores, reduce, registers: 4 })
+    }
+
+    /// What the case leaves in memory.
+    fn run(&self, values: &[Value; 4], threads: usize, as_one: bool) -> Vec<Value> {
+        let &Case { dtype, m, n, kept, .. } = self;
+        let size = dtype.size();
+        let (product, consumer) = (self.product(), self.consumer());
+        let second = match self.consumer {
+            Consumer::RowMaxima => vec![m],
+            Consumer::Two => vec![m, n],
+            _ => vec![n],
+        };
+        let lies = kept || !as_one;
+        let mut buffers = [
+            Buffer::of(&values[0]),
+            Buffer::of(&values[1]),
+            Buffer::filled(if lies { m * n * size } else { 0 }),
+            Buffer::of(&values[2]),
+            Buffer::of(&values[3]),
+            Buffer::filled(m * n * size),
+            Buffer::filled(second.iter().product::<usize>() * size),
+        ];
+        let memories: Vec<Memory> = buffers.iter_mut().map(Buffer::memory).collect();
+        let bytes = match as_one {
+            true => scratch_bytes(&product, &consumer, threads).unwrap(),
+            false => crate::scratch_bytes(&product, threads).max(crate::scratch_bytes(&consumer, threads)),
+        };
+        let mut scratch = Buffer::filled(bytes);
+        let cancel = AtomicBool::new(false);
+        let scratch_memory = scratch.memory();
+        let environment =
+            Environment { buffers: &memories, scalars: &[], starts: &[], scratch: scratch_memory, cancel: &cancel };
+        // SAFETY: each buffer has the bytes of its array, and none overlaps another.
+        pool(threads).install(|| unsafe {
+            if as_one {
+                execute(&product, &consumer, &environment).unwrap();
+            } else {
+                crate::execute(&product, &environment).unwrap();
+                crate::execute(&consumer, &environment).unwrap();
+            }
+        });
+        scratch.check_margin();
+        buffers.iter().for_each(Buffer::check_margin);
+        let whole = vec![m, n];
+        let mut results = Vec::new();
+        let mut read = |id: BufferId, shape: &[usize]| results.push(buffers[id.0 as usize].value(dtype, shape));
+        if kept {
+            read(PRODUCT, &whole);
+        }
+        if self.consumer != Consumer::RowMaxima {
+            read(FIRST, &whole);
+        }
+        if self.consumer != Consumer::Activation {
+            read(SECOND, &second);
+        }
+        results
+    }
+
+    fn check(&self, random: &mut Random) {
+        let &Case { dtype, m, n, k, .. } = self;
+        assert!(scratch_bytes(&self.product(), &self.consumer(), 1).is_some(), "not joined: {self:?}");
+        let shapes = [vec![m, k], vec![k, n], vec![n], vec![m, n]];
+        let mut values = shapes.map(|shape| {
+            let floats: Vec<f64> = (0..shape.iter().product()).map(|_| random.float() - 0.5).collect();
+            Value::floats(dtype, &shape, &floats)
+        });
+        if self.absorb {
+            // A column of zeros meets an infinity.
+            let infinity = if dtype == DType::F32 { 0x7f80_0000 } else { 0x7ff0_0000_0000_0000 };
+            let (stride, first) = if self.transposed[0] { (1, 0) } else { (k, 0) };
+            (0..m).for_each(|row| values[0].bits[first + row * stride] = 0);
+            values[1].bits[0] = infinity;
+        }
+        let expected = self.run(&values, 1, false);
+        for threads in [1, 3] {
+            let found = self.run(&values, threads, true);
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!(found.bits == expected.bits, "{threads} threads: {self:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bits_are_those_of_two_kernels() {
+    let mut random = Random(11);
+    // One block, whole blocks, a last block of few rows; rows shorter and longer than a tile.
+    for (m, n, k) in [(64, 300, 20), (512, 64, 33), (700, 256, 64), (1025, 48, 7), (513, 1030, 17), (2100, 100, 600)] {
+        for dtype in [DType::F32, DType::F64] {
+            for (index, consumer) in CONSUMERS.into_iter().enumerate() {
+                let layout = random.below(4);
+                let transposed = [layout & 1 != 0, layout & 2 != 0];
+                let (absorb, kept) = ((m + index) % 2 == 0, random.below(2) == 0);
+                let case = Case { dtype, m, n, k, transposed, absorb, consumer, kept };
+                if dtype == DType::F64 && n > 1024 {
+                    // Blocks of so long rows would not stay in cache.
+                    assert_eq!(scratch_bytes(&case.product(), &case.consumer(), 1), None);
+                } else {
+                    case.check(&mut random);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_would_not_gain_runs_in_turn() {
+    let case = Case {
+        dtype: DType::F32,
+        m: 512,
+        n: 256,
+        k: 64,
+        transposed: [false; 2],
+        absorb: false,
+        consumer: Consumer::Activation,
+        kept: false,
+    };
+    let joins = |case: Case| scratch_bytes(&case.product(), &case.consumer(), 2).is_some();
+    assert!(joins(case));
+    // So small that it stays in cache; a vector; too few rows for many threads; a deep product with a small result.
+    assert!(!joins(Case { m: 32, ..case }));
+    assert!(!joins(Case { n: 1, ..case }));
+    assert!(!joins(Case { m: 128, n: 1024, k: 1024, ..case }));
+    assert!(!joins(Case { m: 256, k: 1 << 14, ..case }));
+    // Another element than the one at hand is read.
+    let Kernel::Fused(mut kernel) = case.consumer() else { unreachable!() };
+    kernel.loads[0].strides = [1, 512].as_slice().into();
+    assert!(scratch_bytes(&case.product(), &Kernel::Fused(kernel), 2).is_none());
+    // The sum of all elements does not go by rows.
+    let Kernel::Fused(mut kernel) = Case { consumer: Consumer::Copy, ..case }.consumer() else { unreachable!() };
+    kernel.reduce.as_mut().unwrap().reduced = [true, true].as_slice().into();
+    assert!(scratch_bytes(&case.product(), &Kernel::Fused(kernel), 2).is_none());
+}
