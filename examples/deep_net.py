@@ -31,7 +31,7 @@ TIMED_RUNS = 3
 CAPTION = """\
   planned peak  what ckad.plan says that the call allocates
   memray        the most that was allocated while the gradient ran: also the call's Python objects, hence a little more
-  planned live  of the planned peak, the bytes of values alive at one time; the rest is what ckad.plan's parts say
+  planned live  the bytes of values alive at one time, each as a whole; ckad.plan's parts say what the peak consists of
   executor      the same, as counted in a run that allocates each value by itself
   extra work    operations computed again, in percent of the others"""
 

@@ -72,7 +72,7 @@ class Plan:
         was planned before holds none of them; with one thread it is a little less."""
     @property
     def live_bytes(self) -> int:
-        """The most bytes of values live at once, outputs included."""
+        """The most bytes of values live at once, each as a whole, outputs included."""
     @property
     def flops(self) -> int:
         """Floating point operations of the call, forced runs included."""

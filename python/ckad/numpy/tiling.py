@@ -57,9 +57,10 @@ def tile(A: Any, reps: Any) -> Any:
     A = array(A)
     counts = _counts(reps, A.shape)
     counts = (1,) * (A.ndim - len(counts)) + counts
-    result = A[(*(np.newaxis,) * (len(counts) - A.ndim), ...)]
+    ahead = (np.newaxis,) * (len(counts) - A.ndim)
     if all(count == 1 for count in counts):
-        return A.copy("K")[(*(np.newaxis,) * (len(counts) - A.ndim), ...)]
+        return A.copy("K")[(*ahead, ...)]
+    result = A[(*ahead, ...)]
     # Each axis beside one that repeats it, and the pairs as one axis: a single copy, however many repeats.
     apart = tuple(part for count, extent in zip(counts, result.shape, strict=True) for part in (count, extent))
     repeated = np.broadcast_to(np.expand_dims(result, tuple(range(0, 2 * len(counts), 2))), apart)

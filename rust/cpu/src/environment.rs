@@ -39,7 +39,7 @@ pub struct Environment<'a> {
     pub scalars: &'a [ScalarBits],
     /// The run's table of slice starts.
     pub starts: &'a [i64],
-    /// 64-byte aligned; at least `scratch_bytes(kernel, rayon::current_num_threads())`.
+    /// 64-byte aligned; at least the `scratch_bytes` of what runs, for `rayon::current_num_threads()`.
     pub scratch: Memory,
     /// Set by whoever wants the run to end; kernels look at it at least every 10 ms or so.
     pub cancel: &'a AtomicBool,

@@ -1,4 +1,4 @@
-//! The CPU: runs one kernel of a lowered program at a time over raw buffers.
+//! The CPU: runs one kernel of a lowered program at a time, or two that are joined, over raw buffers.
 //!
 //! [`execute`] is the way in, and [`joined::execute`] for a product with the kernel that consumes it. A fused kernel
 //! goes to the tile interpreter (`tile`), whose instructions are plain loops compiled once per instruction set

@@ -22,7 +22,7 @@ use crate::cost::node_flops;
 use crate::lower_buffers::{Buffers, place};
 use crate::lower_fused::{Workspace, fused_kernel, is_fusible, iteration_node};
 use crate::lower_halves::{WORTH_A_THREAD, in_halves};
-use crate::lower_joined::join;
+use crate::lower_joined::{join, part};
 use crate::lower_structural::{AddedStarts, as_copy, structural_kernel};
 use crate::program::{ArraySpec, BufferId, FusedKernel, Kernel, Load, Program, Source, Step, Store, Target};
 use crate::schedule::{Action, Cluster, Schedule};
@@ -203,9 +203,21 @@ impl<'g> Lowering<'g> {
             shape: graph.shape(node).iter().map(|&extent| extent as usize).collect(),
         };
         let mut buffers = self.buffers.finish(self.step);
-        join(&mut self.steps, &mut buffers, target)?;
-        let arena_bytes = place(&self.steps, &mut buffers, target.alignment)?;
-        let scratch = scratch_bytes(&self.steps, target);
+        let alone = self.steps.iter().map(|step| (target.scratch)(&step.kernel, target.threads));
+        let mut scratch = alone.max().unwrap_or(0);
+        let joined = join(&mut self.steps, &mut buffers, target)?;
+        let mut arena_bytes = place(&self.steps, &mut buffers, target.alignment)?;
+        if joined > scratch {
+            // A run may need more for its blocks of rows than it saves.
+            part(&mut self.steps, &mut buffers);
+            let apart = place(&self.steps, &mut buffers, target.alignment)?;
+            if apart + scratch < arena_bytes + joined {
+                arena_bytes = apart;
+            } else {
+                scratch = join(&mut self.steps, &mut buffers, target)?;
+                place(&self.steps, &mut buffers, target.alignment)?;
+            }
+        }
         Ok(Program {
             steps: self.steps,
             buffers,
@@ -218,16 +230,6 @@ impl<'g> Lowering<'g> {
             copies_from,
         })
     }
-}
-
-/// The most that a step needs, or two that are joined.
-fn scratch_bytes(steps: &[Step], target: &Target) -> usize {
-    let alone = steps.iter().map(|step| (target.scratch)(&step.kernel, target.threads));
-    let joined = steps.windows(2).filter(|pair| pair[1].joined).filter_map(|pair| {
-        let [product, consumer] = pair else { return None };
-        (target.joined_scratch)(&product.kernel, &consumer.kernel, target.threads)
-    });
-    alone.chain(joined).max().unwrap_or(0)
 }
 
 fn root(cluster: &Cluster) -> Result<NodeId> {

@@ -197,6 +197,7 @@ pub struct Target {
     pub threads: usize,
     /// Scratch bytes that one step needs in all; a function of the kernel and the number of threads.
     pub scratch: fn(&Kernel, usize) -> usize,
-    /// The same for a product and the kernel after it that reads it, run as one; None where they are run in turn.
-    pub joined_scratch: fn(&Kernel, &Kernel, usize) -> Option<usize>,
+    /// The same for a product and the kernel after it that reads it, run as one, and whether the product is kept; None
+    /// where they are to run in turn.
+    pub joined_scratch: fn(&Kernel, &Kernel, bool, usize) -> Option<usize>,
 }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use ckad_graph::{Error, Result, interrupt};
+use ckad_graph::{Error, Op, Result, interrupt};
 
 use crate::lower_joined::last_uses;
 use crate::program::{ArrayRef, Buffer, BufferId, FusedKernel, Kernel, Load, Place, Program, Source};
@@ -51,27 +51,43 @@ pub fn verify_program(program: &Program) -> Result<()> {
 fn verify_joined(program: &Program) -> Result<()> {
     for (index, buffer) in program.buffers.iter().enumerate() {
         let steps = (buffer.first_step as usize, buffer.last_step as usize);
+        if buffer.place != Place::Scratch {
+            continue;
+        }
         let joined = program.steps.get(steps.1).is_some_and(|step| step.joined);
-        if buffer.place == Place::Scratch && !(joined && steps.1 == steps.0 + 1) {
+        let made = program.steps.get(steps.0).and_then(|step| product_of(&step.kernel));
+        if !joined || steps.1 != steps.0 + 1 || made.is_none_or(|(_, id)| id.0 as usize != index) {
             return Err(broken(format!(
                 "buffer {index} lies nowhere, and no step is joined with the one that writes it"
             )));
         }
     }
     for (index, step) in program.steps.iter().enumerate().filter(|(_, step)| step.joined) {
-        let product = index.checked_sub(1).map(|before| &program.steps[before]);
-        let (Some(Kernel::Structural { result, .. }), Kernel::Fused(consumer)) =
-            (product.map(|product| &product.kernel), &step.kernel)
-        else {
+        let product = index.checked_sub(1).and_then(|before| product_of(&program.steps[before].kernel));
+        let (Some((operands, result)), Kernel::Fused(consumer)) = (product, &step.kernel) else {
             return Err(broken(format!("step {index} is joined with no product")));
         };
-        if product.is_some_and(|product| product.joined)
-            || !consumer.loads.iter().any(|load| load.source == result.source)
-        {
+        if !consumer.loads.iter().any(|load| load.source == Source::Buffer(result)) {
             return Err(broken(format!("step {index} is joined with one that it does not read")));
+        }
+        let reduced = consumer.reduce.as_ref().map(|reduction| reduction.buffer);
+        let mut written = consumer.stores.iter().map(|store| store.buffer).chain(reduced);
+        if written.any(|id| operands.iter().any(|operand| operand.source == Source::Buffer(id))) {
+            return Err(broken(format!("step {index} overwrites what the product reads that it is joined with")));
         }
     }
     Ok(())
+}
+
+/// Operands and result of a matrix product.
+fn product_of(kernel: &Kernel) -> Option<(&[ArrayRef], BufferId)> {
+    match kernel {
+        Kernel::Structural { op: Op::Dot { .. }, operands, result, .. } => match result.source {
+            Source::Buffer(id) => Some((operands, id)),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// Sweeps the steps with the live ranges of the arena.

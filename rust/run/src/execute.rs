@@ -165,6 +165,7 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
         shortage::check("run").map_err(|error| error.at_line(line.map_or(0, |line| line(step.node))))?;
         let environment = Environment { buffers: &buffers, scalars: &scalars, starts: &starts, scratch, cancel };
         let joined = |step: &Step| step.joined && separate.is_none();
+        // A product that the next step is joined with runs when that does.
         if program.steps.get(index + 1).is_some_and(joined) {
             continue;
         }
@@ -180,8 +181,8 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
 /// Runs the kernel of a step, together with that of `before` where it is joined with it.
 fn launch(before: Option<&Step>, step: &Step, environment: &Environment<'_>) -> Result<()> {
     // SAFETY: the program was verified: what a kernel names is alive, large enough, aligned, and disjoint from what
-    // it writes; inputs and constants were checked against the program. One kernel runs at a time, or one and that
-    // which it is joined with: what that reads is alive as long.
+    // it writes; inputs and constants were checked against the program. One kernel runs at a time, or a product and
+    // its reader: what the product reads stays alive, and is not overwritten, until both are done.
     unsafe {
         match before {
             Some(before) => ckad_cpu::joined::execute(&before.kernel, &step.kernel, environment),

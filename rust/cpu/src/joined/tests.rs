@@ -3,7 +3,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use ckad_graph::{DType, ListId, Op, ReduceKind};
+use ckad_graph::{DType, ErrorKind, ListId, Op, ReduceKind};
 use ckad_plan::program::{ArrayRef, BufferId, FusedKernel, Kernel, Parameters, Reduction, Source, Store};
 use ckad_prim::Elementwise::{Add, Lmul, Multiply, Tanh};
 
@@ -28,16 +28,18 @@ enum Consumer {
     Activation,
     /// product ⊙ other, and its sums over rows.
     Cotangent,
-    /// The largest of each row.
-    RowMaxima,
+    /// The sum of each row.
+    RowSums,
     /// tanh(product), and product ⊙ product.
     Two,
     /// The product itself, and its columns' sums.
     Copy,
+    /// product + a, where that has its shape; as an iteration over three axes.
+    Residual,
 }
 
-const CONSUMERS: [Consumer; 5] =
-    [Consumer::Activation, Consumer::Cotangent, Consumer::RowMaxima, Consumer::Two, Consumer::Copy];
+const CONSUMERS: [Consumer; 6] =
+    [Consumer::Activation, Consumer::Cotangent, Consumer::RowSums, Consumer::Two, Consumer::Copy, Consumer::Residual];
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -98,7 +100,7 @@ impl Case {
                 vec![store(FIRST, 2)],
                 reduce(ReduceKind::Sum, true, 2),
             ),
-            Consumer::RowMaxima => (vec![product], vec![], vec![], reduce(ReduceKind::Max, false, 0)),
+            Consumer::RowSums => (vec![product], vec![], vec![], reduce(ReduceKind::Sum, false, 0)),
             Consumer::Two => (
                 vec![product],
                 vec![compute(Tanh, dtype, 1, [0, 0, 0]), compute(Multiply, dtype, 2, [0, 0, 0])],
@@ -106,8 +108,18 @@ impl Case {
                 None,
             ),
             Consumer::Copy => (vec![product], vec![], vec![store(FIRST, 0)], reduce(ReduceKind::Sum, true, 0)),
+            Consumer::Residual => {
+                let strides = [2 * n as i64, n as i64, 1];
+                let read = |buffer, register| load(Source::Buffer(buffer), dtype, &strides, 0, register);
+                // Where a has another shape its place is taken by the other matrix.
+                let beside = if n == self.k && !self.transposed[0] { A } else { OTHER };
+                let sum = compute(Add, dtype, 2, [0, 1, 0]);
+                (vec![read(PRODUCT, 0), read(beside, 1)], vec![sum], vec![store(FIRST, 2)], None)
+            }
         };
-        Kernel::Fused(FusedKernel { extents: [m, n].into(), loads, instructions, stores, reduce, registers: 4 })
+        let pairs = [m / 2, 2, n];
+        let extents = if self.consumer == Consumer::Residual { pairs.as_slice() } else { &[m, n] };
+        Kernel::Fused(FusedKernel { extents: extents.into(), loads, instructions, stores, reduce, registers: 4 })
     }
 
     /// What the case leaves in memory.
@@ -116,7 +128,7 @@ impl Case {
         let size = dtype.size();
         let (product, consumer) = (self.product(), self.consumer());
         let second = match self.consumer {
-            Consumer::RowMaxima => vec![m],
+            Consumer::RowSums => vec![m],
             Consumer::Two => vec![m, n],
             _ => vec![n],
         };
@@ -132,7 +144,7 @@ impl Case {
         ];
         let memories: Vec<Memory> = buffers.iter_mut().map(Buffer::memory).collect();
         let bytes = match as_one {
-            true => scratch_bytes(&product, &consumer, threads).unwrap(),
+            true => scratch_bytes(&product, &consumer, kept, threads).unwrap(),
             false => crate::scratch_bytes(&product, threads).max(crate::scratch_bytes(&consumer, threads)),
         };
         let mut scratch = Buffer::filled(bytes);
@@ -157,10 +169,10 @@ impl Case {
         if kept {
             read(PRODUCT, &whole);
         }
-        if self.consumer != Consumer::RowMaxima {
+        if self.consumer != Consumer::RowSums {
             read(FIRST, &whole);
         }
-        if self.consumer != Consumer::Activation {
+        if !matches!(self.consumer, Consumer::Activation | Consumer::Residual) {
             read(SECOND, &second);
         }
         results
@@ -168,7 +180,7 @@ impl Case {
 
     fn check(&self, random: &mut Random) {
         let &Case { dtype, m, n, k, .. } = self;
-        assert!(scratch_bytes(&self.product(), &self.consumer(), 1).is_some(), "not joined: {self:?}");
+        assert!(scratch_bytes(&self.product(), &self.consumer(), self.kept, 1).is_some(), "not joined: {self:?}");
         let shapes = [vec![m, k], vec![k, n], vec![n], vec![m, n]];
         let mut values = shapes.map(|shape| {
             let floats: Vec<f64> = (0..shape.iter().product()).map(|_| random.float() - 0.5).collect();
@@ -182,7 +194,8 @@ impl Case {
             values[1].bits[0] = infinity;
         }
         let expected = self.run(&values, 1, false);
-        for threads in [1, 3] {
+        // With seven threads there are fewer blocks than threads.
+        for threads in [1, 3, 7] {
             let found = self.run(&values, threads, true);
             for (found, expected) in found.iter().zip(&expected) {
                 assert!(found.bits == expected.bits, "{threads} threads: {self:?}");
@@ -195,7 +208,9 @@ impl Case {
 fn bits_are_those_of_two_kernels() {
     let mut random = Random(11);
     // One block, whole blocks, a last block of few rows; rows shorter and longer than a tile.
-    for (m, n, k) in [(64, 300, 20), (512, 64, 33), (700, 256, 64), (1025, 48, 7), (513, 1030, 17), (2100, 100, 600)] {
+    for (m, n, k) in
+        [(64, 300, 20), (512, 64, 33), (700, 256, 64), (1026, 48, 7), (514, 1030, 17), (2100, 100, 600), (640, 96, 96)]
+    {
         for dtype in [DType::F32, DType::F64] {
             for (index, consumer) in CONSUMERS.into_iter().enumerate() {
                 let layout = random.below(4);
@@ -204,13 +219,24 @@ fn bits_are_those_of_two_kernels() {
                 let case = Case { dtype, m, n, k, transposed, absorb, consumer, kept };
                 if dtype == DType::F64 && n > 1024 {
                     // Blocks of so long rows would not stay in cache.
-                    assert_eq!(scratch_bytes(&case.product(), &case.consumer(), 1), None);
+                    assert_eq!(scratch_bytes(&case.product(), &case.consumer(), kept, 1), None);
                 } else {
                     case.check(&mut random);
                 }
             }
         }
     }
+}
+
+#[test]
+fn a_run_that_is_over_is_heard() {
+    let (dtype, consumer) = (DType::F32, Consumer::Activation);
+    let case = Case { dtype, m: 512, n: 256, k: 64, transposed: [false; 2], absorb: false, consumer, kept: false };
+    let cancel = AtomicBool::new(true);
+    let environment = Environment { buffers: &[], scalars: &[], starts: &[], scratch: Memory::EMPTY, cancel: &cancel };
+    // SAFETY: nothing is touched.
+    let error = unsafe { execute(&case.product(), &case.consumer(), &environment) }.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Interrupted);
 }
 
 #[test]
@@ -225,19 +251,30 @@ fn what_would_not_gain_runs_in_turn() {
         consumer: Consumer::Activation,
         kept: false,
     };
-    let joins = |case: Case| scratch_bytes(&case.product(), &case.consumer(), 2).is_some();
+    let joins = |case: Case| scratch_bytes(&case.product(), &case.consumer(), false, 2).is_some();
     assert!(joins(case));
     // So small that it stays in cache; a vector; too few rows for many threads; a deep product with a small result.
     assert!(!joins(Case { m: 32, ..case }));
     assert!(!joins(Case { n: 1, ..case }));
     assert!(!joins(Case { m: 128, n: 1024, k: 1024, ..case }));
     assert!(!joins(Case { m: 256, k: 1 << 14, ..case }));
-    // Another element than the one at hand is read.
+    // A kept product needs no room for blocks; with many threads blocks take no more than the product.
+    let bytes = |kept: bool, threads: usize| scratch_bytes(&case.product(), &case.consumer(), kept, threads).unwrap();
+    assert!(bytes(true, 2) < bytes(false, 2));
+    assert!(bytes(false, 64) <= bytes(true, 64) + 512 * 256 * 4);
+    // Operands of another dtype, and another element than the one at hand.
+    let Kernel::Structural { op, parameters, mut operands, result } = case.product() else { unreachable!() };
+    operands[1].dtype = DType::F64;
+    let product = Kernel::Structural { op, parameters, operands, result };
+    assert!(scratch_bytes(&product, &case.consumer(), false, 2).is_none());
+    let Kernel::Fused(mut kernel) = case.consumer() else { unreachable!() };
+    kernel.loads[0].offset = 1;
+    assert!(scratch_bytes(&case.product(), &Kernel::Fused(kernel), false, 2).is_none());
     let Kernel::Fused(mut kernel) = case.consumer() else { unreachable!() };
     kernel.loads[0].strides = [1, 512].as_slice().into();
-    assert!(scratch_bytes(&case.product(), &Kernel::Fused(kernel), 2).is_none());
+    assert!(scratch_bytes(&case.product(), &Kernel::Fused(kernel), false, 2).is_none());
     // The sum of all elements does not go by rows.
     let Kernel::Fused(mut kernel) = Case { consumer: Consumer::Copy, ..case }.consumer() else { unreachable!() };
     kernel.reduce.as_mut().unwrap().reduced = [true, true].as_slice().into();
-    assert!(scratch_bytes(&case.product(), &Kernel::Fused(kernel), 2).is_none());
+    assert!(scratch_bytes(&case.product(), &Kernel::Fused(kernel), false, 2).is_none());
 }

@@ -66,9 +66,9 @@ impl Rows {
     }
 
     /// The product of these arrays: what has to be copied first is copied now.
-    pub fn bind<'a>(&'a self, a: &Array<'_>, b: &Array<'_>, environment: &'a Environment<'a>) -> Result<Bound<'a>> {
+    pub fn bind<'a>(&'a self, a: &Array<'_>, b: &Array<'_>, environment: &'a Environment<'a>) -> Result<BoundRows<'a>> {
         let Plan { contraction, packed_bytes: [left, right], .. } = &self.plan;
-        Ok(Bound {
+        Ok(BoundRows {
             rows: self,
             call: Call { isa: isa()?, plan: &self.plan, absorb: self.absorb, environment },
             a: Shared::read_only(pack(&contraction.a.packing, a, 0, *left, environment)?),
@@ -79,27 +79,32 @@ impl Rows {
 
 /// A product of arrays, by rows.
 #[derive(Debug)]
-pub struct Bound<'a> {
+pub struct BoundRows<'a> {
     rows: &'a Rows,
     call: Call<'a>,
     a: Shared<u8>,
     b: Shared<u8>,
 }
 
-impl Bound<'_> {
+impl BoundRows<'_> {
     /// Computes rows `rows` of the product into `block`, one behind the other.
     ///
     /// # Safety
     /// The arrays and the scratch are as `crate::execute` asks; the rows exist, and `block` has room for them and is
     /// nobody else's.
     pub unsafe fn compute(&self, rows: Range<usize>, block: *mut u8) -> Result<()> {
-        match self.rows.dtype {
-            DType::F32 => self.typed::<f32>(rows, block.cast()),
-            _ => self.typed::<f64>(rows, block.cast()),
+        // SAFETY: the caller's promises.
+        unsafe {
+            match self.rows.dtype {
+                DType::F32 => self.typed::<f32>(rows, block.cast()),
+                _ => self.typed::<f64>(rows, block.cast()),
+            }
         }
     }
 
-    fn typed<T: Float>(&self, rows: Range<usize>, block: *mut T) -> Result<()> {
+    /// # Safety
+    /// As for `compute`, for a product of this type.
+    unsafe fn typed<T: Float>(&self, rows: Range<usize>, block: *mut T) -> Result<()> {
         let whole = self.call.matrices::<T>(self.a.get().cast(), self.b.get().cast(), block);
         let from = whole.a.get().wrapping_offset(rows.start as isize * whole.a_row);
         let part = Matrices { m: rows.len(), a: Shared::read_only(from), ..whole };

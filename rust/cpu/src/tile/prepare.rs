@@ -38,7 +38,7 @@ pub enum Step {
     },
 }
 
-/// A load whose array never lies anywhere as a whole: its rows are computed, some at a time, just before they are read.
+/// A load whose rows are computed, some at a time, just before they are read.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct ByRows {
     pub load: usize,
@@ -55,7 +55,8 @@ pub struct Prepared {
     pub total: usize,
     /// Elements of a tile: a multiple of [`BLOCK`].
     pub tile: usize,
-    /// Elements of a piece of work, when the iteration is cut without regard to axes: a multiple of the tile.
+    /// Elements of a piece of work, when the iteration is cut without regard to axes: a multiple of the tile, or a
+    /// block of rows.
     pub piece: usize,
     pub values: Vec<Value>,
     pub steps: Vec<Step>,
@@ -100,10 +101,12 @@ impl Prepared {
         let bytes = builder.slot_bytes + memory_bytes.max(1);
         let fits = |blocks: usize| bytes * blocks * BLOCK <= TILE_BYTES;
         // Where rows are whole tiles, what is the same for all of them (a bias) is read where it lies.
-        let repeats = builder.steps.iter().any(|step| matches!(step, Step::Gather { .. }));
-        let row = kernel.extents.last().map_or(0, |&row| if repeats { row } else { 0 });
-        let blocks = [4, 2].into_iter().find(|&blocks| fits(blocks) && row.is_multiple_of(blocks * BLOCK));
-        let tile = blocks.or_else(|| [4, 2].into_iter().find(|&blocks| fits(blocks))).unwrap_or(1) * BLOCK;
+        let gathers = builder.steps.iter().any(|step| matches!(step, Step::Gather { .. }));
+        let row = kernel.extents.last().filter(|_| gathers);
+        let in_rows = |blocks: usize| row.is_none_or(|row| row.is_multiple_of(blocks * BLOCK));
+        let largest = [4, 2].into_iter().find(|&blocks| fits(blocks));
+        let blocks = [4, 2].into_iter().find(|&blocks| fits(blocks) && in_rows(blocks)).or(largest);
+        let tile = blocks.unwrap_or(1) * BLOCK;
         let piece = (PIECE_WORK / work(kernel)).next_multiple_of(tile).max(8 * tile);
         Ok(Prepared {
             total,

@@ -10,7 +10,7 @@ pub fn target() -> Target {
     fn no_scratch(_: &Kernel, _: usize) -> usize {
         0
     }
-    fn joined_by_size(product: &Kernel, _: &Kernel, _: usize) -> Option<usize> {
+    fn joined_by_size(product: &Kernel, _: &Kernel, _: bool, _: usize) -> Option<usize> {
         // As on a machine where only some products are joined.
         let Kernel::Structural { result, .. } = product else { return None };
         (result.shape.iter().product::<usize>() % 2 == 0).then_some(0)
