@@ -136,6 +136,21 @@ def test_planning_bytes_are_what_planning_takes(tmp_path: Path, policy: str | in
     assert 0.85 * measured < plan.planning_bytes < 1.1 * measured
 
 
+@pytest.mark.parametrize(
+    ("transform", "args"),
+    [
+        (ckad.grad(lambda a, c: np.sum(a * c)), (np.ones(1000), np.linspace(-1.0, 1.0, 1000))),
+        (ckad.grad(lambda a, b: np.sum(np.sin(a + b)), argnums=(0, 1)), (np.ones(1000), np.ones(1000))),
+        (ckad.value_and_grad(lambda x: (np.sum(np.tanh(x)), x), has_aux=True), (np.ones(1000),)),
+        (ckad.value_and_grad(lambda a, x: (a * a, (x, x)), has_aux=True), (1.0, np.ones(1000))),
+    ],
+    ids=["an argument", "one value twice", "an argument as aux", "an argument as aux twice"],
+)
+def test_outputs_that_are_copies_are_live_bytes(transform: Any, args: tuple[Any, ...]) -> None:
+    plan, report = ckad.plan(transform)(*args), ckad.memory.profile(transform, *args)
+    assert report.executor_bytes == report.planned_bytes == plan.live_bytes >= 8000
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_separate_buffers_of_a_profile_give_the_same_bits(name: str, policy: str | int) -> None:
     # They are poisoned before and after their lives: a value that is read too late or too early would show.

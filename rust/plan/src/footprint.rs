@@ -87,10 +87,10 @@ impl Program {
         self.steps.iter().fold(0, |sum, step| sum.saturating_add(self.moved_by(&step.kernel)))
     }
 
-    /// Bytes of values alive at each step of the schedule (final copies left out), outputs from when they are
-    /// first written. Their maximum is what the simulator says of the schedule, and what debug mode measures.
+    /// Bytes of values alive at each step, outputs from when they are first written. Their maximum is what the
+    /// simulator says of the schedule, and what debug mode measures.
     pub fn live_bytes(&self) -> Result<Vec<u64>> {
-        let steps = self.copies_from as usize;
+        let steps = self.steps.len();
         let mut change = filled(0i64, steps + 1)?;
         for buffer in &self.buffers {
             let owned = matches!(buffer.place, Place::Arena(_) | Place::Output(_) | Place::Scratch);

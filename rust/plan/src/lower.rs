@@ -42,9 +42,8 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Prog
         2.. if computes >= WORTH_A_THREAD => in_halves(&script, room)?,
         _ => Lowering::of(&script, 0..schedule.actions.len(), room)?,
     };
-    let copies_from = lowering.step as u32;
     lowering.place_outputs()?;
-    lowering.finish(copies_from, target)
+    lowering.finish(target)
 }
 
 /// What is lowered.
@@ -196,7 +195,7 @@ impl<'g> Lowering<'g> {
         Ok(())
     }
 
-    fn finish(mut self, copies_from: u32, target: &Target) -> Result<Program> {
+    fn finish(mut self, target: &Target) -> Result<Program> {
         let graph = self.graph;
         let spec = |&node: &NodeId| ArraySpec {
             dtype: graph.dtype(node),
@@ -227,7 +226,6 @@ impl<'g> Lowering<'g> {
             scratch_bytes: scratch,
             scalars_added: (graph.scalars.len(), Vec::new()),
             starts_added: (graph.starts.len(), self.starts.values),
-            copies_from,
         })
     }
 }

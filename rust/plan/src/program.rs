@@ -180,8 +180,6 @@ pub struct Program {
     /// Scalars and starts that rules added behind the recorded ones: (number recorded, values added).
     pub scalars_added: (usize, Vec<ScalarBits>),
     pub starts_added: (usize, Vec<i64>),
-    /// The first of the steps that only copy inputs and values returned twice; they follow the schedule's.
-    pub copies_from: u32,
 }
 
 /// What `lower` must know of the machine that will run the program. Plain data.

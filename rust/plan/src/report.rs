@@ -81,6 +81,11 @@ pub fn report(graph: &Graph, planned: &Planned) -> Result<Report> {
             }
         }
     }
+    if simulation.peak_action == schedule.actions.len() {
+        for &output in &graph.outputs {
+            lines.entry(graph.attributes(output).line).or_default().peak_bytes += graph.bytes(output) as u64;
+        }
+    }
     for node in graph.ids().filter(|node| runs[node.index()] > 0) {
         interrupt::check_at(node.index())?;
         let line = lines.entry(graph.attributes(node).line).or_default();
@@ -109,7 +114,8 @@ peak         what the call allocates: also results from the beginning, scratch, 
 live         the most bytes of values alive at one time
 at the peak  a line's values, those of their derivatives included, when the live bytes are most
 saved        a line's values that are alive when the backward part begins: they are kept for it
-computed 2×  some value of the line is computed twice: in the forward part, and again for the backward part
+computed 2×  some value of the line is computed twice: in the forward part, and again for the backward part; more often
+             where it is recomputed for what lies in several segments
 ";
 
 impl Report {

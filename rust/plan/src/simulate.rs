@@ -10,7 +10,7 @@
 //! single overwriting operation (`Op::overwrites_base`), its base is a value, not a leaf, which is no other operand
 //! of it, and a `Free` of the base stands among the frees that directly follow, then the result takes the base's
 //! bytes and the two count once. Copies that return an input, or one value twice, are made after the last
-//! action and not counted.
+//! action: then all outputs are live, and nothing else.
 
 use ckad_graph::{CheckpointPolicy, Error, Graph, NodeId, Result, interrupt};
 
@@ -23,7 +23,7 @@ use crate::tables::{filled, room};
 pub struct Simulation {
     /// The most bytes live at once.
     pub peak: u64,
-    /// The first action at which they are.
+    /// The first action at which they are; the number of actions if they are when all outputs are there.
     pub peak_action: usize,
     /// Bytes live during each action.
     pub live: Vec<u64>,
@@ -121,6 +121,10 @@ pub fn simulate(graph: &Graph, schedule: &Schedule) -> Result<Simulation> {
     // `max_by_key` keeps the last of equals, so the walk is backwards.
     if let Some((action, &peak)) = out.live.iter().enumerate().rev().max_by_key(|(_, live)| **live) {
         (out.peak, out.peak_action) = (peak, action);
+    }
+    let returned = graph.outputs.iter().fold(0u64, |sum, &output| sum.saturating_add(graph.bytes(output) as u64));
+    if returned > out.peak {
+        (out.peak, out.peak_action) = (returned, schedule.actions.len());
     }
     let mut once = 0u64;
     for (cluster, &runs) in clusters.iter().zip(&runs).filter(|(_, runs)| **runs > 0) {

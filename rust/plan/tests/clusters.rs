@@ -147,7 +147,8 @@ fn a_graph_that_computes_nothing_is_planned() {
     let graph = forward(tape, &[x, x]);
     for policy in [CheckpointPolicy::None, CheckpointPolicy::Auto, CheckpointPolicy::Sqrt] {
         let planned = schedule(&graph, policy, &target()).unwrap();
-        assert_eq!((planned.live_peak, planned.schedule.actions.len()), (0, 0));
+        // Two copies of eight numbers.
+        assert_eq!((planned.live_peak, planned.schedule.actions.len()), (64, 0));
     }
 }
 

@@ -155,9 +155,7 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
     for (index, step) in program.steps.iter().enumerate() {
         if let Some(separate) = &mut separate {
             separate.begin(index, &places, |change| apply(program, &mut buffers, change))?;
-            if let Some(trace) = trace.as_deref_mut()
-                && index < program.copies_from as usize
-            {
+            if let Some(trace) = trace.as_deref_mut() {
                 let entry = TraceEntry { node: step.node, live_bytes: separate.live_bytes() };
                 tables::push("run", &mut trace.entries, entry)?;
             }
