@@ -35,6 +35,8 @@ impl Memory {
 pub struct Environment<'a> {
     /// By `BufferId`.
     pub buffers: &'a [Memory],
+    /// Buffers that lie elsewhere for now, some rows of them only: where the first row would be, and the bytes of all.
+    pub blocks: &'a [(BufferId, Memory)],
     /// The run's table of scalars.
     pub scalars: &'a [ScalarBits],
     /// The run's table of slice starts.
@@ -55,6 +57,9 @@ impl Environment<'_> {
     }
 
     pub fn buffer(&self, id: BufferId) -> Result<Memory> {
+        if let Some(&(_, memory)) = self.blocks.iter().find(|(block, _)| *block == id) {
+            return Ok(memory);
+        }
         self.buffers.get(id.0 as usize).copied().ok_or_else(|| Error::internal("run", format!("no buffer {}", id.0)))
     }
 

@@ -1,9 +1,9 @@
-//! The CPU: runs one kernel of a lowered program at a time, or two that are joined, over raw buffers.
+//! The CPU: runs one kernel of a lowered program at a time, or joined ones, over raw buffers.
 //!
-//! [`execute`] is the way in, and [`joined::execute`] for a product with the kernel that consumes it. A fused kernel
-//! goes to the tile interpreter (`tile`), whose instructions are plain loops compiled once per instruction set
-//! (`lanes`) around branch-free approximations (`math`). A structural kernel goes to its file in `structural`; only
-//! `matmul` calls the GEMM library.
+//! [`execute`] is the way in, and [`joined::execute`] for kernels that run together. A fused kernel goes to the tile
+//! interpreter (`tile`), whose instructions are plain loops compiled once per instruction set (`lanes`) around
+//! branch-free approximations (`math`). A structural kernel goes to its file in `structural`; only `matmul` calls the
+//! GEMM library.
 //!
 //! Work is split by shape alone, so a result's bits do not depend on the number of threads; AVX2 and AVX-512 give the
 //! same bits, plain code agrees within rounding. Parallelism is rayon's: call [`execute`] inside the pool that is to

@@ -10,7 +10,7 @@
 //!   judges it, `report` explains it.
 //! * `lower` turns it into a [`Program`](program::Program): kernels (`lower_fused` with `lower_axes` and
 //!   `lower_registers`, `lower_structural`) over buffers (`lower_buffers`) that `allocate` places; of long schedules by
-//!   two threads (`lower_halves`). `lower_joined` says which products run together with their readers.
+//!   two threads (`lower_halves`). `lower_joined` says which steps run together.
 //! * `verify` proves the program safe, `footprint` says what it occupies. `tables` allocates for all of them.
 //!
 //! Schedules and programs are plain data, and nothing outside this crate decides what is kept.

@@ -8,7 +8,7 @@
 //!   leaf, one value returned twice) is copied after the last step.
 //! * An overwriting operation whose base dies there runs in the base's bytes (`simulate::base_taken`).
 //! * An array of no elements takes no step and no bytes.
-//! * A product may run together with the step that reads it: `lower_joined`.
+//! * Steps that make and read the same rows may run as one: `lower_joined`.
 //!
 //! Writing kernels takes long and playing the schedule does not, so of a long schedule a second thread writes the later
 //! kernels: `lower_halves`.

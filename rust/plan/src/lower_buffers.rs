@@ -7,7 +7,7 @@
 use ckad_graph::{Error, Graph, NodeId, Op, Result};
 
 use crate::allocate::{Lifetime, allocate};
-use crate::lower_joined::last_uses;
+use crate::lower_joined::uses;
 use crate::program::{Buffer, BufferId, Place, Source, Step};
 use crate::tables::{collected, filled, push};
 
@@ -131,9 +131,9 @@ impl<'g> Buffers<'g> {
 
 /// Gives buffers their places in the arena; its bytes.
 pub(crate) fn place(steps: &[Step], buffers: &mut [Buffer], alignment: usize) -> Result<usize> {
-    let last_uses = last_uses(steps, buffers)?;
-    let in_arena = buffers.iter().zip(&last_uses).filter(|(buffer, _)| matches!(buffer.place, Place::Arena(_)));
-    let lifetimes = in_arena.map(|(buffer, &last)| Lifetime { first: buffer.first_step, last, bytes: buffer.bytes });
+    let uses = uses(steps, buffers)?;
+    let in_arena = buffers.iter().zip(&uses).filter(|(buffer, _)| matches!(buffer.place, Place::Arena(_)));
+    let lifetimes = in_arena.map(|(buffer, &(first, last))| Lifetime { first, last, bytes: buffer.bytes });
     let arena = allocate(&collected(lifetimes)?, alignment)?;
     let in_arena = buffers.iter_mut().filter(|buffer| matches!(buffer.place, Place::Arena(_)));
     for (buffer, &offset) in in_arena.zip(&arena.offsets) {

@@ -1,35 +1,42 @@
-//! Which products run together with the step that reads them, block of rows by block of rows.
+//! Which steps run together, block of rows by block of rows.
 //!
-//! A matrix product directly followed by a fused kernel that reads it element by element is *joined* with it where the
-//! target can run the two as one. A product that nobody else reads then never lies in memory: its buffer has the
-//! place `Place::Scratch`, and no bytes in the arena.
+//! Steps after each other that make and read the same rows (a matrix product, its bias and activation; the maximum,
+//! exponentials and sum of a softmax) are *joined* where the target can run them as one. What they make for each other
+//! then never lies in memory: its buffers have the place `Place::Scratch`, and no bytes in the arena.
 //!
-//! It has two prices. What the product reads must stay until the kernel after it is done, whose results are written
-//! meanwhile: where that would take more bytes than the two steps in turn, they stay two. And blocks of rows are
-//! scratch, which with many threads can exceed what the products would take in the arena: then nothing is joined
-//! (`lower`).
+//! It has two prices. All that the steps read must stay, and all that they write be there, until the last is done:
+//! where that would take more bytes than the steps in turn, fewer are joined. And blocks of rows are scratch, which with
+//! many threads can exceed what is saved in the arena: then nothing is joined (`lower`).
 
-use ckad_graph::{Op, Result, interrupt};
+use ckad_graph::{Result, interrupt};
 
-use crate::program::{Buffer, BufferId, FusedKernel, Kernel, Place, Source, Step, Target};
-use crate::tables::collected;
+use crate::program::{Buffer, BufferId, Joining, Kernel, Place, Source, Step, Target};
+use crate::tables::{collected, filled};
 
-/// Joins what can be. Lifetimes of buffers are known, places in the arena not yet. The most scratch that a joined pair
-/// needs.
+/// Most steps of a group.
+const MOST_STEPS: usize = 32;
+
+/// Joins what can be. Lifetimes of buffers are known, places in the arena not yet. The most scratch that joined steps
+/// need.
 pub(crate) fn join(steps: &mut [Step], buffers: &mut [Buffer], target: &Target) -> Result<usize> {
-    let mut most = 0;
-    for index in 1..steps.len() {
-        interrupt::check_at(index)?;
-        let [product, consumer] = &steps[index - 1..=index] else { continue };
-        let Some((result, saved)) = joinable(product, consumer, index as u32, buffers) else { continue };
-        let kept = saved == 0;
-        let scratch = (target.joined_scratch)(&product.kernel, &consumer.kernel, kept, target.threads);
-        let Some(scratch) = scratch else { continue };
+    let live = arena_bytes(steps.len(), buffers)?;
+    let (mut start, mut most) = (0, 0);
+    while start + 1 < steps.len() {
+        interrupt::check_at(start)?;
+        let ahead = &steps[start..steps.len().min(start + MOST_STEPS)];
+        let longest = (target.joined)(ahead);
+        let groups = (2..=longest).rev().map(|len| (len, &ahead[..len]));
+        let found = groups.filter_map(|(len, group)| Some((len, joined(group, start, buffers, &live, target)?))).next();
+        let Some((len, Joining { scratch, unstored })) = found else {
+            start += 1;
+            continue;
+        };
         most = most.max(scratch);
-        steps[index].joined = true;
-        if !kept {
-            buffers[result.0 as usize].place = Place::Scratch;
+        steps[start + 1..start + len].iter_mut().for_each(|step| step.joined = true);
+        for buffer in unstored {
+            buffers[buffer.0 as usize].place = Place::Scratch;
         }
+        start += len;
     }
     Ok(most)
 }
@@ -42,50 +49,79 @@ pub(crate) fn part(steps: &mut [Step], buffers: &mut [Buffer]) {
     }
 }
 
-/// The buffer of a product that the step at `index` may consume as it is computed, and the bytes of the arena that are
-/// saved if it never lies there: none where it is read later, or returned.
-fn joinable(product: &Step, consumer: &Step, index: u32, buffers: &[Buffer]) -> Option<(BufferId, usize)> {
-    let Kernel::Structural { op: Op::Dot { .. }, operands, result, .. } = &product.kernel else { return None };
-    let (Kernel::Fused(kernel), Source::Buffer(id)) = (&consumer.kernel, result.source) else { return None };
-    if !kernel.loads.iter().any(|load| load.source == result.source) {
-        return None;
+/// Bytes of buffers in the arena that are alive at each step.
+fn arena_bytes(steps: usize, buffers: &[Buffer]) -> Result<Vec<usize>> {
+    let mut live = filled(0usize, steps + 1)?;
+    for buffer in buffers.iter().filter(|buffer| matches!(buffer.place, Place::Arena(_))) {
+        live[buffer.first_step as usize] = live[buffer.first_step as usize].wrapping_add(buffer.bytes);
+        let end = (buffer.last_step as usize + 1).min(steps);
+        live[end] = live[end].wrapping_sub(buffer.bytes);
     }
-    let in_arena = |id: &BufferId| Some(&buffers[id.0 as usize]).filter(|of| matches!(of.place, Place::Arena(_)));
-    let saved = in_arena(&id).filter(|product| product.last_step == index).map_or(0, |product| product.bytes);
-    let mut read: Vec<BufferId> = Vec::new();
-    for operand in operands {
-        match operand.source {
-            Source::Buffer(id) if !read.contains(&id) => read.push(id),
-            _ => {}
-        }
+    let mut now = 0usize;
+    for bytes in &mut live {
+        now = now.wrapping_add(*bytes);
+        *bytes = now;
     }
-    let dying = read.iter().filter_map(in_arena).filter(|buffer| buffer.last_step + 1 == index);
-    let born = results(kernel).collect::<Vec<_>>();
-    let born = born.iter().filter_map(in_arena).filter(|buffer| buffer.first_step == index);
-    // In turn, the one kind dies before the other is born, and the product is there with either.
-    let longer = dying.map(|buffer| buffer.bytes).sum::<usize>().min(born.map(|buffer| buffer.bytes).sum());
-    (longer <= saved).then_some((id, saved))
+    Ok(live)
 }
 
-fn results(kernel: &FusedKernel) -> impl Iterator<Item = BufferId> + '_ {
-    kernel.stores.iter().map(|store| store.buffer).chain(kernel.reduce.as_ref().map(|reduction| reduction.buffer))
-}
-
-/// For each buffer the last step during which its bytes are touched: the last of its life, but for what a product
-/// reads that is computed in the step after its own.
-pub(crate) fn last_uses(steps: &[Step], buffers: &[Buffer]) -> Result<Vec<u32>> {
-    let mut last = collected(buffers.iter().map(|buffer| buffer.last_step))?;
-    for (index, _) in steps.iter().enumerate().filter(|(_, step)| step.joined) {
-        let Some(Kernel::Structural { operands, .. }) = index.checked_sub(1).map(|before| &steps[before].kernel) else {
-            continue;
-        };
-        for operand in operands {
-            if let Source::Buffer(id) = operand.source
-                && let Some(last) = last.get_mut(id.0 as usize)
-            {
-                *last = (*last).max(index as u32);
+/// What the steps take as a group; None if that is more bytes than in turn.
+fn joined(group: &[Step], start: usize, buffers: &[Buffer], live: &[usize], target: &Target) -> Option<Joining> {
+    let end = start + group.len() - 1;
+    let (mut dying, mut born) = (Vec::new(), 0usize);
+    for (step, index) in group.iter().zip(start..) {
+        for id in results(&step.kernel) {
+            let buffer = buffers.get(id.0 as usize)?;
+            if matches!(buffer.place, Place::Arena(_)) && buffer.first_step as usize == index {
+                born += if index > start { buffer.bytes } else { 0 };
+                if buffer.last_step as usize <= end {
+                    dying.push(id);
+                }
             }
         }
     }
-    Ok(last)
+    let joining = (target.joining)(group, &dying, target.threads)?;
+    let saved: usize = joining.unstored.iter().map(|id| buffers[id.0 as usize].bytes).sum();
+    let in_turn = live[start..=end].iter().copied().max()?;
+    (live[start] + born <= in_turn + saved).then_some(joining)
+}
+
+/// The buffers that a kernel writes.
+pub(crate) fn results(kernel: &Kernel) -> Vec<BufferId> {
+    match kernel {
+        Kernel::Fused(kernel) => {
+            let reduced = kernel.reduce.as_ref().map(|reduction| reduction.buffer);
+            kernel.stores.iter().map(|store| store.buffer).chain(reduced).collect()
+        }
+        Kernel::Structural { result, .. } => match result.source {
+            Source::Buffer(id) => vec![id],
+            _ => Vec::new(),
+        },
+    }
+}
+
+/// For each buffer the first and the last step during which its bytes are its own: those of its life, and of all steps
+/// that are joined with these.
+pub(crate) fn uses(steps: &[Step], buffers: &[Buffer]) -> Result<Vec<(u32, u32)>> {
+    let mut uses = collected(buffers.iter().map(|buffer| (buffer.first_step, buffer.last_step)))?;
+    if steps.iter().all(|step| !step.joined) {
+        return Ok(uses);
+    }
+    let mut starts = collected(0..steps.len() as u32)?;
+    for index in 1..steps.len() {
+        if steps[index].joined {
+            starts[index] = starts[index - 1];
+        }
+    }
+    let mut ends = collected(0..steps.len() as u32)?;
+    for index in (1..steps.len()).rev() {
+        if steps[index].joined {
+            ends[index - 1] = ends[index];
+        }
+    }
+    for (first, last) in &mut uses {
+        *first = starts.get(*first as usize).copied().unwrap_or(*first);
+        *last = ends.get(*last as usize).copied().unwrap_or(*last);
+    }
+    Ok(uses)
 }

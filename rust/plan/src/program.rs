@@ -24,8 +24,8 @@ pub enum Place {
     Output(u32),
     /// The n-th captured array; read only.
     Constant(u32),
-    /// Some rows at a time in the kernels' scratch: what a product computes whose only reader is joined with it. Where
-    /// the two run one after the other (debug mode) it lies somewhere as a whole.
+    /// Some rows at a time in the kernels' scratch: what joined steps make for each other alone. Where they run one
+    /// after the other (debug mode) it lies somewhere as a whole.
     Scratch,
 }
 
@@ -70,7 +70,7 @@ pub struct Step {
     pub node: NodeId,
     /// Floating point operations, for the plan.
     pub flops: u64,
-    /// Whether the step before, a product that this kernel reads, is computed together with it.
+    /// Whether it runs together with the step before, some rows at a time.
     pub joined: bool,
 }
 
@@ -182,6 +182,15 @@ pub struct Program {
     pub starts_added: (usize, Vec<i64>),
 }
 
+/// Steps run as one.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Joining {
+    /// Bytes of scratch.
+    pub scratch: usize,
+    /// Results that never lie anywhere as a whole.
+    pub unstored: Vec<BufferId>,
+}
+
 /// What `lower` must know of the machine that will run the program. Plain data.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -195,7 +204,9 @@ pub struct Target {
     pub threads: usize,
     /// Scratch bytes that one step needs in all; a function of the kernel and the number of threads.
     pub scratch: fn(&Kernel, usize) -> usize,
-    /// The same for a product and the kernel after it that reads it, run as one, and whether the product is kept; None
-    /// where they are to run in turn.
-    pub joined_scratch: fn(&Kernel, &Kernel, bool, usize) -> Option<usize>,
+    /// How many of the steps, from the first on, can run as one; 1 where none does with the next.
+    pub joined: fn(&[Step]) -> usize,
+    /// What it takes to run steps as one, of whose results no step behind them reads these; None where they are to run in
+    /// turn.
+    pub joining: fn(&[Step], &[BufferId], usize) -> Option<Joining>,
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use ckad_graph::{Error, Op, Result, interrupt};
 
-use crate::lower_joined::last_uses;
+use crate::lower_joined::{results, uses};
 use crate::program::{ArrayRef, Buffer, BufferId, FusedKernel, Kernel, Load, Place, Program, Source};
 
 fn broken(what: String) -> Error {
@@ -47,46 +47,44 @@ pub fn verify_program(program: &Program) -> Result<()> {
     }
 }
 
-/// What never lies as a whole is written by a product, and read by the step after it alone, which is joined with it.
+/// Steps that are joined are fused kernels, the first of them maybe a product; none writes what an earlier one reads. What
+/// never lies as a whole is born and dies among steps that are joined.
 fn verify_joined(program: &Program) -> Result<()> {
-    for (index, buffer) in program.buffers.iter().enumerate() {
-        let steps = (buffer.first_step as usize, buffer.last_step as usize);
-        if buffer.place != Place::Scratch {
-            continue;
+    let joined = |index: usize| program.steps.get(index).is_some_and(|step| step.joined);
+    for (index, step) in program.steps.iter().enumerate().filter(|(_, step)| step.joined) {
+        interrupt::check_at(index)?;
+        let first = (0..index).rev().find(|&before| !program.steps[before].joined);
+        let Some(first) = first else { return Err(broken(format!("step {index} is joined with none before it"))) };
+        let runs = matches!(step.kernel, Kernel::Fused(_))
+            && matches!(program.steps[first].kernel, Kernel::Fused(_) | Kernel::Structural { op: Op::Dot { .. }, .. });
+        if !runs {
+            return Err(broken(format!("step {index} is joined with what cannot run by rows")));
         }
-        let joined = program.steps.get(steps.1).is_some_and(|step| step.joined);
-        let made = program.steps.get(steps.0).and_then(|step| product_of(&step.kernel));
-        if !joined || steps.1 != steps.0 + 1 || made.is_none_or(|(_, id)| id.0 as usize != index) {
-            return Err(broken(format!(
-                "buffer {index} lies nowhere, and no step is joined with the one that writes it"
-            )));
+        let written = results(&step.kernel);
+        if program.steps[first..index].iter().any(|step| reads(&step.kernel).any(|id| written.contains(&id))) {
+            return Err(broken(format!("step {index} overwrites what is read by a step that it is joined with")));
         }
     }
-    for (index, step) in program.steps.iter().enumerate().filter(|(_, step)| step.joined) {
-        let product = index.checked_sub(1).and_then(|before| product_of(&program.steps[before].kernel));
-        let (Some((operands, result)), Kernel::Fused(consumer)) = (product, &step.kernel) else {
-            return Err(broken(format!("step {index} is joined with no product")));
-        };
-        if !consumer.loads.iter().any(|load| load.source == Source::Buffer(result)) {
-            return Err(broken(format!("step {index} is joined with one that it does not read")));
-        }
-        let reduced = consumer.reduce.as_ref().map(|reduction| reduction.buffer);
-        let mut written = consumer.stores.iter().map(|store| store.buffer).chain(reduced);
-        if written.any(|id| operands.iter().any(|operand| operand.source == Source::Buffer(id))) {
-            return Err(broken(format!("step {index} overwrites what the product reads that it is joined with")));
+    for (index, buffer) in program.buffers.iter().enumerate() {
+        let (first, last) = (buffer.first_step as usize, buffer.last_step as usize);
+        if buffer.place == Place::Scratch && !(first < last && (first + 1..=last).all(joined)) {
+            return Err(broken(format!("buffer {index} lies nowhere, and outlives the steps that are joined")));
         }
     }
     Ok(())
 }
 
-/// Operands and result of a matrix product.
-fn product_of(kernel: &Kernel) -> Option<(&[ArrayRef], BufferId)> {
-    match kernel {
-        Kernel::Structural { op: Op::Dot { .. }, operands, result, .. } => match result.source {
-            Source::Buffer(id) => Some((operands, id)),
-            _ => None,
-        },
+/// The buffers that a kernel reads.
+fn reads(kernel: &Kernel) -> Box<dyn Iterator<Item = BufferId> + '_> {
+    let buffer = |source: Source| match source {
+        Source::Buffer(id) => Some(id),
         _ => None,
+    };
+    match kernel {
+        Kernel::Fused(kernel) => Box::new(kernel.loads.iter().filter_map(move |load| buffer(load.source))),
+        Kernel::Structural { operands, .. } => {
+            Box::new(operands.iter().filter_map(move |operand| buffer(operand.source)))
+        }
     }
 }
 
@@ -94,7 +92,7 @@ fn product_of(kernel: &Kernel) -> Option<(&[ArrayRef], BufferId)> {
 fn verify_arena(program: &Program) -> Result<()> {
     let mut births: Vec<(u32, usize, usize)> = Vec::new();
     let mut deaths: Vec<(u32, usize)> = Vec::new();
-    let last_uses = last_uses(&program.steps, &program.buffers)?;
+    let uses = uses(&program.steps, &program.buffers)?;
     for (index, buffer) in program.buffers.iter().enumerate() {
         if buffer.first_step > buffer.last_step {
             return Err(broken(format!("buffer {index} ends before it begins")));
@@ -105,8 +103,8 @@ fn verify_arena(program: &Program) -> Result<()> {
             return Err(broken(format!("buffer {index} is misplaced in the arena")));
         }
         if buffer.bytes > 0 {
-            births.push((buffer.first_step, offset, buffer.bytes));
-            deaths.push((last_uses[index], offset));
+            births.push((uses[index].0, offset, buffer.bytes));
+            deaths.push((uses[index].1, offset));
         }
     }
     births.sort_unstable();

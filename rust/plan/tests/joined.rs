@@ -6,18 +6,28 @@ mod programs;
 use ckad_graph::{CheckpointPolicy, Graph, NodeId};
 use ckad_plan::lower::lower;
 use ckad_plan::policy::schedule;
-use ckad_plan::program::{Kernel, Place, Program, Target};
+use ckad_plan::program::{Joining, Place, Program, Target};
 use ckad_plan::verify::verify_program;
 use programs::{Tape, blocks, lstm, mlp, target};
 
-type JoinedScratch = fn(&Kernel, &Kernel, bool, usize) -> Option<usize>;
+/// What joined steps cost.
+#[derive(Clone, Copy)]
+enum Price {
+    /// They are never joined.
+    None,
+    Free,
+    /// Blocks that take more than the arena saves.
+    Dear,
+}
 
-const NONE: JoinedScratch = |_, _, _, _| None;
-const FREE: JoinedScratch = |_, _, _, _| Some(0);
-const DEAR: JoinedScratch = |_, _, _, _| Some(1 << 30);
-
-fn program(graph: &Graph, policy: CheckpointPolicy, joined_scratch: JoinedScratch) -> Program {
-    let target = Target { joined_scratch, ..target() };
+fn program(graph: &Graph, policy: CheckpointPolicy, price: Price) -> Program {
+    let target = match price {
+        Price::None => Target { joined: |_| 1, ..target() },
+        Price::Free => target(),
+        Price::Dear => {
+            Target { joining: |_, dying, _| Some(Joining { scratch: 1 << 30, unstored: dying.to_vec() }), ..target() }
+        }
+    };
     let program = lower(graph, &schedule(graph, policy, &target).unwrap().schedule, &target).unwrap();
     verify_program(&program).unwrap();
     program
@@ -39,13 +49,12 @@ fn joining_never_raises_the_peak() {
         ("blocks", blocks(3, 4, 12, 16, CheckpointPolicy::Recompute)),
     ] {
         for policy in [CheckpointPolicy::None, CheckpointPolicy::Auto, CheckpointPolicy::Sqrt] {
-            let (apart, free) = (program(&graph, policy, NONE), program(&graph, policy, FREE));
+            let (apart, free) = (program(&graph, policy, Price::None), program(&graph, policy, Price::Free));
             assert_eq!((joined(&apart), unstored(&apart)), (0, 0));
             assert!(joined(&free) > 0, "{name} under {policy:?}");
             assert!(free.arena_bytes <= apart.arena_bytes, "{name} under {policy:?}");
             assert_eq!(free.live_bytes().unwrap(), apart.live_bytes().unwrap());
-            // Blocks that take more than the arena saves.
-            let dear = program(&graph, policy, DEAR);
+            let dear = program(&graph, policy, Price::Dear);
             assert!(dear == apart, "{name} under {policy:?}");
         }
     }
@@ -65,7 +74,7 @@ fn layer(kept: bool, stays: bool) -> Program {
     outputs[0] = tape.matmul(y, w);
     let mut graph = tape.builder.finish().unwrap();
     graph.outputs = outputs;
-    program(&graph, CheckpointPolicy::None, FREE)
+    program(&graph, CheckpointPolicy::None, Price::Free)
 }
 
 #[test]

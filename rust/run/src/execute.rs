@@ -161,14 +161,16 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
             }
         }
         shortage::check("run").map_err(|error| error.at_line(line.map_or(0, |line| line(step.node))))?;
-        let environment = Environment { buffers: &buffers, scalars: &scalars, starts: &starts, scratch, cancel };
+        let environment =
+            Environment { buffers: &buffers, blocks: &[], scalars: &scalars, starts: &starts, scratch, cancel };
         let joined = |step: &Step| step.joined && separate.is_none();
-        // A product that the next step is joined with runs when that does.
+        // Steps that are joined run when the last of them does.
         if program.steps.get(index + 1).is_some_and(joined) {
             continue;
         }
-        let before = index.checked_sub(1).filter(|_| joined(step)).map(|before| &program.steps[before]);
-        launch(before, step, &environment).map_err(|error| error.at_line(line.map_or(0, |line| line(step.node))))?;
+        let first = (0..=index).rev().find(|&index| !joined(&program.steps[index])).unwrap_or(0);
+        launch(&program.steps[first..=index], &environment)
+            .map_err(|error| error.at_line(line.map_or(0, |line| line(step.node))))?;
         if let Some(separate) = &mut separate {
             separate.end(index, |change| apply(program, &mut buffers, change));
         }
@@ -176,15 +178,15 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
     Ok(outputs)
 }
 
-/// Runs the kernel of a step, together with that of `before` where it is joined with it.
-fn launch(before: Option<&Step>, step: &Step, environment: &Environment<'_>) -> Result<()> {
+/// Runs the kernel of a step, or those of steps that are joined.
+fn launch(steps: &[Step], environment: &Environment<'_>) -> Result<()> {
     // SAFETY: the program was verified: what a kernel names is alive, large enough, aligned, and disjoint from what
-    // it writes; inputs and constants were checked against the program. One kernel runs at a time, or a product and
-    // its reader: what the product reads stays alive, and is not overwritten, until both are done.
+    // it writes; inputs and constants were checked against the program. One kernel runs at a time, or joined ones: what
+    // one of them reads is alive, and written by none but those before it, until all are done.
     unsafe {
-        match before {
-            Some(before) => ckad_cpu::joined::execute(&before.kernel, &step.kernel, environment),
-            None => ckad_cpu::execute(&step.kernel, environment),
+        match steps {
+            [step] => ckad_cpu::execute(&step.kernel, environment),
+            _ => ckad_cpu::joined::execute(steps, environment),
         }
     }
 }

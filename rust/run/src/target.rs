@@ -14,6 +14,7 @@ pub fn target() -> Result<Target> {
         register_limit: 32,
         threads: thread_count()?,
         scratch: ckad_cpu::scratch_bytes,
-        joined_scratch: ckad_cpu::joined::scratch_bytes,
+        joined: ckad_cpu::joined::longest,
+        joining: ckad_cpu::joined::plan,
     })
 }

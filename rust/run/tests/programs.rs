@@ -65,7 +65,7 @@ fn mlp_of_wide_layers() {
         let program = compile(&graph, policy, &target().unwrap()).unwrap().program;
         let joined = program.steps.iter().filter(|step| step.joined).count();
         let unstored = program.buffers.iter().filter(|buffer| buffer.place == Place::Scratch).count();
-        assert!(joined >= 4 && unstored == joined, "{unstored} of {joined} under {policy:?}");
+        assert!(joined >= 4 && unstored >= 4, "{joined} joined, {unstored} nowhere under {policy:?}");
     }
 }
 

@@ -20,7 +20,7 @@ pub const LEVELS: usize = 64;
 const ACCUMULATORS: usize = 16;
 
 /// The functions of one kind of reduction on one dtype. All are unsafe to call for the reasons that `Lane` gives.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct ReduceLanes {
     /// dtype of accumulators and results.
     pub dtype: DType,

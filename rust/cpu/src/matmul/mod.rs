@@ -33,7 +33,7 @@ use crate::structural::parallel::{PIECE, Shared, for_each_piece};
 use crate::structural::strided::{self, Axis};
 use contraction::{Contraction, Packing};
 use panels::Cut;
-pub use rows::Rows;
+pub use rows::{BoundRows, Rows};
 
 /// One product C = A·B of a batch; strides in elements, C in C order with rows `n` apart.
 #[derive(Clone, Copy, Debug)]

@@ -12,14 +12,14 @@ use crate::structural::parallel::{Shared, for_each_piece};
 /// Multiply-adds that a panel should hold at least, some ten microseconds.
 const PANEL_WORK: usize = 1 << 19;
 /// Panels of one product beyond which no finer cut is made.
-pub const PANELS: usize = 16;
+const PANELS: usize = 16;
 /// The cuts (rows, columns), coarse to fine. Packing costs as many elements per panel as it has columns times depth,
 /// so few rows are dear; more columns than the library packs at once gain nothing.
 const CUTS: [(usize, usize); 8] =
     [(512, usize::MAX), (512, 768), (512, 384), (256, 384), (128, 384), (128, 192), (128, 128), (128, 64)];
 
 /// Panels below which a deep product is cut along its depth as well, and pieces that it then has at most.
-pub const FEW_PANELS: usize = 8;
+const FEW_PANELS: usize = 8;
 const DEPTH_PIECES: usize = 16;
 /// Depth of a block of `private-gemm-x86`: sums of whole blocks are its own sums, so a piece of the depth is some of
 /// them.

@@ -4,45 +4,35 @@ use std::ops::Range;
 
 use ckad_graph::{DType, Result};
 
-use super::panels::{self, FEW_PANELS};
-use super::{Call, Matrices, Plan, Route, absorb, pack};
+use super::{Call, Matrices, Plan, Route, absorb, pack, panels};
 use crate::Environment;
 use crate::isa::isa;
 use crate::structural::array::Array;
 use crate::structural::number::Float;
 use crate::structural::parallel::Shared;
 
-/// Bytes of rows that stay in L2 beside the packed part of B.
-const BLOCK_BYTES: usize = 1 << 19;
-/// Rows of a block, most to fewest. B is packed once for each block, so few rows are dear. Powers of two of the rows
-/// that a reduction adds up at a time: a block is then a node of its tree.
-const HEIGHTS: [usize; 4] = [512, 256, 128, 64];
-
-/// A product that can be had by rows: one matrix, by the library, its depth in one piece, with enough blocks of whole
-/// rows to keep as many threads busy as panels would.
+/// A product that can be had by rows: one matrix, by the library, its depth in one piece.
 #[derive(Debug)]
 pub struct Rows {
     plan: Plan,
     dtype: DType,
     absorb: bool,
-    /// Rows of a block; the last may have fewer.
-    pub height: usize,
 }
 
 impl Rows {
     pub fn new(list: &[i64], absorb: bool, dtype: DType, a: &[usize], b: &[usize], out: &[usize]) -> Option<Rows> {
         let plan = Plan::new(list, dtype, a, b, out).ok()?;
-        let (m, n) = (plan.contraction.m, plan.contraction.n);
         let alone = plan.contraction.batches() == 1 && plan.cut.depth_pieces == 1;
-        if plan.route != Route::Library || !alone {
-            return None;
-        }
-        let fits = |height: usize| height.min(m) * n * dtype.size() <= BLOCK_BYTES;
-        let fitting = || HEIGHTS.iter().copied().filter(|&height| fits(height));
-        let height =
-            fitting().find(|height| m.div_ceil(*height) >= panels::PANELS).or_else(|| fitting().next_back())?;
-        let enough = m.div_ceil(height) >= panels::count(&plan.cut, m, n).min(FEW_PANELS);
-        enough.then_some(Rows { plan, dtype, absorb, height })
+        (plan.route == Route::Library && alone).then_some(Rows { plan, dtype, absorb })
+    }
+
+    /// Number of panels that the product by itself is cut into.
+    pub fn panels(&self) -> usize {
+        panels::count(&self.plan.cut, self.count(), self.width())
+    }
+
+    pub fn row_bytes(&self) -> usize {
+        self.width() * self.dtype.size()
     }
 
     /// Number of rows.
@@ -53,11 +43,6 @@ impl Rows {
     /// Elements of a row.
     pub fn width(&self) -> usize {
         self.plan.contraction.n
-    }
-
-    /// Bytes of the largest block.
-    pub fn block_bytes(&self) -> usize {
-        (self.height.min(self.count()) * self.width() * self.dtype.size()).next_multiple_of(64)
     }
 
     /// Bytes of scratch in a pool of `threads` threads.

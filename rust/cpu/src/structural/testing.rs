@@ -369,6 +369,7 @@ impl Node {
         let starts: Vec<i64> = self.start.into_iter().collect();
         let environment = Environment {
             buffers: &memories,
+            blocks: &[],
             scalars: &table,
             starts: &starts,
             scratch: scratch.memory(),

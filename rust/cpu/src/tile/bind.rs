@@ -13,8 +13,6 @@ use crate::{Environment, Isa};
 #[derive(Debug)]
 pub enum Origin {
     Memory(*mut u8),
-    /// In memory that the runner knows: rows that are computed as it goes.
-    Rows,
     Splat(ScalarBits),
     Gather(Gather),
 }
@@ -97,11 +95,6 @@ fn origin(
     if prepared.total == 0 {
         return Ok(Origin::Splat(0));
     }
-    if let Some(rows) = prepared.by_rows
-        && place == Place::Memory(rows.load)
-    {
-        return Ok(Origin::Rows);
-    }
     let first = first_element(load, buffer, &kernel.extents, environment)?;
     Ok(match place {
         Place::Memory(_) => Origin::Memory(first),
@@ -136,6 +129,6 @@ pub fn first_element(
         let what = format!("a load of elements {lowest} to {highest} from a buffer of {} bytes", memory.bytes);
         return Err(broken(what));
     }
-    // SAFETY: the first element is inside the buffer, as just checked.
-    Ok(unsafe { memory.pointer.offset(offset as isize * size as isize) })
+    // Inside the buffer, as just checked; of a block of rows, maybe not inside what there is of it.
+    Ok(memory.pointer.wrapping_offset(offset as isize * size as isize))
 }

@@ -50,8 +50,7 @@ impl Gather {
         let together = stride == 1 && index[0] + n <= inner;
         match self.elements {
             Elements::At(origin) if in_place && together => {
-                // SAFETY: the view is inside its allocation.
-                unsafe { origin.offset(position as isize * self.dtype.size() as isize).cast_mut() }
+                origin.wrapping_offset(position as isize * self.dtype.size() as isize).cast_mut()
             }
             Elements::At(origin) => {
                 let run = Run { axes: &self.axes, index: &mut index, position, n };
@@ -127,7 +126,7 @@ impl Run<'_> {
         self.each(|done, position, length| {
             // SAFETY: the caller's promises; source and slot are different allocations.
             unsafe {
-                let source = origin.offset(position as isize);
+                let source = origin.wrapping_offset(position as isize);
                 let target = std::slice::from_raw_parts_mut(slot.add(done), length);
                 match stride {
                     0 => target.fill(*source),

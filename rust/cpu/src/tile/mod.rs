@@ -12,6 +12,7 @@
 mod bind;
 mod cascade;
 mod load;
+mod member;
 mod prepare;
 mod reduce;
 mod run;
@@ -23,14 +24,17 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use ckad_graph::Result;
 use ckad_plan::program::FusedKernel;
 use rayon::prelude::*;
 
-use crate::{Environment, Isa, isa};
+use crate::{Environment, Isa, Memory, isa};
 use bind::Bound;
-use prepare::{ByRows, Prepared};
-use run::{Producer, Runner};
+pub use member::{Member, reads_by_rows};
+use prepare::Prepared;
+use run::Runner;
 
 /// Runs a fused kernel.
 ///
@@ -59,73 +63,42 @@ unsafe fn execute_on(isa: Isa, kernel: &FusedKernel, environment: &Environment<'
 /// # Safety
 /// As for `crate::execute`, with scratch of [`tile_scratch_bytes`].
 unsafe fn execute_tiles(isa: Isa, kernel: &FusedKernel, environment: &Environment<'_>) -> Result<()> {
-    // SAFETY: the caller's promises.
-    unsafe { execute_prepared(kernel, &Prepared::new(kernel)?, None, isa, environment) }
-}
-
-/// The same for a kernel that is prepared, with the rows that it awaits where there are such.
-///
-/// # Safety
-/// As for `crate::execute`, with scratch of [`prepared_scratch_bytes`].
-unsafe fn execute_prepared(
-    kernel: &FusedKernel,
-    prepared: &Prepared,
-    producer: Option<&Producer<'_>>,
-    isa: Isa,
-    environment: &Environment<'_>,
-) -> Result<()> {
-    let bound = Bound::new(kernel, prepared, isa, environment)?;
+    let prepared = Prepared::new(kernel)?;
+    let bound = Bound::new(kernel, &prepared, isa, environment)?;
     if let Some(reduction) = &kernel.reduce {
         // SAFETY: the caller's promises.
-        return unsafe { reduce::execute(kernel, reduction, prepared, producer, &bound, isa, environment) };
+        return unsafe { reduce::execute(kernel, reduction, &prepared, &bound, isa, environment) };
     }
     let piece = prepared.piece;
     for_each(prepared.total.div_ceil(piece), |index| {
         let scratch = environment.thread_scratch(0, prepared.thread_bytes())?;
         let (first, last) = (index * piece, prepared.total.min((index + 1) * piece));
-        let mut runner = Runner::new(prepared, &bound, scratch, last - first);
-        runner.await_rows(first..last, producer)?;
-        let mut flat = first;
-        while flat < last {
-            environment.check()?;
-            let n = prepared.tile.min(last - flat);
-            // SAFETY: the range is inside the iteration, and no other piece has it.
-            unsafe { runner.evaluate(flat, n) };
-            flat += n;
-        }
-        Ok(())
+        // SAFETY: the range is inside the iteration, and no other piece has it.
+        unsafe { evaluate(&prepared, &bound, first..last, scratch, environment) }
     })
 }
 
-/// A fused kernel over rows that are computed as it goes.
-#[derive(Debug)]
-pub struct Consumer<'a> {
-    kernel: &'a FusedKernel,
-    prepared: Prepared,
-}
-
-impl<'a> Consumer<'a> {
-    /// `load` is the kernel's load of rows of `width` elements; `height` of them are computed at a time. None if the
-    /// kernel does not read them in order, or has so few elements that it is better run by itself.
-    pub fn new(kernel: &'a FusedKernel, load: usize, width: usize, height: usize) -> Option<Consumer<'a>> {
-        let prepared = Prepared::by_rows(kernel, ByRows { load, width, height })?;
-        let by_rows = kernel.reduce.as_ref().is_none_or(|reduction| reduce::goes_by_rows(kernel, reduction, width));
-        (by_rows && small::elements(kernel).is_none()).then_some(Consumer { kernel, prepared })
-    }
-
-    /// Scratch bytes in a pool of `threads` threads.
-    pub fn scratch_bytes(&self, threads: usize) -> usize {
-        prepared_scratch_bytes(self.kernel, &self.prepared, threads)
-    }
-
-    /// Runs the kernel.
-    ///
-    /// # Safety
-    /// As for `crate::execute`; the producer's rows have the load's dtype.
-    pub unsafe fn execute(&self, producer: &Producer<'_>, environment: &Environment<'_>) -> Result<()> {
+/// Evaluates a range of elements, tile by tile.
+///
+/// # Safety
+/// As for `Runner::evaluate`.
+unsafe fn evaluate(
+    prepared: &Prepared,
+    bound: &Bound,
+    range: Range<usize>,
+    scratch: Memory,
+    environment: &Environment<'_>,
+) -> Result<()> {
+    let mut runner = Runner::new(prepared, bound, scratch, range.len());
+    let mut flat = range.start;
+    while flat < range.end {
+        environment.check()?;
+        let n = prepared.tile.min(range.end - flat);
         // SAFETY: the caller's promises.
-        unsafe { execute_prepared(self.kernel, &self.prepared, Some(producer), isa()?, environment) }
+        unsafe { runner.evaluate(flat, n) };
+        flat += n;
     }
+    Ok(())
 }
 
 /// Scratch bytes that `execute` needs in a pool of `threads` threads; 0 for a kernel that it would refuse.
@@ -138,14 +111,10 @@ pub fn scratch_bytes(kernel: &FusedKernel, threads: usize) -> usize {
 
 /// Scratch bytes of [`execute_tiles`].
 fn tile_scratch_bytes(kernel: &FusedKernel, threads: usize) -> usize {
-    Prepared::new(kernel).map_or(0, |prepared| prepared_scratch_bytes(kernel, &prepared, threads))
-}
-
-/// Scratch bytes of [`execute_prepared`].
-fn prepared_scratch_bytes(kernel: &FusedKernel, prepared: &Prepared, threads: usize) -> usize {
+    let Ok(prepared) = Prepared::new(kernel) else { return 0 };
     match &kernel.reduce {
         None => threads.max(1) * prepared.thread_bytes(),
-        Some(reduction) => reduce::scratch_bytes(kernel, reduction, prepared, threads.max(1)),
+        Some(reduction) => reduce::scratch_bytes(kernel, reduction, &prepared, threads.max(1)),
     }
 }
 

@@ -38,16 +38,6 @@ pub enum Step {
     },
 }
 
-/// A load whose rows are computed, some at a time, just before they are read.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct ByRows {
-    pub load: usize,
-    /// Elements of a row.
-    pub width: usize,
-    /// Rows that are computed at a time; a power of two, at least `cascade::ROWS`.
-    pub height: usize,
-}
-
 /// A kernel ready to be bound to buffers. The first values are those of the loads, in order.
 #[derive(Debug)]
 pub struct Prepared {
@@ -55,8 +45,7 @@ pub struct Prepared {
     pub total: usize,
     /// Elements of a tile: a multiple of [`BLOCK`].
     pub tile: usize,
-    /// Elements of a piece of work, when the iteration is cut without regard to axes: a multiple of the tile, or a
-    /// block of rows.
+    /// Elements of a piece of work, when the iteration is cut without regard to axes: a multiple of the tile.
     pub piece: usize,
     pub values: Vec<Value>,
     pub steps: Vec<Step>,
@@ -64,7 +53,6 @@ pub struct Prepared {
     pub copies: Vec<(usize, usize)>,
     /// The value that the kernel's reduction consumes.
     pub reduced: Option<usize>,
-    pub by_rows: Option<ByRows>,
     /// Bytes of all slots for a tile of one element.
     slot_bytes: usize,
 }
@@ -116,17 +104,8 @@ impl Prepared {
             steps: builder.steps,
             copies: builder.copies,
             reduced,
-            by_rows: None,
             slot_bytes: builder.slot_bytes,
         })
-    }
-
-    /// The same kernel over rows that are computed as it goes, if it reads them in order and in no other way.
-    pub fn by_rows(kernel: &FusedKernel, rows: ByRows) -> Option<Prepared> {
-        let prepared = Prepared::new(kernel).ok()?;
-        let in_order = prepared.values.get(rows.load)?.place == Place::Memory(rows.load);
-        let whole = prepared.total > 0 && prepared.total.is_multiple_of(rows.width);
-        (in_order && whole).then(|| Prepared { piece: rows.height * rows.width, by_rows: Some(rows), ..prepared })
     }
 
     /// Bytes of scratch that evaluating tiles takes on each thread.

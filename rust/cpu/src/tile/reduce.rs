@@ -13,7 +13,7 @@ use super::cascade::{Cascade, Columns, ROWS, levels};
 use super::for_each;
 use super::load::fill;
 use super::prepare::{BLOCK, Prepared};
-use super::run::{Producer, Runner};
+use super::run::Runner;
 use crate::lanes::{LEVELS, ReduceLanes, reduce};
 use crate::{Environment, Isa, Memory};
 
@@ -75,24 +75,27 @@ impl Stage {
         self.outer * self.inner
     }
 
-    /// The cut of the first stage.
-    fn cut_of(&self, prepared: &Prepared) -> Cut {
-        match prepared.by_rows {
-            Some(rows) => self.cut_by_rows(prepared.tile, rows.height),
-            None => self.cut(prepared.tile, prepared.piece),
+    /// What the stage makes of `rows` rows of a kernel; None if its results do not follow them.
+    fn over_rows(&self, rows: usize) -> Option<OverRows> {
+        match self {
+            Stage { outer, inner: 1, .. } if outer.is_multiple_of(rows) => Some(OverRows::Each(outer / rows)),
+            Stage { outer: 1, reduced, .. } if reduced.is_multiple_of(rows) => Some(OverRows::Sums),
+            _ => None,
         }
     }
 
-    /// Whether pieces are whole rows of `width` elements: each has a result of its own, or they are added up.
-    fn goes_by_rows(&self, width: usize) -> bool {
-        self.inner == 1 && self.reduced == width || self.inner == width && self.outer == 1
-    }
-
-    /// As `cut`, in pieces of `height` rows that have all their columns.
-    fn cut_by_rows(&self, tile: usize, height: usize) -> Cut {
+    /// As `cut`, in pieces of `height` of the `rows` rows. None if a piece is no node of the reduction's tree.
+    fn cut_by_rows(&self, tile: usize, rows: usize, height: usize) -> Option<Cut> {
         let (width, panels) = self.panels(tile);
-        let (outers, chunk) = if self.inner == 1 { (height, self.reduced) } else { (1, height.min(self.reduced)) };
-        Cut { tile, outers, chunk, chunks: self.reduced.div_ceil(chunk), width, panels, panels_of_piece: panels }
+        let (outers, chunk) = match self.over_rows(rows)? {
+            OverRows::Each(results) => (height * results, self.reduced),
+            OverRows::Sums => {
+                let (chunk, block) = (height * (self.reduced / rows), if self.inner == 1 { BLOCK } else { ROWS });
+                let is_node = chunk.is_multiple_of(block) && (chunk / block).is_power_of_two();
+                (1, if chunk >= self.reduced { self.reduced } else { is_node.then_some(chunk)? })
+            }
+        };
+        Some(Cut { tile, outers, chunk, chunks: self.reduced.div_ceil(chunk), width, panels, panels_of_piece: panels })
     }
 
     /// Width and number of the panels that inner indices are cut into.
@@ -139,15 +142,12 @@ struct Layout {
 
 impl Layout {
     fn new(kernel: &FusedKernel, reduction: &Reduction, prepared: &Prepared) -> Layout {
-        let size = match reduction.kind {
-            ReduceKind::Any | ReduceKind::All => 1,
-            _ => reduction.dtype.size(),
-        };
+        let size = result_size(reduction);
         let stages: Vec<(Stage, Cut)> = stages(&kernel.extents, &reduction.reduced)
             .into_iter()
             .enumerate()
             .map(|(index, stage)| match index {
-                0 => (stage, stage.cut_of(prepared)),
+                0 => (stage, stage.cut(prepared.tile, prepared.piece)),
                 _ => (stage, stage.cut(ARRAY_TILE, ARRAY_PIECE)),
             })
             .collect();
@@ -160,9 +160,99 @@ impl Layout {
     }
 }
 
-/// Whether the reduction of a kernel can run over rows of `width` elements as they are computed.
-pub fn goes_by_rows(kernel: &FusedKernel, reduction: &Reduction, width: usize) -> bool {
-    stages(&kernel.extents, &reduction.reduced)[0].goes_by_rows(width)
+/// What becomes of rows of a kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OverRows {
+    /// Each has so many results of its own.
+    Each(usize),
+    /// They are added up, and the result is there when all are done.
+    Sums,
+}
+
+/// What a reduction makes of `rows` rows; None if its results do not follow them.
+pub fn over_rows(kernel: &FusedKernel, reduction: &Reduction, rows: usize) -> Option<OverRows> {
+    match stages(&kernel.extents, &reduction.reduced).as_slice() {
+        [stage] => stage.over_rows(rows),
+        _ => None,
+    }
+}
+
+/// The number of rows that a reduction would have: one for each result, or for each term of every result.
+pub fn natural_rows(kernel: &FusedKernel, reduction: &Reduction) -> Option<usize> {
+    match stages(&kernel.extents, &reduction.reduced).as_slice() {
+        [Stage { outer: 1, inner: 1, .. }] => None,
+        [Stage { outer, inner: 1, .. }] => Some(*outer),
+        [Stage { outer: 1, reduced, .. }] => Some(*reduced),
+        _ => None,
+    }
+}
+
+/// A reduction of one stage that is run by rows, piece by piece as its caller says.
+#[derive(Debug)]
+pub struct ByRows {
+    stage: Stage,
+    cut: Cut,
+    size: usize,
+}
+
+impl ByRows {
+    pub fn new(
+        kernel: &FusedKernel,
+        reduction: &Reduction,
+        prepared: &Prepared,
+        rows: usize,
+        height: usize,
+    ) -> Option<ByRows> {
+        let stages = stages(&kernel.extents, &reduction.reduced);
+        let [stage] = stages.as_slice() else { return None };
+        let cut = stage.cut_by_rows(prepared.tile, rows, height)?;
+        Some(ByRows { stage: *stage, cut, size: result_size(reduction) })
+    }
+
+    /// Bytes of partial results, which all threads share.
+    pub fn shared_bytes(&self) -> usize {
+        self.cut.partial_bytes(&self.stage, self.size)
+    }
+
+    /// Bytes of accumulators on each thread.
+    pub fn thread_bytes(&self) -> usize {
+        self.cut.thread_bytes(self.size)
+    }
+
+    /// The run over the kernel's values, with partial results at `partial`; without values, to combine these.
+    pub fn bind<'a>(
+        &self,
+        reduction: &Reduction,
+        lanes: &'a ReduceLanes,
+        (prepared, bound): (&'a Prepared, Option<&'a Bound>),
+        partial: Memory,
+        environment: &'a Environment<'a>,
+    ) -> Result<StageRun<'a>> {
+        let Some(value) = prepared.reduced else { return Err(Error::internal("fused kernel", "nothing to reduce")) };
+        let values = bound.map(|bound| Input::Kernel { prepared, bound, value });
+        let output = environment.buffer(reduction.buffer)?;
+        if output.bytes < self.stage.results() * lanes.dtype.size() {
+            return Err(Error::internal("fused kernel", "a reduction is larger than its buffer"));
+        }
+        Ok(StageRun {
+            stage: self.stage,
+            cut: self.cut,
+            lanes,
+            input: values.unwrap_or(Input::Array(Memory::EMPTY)),
+            item_size: reduction.dtype.size(),
+            output,
+            partial,
+            slots: prepared.thread_bytes(),
+            environment,
+        })
+    }
+}
+
+pub fn result_size(reduction: &Reduction) -> usize {
+    match reduction.kind {
+        ReduceKind::Any | ReduceKind::All => 1,
+        _ => reduction.dtype.size(),
+    }
 }
 
 pub fn scratch_bytes(kernel: &FusedKernel, reduction: &Reduction, prepared: &Prepared, threads: usize) -> usize {
@@ -176,7 +266,7 @@ pub fn scratch_bytes(kernel: &FusedKernel, reduction: &Reduction, prepared: &Pre
 /// What a stage reads.
 #[derive(Clone, Copy)]
 enum Input<'a> {
-    Kernel { prepared: &'a Prepared, producer: Option<&'a Producer<'a>>, bound: &'a Bound, value: usize },
+    Kernel { prepared: &'a Prepared, bound: &'a Bound, value: usize },
     Array(Memory),
 }
 
@@ -210,7 +300,6 @@ pub unsafe fn execute(
     kernel: &FusedKernel,
     reduction: &Reduction,
     prepared: &Prepared,
-    producer: Option<&Producer<'_>>,
     bound: &Bound,
     isa: Isa,
     environment: &Environment<'_>,
@@ -234,7 +323,7 @@ pub unsafe fn execute(
     let layout = Layout::new(kernel, reduction, prepared);
     let shared = environment.shared_scratch(layout.shared)?;
     let later = reduce(reduction.kind, first.dtype, isa);
-    let mut input = Input::Kernel { prepared, producer, bound, value };
+    let mut input = Input::Kernel { prepared, bound, value };
     let mut item_size = reduction.dtype.size();
     let mut used = 0;
     for (index, (stage, cut)) in layout.stages.iter().enumerate() {
@@ -255,11 +344,14 @@ pub unsafe fn execute(
             output,
             // SAFETY: the layout counts the partial results after the stages'.
             partial: Memory { pointer: unsafe { shared.pointer.add(layout.result_bytes) }, bytes: 0 },
-            layout: &layout,
+            slots: layout.slots,
             environment,
         };
-        // SAFETY: the caller's promises.
-        unsafe { run.execute()? };
+        let scratch = || environment.thread_scratch(layout.shared, layout.thread);
+        // SAFETY: the caller's promises; the layout has what a thread needs.
+        for_each(run.pieces(), |piece| unsafe { run.piece(piece, scratch()?) })?;
+        // SAFETY: as above; all pieces are done.
+        for_each(run.combinations(), |piece| unsafe { run.combine(piece, scratch()?) })?;
         input = Input::Array(output);
         item_size = first.dtype.size();
     }
@@ -267,7 +359,7 @@ pub unsafe fn execute(
 }
 
 /// One stage with all it needs.
-struct StageRun<'a> {
+pub struct StageRun<'a> {
     stage: Stage,
     cut: Cut,
     lanes: &'a ReduceLanes,
@@ -275,7 +367,8 @@ struct StageRun<'a> {
     item_size: usize,
     output: Memory,
     partial: Memory,
-    layout: &'a Layout,
+    /// Bytes of a thread's scratch ahead of the accumulators.
+    slots: usize,
     environment: &'a Environment<'a>,
 }
 
@@ -288,64 +381,64 @@ struct Part {
 }
 
 impl StageRun<'_> {
+    /// Number of pieces, which are independent of each other.
+    pub fn pieces(&self) -> usize {
+        let Cut { outers, chunks, panels, panels_of_piece, .. } = self.cut;
+        self.stage.outer.div_ceil(outers) * (panels / panels_of_piece) * chunks
+    }
+
     /// # Safety
-    /// As for `crate::execute`.
-    unsafe fn execute(&self) -> Result<()> {
-        let Cut { outers, chunk, chunks, panels, panels_of_piece, .. } = self.cut;
+    /// As for `crate::execute`; the scratch has the bytes of the kernel's slots and of the cut's accumulators.
+    pub unsafe fn piece(&self, piece: usize, scratch: Memory) -> Result<()> {
+        let Cut { outers, chunks, panels, panels_of_piece, .. } = self.cut;
         let Stage { outer, reduced, inner } = self.stage;
         let across = panels / panels_of_piece;
-        let pieces = outer.div_ceil(outers) * across * chunks;
-        for_each(pieces, |piece| {
-            let part = Part {
-                outer: piece / (across * chunks) * outers,
-                panel: piece / chunks % across,
-                chunk: piece % chunks,
-            };
-            let last = outer.min(part.outer + outers);
-            let scratch = self.environment.thread_scratch(self.layout.shared, self.layout.thread)?;
-            let mut reader = match self.input {
-                Input::Kernel { prepared, producer, bound, value } => {
-                    let mut runner = Runner::new(prepared, bound, scratch, prepared.total);
-                    let first = (part.outer * reduced + part.chunk * chunk) * inner;
-                    let behind = ((last - 1) * reduced + reduced.min((part.chunk + 1) * chunk)) * inner;
-                    runner.await_rows(first..behind, producer)?;
-                    Reader::Kernel(runner, value)
-                }
-                Input::Array(memory) => Reader::Array(memory.pointer, self.item_size),
-            };
-            // SAFETY: the layout puts accumulators behind the slots; parts are disjoint.
-            unsafe {
-                let accumulators = scratch.pointer.add(self.layout.slots);
-                if reduced * inner <= self.cut.tile {
-                    self.small(part.outer, last, &mut reader, accumulators)
-                } else if inner == 1 {
-                    (part.outer..last).try_for_each(|outer| self.row(Part { outer, ..part }, &mut reader))
-                } else {
-                    (part.outer..last).try_for_each(|outer| {
-                        (part.panel..part.panel + panels_of_piece)
-                            .try_for_each(|panel| self.panel(Part { outer, panel, ..part }, &mut reader, accumulators))
-                    })
-                }
+        let part =
+            Part { outer: piece / (across * chunks) * outers, panel: piece / chunks % across, chunk: piece % chunks };
+        let last = outer.min(part.outer + outers);
+        let mut reader = match self.input {
+            Input::Kernel { prepared, bound, value } => {
+                Reader::Kernel(Runner::new(prepared, bound, scratch, prepared.total), value)
             }
-        })?;
-        if chunks == 1 {
-            return Ok(());
+            Input::Array(memory) => Reader::Array(memory.pointer, self.item_size),
+        };
+        // SAFETY: accumulators lie behind the slots; parts are disjoint.
+        unsafe {
+            let accumulators = scratch.pointer.add(self.slots);
+            if reduced * inner <= self.cut.tile && chunks == 1 {
+                self.small(part.outer, last, &mut reader, accumulators)
+            } else if inner == 1 {
+                (part.outer..last).try_for_each(|outer| self.row(Part { outer, ..part }, &mut reader))
+            } else {
+                (part.outer..last).try_for_each(|outer| {
+                    (part.panel..part.panel + panels_of_piece)
+                        .try_for_each(|panel| self.panel(Part { outer, panel, ..part }, &mut reader, accumulators))
+                })
+            }
         }
-        for_each(outer * panels, |piece| {
-            let scratch = self.environment.thread_scratch(self.layout.shared, self.layout.thread)?;
-            let (outer, panel) = (piece / panels, piece % panels);
-            let first = panel * self.cut.width;
-            let width = self.cut.width.min(inner - first);
-            // SAFETY: partial results of the loop above; scratch of the levels that as many chunks need.
-            unsafe {
-                let mut cascade = Cascade::new(self.lanes, scratch.pointer.add(self.layout.slots), width);
-                for chunk in 0..chunks {
-                    cascade.push(self.partial_at(Part { outer, panel, chunk }));
-                }
-                cascade.finish(self.output_at(outer, first));
+    }
+
+    /// Number of combinations of partial results that are left when all pieces are done.
+    pub fn combinations(&self) -> usize {
+        if self.cut.chunks == 1 { 0 } else { self.stage.outer * self.cut.panels }
+    }
+
+    /// # Safety
+    /// As for `piece`, after all pieces.
+    pub unsafe fn combine(&self, index: usize, scratch: Memory) -> Result<()> {
+        let Cut { chunks, panels, .. } = self.cut;
+        let (outer, panel) = (index / panels, index % panels);
+        let first = panel * self.cut.width;
+        let width = self.cut.width.min(self.stage.inner - first);
+        // SAFETY: partial results of the pieces; scratch of the levels that as many chunks need.
+        unsafe {
+            let mut cascade = Cascade::new(self.lanes, scratch.pointer.add(self.slots), width);
+            for chunk in 0..chunks {
+                cascade.push(self.partial_at(Part { outer, panel, chunk }));
             }
-            Ok(())
-        })
+            cascade.finish(self.output_at(outer, first));
+        }
+        Ok(())
     }
 
     /// Whole outer indices of few elements: many in a tile.
@@ -427,8 +520,8 @@ impl StageRun<'_> {
 
     fn output_at(&self, outer: usize, inner: usize) -> *mut u8 {
         let index = outer * self.stage.inner + inner;
-        // SAFETY: inside the results.
-        unsafe { self.output.pointer.add(index * self.lanes.dtype.size()) }
+        // Inside the results, or those rows of them that are there.
+        self.output.pointer.wrapping_add(index * self.lanes.dtype.size())
     }
 
     /// Partial results lie as [outer, chunk, inner].

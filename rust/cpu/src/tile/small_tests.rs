@@ -23,6 +23,7 @@ fn run(kernel: &FusedKernel, buffers: &mut [Buffer], isa: Isa, by_tiles: bool) -
     let mut scratch = Buffer::zeroed(if by_tiles { tile_scratch_bytes(kernel, 1) } else { 0 });
     let environment = Environment {
         buffers: &memories,
+        blocks: &[],
         scalars: &SCALARS,
         starts: &STARTS,
         scratch: scratch.memory(),

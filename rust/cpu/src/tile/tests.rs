@@ -18,6 +18,7 @@ fn run(kernel: &FusedKernel, buffers: &mut [Buffer], isa: Isa, threads: usize) {
     let mut scratch = Buffer::zeroed(scratch_bytes(kernel, threads));
     let environment = Environment {
         buffers: &memories,
+        blocks: &[],
         scalars: &SCALARS,
         starts: &STARTS,
         scratch: scratch.memory(),
@@ -306,6 +307,7 @@ fn a_cancelled_kernel_is_interrupted() {
     let mut scratch = Buffer::zeroed(scratch_bytes(&kernel, 1));
     let environment = Environment {
         buffers: &memories,
+        blocks: &[],
         scalars: &[],
         starts: &[],
         scratch: scratch.memory(),
@@ -325,6 +327,7 @@ fn kernels_that_do_not_fit_their_buffers_are_refused() {
         let mut scratch = Buffer::zeroed(scratch_bytes(&kernel, 1));
         let environment = Environment {
             buffers: &memories,
+            blocks: &[],
             scalars: &[],
             starts: &[],
             scratch: scratch.memory(),

@@ -1,8 +1,8 @@
 //! Programs whose gradients the planner's tests plan: recorded as a tape records them, then differentiated.
 #![allow(dead_code)] // Each test uses its part.
 
-use ckad_graph::{Attributes, CheckpointPolicy, DType, DotAxes, Graph, NodeId, Region, RegionId};
-use ckad_plan::program::{Kernel, Target};
+use ckad_graph::{Attributes, CheckpointPolicy, DType, DotAxes, Graph, NodeId, Op, Region, RegionId};
+use ckad_plan::program::{BufferId, Joining, Kernel, Source, Step, Target};
 use ckad_prim::{Builder, Expr};
 use ckad_transform::{extract, jvp, simplify, splice, value_and_grad};
 
@@ -10,10 +10,19 @@ pub fn target() -> Target {
     fn no_scratch(_: &Kernel, _: usize) -> usize {
         0
     }
-    fn joined_by_size(product: &Kernel, _: &Kernel, _: bool, _: usize) -> Option<usize> {
+    fn products_with_readers(steps: &[Step]) -> usize {
         // As on a machine where only some products are joined.
-        let Kernel::Structural { result, .. } = product else { return None };
-        (result.shape.iter().product::<usize>() % 2 == 0).then_some(0)
+        let [Step { kernel: Kernel::Structural { op: Op::Dot { .. }, result, .. }, .. }, next, ..] = steps else {
+            return 1;
+        };
+        let Kernel::Fused(kernel) = &next.kernel else { return 1 };
+        let reads = kernel.loads.iter().any(|load| load.source == result.source);
+        1 + usize::from(reads && result.shape.iter().product::<usize>() % 2 == 0)
+    }
+    fn products_unstored(steps: &[Step], dying: &[BufferId], _: usize) -> Option<Joining> {
+        let Kernel::Structural { result, .. } = &steps[0].kernel else { return None };
+        let unstored = dying.iter().copied().filter(|&id| result.source == Source::Buffer(id)).collect();
+        Some(Joining { scratch: 0, unstored })
     }
     Target {
         alignment: 64,
@@ -21,7 +30,8 @@ pub fn target() -> Target {
         register_limit: 32,
         threads: 1,
         scratch: no_scratch,
-        joined_scratch: joined_by_size,
+        joined: products_with_readers,
+        joining: products_unstored,
     }
 }
 

@@ -133,7 +133,7 @@ pub fn unfused_schedule(graph: &Graph) -> Schedule {
 }
 
 pub fn unfused(graph: &Graph) -> Program {
-    let apart = Target { joined_scratch: |_, _, _, _| None, ..target().unwrap() };
+    let apart = Target { joined: |_| 1, ..target().unwrap() };
     let program = lower(graph, &unfused_schedule(graph), &apart).unwrap();
     verify_program(&program).unwrap();
     program
