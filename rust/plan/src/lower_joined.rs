@@ -5,8 +5,8 @@
 //! then never lies in memory: its buffers have the place `Place::Scratch`, and no bytes in the arena.
 //!
 //! It has two prices. All that the steps read must stay, and all that they write be there, until the last is done:
-//! where that would take more bytes than the steps in turn, fewer are joined. And blocks of rows are scratch, which with
-//! many threads can exceed what is saved in the arena: then nothing is joined (`lower`).
+//! where that would take more bytes than the steps in turn, fewer are joined. And blocks of rows are scratch, which
+//! with many threads can exceed what is saved in the arena: then nothing is joined (`lower`).
 
 use ckad_graph::{Result, interrupt};
 

@@ -206,7 +206,7 @@ pub struct Target {
     pub scratch: fn(&Kernel, usize) -> usize,
     /// How many of the steps, from the first on, can run as one; 1 where none does with the next.
     pub joined: fn(&[Step]) -> usize,
-    /// What it takes to run steps as one, of whose results no step behind them reads these; None where they are to run in
-    /// turn.
+    /// What it takes to run steps as one, of whose results no step behind them reads these; None where they are to run
+    /// in turn.
     pub joining: fn(&[Step], &[BufferId], usize) -> Option<Joining>,
 }

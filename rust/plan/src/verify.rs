@@ -47,8 +47,8 @@ pub fn verify_program(program: &Program) -> Result<()> {
     }
 }
 
-/// Steps that are joined are fused kernels, the first of them maybe a product; none writes what an earlier one reads. What
-/// never lies as a whole is born and dies among steps that are joined.
+/// Steps that are joined are fused kernels, the first of them maybe a product; none writes what an earlier one reads.
+/// What never lies as a whole is born and dies among steps that are joined.
 fn verify_joined(program: &Program) -> Result<()> {
     let joined = |index: usize| program.steps.get(index).is_some_and(|step| step.joined);
     for (index, step) in program.steps.iter().enumerate().filter(|(_, step)| step.joined) {
