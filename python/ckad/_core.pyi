@@ -40,6 +40,40 @@ class Tracer:
     def __int__(self) -> int: ...
     def __float__(self) -> float: ...
 
+class Jitted:
+    """The recordings of a jitted function."""
+
+    def __init__(
+        self,
+        static_positions: list[int],
+        static_names: list[str],
+        donated_positions: list[int],
+        donated_names: list[str],
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The results of a recording that serves these arguments; `NotRecorded` where there is none."""
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JitCall: ...
+    def record(self, call: JitCall, trace: Trace, leaves: list[Any], structure: Any, watches: JitWatches) -> Any:
+        """Keeps what was recorded for a call, and runs it."""
+
+class JitCall:
+    """The arguments of one call that is to be recorded."""
+
+    @property
+    def held(self) -> list[Any]:
+        """The leaves that are neither numbers nor arrays of numbers."""
+    def traced(self, trace: Trace) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments as values of a trace."""
+
+class JitWatches:
+    """What a function can reach, noted as it is before the function is recorded."""
+
+    def __init__(self, places: list[tuple[Any, ...]]) -> None: ...
+
+class NotRecorded:
+    """What `Jitted.call` returns, the class itself, where no recording serves."""
+
 class LinearMap:
     """A linear function with the residuals that it reads."""
 
@@ -141,7 +175,7 @@ _Policy = str | int | None
 class Trace:
     """One traced call: arguments go in, the function records, and one of the methods that take outputs finishes it."""
 
-    def __init__(self) -> None: ...
+    def __init__(self, jitted: bool = False) -> None: ...
     def argument(self, leaf: Any, differentiated: bool) -> Any:
         """A leaf of an argument as a traced value."""
     def value_and_grad(self, outputs: list[Any], policy: _Policy) -> tuple[list[Any], list[Any]]:

@@ -5,6 +5,7 @@ from ckad.transforms.debugging import debug_nans
 from ckad.transforms.gradient import grad, value_and_grad
 from ckad.transforms.inspection import Graph, Plan, plan, trace
 from ckad.transforms.jacobian import jacobian, jacobian_mode
+from ckad.transforms.jit import jit
 from ckad.transforms.linear import hvp, jvp, linearize, stop_gradient, vjp
 from ckad.transforms.region import checkpoint
 
@@ -18,6 +19,7 @@ __all__ = [
     "hvp",
     "jacobian",
     "jacobian_mode",
+    "jit",
     "jvp",
     "linearize",
     "plan",

@@ -149,6 +149,12 @@ impl CapturedArrays {
         Err(Error::new(ErrorKind::Value, "capture", what).with_hint("let the function read a copy of it: array.copy()"))
     }
 
+    /// All arrays that were read, each as it was last.
+    pub fn captured(&self, py: Python<'_>) -> Vec<(Py<PyAny>, Constant)> {
+        let latest = self.known.values().filter_map(|versions| versions.last());
+        latest.map(|array| (array.object.clone_ref(py), Arc::clone(&array.constant))).collect()
+    }
+
     /// Gives back the writeable flags that this tape's captures cleared, unless another open trace needs them.
     pub fn restore(&mut self, py: Python<'_>) {
         for array in self.guards.drain(..) {

@@ -205,8 +205,16 @@ struct Taken {
     in_place: bool,
 }
 
+/// Which packed arrays are copied. The others are read where they lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CopyOf {
+    All,
+    Small,
+    None,
+}
+
 /// Packs, converts the byte order and snapshots as needed.
-fn take_array(array: &Bound<'_, PyUntypedArray>, always_copy: bool) -> PyResult<Taken> {
+fn take_array(array: &Bound<'_, PyUntypedArray>, copy: CopyOf) -> PyResult<Taken> {
     let py = array.py();
     let dtype = array_dtype(array)?;
     let itemsize = dtype.size() as i64;
@@ -215,7 +223,7 @@ fn take_array(array: &Bound<'_, PyUntypedArray>, always_copy: bool) -> PyResult<
     let in_place = if native && array.is_aligned() { memory_of(array, itemsize) } else { None };
     if let Some(memory) = in_place {
         let borrowed = Borrowed { _array: array.clone().into_any().unbind(), data: memory.data, bytes };
-        if always_copy || bytes <= SNAPSHOT_BYTES {
+        if copy == CopyOf::All || (copy == CopyOf::Small && bytes <= SNAPSHOT_BYTES) {
             let constant = Snapshot::shared(borrowed.bytes()).map_err(raise)?;
             return Ok(Taken { constant, extents: memory.extents, layout: memory.layout, in_place: false });
         }
@@ -267,7 +275,7 @@ pub fn array_bytes_equal(array: &Bound<'_, PyUntypedArray>, captured: &Constant,
             now.bytes() == captured.bytes()
         }
         // Arrays with gaps were packed: pack again and compare.
-        None => take_array(array, true).is_ok_and(|now| now.constant.bytes() == captured.bytes()),
+        None => take_array(array, CopyOf::All).is_ok_and(|now| now.constant.bytes() == captured.bytes()),
         Some(_) => false,
     }
 }
@@ -286,7 +294,7 @@ pub fn array_operand(py: Python<'_>, tape: &Arc<TapeCell>, object: &Bound<'_, Py
     if let Some((node, layout)) = tape.captured_array(py, object, &array)? {
         return Ok(ArrayOperand { node, layout });
     }
-    let Taken { constant, extents, layout, in_place } = take_array(&array, false)?;
+    let Taken { constant, extents, layout, in_place } = take_array(&array, CopyOf::Small)?;
     if in_place {
         tape.guard(&array, &constant)?;
     }
@@ -335,7 +343,7 @@ pub fn array_argument(tape: &Arc<TapeCell>, object: &Bound<'_, PyAny>, active: b
         None => as_array(object)?,
     };
     let dtype = array_dtype(&array)?;
-    let Taken { constant, extents, layout, in_place } = take_array(&array, false)?;
+    let Taken { constant, extents, layout, in_place } = take_array(&array, CopyOf::Small)?;
     if in_place {
         tape.guard(&array, &constant)?;
     }
@@ -344,6 +352,33 @@ pub fn array_argument(tape: &Arc<TapeCell>, object: &Bound<'_, PyAny>, active: b
     let node = open.input(dtype, &extents, active, Some(Value::Array(constant))).map_err(raise)?;
     drop(open);
     Ok(Argument { node, layout, dtype, numpy_strides: strides_of(&array), read_only: !is_writeable(&array) })
+}
+
+/// An array as it lies now, for a reader that is done before anybody can change it.
+pub struct TakenArgument {
+    pub constant: Constant,
+    pub extents: Vec<i64>,
+    pub layout: Layout,
+    pub dtype: DType,
+    /// The array's own strides in bytes, where they are not those of the packed memory.
+    pub strides: Option<Vec<i64>>,
+    pub read_only: bool,
+}
+
+pub fn array_in_place(object: &Bound<'_, PyAny>) -> PyResult<TakenArgument> {
+    let array = plain_array(object)?.ok_or_else(|| raise(Error::internal("array", "not an array")))?;
+    let dtype = array_dtype(array)?;
+    let Taken { constant, extents, layout, .. } = take_array(array, CopyOf::None)?;
+    let itemsize = dtype.size() as i64;
+    let strides = strides_of(array);
+    let packed = layout.strides.iter().zip(&strides).all(|(ours, theirs)| ours * itemsize == *theirs);
+    let strides = (!packed).then_some(strides);
+    Ok(TakenArgument { constant, extents, layout, dtype, strides, read_only: !is_writeable(array) })
+}
+
+/// Is it an ndarray, of whatever class and dtype?
+pub fn is_array(object: &Bound<'_, PyAny>) -> bool {
+    object.cast::<PyUntypedArray>().is_ok()
 }
 
 /// The NumPy type number of a dtype.

@@ -74,6 +74,11 @@ impl Wanted {
     }
 }
 
+/// Is a program wanted for more than its results on this thread? Then it is built anew.
+pub fn is_looked_at() -> bool {
+    Wanted::now() != Wanted::default()
+}
+
 /// What one recorded graph was built into.
 pub enum Built {
     One(Arc<Executable>),

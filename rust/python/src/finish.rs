@@ -104,13 +104,15 @@ pub fn innermost(bindings: &[Binding]) -> Option<Arc<TapeCell>> {
         .map(Arc::clone)
 }
 
-/// Copies a transformed graph onto an enclosing tape; a policy makes it a region.
+/// Copies a transformed graph onto an enclosing tape; a policy makes it a region. `line` says what a line of the graph
+/// is in the tape's table.
 pub fn splice_into(
     py: Python<'_>,
     target: &Arc<TapeCell>,
     graph: &Graph,
     bindings: &[Binding],
     policy: Option<CheckpointPolicy>,
+    line: &dyn Fn(u32) -> u32,
 ) -> PyResult<Vec<NodeId>> {
     target.record(py, |tape| {
         let mut inputs = tables::room("splice", bindings.len())?;
@@ -133,8 +135,13 @@ pub fn splice_into(
             attributes.region = tape.builder.graph_mut().push_region(region)?;
         }
         tape.builder.set_attributes(attributes);
-        ckad_transform::splice(&tape.builder, graph, &inputs)
+        ckad_transform::splice(&tape.builder, graph, &inputs, line)
     })
+}
+
+/// A trace and those nested in it have one table of lines.
+pub fn same_line(line: u32) -> u32 {
+    line
 }
 
 /// A node of an enclosing tape as a traced value.
@@ -170,7 +177,7 @@ fn realise(
     tables::extend("trace", &mut bindings, extra).map_err(raise)?;
     if let Some(target) = innermost(&bindings) {
         let graph = transformed(py, recorded, |graph| kind.transform(graph))?;
-        let nodes = splice_into(py, &target, &graph, &bindings, policy)?;
+        let nodes = splice_into(py, &target, &graph, &bindings, policy, &same_line)?;
         return nodes.iter().zip(specs).map(|(&node, spec)| traced(&target, node, spec)?.into_object(py)).collect();
     }
     let executable = built(py, recorded, kind, policy.unwrap_or(CheckpointPolicy::Auto))?;
@@ -332,7 +339,7 @@ pub fn linear(
 
     if let Some(target) = innermost(&bindings) {
         let parts = transformed(py, recorded, |graph| kind.partition(graph))?;
-        let nodes = splice_into(py, &target, &parts.known, &bindings, policy)?;
+        let nodes = splice_into(py, &target, &parts.known, &bindings, policy, &same_line)?;
         let values = nodes[..count]
             .iter()
             .zip(&specs)
@@ -390,6 +397,12 @@ fn live(graph: &Graph) -> Result<Lent<'_>> {
         return Ok(Lent::Borrowed(graph));
     }
     ckad_transform::extract(graph, &graph.outputs).map(Lent::Owned)
+}
+
+/// A recorded graph as `jit` keeps it: without what nobody needs, in the order in which it is to be derived.
+pub fn settled(graph: Graph) -> Result<Graph> {
+    let graph = ckad_transform::extract(&graph, &graph.outputs)?;
+    ckad_transform::settle(graph)
 }
 
 impl Kind {

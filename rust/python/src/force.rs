@@ -3,16 +3,20 @@
 //! The pending part of the tape is cut out and goes through the same planner and executor as everything else. One
 //! run evaluates all that live traced values reach, and keeps those values; so a loop that looks at every step
 //! runs each step once, and holds a handful of values.
+//!
+//! While `ckad.jit` records, its arguments and what comes from around it have no values: what it records is run for
+//! others.
 
 use std::sync::Arc;
 
-use ckad_graph::{CheckpointPolicy, Error, NodeId, Op, Result, tables};
+use ckad_graph::{CheckpointPolicy, Error, ErrorKind, NodeId, Op, Result, shape_text, tables};
 use pyo3::prelude::*;
 
 use crate::convert::leaf_value;
 use crate::errors::raise;
 use crate::execute::{Kind, Tables, evaluated, profile_or_run};
 use crate::tape::{Tape, TapeCell};
+use crate::trace::innermost_jit;
 use crate::value::Value;
 
 /// The value of a node, computed now if it is not known yet.
@@ -20,6 +24,9 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
     let (wanted, missing) = {
         let mut tape = cell.open().map_err(raise)?;
         cell.settle(&mut tape);
+        if cell.is_around_jit(innermost_jit()) {
+            return leaf_value(&tape, node).ok_or_else(|| unknown(&tape, node));
+        }
         let known = tape.values.get(&node).cloned().or_else(|| leaf_value(&tape, node));
         let plan = if known.is_some() { Vec::new() } else { pending(&tape, node).map_err(raise)? };
         let missing = missing_inputs(&tape, &plan).map_err(raise)?;
@@ -42,7 +49,12 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
     let (cone, values) = {
         let tape = cell.open().map_err(raise)?;
         let graph = tape.builder.graph();
-        let cone = ckad_transform::cone(&graph, &wanted, |id| tape.values.contains_key(&id)).map_err(raise)?;
+        let is_unknown = |id| matches!(graph.op(id), Op::Input(_)) && !tape.values.contains_key(&id);
+        let known = |id| tape.values.contains_key(&id) || (cell.jit_depth.is_some() && is_unknown(id));
+        let cone = ckad_transform::cone(&graph, &wanted, known).map_err(raise)?;
+        if cell.jit_depth.is_some() && cone.inputs.iter().any(|&input| is_unknown(input)) {
+            return Err(unknown(&tape, node));
+        }
         let value =
             |input| tape.values.get(input).cloned().ok_or_else(|| Error::internal("force", "an input has no value"));
         let values: Vec<Value> = tables::tried("force", cone.inputs.iter().map(value)).map_err(raise)?;
@@ -68,8 +80,28 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
     forced.ok_or_else(|| raise(Error::internal("force", format!("%{} was not computed", node.0))))
 }
 
+/// The error for a value that `jit` does not know.
+fn unknown(tape: &Tape, node: NodeId) -> PyErr {
+    let graph = tape.builder.graph();
+    let of_shape = match graph.shape(node) {
+        [] => String::new(),
+        shape => format!(" array of shape {}", shape_text(shape)),
+    };
+    let what = format!(
+        "the value of a traced {}{of_shape} is wanted while ckad.jit records: there it stands for any value",
+        graph.dtype(node)
+    );
+    let hint = "np.where(condition, a, b) in place of an if; static_argnums= for an argument that Python itself needs \
+                (a size, a flag, a number of steps); or call the function without ckad.jit, which records every call";
+    raise(Error::new(ErrorKind::Tracer, "jit", what).with_hint(hint))
+}
+
 /// The node, and everything recorded since the last force that Python still holds.
 fn pending(tape: &Tape, node: NodeId) -> Result<Vec<NodeId>> {
+    if tape.jit_depth.is_some() {
+        // Others may have none.
+        return Ok(vec![node]);
+    }
     let graph = tape.builder.graph();
     let others = (tape.forced_until..graph.len() as u32)
         .map(NodeId)
@@ -89,5 +121,11 @@ fn missing_inputs(tape: &Tape, wanted: &[NodeId]) -> Result<Vec<(NodeId, Arc<Tap
         .map(|(&index, capture)| (graph.inputs[index as usize], capture))
         .filter(|(input, _)| !tape.values.contains_key(input) && matches!(graph.op(*input), Op::Input(_)))
         .map(|(input, capture)| (input, Arc::clone(&capture.tape), capture.node));
-    tables::list("force", missing)
+    if tape.jit_depth.is_none() {
+        return tables::list("force", missing);
+    }
+    // Others may have none.
+    let known = |id| tape.values.contains_key(&id) || matches!(graph.op(id), Op::Input(_));
+    let cone = ckad_transform::cone(&graph, wanted, known)?;
+    tables::list("force", missing.filter(|(input, ..)| cone.inputs.contains(input)))
 }

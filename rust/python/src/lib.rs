@@ -13,6 +13,7 @@
 //! * Where Python needs a number, `values` asks `force` to run what is pending.
 //! * `finish` transforms the recorded graph and either splices it into an enclosing trace or has `execute` find or
 //!   build a program and run it, under `boundary` (no GIL, Ctrl-C). `linear_map` is what `vjp` and `linearize` return.
+//!   `jit` keeps recorded graphs and runs them again without recording.
 //! * Beside the run: `graph_view` shows the graph, `plan_view` the plan, `profile` where memory goes, `watching` where
 //!   derivatives met infinities, `table` the table of primitives. `errors` is the one mapping to Python's exceptions.
 
@@ -32,6 +33,7 @@ mod function;
 mod graph_view;
 mod index;
 mod indexing;
+mod jit;
 mod layout;
 mod linear_map;
 mod lines;
@@ -91,6 +93,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<profile::Profiling>()?;
     module.add_class::<watching::Watching>()?;
     module.add_class::<linear_map::LinearMap>()?;
+    jit::register(module)?;
     module.add_function(wrap_pyfunction!(release, module)?)?;
     module.add_function(wrap_pyfunction!(table::elementwise_table, module)?)?;
     module.add_function(wrap_pyfunction!(ufunc::ufunc_names, module)?)?;

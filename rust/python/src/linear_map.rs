@@ -11,7 +11,7 @@ use crate::convert::value_in_layout;
 use crate::errors::raise;
 use crate::execute::{Executable, Tables, compile, flops_of, measure_or_run};
 use crate::finish::{
-    Binding, ResultSpec, bind_like, float_zeros, innermost, splice_into, to_python, traced, values_of,
+    Binding, ResultSpec, bind_like, float_zeros, innermost, same_line, splice_into, to_python, traced, values_of,
 };
 use crate::trace::open_tapes;
 
@@ -117,7 +117,7 @@ impl LinearMap {
             })
             .collect();
         let results: Vec<Py<PyAny>> = if let Some(target) = innermost(&bindings) {
-            let nodes = splice_into(py, &target, &self.graph, &bindings, self.policy)?;
+            let nodes = splice_into(py, &target, &self.graph, &bindings, self.policy, &same_line)?;
             let mut results = Vec::new();
             for (&side, spec) in self.sides.iter().zip(&result_specs) {
                 let node = self.pick(side, &nodes, |binding| match binding {

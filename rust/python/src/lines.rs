@@ -119,6 +119,24 @@ impl LineTable {
         }
     }
 
+    /// The place that an id stands for: code object and offset.
+    pub fn place(&self, py: Python<'_>, id: u32) -> Option<(Py<PyAny>, i32)> {
+        let (code, lasti) = self.lines.get((id as usize).checked_sub(1)?)?;
+        Some((code.clone_ref(py), *lasti))
+    }
+
+    /// The id of a place.
+    pub fn of_place(&mut self, code: Py<PyAny>, lasti: i32) -> u32 {
+        let key = (code.as_ptr() as usize, lasti);
+        if let Some(&known) = self.ids.get(&key) {
+            return known;
+        }
+        self.lines.push((code, lasti));
+        let id = self.lines.len() as u32;
+        self.ids.insert(key, id);
+        id
+    }
+
     fn is_library(&mut self, py: Python<'_>, code: &Py<PyAny>) -> bool {
         let address = code.as_ptr() as usize;
         if let Some(&known) = self.library.get(&address) {

@@ -25,6 +25,8 @@ pub struct TapeCell {
     pub id: u64,
     /// 0 for a transform called from ordinary Python, n + 1 for one called while a tape of depth n records.
     pub depth: u32,
+    /// The depth of the innermost `jit` that records here or around: values from this depth down are not known.
+    pub jit_depth: Option<u32>,
     thread: ThreadId,
     closed: AtomicBool,
     tape: Mutex<Tape>,
@@ -32,7 +34,10 @@ pub struct TapeCell {
     dropped: Mutex<Vec<NodeId>>,
     /// Nodes that Python still held when the recording ended, with their lines.
     survivors: Mutex<Vec<(NodeId, u32)>>,
-    /// Lines are shared by a trace and those nested in it.
+    /// What is to be done when it closes.
+    closing: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
+    /// Lines are shared by a trace and those nested in it. What `jit` records outlives the trace around it, and has
+    /// lines of its own.
     pub lines: Arc<Mutex<LineTable>>,
 }
 
@@ -60,6 +65,8 @@ pub struct Tape {
     /// The region that operations recorded now belong to.
     pub region: RegionId,
     pub arrays: CapturedArrays,
+    /// As the cell's.
+    pub jit_depth: Option<u32>,
     /// The caller's own arrays behind inputs that are not differentiated: `np.asarray` gives them back.
     pub originals: FxHashMap<NodeId, Py<PyAny>>,
 }
@@ -96,10 +103,14 @@ fn closed() -> Error {
 }
 
 impl TapeCell {
-    pub fn new(parent: Option<&Arc<TapeCell>>) -> Arc<TapeCell> {
+    /// `jitted`: what it records is run later, for other values of the arguments.
+    pub fn new(parent: Option<&Arc<TapeCell>>, jitted: bool) -> Arc<TapeCell> {
+        let depth = parent.map_or(0, |parent| parent.depth + 1);
+        let jit_depth = if jitted { Some(depth) } else { parent.and_then(|parent| parent.jit_depth) };
         Arc::new(TapeCell {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            depth: parent.map_or(0, |parent| parent.depth + 1),
+            depth,
+            jit_depth,
             thread: this_thread(),
             closed: AtomicBool::new(false),
             tape: Mutex::new(Tape {
@@ -113,12 +124,19 @@ impl TapeCell {
                 captured: FxHashMap::default(),
                 region: RegionId(0),
                 arrays: CapturedArrays::default(),
+                jit_depth,
                 originals: FxHashMap::default(),
             }),
             dropped: Mutex::new(Vec::new()),
             survivors: Mutex::new(Vec::new()),
-            lines: parent.map_or_else(Arc::default, |parent| Arc::clone(&parent.lines)),
+            closing: Mutex::default(),
+            lines: parent.filter(|_| !jitted).map_or_else(Arc::default, |parent| Arc::clone(&parent.lines)),
         })
+    }
+
+    /// Does it record around the `jit` of that depth? What that one does with its values must hold for any others.
+    pub fn is_around_jit(&self, jit_depth: Option<u32>) -> bool {
+        jit_depth.is_some_and(|depth| self.depth < depth)
     }
 
     /// Frees what was recorded; traced values that survive raise from now on.
@@ -141,6 +159,22 @@ impl TapeCell {
         drop(tape);
         // Dropped without the lock: values may run Python code.
         drop((emptied, graph));
+        let closing = std::mem::take(&mut *lock(&self.closing));
+        closing.into_iter().for_each(|then| then());
+    }
+
+    /// Does `then` when the tape closes.
+    pub fn when_closed(&self, then: Box<dyn FnOnce() + Send>) {
+        lock(&self.closing).push(then);
+    }
+
+    /// What a line of another table is in this tape's.
+    pub fn line_from(&self, py: Python<'_>, table: &Arc<Mutex<LineTable>>, line: u32) -> u32 {
+        if Arc::ptr_eq(table, &self.lines) {
+            return line;
+        }
+        let place = lock(table).place(py, line);
+        place.map_or(0, |(code, lasti)| lock(&self.lines).of_place(code, lasti))
     }
 
     /// Remembers the lines of what Python holds now, for [`TapeCell::used_after_close`].
@@ -309,7 +343,8 @@ impl Tape {
         let (dtype, shape, active, value) = {
             let tape = outer.open()?;
             let graph = tape.builder.graph();
-            (graph.dtype(node), graph.shape(node).to_vec(), tape.is_active(node), tape.values.get(&node).cloned())
+            let value = tape.values.get(&node).filter(|_| !outer.is_around_jit(self.jit_depth)).cloned();
+            (graph.dtype(node), graph.shape(node).to_vec(), tape.is_active(node), value)
         };
         let input = self.input(dtype, &shape, active, value)?;
         let index = self.builder.graph().inputs.len() as u32 - 1;

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, NodeId, Region as GraphRegion, RegionId, tables};
+use ckad_graph::{CheckpointPolicy, Constant, DType, Error, ErrorKind, Graph, NodeId, Region as GraphRegion, RegionId, tables};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use rustc_hash::FxHashMap;
@@ -30,6 +30,11 @@ thread_local! {
 /// The tapes that record on this thread, outermost first.
 pub fn open_tapes() -> Vec<Arc<TapeCell>> {
     OPEN.with(|open| open.borrow().clone())
+}
+
+/// The depth of the innermost `jit` that records on this thread.
+pub fn innermost_jit() -> Option<u32> {
+    OPEN.with(|open| open.borrow().last().and_then(|tape| tape.jit_depth))
 }
 
 /// An argument of the traced call.
@@ -78,14 +83,16 @@ pub struct Trace {
 
 #[pymethods]
 impl Trace {
+    /// `jitted`: arguments have no values, and what is recorded is run later.
     #[new]
-    fn new() -> Trace {
+    #[pyo3(signature = (jitted=false))]
+    fn new(jitted: bool) -> Trace {
         let tape = OPEN.with(|open| {
             let mut open = open.borrow_mut();
             if open.is_empty() {
                 forget_forced();
             }
-            let tape = TapeCell::new(open.last());
+            let tape = TapeCell::new(open.last(), jitted);
             open.push(Arc::clone(&tape));
             tape
         });
@@ -269,12 +276,8 @@ impl Trace {
         let outer_tape = outer.tape();
         let (dtype, shape, active, value) = outer_tape.read(|tape| {
             let graph = tape.builder.graph();
-            (
-                graph.dtype(outer_node),
-                graph.shape(outer_node).to_vec(),
-                tape.is_active(outer_node),
-                tape.values.get(&outer_node).cloned(),
-            )
+            let value = tape.values.get(&outer_node).filter(|_| !outer_tape.is_around_jit(self.tape.jit_depth));
+            (graph.dtype(outer_node), graph.shape(outer_node).to_vec(), tape.is_active(outer_node), value.cloned())
         })?;
         let mut tape = self.tape.open().map_err(raise)?;
         let node = tape.input(dtype, &shape, differentiated || active, value).map_err(raise)?;
@@ -329,6 +332,17 @@ impl Trace {
     fn output_info(&self, node: NodeId, layout: Layout, is_array: bool) -> PyResult<OutputInfo> {
         let dtype = self.tape.read(|tape| tape.builder.dtype(node))?;
         Ok(OutputInfo { node, dtype, layout, is_array })
+    }
+
+    /// As [`Trace::take`], with the arrays that were read from outside.
+    pub fn take_with_arrays(
+        &self,
+        py: Python<'_>,
+        outputs: &Bound<'_, PyList>,
+    ) -> PyResult<(Recorded, Vec<(Py<PyAny>, Constant)>)> {
+        let recorded = self.take(py, outputs)?;
+        let arrays = self.tape.read(|tape| tape.arrays.captured(py))?;
+        Ok((recorded, arrays))
     }
 
     /// The recorded graph with these outputs. The tape is empty afterwards: one finishing call per trace.

@@ -2,7 +2,7 @@
 //! part of the outer tape.
 //!
 //! Ids of lists, scalars, constants, starts and regions are those of another table and are mapped at first use. Lines
-//! stay. Positions become consecutive numbers from the place of the splice on, so that they compare with those of the
+//! are renamed where they are of another table. Positions become consecutive numbers from the place of the splice on, so that they compare with those of the
 //! nodes recorded around it; passes stay, and [`crate::settle`] decides later what they mean in the whole.
 
 use ckad_graph::{
@@ -15,8 +15,13 @@ use rustc_hash::FxHashMap;
 use crate::copy::{Copy, passes, table};
 
 /// Appends `graph` to what `builder` records, with the nodes `inputs` for its inputs, and returns its outputs. The
-/// builder's current region becomes that of the graph as a whole.
-pub fn splice(builder: &Builder, graph: &Graph, inputs: &[NodeId]) -> Result<Vec<NodeId>> {
+/// builder's current region becomes that of the graph as a whole. `line` is what a line of the graph is called there.
+pub fn splice(
+    builder: &Builder,
+    graph: &Graph,
+    inputs: &[NodeId],
+    line: impl Fn(u32) -> u32,
+) -> Result<Vec<NodeId>> {
     let mut target = builder.graph_mut();
     let mut copy = Copy::new("splice", graph)?;
     bind_inputs(&mut copy, &target, graph, inputs)?;
@@ -37,6 +42,7 @@ pub fn splice(builder: &Builder, graph: &Graph, inputs: &[NodeId]) -> Result<Vec
         let attributes = Attributes {
             position: positions[node.attributes.position as usize],
             region: ids.region(&mut target, graph, node.attributes.region)?,
+            line: line(node.attributes.line),
             ..node.attributes
         };
         let op = ids.op(&mut target, graph, node.op)?;

@@ -1,0 +1,221 @@
+//! One recording of a jitted function: runs without Python, or is spliced into a trace around the call.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use ckad_graph::{CheckpointPolicy, Constant, Error, Graph, NodeId};
+use numpy::PyUntypedArray;
+use pyo3::PyTraverseError;
+use pyo3::PyVisit;
+use pyo3::prelude::*;
+
+use super::call::{Call, Form, LeafPattern, LeafValue, Pattern, unflatten};
+use super::captured::Watches;
+use crate::convert::array_operand;
+use crate::errors::raise;
+use crate::execute::{Executable, Kind, Tables, evaluated, is_looked_at, measure_or_run};
+use crate::finish::{Binding, ResultSpec, innermost, settled, splice_into, to_python, traced};
+use crate::lines::LineTable;
+use crate::tape::TapeCell;
+use crate::trace::{Recorded, open_tapes};
+use crate::tracer::Tracer;
+use crate::value::Value;
+
+/// A leaf of what the function returned.
+pub enum Returned {
+    /// An output of the graph. `weak`: Python has a number of its own there.
+    Output { index: usize, weak: bool },
+    /// Anything that the arguments have no part in.
+    Constant(Py<PyAny>),
+}
+
+/// What the function returned: its leaves, and how they are put together.
+pub struct Returns {
+    pub leaves: Vec<Returned>,
+    /// None: the one leaf itself.
+    pub structure: Option<Py<PyAny>>,
+}
+
+/// A recording.
+pub struct Entry {
+    pattern: Pattern,
+    watches: Watches,
+    returns: Returns,
+    graph: Graph,
+    specs: Vec<ResultSpec>,
+    /// Values of traces around the recording that it reads, as inputs behind the arguments.
+    captures: Vec<(Arc<TapeCell>, NodeId)>,
+    /// Arrays that the graph reads where they lie.
+    in_place: Vec<(Py<PyAny>, Constant)>,
+    lines: Arc<Mutex<LineTable>>,
+    executable: OnceLock<Arc<Executable>>,
+}
+
+impl Entry {
+    pub fn new(
+        py: Python<'_>,
+        call: &Call,
+        watches: Watches,
+        returns: Returns,
+        recorded: Recorded,
+        arrays: Vec<(Py<PyAny>, Constant)>,
+    ) -> PyResult<Entry> {
+        let specs = recorded.output_specs()?;
+        let Recorded { graph, captures: mut found, lines, .. } = recorded;
+        let graph = settled(graph).map_err(raise)?;
+        let arguments = call.traced().count();
+        let mut captures = Vec::new();
+        for index in arguments..graph.inputs.len() {
+            let capture = found.remove(&(index as u32));
+            let capture = capture.ok_or_else(|| raise(Error::internal("jit", format!("input {index} has no value"))))?;
+            captures.push((capture.tape, capture.node));
+        }
+        let in_place = arrays.into_iter().filter(|(_, constant)| constant.owned_bytes() == 0).collect();
+        Ok(Entry {
+            pattern: Pattern::of(py, call)?,
+            watches,
+            returns,
+            graph,
+            specs,
+            captures,
+            in_place,
+            lines,
+            executable: OnceLock::new(),
+        })
+    }
+
+    /// Were its arguments such?
+    pub fn is_for(&self, py: Python<'_>, call: &Call) -> PyResult<bool> {
+        self.pattern.matches(py, call)
+    }
+
+    /// Is what it took from outside as it was?
+    pub fn holds(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.captures.iter().all(|(tape, _)| !tape.is_closed()) && self.watches.hold(py)?)
+    }
+
+    /// May it serve another call? Not where a value of a trace around it was found in a place that is not watched.
+    pub fn can_be_kept(&self) -> PyResult<bool> {
+        for (tape, node) in &self.captures {
+            if !tape.read(|open| self.watches.covers(tape, &open.builder.graph(), *node))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The traces around it whose values it reads.
+    pub fn tapes(&self) -> impl Iterator<Item = &Arc<TapeCell>> {
+        self.captures.iter().map(|(tape, _)| tape)
+    }
+
+    /// The results for the arguments of a call that it is for.
+    pub fn results<'py>(&self, py: Python<'py>, call: &Call) -> PyResult<Bound<'py, PyAny>> {
+        let outer = call.traced().filter_map(|(_, value)| match value {
+            LeafValue::Outer(tape, node) => Some(Binding::Outer(Arc::clone(tape), *node)),
+            _ => None,
+        });
+        let captured = self.captures.iter().map(|(tape, node)| Binding::Outer(Arc::clone(tape), *node));
+        let around: Vec<Binding> = outer.chain(captured).collect();
+        let outputs = match innermost(&around) {
+            Some(target) => self.spliced(py, call, &target)?,
+            None => self.run(py, call)?,
+        };
+        self.returned(py, &outputs)
+    }
+
+    fn run(&self, py: Python<'_>, call: &Call) -> PyResult<Vec<Py<PyAny>>> {
+        let values: Vec<Value> = call
+            .traced()
+            .filter_map(|(_, value)| match value {
+                LeafValue::Scalar(bits) => Some(Value::Scalar(*bits)),
+                LeafValue::Array(constant, _) => Some(Value::Array(Arc::clone(constant))),
+                LeafValue::Outer(..) => None,
+            })
+            .collect();
+        let executable = self.executable(py)?;
+        let tables = Tables::of(&self.graph);
+        let enclosed = !open_tapes().is_empty();
+        let outputs = measure_or_run(py, &executable, &values, &tables, &self.lines, enclosed)?;
+        to_python(py, outputs, &self.specs)
+    }
+
+    fn executable(&self, py: Python<'_>) -> PyResult<Arc<Executable>> {
+        let build = || evaluated(py, &self.graph, &Kind::Evaluate, CheckpointPolicy::Auto, &self.lines);
+        if is_looked_at() {
+            return build();
+        }
+        if let Some(built) = self.executable.get() {
+            return Ok(Arc::clone(built));
+        }
+        let built = build()?;
+        Ok(Arc::clone(self.executable.get_or_init(|| built)))
+    }
+
+    /// The outputs as values of a trace around the call.
+    fn spliced(&self, py: Python<'_>, call: &Call, target: &Arc<TapeCell>) -> PyResult<Vec<Py<PyAny>>> {
+        let mut bindings = Vec::with_capacity(self.graph.inputs.len());
+        for (_, value) in call.traced() {
+            bindings.push(match value {
+                LeafValue::Scalar(bits) => Binding::Value(Value::Scalar(*bits)),
+                LeafValue::Array(_, object) => {
+                    Binding::Outer(Arc::clone(target), array_operand(py, target, object.bind(py))?.node)
+                }
+                LeafValue::Outer(tape, node) => Binding::Outer(Arc::clone(tape), *node),
+            });
+        }
+        bindings.extend(self.captures.iter().map(|(tape, node)| Binding::Outer(Arc::clone(tape), *node)));
+        for (array, constant) in &self.in_place {
+            if let Ok(array) = array.bind(py).cast::<PyUntypedArray>() {
+                target.guard(array, constant)?;
+            }
+        }
+        let nodes = {
+            let line = |line| target.line_from(py, &self.lines, line);
+            splice_into(py, target, &self.graph, &bindings, None, &line)?
+        };
+        let results = nodes.iter().zip(&self.specs);
+        results.map(|(&node, spec)| traced(target, node, spec)?.into_object(py)).collect()
+    }
+
+    fn returned<'py>(&self, py: Python<'py>, outputs: &[Py<PyAny>]) -> PyResult<Bound<'py, PyAny>> {
+        let leaf = |leaf: &Returned| match leaf {
+            Returned::Constant(value) => Ok(value.bind(py).clone()),
+            Returned::Output { index, weak: false } => Ok(outputs[*index].bind(py).clone()),
+            Returned::Output { index, weak: true } => as_python_number(outputs[*index].bind(py)),
+        };
+        let mut leaves = self.returns.leaves.iter().map(leaf).collect::<PyResult<Vec<_>>>()?;
+        match &self.returns.structure {
+            Some(structure) => unflatten(py, structure, leaves),
+            None => leaves.pop().ok_or_else(|| raise(Error::internal("jit", "the result is missing"))),
+        }
+    }
+
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.watches.traverse(visit)?;
+        for leaf in &self.pattern.leaves {
+            if let LeafPattern::Held(object, _) = leaf {
+                visit.call(object)?;
+            }
+        }
+        for form in &self.pattern.forms {
+            match form {
+                Form::Leaf => {}
+                Form::Tree(object) | Form::Static(object) => visit.call(object)?,
+            }
+        }
+        for leaf in &self.returns.leaves {
+            if let Returned::Constant(object) = leaf {
+                visit.call(object)?;
+            }
+        }
+        self.in_place.iter().try_for_each(|(array, _)| visit.call(array))
+    }
+}
+
+/// What stands for a Python number where the function computed with nothing else.
+fn as_python_number<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    match value.cast::<Tracer>() {
+        Ok(tracer) => Ok(tracer.get().alias()?.weak_if(true).into_object(value.py())?.into_bound(value.py())),
+        Err(_) => value.call_method0("item"),
+    }
+}

@@ -1,0 +1,254 @@
+//! `ckad.jit`: a function recorded once per shapes and dtypes, and run without Python from then on.
+//!
+//! `call` says what a call passes, `captured` what a recording depends on beside it, `entry` is one recording: a graph
+//! that is run, or spliced where the call belongs to a trace. Whether a recording serves a call is asked before each.
+
+mod call;
+mod captured;
+mod entry;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ckad_graph::Attributes;
+use pyo3::PyTraverseError;
+use pyo3::PyVisit;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+use crate::convert::is_array;
+use crate::errors::raise;
+use crate::plan_view::forget_forced;
+use crate::trace::{Trace, open_tapes};
+use crate::tracer::Tracer;
+use call::{Call, Leaf, Marked};
+use captured::Watches;
+use entry::{Entry, Returned, Returns};
+
+/// Most recordings that one function keeps: of those that were used longest ago the memory is given back.
+const MOST_ENTRIES: usize = 256;
+
+/// Recordings, the most recently used first.
+type Entries = Mutex<Arc<Vec<Arc<Entry>>>>;
+
+/// A jitted function's recordings.
+#[pyclass(frozen, module = "ckad._core", weakref)]
+pub struct Jitted {
+    statics: Marked,
+    donated: Marked,
+    entries: Arc<Entries>,
+}
+
+/// The arguments of one call that is to be recorded.
+#[pyclass(frozen, module = "ckad._core")]
+pub struct JitCall {
+    call: Call,
+}
+
+#[pymethods]
+impl JitCall {
+    /// The leaves that are neither numbers nor arrays of numbers.
+    #[getter]
+    fn held(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        let held = |leaf: &Leaf| match leaf {
+            Leaf::Held(object) => Some(object.clone_ref(py)),
+            Leaf::Traced(..) => None,
+        };
+        self.call.leaves.iter().filter_map(held).collect()
+    }
+
+    /// The arguments as traced values of a jitted trace.
+    fn traced<'py>(&self, py: Python<'py>, trace: &Trace) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
+        let mut leaves = Vec::with_capacity(self.call.leaves.len());
+        for leaf in &self.call.leaves {
+            let spec = match leaf {
+                Leaf::Held(object) => {
+                    leaves.push(object.bind(py).clone());
+                    continue;
+                }
+                Leaf::Traced(spec, _) => spec,
+            };
+            let mut tape = trace.tape.open().map_err(raise)?;
+            tape.builder.set_attributes(Attributes::default());
+            let node = tape.input(spec.dtype, &spec.extents, spec.active, None).map_err(raise)?;
+            drop(tape);
+            let tracer = match (spec.is_array, &spec.strides) {
+                (false, _) => Tracer::scalar(Arc::clone(&trace.tape), node)?.weak_if(spec.weak),
+                (true, None) => Tracer::array(Arc::clone(&trace.tape), node, spec.layout.clone(), spec.read_only)?,
+                (true, Some(strides)) => {
+                    Tracer::argument(&trace.tape, node, spec.layout.clone(), strides.clone(), spec.read_only)?
+                }
+            };
+            leaves.push(tracer.into_object(py)?.into_bound(py));
+        }
+        self.call.rebuilt(py, leaves)
+    }
+}
+
+/// What [`Jitted::call`] returns where no recording serves.
+#[pyclass(frozen, module = "ckad._core")]
+pub struct NotRecorded;
+
+impl Jitted {
+    fn entries(&self) -> Arc<Vec<Arc<Entry>>> {
+        Arc::clone(&self.entries.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The recording that serves a call.
+    fn find(&self, py: Python<'_>, call: &Call) -> PyResult<Option<Arc<Entry>>> {
+        // Comparing runs Python code, maybe this very function: not under the lock.
+        let entries = self.entries();
+        for (position, entry) in entries.iter().enumerate() {
+            if !entry.is_for(py, call)? {
+                continue;
+            }
+            if !entry.holds(py)? {
+                change(&self.entries, |entries| entries.retain(|other| !Arc::ptr_eq(other, entry)));
+                continue;
+            }
+            if position > 0 {
+                change(&self.entries, |entries| {
+                    if let Some(at) = entries.iter().position(|other| Arc::ptr_eq(other, entry)) {
+                        entries[..=at].rotate_right(1);
+                    }
+                });
+            }
+            return Ok(Some(Arc::clone(entry)));
+        }
+        Ok(None)
+    }
+
+    /// Keeps a recording as long as the traces whose values it reads are open.
+    fn keep(&self, entry: &Arc<Entry>) {
+        for tape in entry.tapes() {
+            let (entries, entry) = (Arc::downgrade(&self.entries), Arc::downgrade(entry));
+            tape.when_closed(Box::new(move || {
+                if let (Some(entries), Some(entry)) = (entries.upgrade(), entry.upgrade()) {
+                    change(&entries, |entries| entries.retain(|other| !Arc::ptr_eq(other, &entry)));
+                }
+            }));
+        }
+        change(&self.entries, |entries| {
+            entries.insert(0, Arc::clone(entry));
+            entries.truncate(MOST_ENTRIES);
+        });
+    }
+}
+
+fn change(entries: &Entries, how: impl FnOnce(&mut Vec<Arc<Entry>>)) {
+    let mut held = entries.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut changed = held.as_ref().clone();
+    how(&mut changed);
+    let before = std::mem::replace(&mut *held, Arc::new(changed));
+    drop(held);
+    // What goes may run Python code: not under the lock.
+    drop(before);
+}
+
+#[pymethods]
+impl Jitted {
+    #[new]
+    fn new(
+        static_positions: Vec<usize>,
+        static_names: Vec<String>,
+        donated_positions: Vec<usize>,
+        donated_names: Vec<String>,
+    ) -> Jitted {
+        Jitted {
+            statics: Marked { positions: static_positions, names: static_names },
+            donated: Marked { positions: donated_positions, names: donated_names },
+            entries: Arc::default(),
+        }
+    }
+
+    /// The results of a recording that serves these arguments; `NotRecorded` where there is none.
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if open_tapes().is_empty() {
+            forget_forced();
+        }
+        let call = Call::new(&self.statics, &self.donated, args, kwargs)?;
+        match self.find(py, &call)? {
+            Some(entry) => entry.results(py, &call),
+            None => Ok(py.get_type::<NotRecorded>().into_any()),
+        }
+    }
+
+    /// The arguments of a call, to be recorded.
+    fn bind(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<JitCall> {
+        Ok(JitCall { call: Call::new(&self.statics, &self.donated, args, kwargs)? })
+    }
+
+    /// Keeps what was recorded for a call, and runs it. `leaves` and `structure` are what the function returned, the
+    /// structure None for a single leaf; `places` is what it could reach before.
+    fn record<'py>(
+        &self,
+        py: Python<'py>,
+        call: &JitCall,
+        trace: &Trace,
+        leaves: Vec<Bound<'py, PyAny>>,
+        structure: Option<Py<PyAny>>,
+        mut watches: PyRefMut<'py, JitWatches>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let outputs = PyList::empty(py);
+        let mut returned = Vec::with_capacity(leaves.len());
+        for leaf in leaves {
+            let tracer = leaf.cast::<Tracer>().ok().map(|tracer| tracer.get().is_weak());
+            if tracer.is_some() || (is_array(&leaf) && crate::convert::classify(&leaf).is_ok()) {
+                returned.push(Returned::Output { index: outputs.len(), weak: tracer.unwrap_or(false) });
+                outputs.append(leaf)?;
+            } else {
+                returned.push(Returned::Constant(leaf.unbind()));
+            }
+        }
+        let mut watches = watches.0.take().unwrap_or_default();
+        let (recorded, arrays) = trace.take_with_arrays(py, &outputs)?;
+        let arrays_read = arrays.iter().map(|(array, constant)| (array.clone_ref(py), Arc::clone(constant)));
+        watches.add_arrays(py, arrays_read.collect())?;
+        let returns = Returns { leaves: returned, structure };
+        let entry = Arc::new(Entry::new(py, &call.call, watches, returns, recorded, arrays)?);
+        if entry.can_be_kept()? {
+            self.keep(&entry);
+        }
+        entry.results(py, &call.call)
+    }
+
+    /// How many recordings are kept.
+    fn __len__(&self) -> usize {
+        self.entries().len()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // A thread that holds the lock is using the function: it is no garbage.
+        match self.entries.try_lock() {
+            Ok(entries) => entries.iter().try_for_each(|entry| entry.traverse(&visit)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        change(&self.entries, Vec::clear);
+    }
+}
+
+/// What a function can reach before it is recorded, noted as it is then.
+#[pyclass(module = "ckad._core")]
+pub struct JitWatches(Option<Watches>);
+
+#[pymethods]
+impl JitWatches {
+    #[new]
+    fn new(places: Vec<Bound<'_, PyTuple>>) -> PyResult<JitWatches> {
+        Watches::new(&places).map(|watches| JitWatches(Some(watches)))
+    }
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Jitted>()?;
+    module.add_class::<JitCall>()?;
+    module.add_class::<JitWatches>()?;
+    module.add_class::<NotRecorded>()
+}
