@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,8 +103,7 @@ class _Marked:
     """The arguments that `static_argnums` or `donate_argnums` name: by position, and by name where they have one."""
 
     def __init__(self, name: str, f: Callable[..., Any], argnums: int | Sequence[int]) -> None:
-        several = isinstance(argnums, Iterable) and not isinstance(argnums, (str, bytes, dict, np.ndarray))
-        wanted = list(argnums) if several else [argnums]
+        wanted: list[Any] = list(argnums) if isinstance(argnums, (tuple, list, range)) else [argnums]
         parameters = _parameters(f)
         self.positions: list[int] = []
         self.names: list[str] = []
@@ -121,8 +120,8 @@ class _Marked:
                 raise CkadValueError.of("jit", what, "count from the first argument")
             position = int(argnum) % count if count else int(argnum)
             self.positions.append(position)
-            if parameters is not None and parameters[position] is not None:
-                self.names.append(parameters[position])
+            if parameters is not None and (parameter := parameters[position]) is not None:
+                self.names.append(parameter)
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """The marked arguments of a call."""

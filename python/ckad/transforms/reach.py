@@ -17,20 +17,32 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
+import optree
 
 from ckad import _core
-from ckad.tree import flatten
+from ckad.tree import NAMESPACE, is_leaf
 
 _LIBRARIES: Final = frozenset({"numpy", "ckad", "optree", "builtins", *sys.stdlib_module_names}) - {"__main__"}
 
 _VALUES: Final = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), np.generic, np.dtype, slice, range)
 """What cannot change: the place that holds it is watched."""
 
-_GENERATORS: Final = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
+
+
+@functools.cache
+def _generator_classes() -> tuple[type, ...]:
+    # NumPy imports this part of it only when it is used.
+    return (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
 
 
 def _is_library(module: Any) -> bool:
     return isinstance(module, str) and module.partition(".")[0] in _LIBRARIES
+
+
+def _wrapped(found: Any) -> list[Any]:
+    """What a wrapper says it wraps."""
+    inner = getattr(found, "__wrapped__", None) if callable(found) else None
+    return [] if inner is None else [inner]
 
 
 class Reach:
@@ -70,7 +82,7 @@ class Reach:
         if isinstance(found, np.ndarray):
             self.places.append(("array", found))
             return found.ravel().tolist() if found.dtype == object else ()
-        if isinstance(found, _GENERATORS):
+        if isinstance(found, _generator_classes()):
             self._generators[id(found)] = found
             return ()
         if isinstance(found, types.FunctionType):
@@ -106,8 +118,7 @@ class Reach:
             except ValueError:  # Empty: the variable is assigned later.
                 continue
         found += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-        if hasattr(function, "__wrapped__"):
-            found.append(function.__wrapped__)
+        found += _wrapped(function)
         if not _is_library(function.__globals__.get("__name__")):
             self._read_names(function.__code__)
             found += self._items(function.__globals__)
@@ -135,7 +146,7 @@ class Reach:
                 if special:
                     inside.append(value)
                 elif name in self._names:
-                    self.places.append(("attribute", base, name))
+                    self.places.append(("member", base, name))
                     inside.append(value)
         return inside
 
@@ -144,18 +155,17 @@ class Reach:
         namespace = getattr(found, "__dict__", None)
         if isinstance(namespace, dict):
             inside += self._items(namespace)
+            # An attribute of the class, until the instance has one of its own.
+            of_class = {name for base in type(found).__mro__ if not _is_library(base.__module__) for name in vars(base)}
+            self.places += [("item", namespace, name) for name in self._names & of_class if name not in namespace]
         for base in type(found).__mro__:
             for name, member in list(vars(base).items()):
                 if isinstance(member, types.MemberDescriptorType) and name in self._names and hasattr(found, name):
                     self.places.append(("attribute", found, name))
                     inside.append(getattr(found, name))
-        # Layers, and other containers that optree knows.
-        leaves = flatten(found)[0]
-        if not (len(leaves) == 1 and leaves[0] is found):
-            inside += leaves
-        if callable(found) and hasattr(found, "__wrapped__"):
-            inside.append(found.__wrapped__)
-        return inside
+        if not is_leaf(found):  # Layers, and other containers that optree knows.
+            inside += optree.tree_flatten_one_level(found, namespace=NAMESPACE)[0]
+        return inside + _wrapped(found)
 
     def generator_states(self) -> dict[int, bytes]:
         """The state of each random generator that can be reached, the global ones included."""

@@ -6,6 +6,7 @@ use crate::footprint::PeakBytes;
 use crate::lower::lower;
 use crate::policy::{Planned, plans};
 use crate::program::{Program, Target};
+use crate::takeover::take_over;
 use crate::verify::verify_program;
 
 /// A program with what is known of it before it runs.
@@ -24,15 +25,25 @@ pub fn verifying() -> bool {
 
 /// Compiles the graph under a policy.
 pub fn compile(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Result<Compiled> {
+    compile_donating(graph, policy, target, &[])
+}
+
+/// As [`compile`], where the caller gives up the memory of some inputs.
+pub fn compile_donating(
+    graph: &Graph,
+    policy: CheckpointPolicy,
+    target: &Target,
+    donated: &[bool],
+) -> Result<Compiled> {
     if verifying() {
         ckad_prim::verify(graph)?;
     }
     let (chosen, none) = plans(graph, policy, target)?;
-    let compiled = lowered(graph, chosen, target)?;
+    let compiled = lowered(graph, chosen, target, donated)?;
     // Policies compare schedules by live bytes. What counts are the bytes of the program, which differ by what the
     // arena's holes and a kernel's scratch add, and by outputs that have their memory from the start.
     let Some(none) = none else { return Ok(compiled) };
-    let mut none = lowered(graph, none, target)?;
+    let mut none = lowered(graph, none, target, donated)?;
     if compiled.peak.total() <= none.peak.total() {
         return Ok(compiled);
     }
@@ -44,8 +55,9 @@ pub fn compile(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Resu
     Ok(none)
 }
 
-fn lowered(graph: &Graph, planned: Planned, target: &Target) -> Result<Compiled> {
-    let program = lower(graph, &planned.schedule, target)?;
+fn lowered(graph: &Graph, planned: Planned, target: &Target, donated: &[bool]) -> Result<Compiled> {
+    let mut program = lower(graph, &planned.schedule, target)?;
+    take_over(&mut program, donated, target)?;
     if verifying() {
         verify_program(&program)?;
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use ckad_graph::{Graph, Op, Result, ScalarBits};
 use smallvec::SmallVec;
 
-use crate::program::{ArrayRef, Buffer, BufferId, Instruction, Kernel, Load, Place, Program, Source, Step, Store};
+use crate::program::{
+    ArrayRef, ArraySpec, Buffer, BufferId, Instruction, Kernel, Load, Place, Program, Source, Step, Store, Takeover,
+};
 use crate::tables::{collected, filled, push};
 
 /// What a normal run must have allocated at once, by what it is for. Each is a line of the plan.
@@ -25,7 +27,9 @@ pub struct PeakBytes {
 
 impl PeakBytes {
     pub fn of(graph: &Graph, program: &Program) -> Result<PeakBytes> {
-        let outputs = program.outputs.iter().map(|spec| spec.shape.iter().product::<usize>() * spec.dtype.size()).sum();
+        let bytes = |spec: &ArraySpec| spec.shape.iter().product::<usize>() * spec.dtype.size();
+        let taken_over = program.takeovers.iter().map(|takeover| bytes(&program.outputs[takeover.output as usize]));
+        let outputs = program.outputs.iter().map(bytes).sum::<usize>() - taken_over.sum::<usize>();
         // One snapshot may be captured by several nodes.
         let snapshots = graph.constants.iter().map(|constant| (Arc::as_ptr(constant).cast::<u8>(), constant));
         let mut snapshots = collected(snapshots)?;
@@ -76,6 +80,7 @@ impl Program {
         self.steps.capacity() * size_of::<Step>()
             + kernels.sum::<usize>()
             + self.buffers.capacity() * size_of::<Buffer>()
+            + self.takeovers.capacity() * size_of::<Takeover>()
             + self.scalars_added.1.capacity() * size_of::<ScalarBits>()
             + self.starts_added.1.capacity() * size_of::<i64>()
     }

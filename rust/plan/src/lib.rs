@@ -39,5 +39,6 @@ pub mod report;
 pub mod schedule;
 pub mod simulate;
 mod tables;
+mod takeover;
 pub mod verify;
 pub mod view;

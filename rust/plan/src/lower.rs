@@ -222,6 +222,7 @@ impl<'g> Lowering<'g> {
             buffers,
             inputs: collected(graph.inputs.iter().map(spec))?,
             outputs: collected(graph.outputs.iter().map(spec))?,
+            takeovers: Vec::new(),
             arena_bytes,
             scratch_bytes: scratch,
             scalars_added: (graph.scalars.len(), Vec::new()),
@@ -243,6 +244,7 @@ fn copy_kernel(source: Source, dtype: DType, elements: usize, buffer: BufferId) 
         stores: vec![Store { buffer, dtype, register: 0 }],
         reduce: None,
         registers: 1,
+        overwrites: false,
     }
 }
 

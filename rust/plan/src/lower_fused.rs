@@ -188,6 +188,7 @@ pub(crate) fn fused_kernel(
         stores: room(stores.len() - usize::from(reduction.is_some()))?,
         reduce: None,
         registers: assignment.count,
+        overwrites: false,
     };
     for (&(node, buffer), &value) in stores.iter().zip(&kept) {
         let (dtype, register) = (graph.dtype(node), register(value));

@@ -108,6 +108,8 @@ pub struct FusedKernel {
     pub reduce: Option<Reduction>,
     /// Number of tile registers that loads and instructions use.
     pub registers: u16,
+    /// A store may write where a load reads the same elements: nothing of a tile is stored before all of it is loaded.
+    pub overwrites: bool,
 }
 
 /// `register[i…] = source[offset + starts[start] + Σ i·strides]`, in elements.
@@ -166,6 +168,13 @@ pub struct ArraySpec {
     pub shape: Vec<usize>,
 }
 
+/// An output that may have the memory of an input, where the caller gives that up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Takeover {
+    pub output: u32,
+    pub input: u32,
+}
+
 /// A lowered schedule: runs as often as wanted, on any inputs of the same structure.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Program {
@@ -173,6 +182,8 @@ pub struct Program {
     pub buffers: Vec<Buffer>,
     pub inputs: Vec<ArraySpec>,
     pub outputs: Vec<ArraySpec>,
+    /// In the order of outputs.
+    pub takeovers: Vec<Takeover>,
     /// Bytes of the one arena, 64-byte aligned.
     pub arena_bytes: usize,
     /// Bytes that kernels may use beside the arena: the sum over threads of the largest need.

@@ -4,6 +4,7 @@
 //!   until the step is over that is joined with it.
 //! * No step reads what was not written before, or outside the life of a buffer; inputs and constants are never
 //!   written; every output is written by the end.
+//! * An output that may have an input's memory is written where no step has that still to read.
 //! * No fused load reaches outside its buffer (where a start is known only to the run, the kernel
 //!   checks), and every register is written before it is read.
 
@@ -12,7 +13,8 @@ use std::collections::BTreeMap;
 use ckad_graph::{Error, Op, Result, interrupt};
 
 use crate::lower_joined::{results, uses};
-use crate::program::{ArrayRef, Buffer, BufferId, FusedKernel, Kernel, Load, Place, Program, Source};
+use crate::program::{ArrayRef, Buffer, BufferId, FusedKernel, Kernel, Load, Place, Program, Source, Takeover};
+use crate::takeover::{Readers, fits};
 
 fn broken(what: String) -> Error {
     Error::internal("verify", what)
@@ -41,6 +43,7 @@ pub fn verify_program(program: &Program) -> Result<()> {
             return Err(broken(format!("output {output} is not written once, in full, and kept")));
         }
     }
+    verify_takeovers(program)?;
     match produced.iter().position(|done| !done) {
         Some(output) => Err(broken(format!("output {output} has no buffer"))),
         None => Ok(()),
@@ -69,6 +72,23 @@ fn verify_joined(program: &Program) -> Result<()> {
         let (first, last) = (buffer.first_step as usize, buffer.last_step as usize);
         if buffer.place == Place::Scratch && !(first < last && (first + 1..=last).all(joined)) {
             return Err(broken(format!("buffer {index} lies nowhere, and outlives the steps that are joined")));
+        }
+    }
+    Ok(())
+}
+
+/// An output has the bytes of one input, which is read by none but the steps before, or in the same place.
+fn verify_takeovers(program: &Program) -> Result<()> {
+    let readers = Readers::of(program)?;
+    let buffer_at = |place: Place| {
+        let found = program.buffers.iter().position(|buffer| buffer.place == place);
+        found.map(|index| BufferId(index as u32)).ok_or_else(|| broken(format!("no buffer is {place:?}")))
+    };
+    for (index, takeover) in program.takeovers.iter().enumerate() {
+        let twice = |other: &Takeover| other.input == takeover.input || other.output == takeover.output;
+        let (from, into) = (buffer_at(Place::Input(takeover.input))?, buffer_at(Place::Output(takeover.output))?);
+        if program.takeovers[..index].iter().any(twice) || !fits(program, &readers, from, into) {
+            return Err(broken(format!("{takeover:?} overwrites what is still to be read")));
         }
     }
     Ok(())

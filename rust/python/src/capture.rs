@@ -24,6 +24,9 @@ struct CapturedArray {
     layout: Layout,
 }
 
+/// Arrays that a function reads from outside, and what of them it read.
+pub type ReadArrays = Vec<(Py<PyAny>, Constant)>;
+
 /// What a tape has captured, by the address of the Python object.
 #[derive(Default)]
 pub struct CapturedArrays {
@@ -150,7 +153,7 @@ impl CapturedArrays {
     }
 
     /// All arrays that were read, each as it was last.
-    pub fn captured(&self, py: Python<'_>) -> Vec<(Py<PyAny>, Constant)> {
+    pub fn captured(&self, py: Python<'_>) -> ReadArrays {
         let latest = self.known.values().filter_map(|versions| versions.last());
         latest.map(|array| (array.object.clone_ref(py), Arc::clone(&array.constant))).collect()
     }

@@ -4,6 +4,7 @@
 //! Fortran order costs no copy and view-or-copy decisions agree with NumPy's. Small arrays are snapshotted; large
 //! ones are read where they lie and made read-only until the trace ends.
 
+use std::ffi::CStr;
 use std::sync::Arc;
 
 use ckad_graph::{Attributes, Constant, DType, Error, HostArray, NodeId, Op, ScalarBits, tables};
@@ -480,17 +481,30 @@ fn copied(py: Python<'_>, bytes: &[u8], dtype: DType, layout: &Layout) -> PyResu
     if plain { Ok(array.unbind()) } else { Ok(array_over(py, dtype, layout, data, array)?.unbind()) }
 }
 
+/// The name of the capsules that own results.
+pub const MEMORY: &CStr = c"ckad.memory";
+
 /// Results up to this size are cheaper copied than handed over.
 const COPY_BYTES: usize = 1024;
 
-/// A result as a NumPy array in its own layout: handed over without a copy, or copied where it is small.
-pub fn owned_to_numpy(py: Python<'_>, output: Output, dtype: DType, layout: &Layout) -> PyResult<Py<PyAny>> {
+/// A result as a NumPy array in its own layout: handed over without a copy, or copied where it is small. `owner` keeps
+/// its memory alive where that is not its own.
+pub fn owned_to_numpy(
+    py: Python<'_>,
+    output: Output,
+    dtype: DType,
+    layout: &Layout,
+    owner: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Py<PyAny>> {
     let bytes = output.0.bytes();
     if layout.rank() == 0 || bytes.len() <= COPY_BYTES {
         return copied(py, bytes, dtype, layout);
     }
     let data = bytes.as_ptr().cast_mut();
-    let capsule = pyo3::types::PyCapsule::new_with_value(py, output.0, c"ckad.memory")?;
+    if let Some(owner) = owner {
+        return Ok(array_over(py, dtype, layout, data, owner.clone())?.unbind());
+    }
+    let capsule = pyo3::types::PyCapsule::new_with_value(py, output.0, MEMORY)?;
     Ok(array_over(py, dtype, layout, data, capsule.into_any())?.unbind())
 }
 

@@ -4,6 +4,7 @@
 //! plan and lower; a miss builds without the GIL. A run gets the values of this call: inputs, captured arrays,
 //! scalars and slice starts.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use ckad_graph::{
@@ -11,7 +12,7 @@ use ckad_graph::{
 };
 use ckad_plan::compile::Compiled;
 use ckad_plan::report::{Report, report};
-use ckad_run::{Bindings, InputArray, OutputBuffer, ProgramCache, RunOptions};
+use ckad_run::{Bindings, GivenUp, InputArray, OutputBuffer, ProgramCache, RunOptions};
 use ckad_transform::{Absorbed, Side};
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
@@ -33,6 +34,8 @@ pub enum Kind {
     Jvp(Vec<bool>),
     Linearize(Vec<bool>),
     Vjp(Vec<bool>),
+    /// As it is, where the memory of some inputs is given up.
+    Donating(Vec<bool>),
 }
 
 /// What a cached program was built from, beside the graph.
@@ -194,8 +197,18 @@ pub fn flops_of(executable: &Executable) -> u64 {
 }
 
 fn finished(graph: &Graph, policy: CheckpointPolicy, recorded: (usize, usize), wanted: Wanted) -> Result<Executable> {
+    finished_donating(graph, policy, recorded, wanted, &[])
+}
+
+fn finished_donating(
+    graph: &Graph,
+    policy: CheckpointPolicy,
+    recorded: (usize, usize),
+    wanted: Wanted,
+    donated: &[bool],
+) -> Result<Executable> {
     let target = ckad_run::target()?;
-    let mut compiled = ckad_plan::compile::compile(graph, policy, &target)?;
+    let mut compiled = ckad_plan::compile::compile_donating(graph, policy, &target, donated)?;
     compiled.program.set_recorded(graph, recorded.0, recorded.1)?;
     let positions = tables::list("plan", graph.ids().map(|id| graph.attributes(id).position))?;
     let report = if wanted.report { Some(report(graph, &compiled.planned)?) } else { None };
@@ -305,7 +318,11 @@ fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built> {
         });
     }
     let derived = key.kind.transform(graph)?;
-    Ok(Built::One(Arc::new(finished(&derived, key.policy, recorded, wanted)?)))
+    let donated = match &key.kind {
+        Kind::Donating(donated) => donated.as_slice(),
+        _ => &[],
+    };
+    Ok(Built::One(Arc::new(finished_donating(&derived, key.policy, recorded, wanted, donated)?)))
 }
 
 fn bytes_of(built: &Built) -> usize {
@@ -353,6 +370,20 @@ impl Executable {
     }
 }
 
+/// The memory of arguments that a run may write its results to, in the order of inputs.
+pub struct Donated<'a> {
+    pub memory: &'a [GivenUp],
+    /// Set once some of it may have been written.
+    pub overwritten: &'a AtomicBool,
+}
+
+impl Donated<'_> {
+    pub const NONE: Donated<'static> = Donated { memory: &[], overwritten: &NEVER };
+}
+
+/// Where nothing is given up nothing is overwritten.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
 /// Runs a program. `values` are its inputs in order.
 pub fn run(
     py: Python<'_>,
@@ -361,7 +392,7 @@ pub fn run(
     tables: &Tables<'_>,
     lines: &Arc<Mutex<LineTable>>,
 ) -> PyResult<Vec<Output>> {
-    run_with(py, executable, values, tables, lines, None)
+    run_with(py, executable, values, tables, lines, &Donated::NONE, None)
 }
 
 /// [`run`] with a profiler that provides the buffers.
@@ -371,6 +402,7 @@ fn run_with(
     values: &[Value],
     tables: &Tables<'_>,
     lines: &Arc<Mutex<LineTable>>,
+    given_up: &Donated<'_>,
     hooks: Option<&mut (dyn ckad_run::AllocationHooks + Send)>,
 ) -> PyResult<Vec<Output>> {
     // A line is only looked up when something fails; until then a step is known by its tape position.
@@ -387,8 +419,10 @@ fn run_with(
         scalars: &tables.scalars[..program.scalars_added.0],
         starts: &tables.starts[..program.starts_added.0],
         constants: tables.constants,
+        given_up: given_up.memory,
     };
-    let mut options = RunOptions { line: Some(&position), ..RunOptions::default() };
+    let mut options =
+        RunOptions { line: Some(&position), overwritten: Some(given_up.overwritten), ..RunOptions::default() };
     if let Some(hooks) = hooks {
         options.hooks = Some(hooks);
     }
@@ -424,7 +458,8 @@ pub fn line_at(py: Python<'_>, graph: &Graph, position: u32, lines: &Arc<Mutex<L
     there.map_or_else(String::new, |attributes| lines.text(py, attributes.line))
 }
 
-/// Runs a program, or hands it to whoever is planning or profiling on this thread.
+/// Runs a program, or hands it to whoever is planning or profiling on this thread. Its outputs take over what is
+/// donated.
 ///
 /// A call that runs at once while an enclosing trace records (none of its inputs is traced there) is part of the
 /// enclosing call's work, as a forced run is.
@@ -435,13 +470,14 @@ pub fn measure_or_run(
     tables: &Tables<'_>,
     lines: &Arc<Mutex<LineTable>>,
     enclosed: bool,
+    donated: &Donated<'_>,
 ) -> PyResult<Vec<Output>> {
     if enclosed {
         crate::plan_view::note_forced(0, executable);
     } else {
         crate::plan_view::intercept(py, executable, tables, lines)?;
     }
-    profile_or_run(py, executable, values, tables, lines)
+    profile_or_run_donating(py, executable, values, tables, lines, donated)
 }
 
 /// Runs a program, with buffers from whoever is profiling on this thread.
@@ -452,11 +488,22 @@ pub fn profile_or_run(
     tables: &Tables<'_>,
     lines: &Arc<Mutex<LineTable>>,
 ) -> PyResult<Vec<Output>> {
+    profile_or_run_donating(py, executable, values, tables, lines, &Donated::NONE)
+}
+
+fn profile_or_run_donating(
+    py: Python<'_>,
+    executable: &Arc<Executable>,
+    values: &[Value],
+    tables: &Tables<'_>,
+    lines: &Arc<Mutex<LineTable>>,
+    donated: &Donated<'_>,
+) -> PyResult<Vec<Output>> {
     note(py, executable, values, tables, lines)?;
     match crate::profile::current(py) {
         Some(profiler) => crate::profile::run(py, &profiler, executable, tables, lines, |hooks| {
-            run_with(py, executable, values, tables, lines, Some(hooks))
+            run_with(py, executable, values, tables, lines, donated, Some(hooks))
         }),
-        None => run(py, executable, values, tables, lines),
+        None => run_with(py, executable, values, tables, lines, donated, None),
     }
 }

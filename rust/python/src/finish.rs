@@ -15,7 +15,7 @@ use pyo3::types::PyList;
 use crate::boundary::enter;
 use crate::convert::{owned_to_numpy, value_to_numpy};
 use crate::errors::raise;
-use crate::execute::{Built, Kind, Output, Shared, Tables, built, measure_or_run, refused_at};
+use crate::execute::{Built, Donated, Kind, Output, Shared, Tables, built, measure_or_run, refused_at};
 use crate::layout::Layout;
 use crate::linear_map::{LinearMap, Operand, Parts};
 use crate::tape::TapeCell;
@@ -185,9 +185,9 @@ fn realise(
         return Err(raise(Error::internal("run", "a transform of one graph built two")));
     };
     let values = values_of(bindings)?;
-    let outputs =
-        measure_or_run(py, executable, &values, &Tables::of(&recorded.graph), &recorded.lines, recorded.enclosed)?;
-    to_python(py, outputs, specs)
+    let tables = Tables::of(&recorded.graph);
+    let outputs = measure_or_run(py, executable, &values, &tables, &recorded.lines, recorded.enclosed, &Donated::NONE)?;
+    to_python(py, outputs, specs, &[])
 }
 
 /// The values behind bindings of which none is traced.
@@ -199,15 +199,18 @@ pub fn values_of(bindings: Vec<Binding>) -> PyResult<Vec<Value>> {
     tables::tried("run", values).map_err(raise)
 }
 
-/// Results as NumPy arrays in their own layouts; scalars where the program has scalars.
+/// Results as NumPy arrays in their own layouts; scalars where the program has scalars. `owners` are the objects that
+/// keep the memory of those alive that were written over arguments.
 pub fn to_python(
     py: Python<'_>,
     outputs: Vec<crate::execute::Output>,
     specs: &[ResultSpec],
+    owners: &[Option<Bound<'_, PyAny>>],
 ) -> PyResult<Vec<Py<PyAny>>> {
     let mut arrays = tables::room("run", outputs.len()).map_err(raise)?;
-    for (output, spec) in outputs.into_iter().zip(specs) {
-        arrays.push(spec.finished(py, owned_to_numpy(py, output, spec.dtype, &spec.layout)?)?);
+    for (index, (output, spec)) in outputs.into_iter().zip(specs).enumerate() {
+        let owner = owners.get(index).and_then(Option::as_ref);
+        arrays.push(spec.finished(py, owned_to_numpy(py, output, spec.dtype, &spec.layout, owner)?)?);
     }
     Ok(arrays)
 }
@@ -360,12 +363,13 @@ pub fn linear(
         return Err(raise(Error::internal("run", "a linearisation built one graph")));
     };
     let values = Tables::of(&recorded.graph);
-    let outputs = measure_or_run(py, known, &values_of(bindings)?, &values, &recorded.lines, recorded.enclosed)?;
+    let inputs = values_of(bindings)?;
+    let outputs = measure_or_run(py, known, &inputs, &values, &recorded.lines, recorded.enclosed, &Donated::NONE)?;
     let shared = |output: &Output| Binding::Value(Value::Array(Arc::new(Shared(Arc::clone(&output.0)))));
     let known_values = tables::list("linear", outputs.iter().map(shared)).map_err(raise)?;
     let mut outputs = outputs;
     outputs.truncate(count);
-    let results = to_python(py, outputs, &specs)?;
+    let results = to_python(py, outputs, &specs, &[])?;
     let linear = Parts {
         graph: values.applied_to(graph).map_err(raise)?,
         known: known_values,
@@ -410,7 +414,7 @@ impl Kind {
     pub fn transform(&self, graph: &Graph) -> Result<Graph> {
         let graph = live(graph)?;
         let derived = match self {
-            Kind::Evaluate => ckad_transform::settle(graph.into_owned()?)?,
+            Kind::Evaluate | Kind::Donating(_) => ckad_transform::settle(graph.into_owned()?)?,
             Kind::ValueAndGrad(active) => ckad_transform::value_and_grad(&graph, active)?,
             Kind::Jvp(active) | Kind::Linearize(active) => ckad_transform::jvp(&graph, active)?,
             Kind::Vjp(active) => ckad_transform::vjp(&graph, active)?,

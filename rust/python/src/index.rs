@@ -9,8 +9,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyEllipsis, PyInt, PyList, PySlice, PyTuple};
 
 use crate::convert::{array_dtype, as_array};
-use crate::errors::raise;
+use crate::errors::{TracerError, raise};
 use crate::storage::View;
+use crate::trace::innermost_jit;
 use crate::tracer::Tracer;
 use crate::values::{forced_array, forced_integer};
 
@@ -117,12 +118,24 @@ fn parse_traced<'py>(py: Python<'py>, tracer: &Bound<'py, Tracer>) -> PyResult<I
     }
     Ok(match (dtype.is_integer(), value.rank()) {
         // A single position is needed now, to know which elements a view shows.
+        (true, 0) if is_unknown(py, value)? => Item::Traced(tracer.clone()),
         (true, 0) if value.is_scalar() => Item::Integer(forced_integer(py, value)?),
         (true, 0) => Item::IntegerArray(forced_integer(py, value)?),
         (true, _) => Item::Traced(tracer.clone()),
         (false, 0) => Item::Mask(forced_array(py, value)?),
         (false, _) => Item::TracedMask(tracer.clone()),
     })
+}
+
+/// Does the value depend on what `jit` does not know? Then an element is gathered where otherwise a view would show it.
+fn is_unknown(py: Python<'_>, value: &Tracer) -> PyResult<bool> {
+    if innermost_jit().is_none() {
+        return Ok(false);
+    }
+    match forced_integer(py, value) {
+        Err(error) if error.is_instance_of::<TracerError>(py) => Ok(true),
+        known => known.map(|_| false),
+    }
 }
 
 /// What indexes one axis beside a view: one of NumPy's "advanced" indices.
@@ -142,6 +155,8 @@ pub struct Selection<'py> {
     pub placement: usize,
     /// Every axis was given an integer: NumPy returns a scalar.
     pub scalar: bool,
+    /// NumPy shows a part of the array, which is not known yet: what stands for it must not be written to.
+    pub stands_for_view: bool,
     /// NumPy copies what the view shows.
     pub copied: bool,
 }
@@ -183,10 +198,23 @@ pub fn select<'py>(py: Python<'py>, view: &View, items: Vec<Item<'py>>) -> PyRes
     }
     let advanced =
         items.iter().any(|item| matches!(item, Item::Fixed(_) | Item::Traced(_) | Item::Mask(_) | Item::TracedMask(_)));
+    let is_array = |item: &Item<'_>| match item {
+        Item::Traced(tracer) => tracer.get().rank() > 0,
+        Item::Fixed(_) | Item::Mask(_) | Item::TracedMask(_) => true,
+        _ => false,
+    };
+    let of_arrays = items.iter().any(is_array);
     let copied = items.iter().any(|item| matches!(item, Item::IntegerArray(_)));
     let has_ellipsis = items.iter().any(|item| matches!(item, Item::Ellipsis));
     let mut walk = Walk {
-        selection: Selection { view: view.clone(), positions: Vec::new(), placement: 0, scalar: false, copied },
+        selection: Selection {
+            view: view.clone(),
+            positions: Vec::new(),
+            placement: 0,
+            scalar: false,
+            stands_for_view: false,
+            copied,
+        },
         axis: 0,
         original_axis: 0,
         run: Run::None,
@@ -196,7 +224,9 @@ pub fn select<'py>(py: Python<'py>, view: &View, items: Vec<Item<'py>>) -> PyRes
         walk.step(py, item, advanced)?;
     }
     let mut selection = walk.selection;
-    selection.scalar = !advanced && !has_ellipsis && selection.view.layout.rank() == 0;
+    let rank = selection.view.layout.rank() - selection.positions.len();
+    selection.scalar = !of_arrays && !has_ellipsis && rank == 0;
+    selection.stands_for_view = advanced && !of_arrays && !copied && !selection.scalar;
     Ok(selection)
 }
 

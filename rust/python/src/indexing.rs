@@ -177,8 +177,11 @@ fn gather<'py>(py: Python<'py>, storage: &Arc<Storage>, selection: &Selection<'p
         let nodes = indices.nodes(tape, &sources)?;
         tape.builder.gather(base, &nodes)
     })?;
+    if selection.scalar {
+        return Tracer::new_scalar(Arc::clone(tape), node, storage.dtype);
+    }
     let layout = Layout::contiguous(&arrangement.memory_shape).transposed(&arrangement.places);
-    Tracer::new_array(Arc::clone(tape), node, storage.dtype, layout)
+    Tracer::array(Arc::clone(tape), node, layout, selection.stands_for_view)
 }
 
 /// `x[index] = value`.

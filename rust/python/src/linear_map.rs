@@ -9,7 +9,7 @@ use pyo3::types::PyList;
 
 use crate::convert::value_in_layout;
 use crate::errors::raise;
-use crate::execute::{Executable, Tables, compile, flops_of, measure_or_run};
+use crate::execute::{Donated, Executable, Tables, compile, flops_of, measure_or_run};
 use crate::finish::{
     Binding, ResultSpec, bind_like, float_zeros, innermost, same_line, splice_into, to_python, traced, values_of,
 };
@@ -131,10 +131,11 @@ impl LinearMap {
         } else {
             let values = values_of(bindings)?;
             let read = Tables::of(&self.graph);
+            let enclosed = !open_tapes().is_empty();
             let outputs =
-                measure_or_run(py, self.executable(py)?, &values, &read, &self.lines, !open_tapes().is_empty())?;
+                measure_or_run(py, self.executable(py)?, &values, &read, &self.lines, enclosed, &Donated::NONE)?;
             let unknown_specs = self.unknown_specs(&result_specs);
-            let unknown = to_python(py, outputs, &unknown_specs)?;
+            let unknown = to_python(py, outputs, &unknown_specs, &[])?;
             let mut results = Vec::new();
             for (&side, spec) in self.sides.iter().zip(&result_specs) {
                 results.push(match side {

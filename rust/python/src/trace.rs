@@ -6,11 +6,12 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ckad_graph::{CheckpointPolicy, Constant, DType, Error, ErrorKind, Graph, NodeId, Region as GraphRegion, RegionId, tables};
+use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, NodeId, Region as GraphRegion, RegionId, tables};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use rustc_hash::FxHashMap;
 
+use crate::capture::ReadArrays;
 use crate::convert::{Foreign, array_argument, array_operand, classify, scalar_bits, scalar_operand};
 use crate::errors::{raise, refusal};
 use crate::finish::{self, Pair};
@@ -238,7 +239,8 @@ impl Drop for Trace {
 }
 
 impl Trace {
-    fn end(&self, py: Python<'_>) {
+    /// Closes the tape.
+    pub fn end(&self, py: Python<'_>) {
         // The thread's list is gone where a trace is dropped with its thread.
         let parent = OPEN.try_with(|open| {
             let mut open = open.borrow_mut();
@@ -335,11 +337,7 @@ impl Trace {
     }
 
     /// As [`Trace::take`], with the arrays that were read from outside.
-    pub fn take_with_arrays(
-        &self,
-        py: Python<'_>,
-        outputs: &Bound<'_, PyList>,
-    ) -> PyResult<(Recorded, Vec<(Py<PyAny>, Constant)>)> {
+    pub fn take_with_arrays(&self, py: Python<'_>, outputs: &Bound<'_, PyList>) -> PyResult<(Recorded, ReadArrays)> {
         let recorded = self.take(py, outputs)?;
         let arrays = self.tape.read(|tape| tape.arrays.captured(py))?;
         Ok((recorded, arrays))

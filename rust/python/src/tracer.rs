@@ -286,7 +286,12 @@ impl Tracer {
                 ErrorKind::Value,
                 name,
                 format!("assignment destination is read-only: an array of shape {}", shape_text(self.shape())),
-                "write to x.copy()",
+                match self.tape().jit_depth {
+                    None => "write to x.copy()",
+                    Some(_) => {
+                        "write to x.copy(); where jit does not know i, write x[i] = x[i] + 1 in place of x[i] += 1"
+                    }
+                },
             )),
             Kind::Array { storage, .. } if storage.has_undecided_alias() => Err(raise(
                 Error::new(

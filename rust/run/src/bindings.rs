@@ -6,6 +6,8 @@ use std::marker::PhantomData;
 use ckad_graph::{Constant, Error, Result, ScalarBits, tables};
 use ckad_plan::program::Program;
 
+use crate::output::GivenUp;
+
 /// An argument's memory: packed, in C order, aligned for its dtype, only read.
 #[derive(Clone, Copy, Debug)]
 pub struct InputArray<'a> {
@@ -50,6 +52,8 @@ pub struct Bindings<'a> {
     pub scalars: &'a [ScalarBits],
     pub constants: &'a [Constant],
     pub starts: &'a [i64],
+    /// The memory of inputs that the program's outputs may take over, in the order of inputs.
+    pub given_up: &'a [GivenUp],
 }
 
 impl<'a> Bindings<'a> {

@@ -45,10 +45,6 @@ impl Block {
     pub fn bytes(&self) -> usize {
         self.layout.size()
     }
-
-    pub fn layout(&self) -> Layout {
-        self.layout
-    }
 }
 
 impl Drop for Block {

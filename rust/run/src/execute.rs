@@ -13,7 +13,7 @@ use ckad_plan::program::{Kernel, Place, Program, Step};
 use crate::arena::lease;
 use crate::bindings::Bindings;
 use crate::block::ALIGNMENT;
-use crate::output::OutputBuffer;
+use crate::output::{GivenUp, OutputBuffer};
 use crate::separate::{AllocationHooks, Change, Separate};
 use crate::threads::pool;
 use crate::trace::{MemoryTrace, TraceEntry};
@@ -31,6 +31,8 @@ pub struct RunOptions<'a> {
     pub hooks: Option<&'a mut (dyn AllocationHooks + Send)>,
     /// The source line of a node, for errors.
     pub line: Option<&'a (dyn Fn(NodeId) -> u32 + Sync)>,
+    /// Set before the first write into memory that an input gave up.
+    pub overwritten: Option<&'a AtomicBool>,
 }
 
 /// How often a caller that waits for a run looks up.
@@ -63,12 +65,12 @@ pub fn run_interruptible(
     if is_small(program) || rayon::current_thread_index().is_some() {
         return run(program, bindings, options);
     }
-    let RunOptions { cancel, debug, trace, hooks, line } = options;
+    let RunOptions { cancel, debug, trace, hooks, line, overwritten } = options;
     let own = AtomicBool::new(false);
     let cancel = cancel.unwrap_or(&own);
     // Taken apart, because what is borrowed from `own` lives shorter than the rest.
     let hooks = hooks.map(|hooks| hooks as &mut (dyn AllocationHooks + Send));
-    let options = RunOptions { cancel: Some(cancel), debug, trace, hooks, line };
+    let options = RunOptions { cancel: Some(cancel), debug, trace, hooks, line, overwritten };
     let (sender, receiver) = channel();
     pool()?.in_place_scope(|scope| {
         scope.spawn(move |_| {
@@ -120,12 +122,19 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 }
 
 fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>) -> Result<Vec<OutputBuffer>> {
-    let RunOptions { cancel, debug, mut trace, hooks, line } = options;
+    let RunOptions { cancel, debug, mut trace, hooks, line, overwritten } = options;
     let never = AtomicBool::new(false);
     let cancel = cancel.unwrap_or(&never);
     let (scalars, starts) = bindings.tables(program)?;
-    let outputs = program.outputs.iter().map(|spec| OutputBuffer::new(spec.dtype, spec.shape.clone()));
+    // Debug mode and profilers see every buffer come to be.
+    let given_up = if debug || hooks.is_some() { &[] } else { bindings.given_up };
+    let outputs =
+        program.outputs.iter().zip(0u32..).map(|(spec, output)| match taken_over(program, output, given_up) {
+            Some(given_up) => Ok(OutputBuffer::over(given_up, spec.dtype, spec.shape.clone())),
+            None => OutputBuffer::new(spec.dtype, spec.shape.clone()),
+        });
     let outputs = tables::tried("run", outputs)?;
+    let first_overwrite = first_overwrite(program, &outputs);
     let places: Vec<*mut u8> = tables::list("run", outputs.iter().map(OutputBuffer::pointer))?;
     let mut separate = if debug || hooks.is_some() { Some(Separate::new(program, hooks)?) } else { None };
     let scratch_at = if separate.is_some() { 0 } else { program.arena_bytes.next_multiple_of(ALIGNMENT) };
@@ -164,6 +173,9 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
         let environment =
             Environment { buffers: &buffers, blocks: &[], scalars: &scalars, starts: &starts, scratch, cancel };
         let joined = |step: &Step| step.joined && separate.is_none();
+        if let Some(overwritten) = overwritten.filter(|_| index >= first_overwrite) {
+            overwritten.store(true, Ordering::Relaxed);
+        }
         // Steps that are joined run when the last of them does.
         if program.steps.get(index + 1).is_some_and(joined) {
             continue;
@@ -176,6 +188,25 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
         }
     }
     Ok(outputs)
+}
+
+/// The memory that the output takes over. `given_up` is in the order of inputs.
+fn taken_over(program: &Program, output: u32, given_up: &[GivenUp]) -> Option<GivenUp> {
+    let takeover = program.takeovers.binary_search_by_key(&output, |takeover| takeover.output).ok()?;
+    let input = program.takeovers[takeover].input;
+    given_up.binary_search_by_key(&input, |given_up| given_up.input).ok().map(|found| given_up[found])
+}
+
+/// The first step that may write into memory that an input gave up.
+fn first_overwrite(program: &Program, outputs: &[OutputBuffer]) -> usize {
+    if program.takeovers.is_empty() {
+        return usize::MAX;
+    }
+    let written = program.buffers.iter().filter(|buffer| match buffer.place {
+        Place::Output(output) => outputs.get(output as usize).is_some_and(|output| output.taken_over().is_some()),
+        _ => false,
+    });
+    written.map(|buffer| buffer.first_step as usize).min().unwrap_or(usize::MAX)
 }
 
 /// Runs the kernel of a step, or those of steps that are joined.

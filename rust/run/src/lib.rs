@@ -26,7 +26,7 @@ pub use cache::ProgramCache;
 pub use counted::Counted;
 pub use execute::{RunOptions, run, run_interruptible};
 pub use filled::Filled;
-pub use output::OutputBuffer;
+pub use output::{GivenUp, OutputBuffer};
 pub use reserve::Reserve;
 pub use separate::AllocationHooks;
 pub use target::target;

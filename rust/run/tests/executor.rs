@@ -178,7 +178,13 @@ fn a_waiting_caller_can_end_the_run() {
     let program = program(&graph);
     let inputs = inputs(&graph, &|_| (-0.05, 0.05));
     let arrays: Vec<InputArray<'_>> = inputs.iter().map(|input| InputArray::from_bytes(input.bytes())).collect();
-    let bindings = Bindings { inputs: &arrays, scalars: &graph.scalars, constants: &[], starts: &graph.starts };
+    let bindings = Bindings {
+        inputs: &arrays,
+        scalars: &graph.scalars,
+        constants: &[],
+        starts: &graph.starts,
+        ..Bindings::default()
+    };
     let polls = AtomicUsize::new(0);
     let stop = || {
         polls.fetch_add(1, Ordering::Relaxed);
@@ -191,7 +197,13 @@ fn a_waiting_caller_can_end_the_run() {
     let inputs = common::inputs(&small, &|_| (-0.5, 0.5));
     let expected = bytes_of(&run_on(&compiled.program, &small, &inputs, RunOptions::default()));
     let arrays: Vec<InputArray<'_>> = inputs.iter().map(|input| InputArray::from_bytes(input.bytes())).collect();
-    let bindings = Bindings { inputs: &arrays, scalars: &small.scalars, constants: &[], starts: &small.starts };
+    let bindings = Bindings {
+        inputs: &arrays,
+        scalars: &small.scalars,
+        constants: &[],
+        starts: &small.starts,
+        ..Bindings::default()
+    };
     let outputs = run_interruptible(&compiled.program, &bindings, RunOptions::default(), || Ok(())).unwrap();
     assert_eq!(bytes_of(&outputs), expected);
 }
@@ -225,7 +237,13 @@ fn wrong_bindings_are_refused() {
     let program = program(&graph);
     let inputs = inputs(&graph, &|_| (-0.5, 0.5));
     let refused = |arrays: &[InputArray<'_>]| {
-        let bindings = Bindings { inputs: arrays, scalars: &graph.scalars, constants: &[], starts: &graph.starts };
+        let bindings = Bindings {
+            inputs: arrays,
+            scalars: &graph.scalars,
+            constants: &[],
+            starts: &graph.starts,
+            ..Bindings::default()
+        };
         ckad_run::run(&program, &bindings, RunOptions::default()).unwrap_err().kind
     };
     assert_eq!(refused(&[]), ErrorKind::Internal);
@@ -328,7 +346,7 @@ fn recorded_starts_and_added_ones() {
     let values: Vec<u8> = (0..10).flat_map(|value| (value as f32).to_le_bytes()).collect();
     let aligned = Aligned::from_bytes(&values);
     let arrays = [InputArray::from_bytes(aligned.bytes())];
-    let bindings = Bindings { inputs: &arrays, scalars: &[], constants: &[], starts: &[5] };
+    let bindings = Bindings { inputs: &arrays, scalars: &[], constants: &[], starts: &[5], ..Bindings::default() };
     let outputs = ckad_run::run(&program, &bindings, RunOptions::default()).unwrap();
     assert_eq!(naive::decode(&graph, graph.outputs[0], outputs[0].bytes()), [5.0, 6.0, 7.0, 8.0]);
     assert_eq!(naive::decode(&graph, graph.outputs[1], outputs[1].bytes())[..3], [1.0, 4.0, 7.0]);

@@ -4,11 +4,11 @@
 mod common;
 
 use ckad_graph::{CheckpointPolicy, Graph};
-use ckad_plan::compile::compile;
-use ckad_plan::program::{Kernel, Place, Program, Source};
+use ckad_plan::compile::{compile, compile_donating};
+use ckad_plan::program::{BufferId, Kernel, Place, Program, Source};
 use ckad_plan::verify::verify_program;
-use ckad_run::{MemoryTrace, RunOptions, target};
-use common::{bytes_of, inputs, naive, programs, run_on, unfused};
+use ckad_run::{GivenUp, MemoryTrace, RunOptions, target};
+use common::{Aligned, bytes_of, inputs, naive, programs, run_on, run_on_memory, unfused};
 
 const POLICIES: [CheckpointPolicy; 6] = [
     CheckpointPolicy::None,
@@ -47,7 +47,40 @@ fn check(name: &str, graph: &Graph) {
         assert_eq!(live, compiled.program.live_bytes().unwrap());
         assert!(trace.measured);
         assert_eq!(trace.peak().unwrap().1.live_bytes, compiled.planned.live_peak, "{name} under {policy:?}");
+        let donated = bytes_where_inputs_are_given_up(graph, policy, &inputs);
+        assert!(donated == expected, "{name} under {policy:?} differs where inputs are given up");
     }
+}
+
+/// The outputs of a program that may write them over all of its inputs.
+fn bytes_where_inputs_are_given_up(graph: &Graph, policy: CheckpointPolicy, inputs: &[Aligned]) -> Vec<Vec<u8>> {
+    let given = vec![true; graph.inputs.len()];
+    let compiled = compile_donating(graph, policy, &target().unwrap(), &given).unwrap();
+    verify_program(&compiled.program).unwrap();
+    let mut memory: Vec<Aligned> = inputs.iter().map(|input| Aligned::from_bytes(input.bytes())).collect();
+    let given_up: Vec<GivenUp> = (0..).zip(&mut memory).map(|(index, input)| input.given_up(index)).collect();
+    let outputs = run_on_memory(&compiled.program, graph, &memory, &given_up, RunOptions::default()).unwrap();
+    let taken = outputs.iter().filter_map(|output| output.taken_over()).count();
+    assert_eq!(taken, compiled.program.takeovers.len());
+    bytes_of(&outputs)
+}
+
+#[test]
+fn updates_are_written_over_what_they_update() {
+    let graph = programs::updates(4, 5000);
+    check("updates", &graph);
+    let compiled =
+        |donated: &[bool]| compile_donating(&graph, CheckpointPolicy::Auto, &target().unwrap(), donated).unwrap();
+    let (kept, given) = (compiled(&[]), compiled(&vec![true; graph.inputs.len()]));
+    assert_eq!(given.program.takeovers.len(), graph.outputs.len());
+    assert_eq!((kept.peak.outputs, given.peak.outputs), (graph.outputs.len() * 20_000, 0));
+    // One that is read once more, after its update was written, is not overwritten.
+    let mut wrong = given.program.clone();
+    let (last, read) = (wrong.steps.len() - 1, wrong.takeovers[0].input);
+    let from = wrong.buffers.iter().position(|buffer| buffer.place == Place::Input(read)).unwrap();
+    let Kernel::Fused(kernel) = &mut wrong.steps[last].kernel else { panic!("an update is fused") };
+    kernel.loads[0].source = Source::Buffer(BufferId(from as u32));
+    assert!(verify_program(&wrong).unwrap_err().what.contains("still to be read"));
 }
 
 #[test]

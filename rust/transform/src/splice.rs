@@ -1,9 +1,10 @@
 //! Copying a finished graph into one that is being recorded: how a transform called inside a traced function becomes
 //! part of the outer tape.
 //!
-//! Ids of lists, scalars, constants, starts and regions are those of another table and are mapped at first use. Lines
-//! are renamed where they are of another table. Positions become consecutive numbers from the place of the splice on, so that they compare with those of the
-//! nodes recorded around it; passes stay, and [`crate::settle`] decides later what they mean in the whole.
+//! Ids of lists, scalars, constants, starts and regions are those of another table and are mapped at first use, lines
+//! where the caller says so. Positions become consecutive numbers from the place of the splice on, so that they compare
+//! with those of the nodes recorded around it; passes stay, and [`crate::settle`] decides later what they mean in the
+//! whole.
 
 use ckad_graph::{
     Attributes, Constant, Error, Graph, ListId, NodeId, Op, Region, RegionId, Result, Splice, StartId, interrupt,
@@ -16,12 +17,7 @@ use crate::copy::{Copy, passes, table};
 
 /// Appends `graph` to what `builder` records, with the nodes `inputs` for its inputs, and returns its outputs. The
 /// builder's current region becomes that of the graph as a whole. `line` is what a line of the graph is called there.
-pub fn splice(
-    builder: &Builder,
-    graph: &Graph,
-    inputs: &[NodeId],
-    line: impl Fn(u32) -> u32,
-) -> Result<Vec<NodeId>> {
+pub fn splice(builder: &Builder, graph: &Graph, inputs: &[NodeId], line: impl Fn(u32) -> u32) -> Result<Vec<NodeId>> {
     let mut target = builder.graph_mut();
     let mut copy = Copy::new("splice", graph)?;
     bind_inputs(&mut copy, &target, graph, inputs)?;

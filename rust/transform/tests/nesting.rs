@@ -32,7 +32,7 @@ fn inner_gradient() -> Graph {
 
 fn spliced<'b>(tape: &'b Tape, graph: &Graph, inputs: &[Expr<'b>]) -> Vec<Expr<'b>> {
     let inputs: Vec<NodeId> = inputs.iter().map(|input| input.id).collect();
-    let outputs = splice(tape.at(), graph, &inputs).unwrap();
+    let outputs = splice(tape.at(), graph, &inputs, |line| line).unwrap();
     outputs.into_iter().map(|id| tape.builder.expr(id)).collect()
 }
 
@@ -99,7 +99,7 @@ fn training(steps: usize, region: bool) -> Graph {
                 attributes.region = RegionId(last as u16);
                 tape.builder.set_attributes(attributes);
                 let ids = [parameters.id, x[1].id];
-                let results = splice(&tape.builder, &inner, &ids).unwrap();
+                let results = splice(&tape.builder, &inner, &ids, |line| line).unwrap();
                 losses.push(tape.builder.expr(results[0]));
                 parameters = tape.op(|| parameters - tape.builder.expr(results[1]) * 0.1);
             } else {
@@ -158,8 +158,8 @@ fn a_graph_in_regions_is_spliced_with_them() {
 fn wrong_values_for_inputs_are_refused() {
     let tape = Tape::default();
     let x = tape.input(&[5]).id;
-    assert!(splice(tape.at(), &inner_gradient(), &[x]).is_err());
-    assert!(splice(tape.at(), &inner_gradient(), &[x, x]).is_err());
+    assert!(splice(tape.at(), &inner_gradient(), &[x], |line| line).is_err());
+    assert!(splice(tape.at(), &inner_gradient(), &[x, x], |line| line).is_err());
 }
 
 #[test]

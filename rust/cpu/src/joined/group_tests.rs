@@ -55,7 +55,15 @@ impl Shape {
         stores: Vec<Store>,
         reduce: Option<Reduction>,
     ) -> Step {
-        let fused = FusedKernel { extents: extents.into(), loads, instructions, stores, reduce, registers: 6 };
+        let fused = FusedKernel {
+            extents: extents.into(),
+            loads,
+            instructions,
+            stores,
+            reduce,
+            registers: 6,
+            overwrites: false,
+        };
         Step { kernel: Kernel::Fused(fused), node: NodeId(0), flops: 0, joined: false }
     }
 

@@ -132,7 +132,15 @@ impl Case {
         };
         let pairs = [m / 2, 2, n];
         let extents = if self.consumer == Consumer::Residual { pairs.as_slice() } else { &[m, n] };
-        Kernel::Fused(FusedKernel { extents: extents.into(), loads, instructions, stores, reduce, registers: 4 })
+        Kernel::Fused(FusedKernel {
+            extents: extents.into(),
+            loads,
+            instructions,
+            stores,
+            reduce,
+            registers: 4,
+            overwrites: false,
+        })
     }
 
     /// What the case leaves in memory.

@@ -198,11 +198,12 @@ impl Builder {
         }
     }
 
-    /// Computes a value where its first store writes it; the others copy.
+    /// Computes a value where its first store writes it; the others copy. Where a store writes what a load reads, all
+    /// of them copy: that comes last.
     fn place_stores(&mut self, kernel: &FusedKernel) -> Result<()> {
         for (index, store) in kernel.stores.iter().enumerate() {
             let value = self.value_at_end(store.register, store.dtype)?;
-            if self.values[value].place == UNPLACED {
+            if self.values[value].place == UNPLACED && !kernel.overwrites {
                 self.values[value].place = Place::Store(index);
             } else {
                 self.copies.push((value, index));

@@ -117,6 +117,7 @@ fn single(instruction: Instruction, extents: &[usize], loads: Vec<Load>) -> Fuse
         stores: vec![store(3), store(4)],
         reduce: None,
         registers: 4,
+        overwrites: false,
     }
 }
 
@@ -250,6 +251,7 @@ fn only_few_elements_are_taken() {
         stores: vec![Store { buffer: BufferId(1), dtype: DType::F32, register: 0 }],
         reduce: None,
         registers,
+        overwrites: false,
     };
     for (extents, registers, expected) in [
         (&[64][..], 32, Some(64)),

@@ -215,7 +215,15 @@ pub fn random_kernel(random: &mut Random) -> (FusedKernel, Vec<Buffer>, usize) {
     }
     let count = registers.len() as u16;
     (
-        FusedKernel { extents: extents.into(), loads, instructions, stores, reduce: None, registers: count },
+        FusedKernel {
+            extents: extents.into(),
+            loads,
+            instructions,
+            stores,
+            reduce: None,
+            registers: count,
+            overwrites: false,
+        },
         buffers,
         operands,
     )
@@ -230,6 +238,7 @@ pub fn reduction(kind: ReduceKind, dtype: DType, extents: &[usize], reduced: &[b
         stores: vec![],
         reduce: Some(Reduction { kind, reduced: reduced.into(), dtype, register: 0, buffer: BufferId(1) }),
         registers: 1,
+        overwrites: false,
     }
 }
 

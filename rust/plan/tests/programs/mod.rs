@@ -120,7 +120,7 @@ pub fn penalty(gradient: &Graph) -> Graph {
         let node = *gradient.node(input);
         inputs.push(builder.graph_mut().push_input(node.dtype, node.shape, node.attributes).unwrap());
     }
-    let outputs = splice(&builder, gradient, &inputs).unwrap();
+    let outputs = splice(&builder, gradient, &inputs, |line| line).unwrap();
     let last = gradient.ids().map(|id| gradient.attributes(id).pass).max().unwrap();
     builder.set_attributes(Attributes { pass: last, ..Attributes::default() });
     let squares = builder.expr(outputs[1]).square();
@@ -288,4 +288,18 @@ pub fn elementwise(n: i64, mean: bool) -> Graph {
         loss = tape.unary(loss, |loss| loss / n as f64);
     }
     tape.gradient(loss)
+}
+
+/// Parameters, means and gradients of n elements each → the moved parameters and means, as an optimiser makes them.
+pub fn updates(count: usize, n: i64) -> Graph {
+    let mut tape = Tape::new();
+    let mut outputs = Vec::new();
+    for _ in 0..count {
+        let [parameter, mean, gradient] = [(); 3].map(|()| tape.input(&[n]));
+        let moved = tape.binary(mean, gradient, |mean, gradient| mean * 0.875 + gradient * 0.125);
+        outputs.extend([tape.binary(parameter, moved, |parameter, moved| parameter - moved * 0.5), moved]);
+    }
+    let mut graph = tape.builder.finish().unwrap();
+    graph.outputs = outputs;
+    simplify(graph).unwrap()
 }

@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{Constant, DType, NodeId, ScalarBits};
+use ckad_graph::{Constant, DType, Error, NodeId, ScalarBits};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString, PyTuple};
 
 use super::captured::{Content, same};
 use crate::convert::{Foreign, TakenArgument, array_in_place, classify, scalar_bits};
+use crate::errors::raise;
 use crate::layout::Layout;
 use crate::tape::TapeCell;
 use crate::tracer::Tracer;
@@ -230,7 +231,7 @@ impl Call {
         for form in &self.forms {
             arguments.push(match form {
                 Form::Static(value) => value.bind(py).clone(),
-                Form::Leaf => leaves.next().ok_or_else(|| pyo3::exceptions::PyValueError::new_err("too few leaves"))?,
+                Form::Leaf => leaves.next().ok_or_else(|| raise(Error::internal("jit", "too few leaves")))?,
                 Form::Tree(structure) => {
                     let count: usize = structure.bind(py).getattr("num_leaves")?.extract()?;
                     unflatten(py, structure, leaves.by_ref().take(count).collect())?
@@ -243,6 +244,12 @@ impl Call {
             keywords.set_item(name, value)?;
         }
         Ok((PyTuple::new(py, arguments)?, keywords))
+    }
+
+    /// For each traced leaf, whether its memory is given up.
+    pub fn donated_inputs(&self) -> Vec<bool> {
+        let leaves = self.leaves.iter().zip(&self.donated);
+        leaves.filter(|(leaf, _)| matches!(leaf, Leaf::Traced(..))).map(|(_, &donated)| donated).collect()
     }
 
     pub fn traced(&self) -> impl Iterator<Item = (&Spec, &LeafValue)> {

@@ -7,16 +7,17 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{Constant, Graph, NodeId, Op};
+use ckad_graph::{Error, Graph, NodeId, Op};
 use numpy::PyUntypedArray;
 use pyo3::PyTraverseError;
 use pyo3::PyVisit;
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyComplex, PyDict, PyFloat, PyInt, PyString, PyTuple};
 use twox_hash::XxHash3_128;
 
+use crate::capture::ReadArrays;
 use crate::convert::{array_in_place, is_array};
+use crate::errors::raise;
 use crate::tape::TapeCell;
 use crate::tracer::Tracer;
 
@@ -77,7 +78,11 @@ impl Content {
         match array_in_place(array) {
             Ok(taken) => {
                 let bytes = taken.constant.bytes();
-                Ok(if bytes.len() <= COPIED_BYTES { Content::Bytes(bytes.to_vec()) } else { Content::Hash(hash(bytes)) })
+                Ok(if bytes.len() <= COPIED_BYTES {
+                    Content::Bytes(bytes.to_vec())
+                } else {
+                    Content::Hash(hash(bytes))
+                })
             }
             Err(_) => Ok(Content::Foreign(array.call_method0("tobytes")?.cast_into::<PyBytes>()?.unbind())),
         }
@@ -119,6 +124,8 @@ enum Watch {
     Cell(Py<PyAny>, Option<Py<PyAny>>),
     Item(Py<PyDict>, Py<PyAny>, Option<Py<PyAny>>),
     Attribute(Py<PyAny>, Py<PyString>, Option<Py<PyAny>>),
+    /// What a class itself has under a name: asked for by name, a method would be another object each time.
+    Member(Py<PyAny>, Py<PyString>, Option<Py<PyAny>>),
     /// A list, set or other container that may change.
     Elements(Py<PyAny>, Vec<Py<PyAny>>),
     Entries(Py<PyDict>, Vec<(Py<PyAny>, Py<PyAny>)>),
@@ -138,6 +145,10 @@ fn unchanged(py: Python<'_>, before: Option<&Py<PyAny>>, now: Option<Bound<'_, P
 /// What an attribute holds; None where there is none.
 fn attribute<'py>(object: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
     object.getattr(name).ok()
+}
+
+fn member<'py>(class: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
+    class.getattr(pyo3::intern!(class.py(), "__dict__")).ok()?.get_item(name).ok()
 }
 
 fn cell_contents<'py>(cell: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
@@ -163,6 +174,11 @@ impl Watch {
                 let value = kept(attribute(&object, &name));
                 Watch::Attribute(object.unbind(), name.unbind(), value)
             }
+            "member" => {
+                let name = name()?.cast_into::<PyString>()?;
+                let value = kept(member(&object, &name));
+                Watch::Member(object.unbind(), name.unbind(), value)
+            }
             "elements" => {
                 let elements = object.try_iter()?.map(|element| Ok(element?.unbind())).collect::<PyResult<_>>()?;
                 Watch::Elements(object.unbind(), elements)
@@ -178,7 +194,7 @@ impl Watch {
                 tracer.check_alive(py)?;
                 Watch::Traced(object.clone().unbind(), Arc::clone(tracer.tape()), tracer.current_node())
             }
-            other => return Err(PyValueError::new_err(format!("a watch of kind {other}"))),
+            other => return Err(raise(Error::internal("jit", format!("a place of kind {other}")))),
         })
     }
 
@@ -189,6 +205,7 @@ impl Watch {
             Watch::Attribute(object, name, value) => {
                 unchanged(py, value.as_ref(), attribute(object.bind(py), name.bind(py)))
             }
+            Watch::Member(class, name, value) => unchanged(py, value.as_ref(), member(class.bind(py), name.bind(py))),
             Watch::Elements(container, before) => {
                 let mut now = container.bind(py).try_iter()?;
                 let agree = |value: &Py<PyAny>, now: Option<PyResult<Bound<'_, PyAny>>>| {
@@ -213,7 +230,7 @@ impl Watch {
 
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Watch::Cell(object, value) | Watch::Attribute(object, _, value) => {
+            Watch::Cell(object, value) | Watch::Attribute(object, _, value) | Watch::Member(object, _, value) => {
                 visit.call(object)?;
                 visit.call(value)
             }
@@ -248,7 +265,7 @@ impl Watches {
     }
 
     /// Adds arrays that were used and that are not watched yet.
-    pub fn add_arrays(&mut self, py: Python<'_>, arrays: Vec<(Py<PyAny>, Constant)>) -> PyResult<()> {
+    pub fn add_arrays(&mut self, py: Python<'_>, arrays: ReadArrays) -> PyResult<()> {
         for (array, constant) in arrays {
             let known = |watch: &Watch| matches!(watch, Watch::Array(known, _) if known.is(&array));
             if self.0.iter().any(known) {

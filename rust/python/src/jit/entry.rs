@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-use ckad_graph::{CheckpointPolicy, Constant, Error, Graph, NodeId};
+use ckad_graph::{CheckpointPolicy, Error, Graph, NodeId};
 use numpy::PyUntypedArray;
 use pyo3::PyTraverseError;
 use pyo3::PyVisit;
@@ -10,6 +10,8 @@ use pyo3::prelude::*;
 
 use super::call::{Call, Form, LeafPattern, LeafValue, Pattern, unflatten};
 use super::captured::Watches;
+use super::donation::Donation;
+use crate::capture::ReadArrays;
 use crate::convert::array_operand;
 use crate::errors::raise;
 use crate::execute::{Executable, Kind, Tables, evaluated, is_looked_at, measure_or_run};
@@ -45,7 +47,7 @@ pub struct Entry {
     /// Values of traces around the recording that it reads, as inputs behind the arguments.
     captures: Vec<(Arc<TapeCell>, NodeId)>,
     /// Arrays that the graph reads where they lie.
-    in_place: Vec<(Py<PyAny>, Constant)>,
+    in_place: ReadArrays,
     lines: Arc<Mutex<LineTable>>,
     executable: OnceLock<Arc<Executable>>,
 }
@@ -57,7 +59,7 @@ impl Entry {
         watches: Watches,
         returns: Returns,
         recorded: Recorded,
-        arrays: Vec<(Py<PyAny>, Constant)>,
+        arrays: ReadArrays,
     ) -> PyResult<Entry> {
         let specs = recorded.output_specs()?;
         let Recorded { graph, captures: mut found, lines, .. } = recorded;
@@ -66,7 +68,8 @@ impl Entry {
         let mut captures = Vec::new();
         for index in arguments..graph.inputs.len() {
             let capture = found.remove(&(index as u32));
-            let capture = capture.ok_or_else(|| raise(Error::internal("jit", format!("input {index} has no value"))))?;
+            let capture =
+                capture.ok_or_else(|| raise(Error::internal("jit", format!("input {index} has no value"))))?;
             captures.push((capture.tape, capture.node));
         }
         let in_place = arrays.into_iter().filter(|(_, constant)| constant.owned_bytes() == 0).collect();
@@ -132,15 +135,31 @@ impl Entry {
                 LeafValue::Outer(..) => None,
             })
             .collect();
-        let executable = self.executable(py)?;
+        let executable = self.executable(py, call)?;
         let tables = Tables::of(&self.graph);
         let enclosed = !open_tapes().is_empty();
-        let outputs = measure_or_run(py, &executable, &values, &tables, &self.lines, enclosed)?;
-        to_python(py, outputs, &self.specs)
+        let captured =
+            self.in_place.iter().filter_map(|(array, _)| array.bind(py).cast::<PyUntypedArray>().ok().cloned());
+        let donation = Donation::new(py, call, &captured.collect::<Vec<_>>())?;
+        let outputs = measure_or_run(py, &executable, &values, &tables, &self.lines, enclosed, &donation.memory());
+        let results = outputs.and_then(|outputs| {
+            let taken = outputs.iter().map(|output| match output.0.taken_over() {
+                Some(input) => donation.owner(input, call),
+                None => Ok(None),
+            });
+            let owners = taken.collect::<PyResult<Vec<_>>>()?;
+            to_python(py, outputs, &self.specs, &owners)
+        });
+        donation.end(py, results.is_ok())?;
+        results
     }
 
-    fn executable(&self, py: Python<'_>) -> PyResult<Arc<Executable>> {
-        let build = || evaluated(py, &self.graph, &Kind::Evaluate, CheckpointPolicy::Auto, &self.lines);
+    fn executable(&self, py: Python<'_>, call: &Call) -> PyResult<Arc<Executable>> {
+        let kind = || match call.donated.contains(&true) {
+            true => Kind::Donating(call.donated_inputs()),
+            false => Kind::Evaluate,
+        };
+        let build = || evaluated(py, &self.graph, &kind(), CheckpointPolicy::Auto, &self.lines);
         if is_looked_at() {
             return build();
         }

@@ -1,10 +1,12 @@
 //! `ckad.jit`: a function recorded once per shapes and dtypes, and run without Python from then on.
 //!
-//! `call` says what a call passes, `captured` what a recording depends on beside it, `entry` is one recording: a graph
-//! that is run, or spliced where the call belongs to a trace. Whether a recording serves a call is asked before each.
+//! `call` says what a call passes, `captured` what a recording depends on beside it, `donation` what the caller gives
+//! up, `entry` is one recording: a graph that is run, or spliced where the call belongs to a trace. Whether a recording
+//! serves a call is asked before each.
 
 mod call;
 mod captured;
+mod donation;
 mod entry;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -213,6 +215,8 @@ impl Jitted {
         if entry.can_be_kept()? {
             self.keep(&entry);
         }
+        // The run belongs to the traces around this one.
+        trace.end(py);
         entry.results(py, &call.call)
     }
 

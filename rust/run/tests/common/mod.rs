@@ -14,7 +14,7 @@ use ckad_plan::program::{Program, Target};
 use ckad_plan::schedule::{Action, Cluster, ClusterId, ClusterKind, Schedule};
 use ckad_plan::verify::verify_program;
 use ckad_plan::view::is_view;
-use ckad_run::{Bindings, InputArray, OutputBuffer, RunOptions, run, target};
+use ckad_run::{Bindings, GivenUp, InputArray, OutputBuffer, RunOptions, run, target};
 
 /// Numerical Recipes' linear congruential generator: the same cases on every machine.
 pub struct Random(pub u64);
@@ -41,6 +41,12 @@ impl Aligned {
             words[index / 8] |= u64::from(byte) << (8 * (index % 8));
         }
         Aligned(words, bytes.len())
+    }
+
+    /// Its memory, which must outlive what a run makes of it.
+    pub fn given_up(&mut self, input: u32) -> GivenUp {
+        // SAFETY: the memory is writeable, and tests keep it to the end without looking at it.
+        unsafe { GivenUp::new(input, self.0.as_mut_ptr().cast(), self.1) }
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -81,12 +87,24 @@ pub fn try_run_on(
     inputs: &[Aligned],
     options: RunOptions<'_>,
 ) -> ckad_graph::Result<Vec<OutputBuffer>> {
+    run_on_memory(program, graph, inputs, &[], options)
+}
+
+/// As [`try_run_on`], where outputs may be written over some inputs.
+pub fn run_on_memory(
+    program: &Program,
+    graph: &Graph,
+    inputs: &[Aligned],
+    given_up: &[GivenUp],
+    options: RunOptions<'_>,
+) -> ckad_graph::Result<Vec<OutputBuffer>> {
     let arrays: Vec<InputArray<'_>> = inputs.iter().map(|input| InputArray::from_bytes(input.bytes())).collect();
     let bindings = Bindings {
         inputs: &arrays,
         scalars: &graph.scalars,
         constants: &graph.constants,
         starts: &graph.starts[..program.starts_added.0],
+        given_up,
     };
     run(program, &bindings, options)
 }

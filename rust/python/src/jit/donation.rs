@@ -1,0 +1,168 @@
+//! Arguments that a call gives up: may their memory be written, and what becomes of the arrays.
+//!
+//! An array cannot be taken away from whoever else refers to it. So it is made one that nothing can be done with:
+//! read-only, and of a dtype that no function has a loop for, whose name says what happened.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ckad_graph::{ErrorKind, shape_text};
+use ckad_run::GivenUp;
+use numpy::npyffi::{self, PyArray_Descr};
+use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyCapsule;
+
+use super::call::{Call, Leaf, LeafValue};
+use crate::capture::is_writeable;
+use crate::convert::MEMORY;
+use crate::errors::refusal;
+use crate::execute::Donated;
+
+/// The field's name in the dtype of an array that was donated.
+const FIELD: &str = "donated_to_ckad_jit";
+
+/// The donated arrays of one call.
+pub struct Donation<'py> {
+    arrays: Vec<Bound<'py, PyUntypedArray>>,
+    memory: Vec<GivenUp>,
+    overwritten: AtomicBool,
+}
+
+fn refused(what: String, hint: &str) -> PyErr {
+    refusal(ErrorKind::Value, "jit", what, hint)
+}
+
+/// First and last byte of an array's memory; None where it has none.
+fn range(array: &Bound<'_, PyUntypedArray>) -> Option<(usize, usize)> {
+    let itemsize = array.dtype().itemsize() as isize;
+    // SAFETY: the array is alive, and its C struct is only read.
+    let data = unsafe { (*npyffi::_PyArray_GET_ITEM_DATA(array.as_ptr().cast())).data } as isize;
+    if array.shape().contains(&0) || itemsize == 0 {
+        return None;
+    }
+    let reach = |keep: fn(isize) -> bool| {
+        let far = array.shape().iter().zip(array.strides()).map(|(&extent, &stride)| (extent as isize - 1) * stride);
+        far.filter(|&far| keep(far)).sum::<isize>()
+    };
+    Some(((data + reach(|far| far < 0)) as usize, (data + reach(|far| far > 0) + itemsize - 1) as usize))
+}
+
+/// Nobody else can see the array's memory through another array, as far as anybody can say.
+fn owns_its_memory(array: &Bound<'_, PyUntypedArray>) -> PyResult<bool> {
+    let base = array.getattr("base")?;
+    if base.is_none() {
+        return array.getattr("flags")?.getattr("owndata")?.is_truthy();
+    }
+    if let Ok(capsule) = base.cast::<PyCapsule>() {
+        // A result of ours: views of it have it as their base.
+        return Ok(capsule.is_valid_checked(Some(MEMORY)));
+    }
+    let Ok(base) = base.cast::<PyUntypedArray>() else { return Ok(false) };
+    // SAFETY: a live object; two references are the array's and ours.
+    let alone = unsafe { ffi::Py_REFCNT(base.as_ptr()) } == 2;
+    let whole = base.len() * base.dtype().itemsize() == array.len() * array.dtype().itemsize();
+    Ok(whole && alone)
+}
+
+impl<'py> Donation<'py> {
+    /// The arrays that `call` donates. `captured` are those that the recording reads beside the arguments.
+    pub fn new(py: Python<'py>, call: &Call, captured: &[Bound<'py, PyUntypedArray>]) -> PyResult<Donation<'py>> {
+        let mut donation = Donation { arrays: Vec::new(), memory: Vec::new(), overwritten: AtomicBool::new(false) };
+        if !call.donated.contains(&true) {
+            return Ok(donation);
+        }
+        let mut ranges: Vec<((usize, usize), bool, Vec<usize>)> = Vec::new();
+        let mut note = |array: &Bound<'_, PyUntypedArray>, donated| {
+            ranges.extend(range(array).map(|range| (range, donated, array.shape().to_vec())));
+        };
+        let mut input = 0;
+        for (leaf, &donated) in call.leaves.iter().zip(&call.donated) {
+            let Leaf::Traced(_, value) = leaf else { continue };
+            input += 1;
+            let LeafValue::Array(constant, object) = value else { continue };
+            let array = object.bind(py).cast::<PyUntypedArray>()?;
+            note(array, donated);
+            if !donated {
+                continue;
+            }
+            let shape: Vec<i64> = array.shape().iter().map(|&extent| extent as i64).collect();
+            let shape = shape_text(&shape);
+            if !is_writeable(array) {
+                let what = format!("a donated array of shape {shape} is read-only");
+                return Err(refused(what, "donate a copy: x.copy(), or leave the argument out of donate_argnums"));
+            }
+            if !owns_its_memory(array)? {
+                let what = format!("a donated array of shape {shape} is a view of another array's memory");
+                return Err(refused(what, "donate a copy: x.copy(), or leave the argument out of donate_argnums"));
+            }
+            donation.arrays.push(array.clone());
+            if constant.owned_bytes() == 0 {
+                let bytes = constant.bytes();
+                // SAFETY: the memory of a writeable array that nobody else uses, as was just checked, and that the
+                // results keep alive.
+                let memory = unsafe { GivenUp::new(input - 1, bytes.as_ptr().cast_mut(), bytes.len()) };
+                donation.memory.push(memory);
+            }
+        }
+        for array in captured {
+            note(array, false);
+        }
+        ranges.sort_unstable();
+        let mut end: Option<(usize, bool)> = None;
+        for ((first, last), donated, shape) in ranges {
+            if let Some((until, of_donated)) = end
+                && first <= until
+                && (donated || of_donated)
+            {
+                let shape: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
+                let what = format!("a donated array shares memory with an array of shape {}", shape_text(&shape));
+                return Err(refused(what + " that the call reads, too", "pass a copy of one of them: x.copy()"));
+            }
+            end = match end {
+                Some((until, of_donated)) if until > last => Some((until, of_donated)),
+                _ => Some((last, donated)),
+            };
+        }
+        Ok(donation)
+    }
+
+    pub fn memory(&self) -> Donated<'_> {
+        Donated { memory: &self.memory, overwritten: &self.overwritten }
+    }
+
+    /// What keeps the memory of the `input`-th input alive.
+    pub fn owner(&self, input: u32, call: &Call) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let mut arrays = call.traced().zip(0u32..).filter(|(_, index)| *index == input);
+        let Some(((_, LeafValue::Array(_, object)), _)) = arrays.next() else { return Ok(None) };
+        let found = self.arrays.iter().find(|array| array.as_ptr() == object.as_ptr());
+        let Some(array) = found else { return Ok(None) };
+        let base = array.getattr("base")?;
+        if base.cast::<PyCapsule>().is_ok() {
+            return Ok(Some(base));
+        }
+        // Not the array itself: NumPy would give it as the base to views of the result, too.
+        Ok(Some(PyCapsule::new_with_value(array.py(), array.clone().unbind(), MEMORY)?.into_any()))
+    }
+
+    /// Makes the arrays unusable, once their memory may have been written.
+    pub fn end(self, py: Python<'py>, finished: bool) -> PyResult<()> {
+        if !finished && !self.overwritten.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        for array in &self.arrays {
+            let itemsize = array.dtype().itemsize();
+            let fields = [(FIELD, format!("V{itemsize}"))];
+            let dtype = py.import("numpy")?.call_method1("dtype", (fields.to_vec(),))?;
+            // SAFETY: a live array under the GIL; the new dtype is of the same size and holds no references, so that
+            // the array is freed as before. The array owned the reference to its old dtype.
+            unsafe {
+                let fields = npyffi::_PyArray_GET_ITEM_DATA(array.as_ptr().cast());
+                let before = std::mem::replace(&mut (*fields).descr, dtype.into_ptr().cast::<PyArray_Descr>());
+                (*fields).flags &= !npyffi::NPY_ARRAY_WRITEABLE;
+                drop(Bound::<PyAny>::from_owned_ptr(py, before.cast()));
+            }
+        }
+        Ok(())
+    }
+}
