@@ -1,69 +1,104 @@
 //! Integer indices as gather and scatter read them: wrapped where negative, refused where out of range.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use ckad_graph::{DType, Error, ErrorKind, Result};
 
-use super::array::{Array, packed_strides};
-use super::parallel::{PIECE, Shared, for_each_piece};
-use crate::Environment;
+use super::array::{Array, elements, packed_strides};
+use super::offsets::{Axis, Offsets, RUN, offsets};
+use super::parallel::Shared;
+use crate::{Environment, isa};
 
-/// Checked index arrays over the leading axes of one array.
+/// Index arrays over the leading axes of one array.
 pub struct Indices {
-    axes: Vec<(Shared<i64>, i64, isize)>,
+    op: &'static str,
+    axes: Vec<Axis>,
     /// Number of index tuples.
     pub tuples: usize,
     /// Elements of one indexed row.
     pub row: usize,
+    /// Where the array has fewer than 2³¹ elements: works out many offsets at once.
+    offsets: Option<Offsets>,
 }
 
 impl Indices {
-    /// Checks all indices into `indexed`; the first that is out of range, axis by axis, is the error.
-    pub fn check(op: &str, indices: &[Array<'_>], indexed: &[usize], environment: &Environment<'_>) -> Result<Indices> {
+    pub fn new(op: &'static str, indices: &[Array<'_>], indexed: &[usize]) -> Result<Indices> {
         let tuples = indices.first().map_or(1, Array::elements);
         if indices.len() > indexed.len()
             || indices.iter().any(|array| array.dtype != DType::I64 || array.elements() != tuples)
         {
             return Err(Error::internal(op, "indices are int64 arrays of one shape, one per leading axis"));
         }
-        let strides = packed_strides(indexed);
-        let mut axes = Vec::with_capacity(indices.len());
-        for (axis, array) in indices.iter().enumerate() {
-            let extent = indexed[axis] as i64;
-            let values = Shared::read_only(array.pointer::<i64>());
-            let bad = AtomicUsize::new(usize::MAX);
-            for_each_piece(environment, tuples, PIECE, |range| {
-                // SAFETY: the array has `tuples` elements, which nobody writes.
-                let piece = unsafe { std::slice::from_raw_parts(values.get().add(range.start), range.len()) };
-                if let Some(place) = piece.iter().position(|&index| index < -extent || index >= extent) {
-                    bad.fetch_min(range.start + place, Ordering::Relaxed);
-                }
-                Ok(())
-            })?;
-            let bad = bad.into_inner();
-            if bad != usize::MAX {
-                // SAFETY: a place found above.
-                let index = unsafe { *values.at(bad as isize) };
-                let what = format!("index {index} is out of bounds for axis {axis} with size {extent}");
-                let hint = format!("indices go from {} to {}", -extent, extent - 1);
-                return Err(Error::new(ErrorKind::Index, op, what).with_hint(hint));
+        let axes = indices.iter().zip(indexed).zip(packed_strides(indexed));
+        let axes = axes.map(|((array, &extent), stride)| Axis {
+            values: Shared::read_only(array.pointer::<i64>()),
+            extent: extent as i64,
+            stride,
+        });
+        let offsets = if elements(indexed) < 1 << 31 { Some(offsets(isa()?)) } else { None };
+        let row = indexed[indices.len()..].iter().product();
+        Ok(Indices { op, axes: axes.collect(), tuples, row, offsets })
+    }
+
+    /// Checks all indices; the first that is out of range, axis by axis, is the error.
+    pub fn check(&self, environment: &Environment<'_>) -> Result<()> {
+        for first in (0..self.tuples).step_by(RUN) {
+            if first % (RUN << 7) == 0 {
+                environment.check()?;
             }
-            axes.push((values, extent, strides[axis]));
+            self.each_offset(first, RUN.min(self.tuples - first), |_, _| {})?;
         }
-        Ok(Indices { axes, tuples, row: indexed[indices.len()..].iter().product() })
+        Ok(())
+    }
+
+    /// Calls `visit(tuple, offset)` for `count` tuples from `first` on, at most [`RUN`], with the offset of the row that
+    /// the tuple names. An error before the first call where one of them is out of range.
+    #[inline(always)]
+    pub fn each_offset(&self, first: usize, count: usize, mut visit: impl FnMut(usize, isize)) -> Result<()> {
+        let Some(offsets) = self.offsets else {
+            for tuple in first..first + count {
+                visit(tuple, self.offset(tuple)?);
+            }
+            return Ok(());
+        };
+        let mut found = [0i32; RUN];
+        let found = &mut found[..count.min(RUN)];
+        // SAFETY: the index arrays have an entry for each tuple, and no offset exceeds the array's elements.
+        if !unsafe { offsets(&self.axes, first, found) } {
+            return Err(self.out_of_range());
+        }
+        for (tuple, &offset) in (first..).zip(found.iter()) {
+            visit(tuple, offset as isize);
+        }
+        Ok(())
     }
 
     /// Offset of the row that tuple `tuple` names.
-    #[inline(always)]
-    pub fn offset(&self, tuple: usize) -> isize {
+    fn offset(&self, tuple: usize) -> Result<isize> {
         let mut offset = 0;
-        for &(values, extent, stride) in &self.axes {
+        for axis in &self.axes {
             // SAFETY: `tuple` is below `tuples`, the length of each index array.
-            let index = unsafe { *values.at(tuple as isize) };
-            // Clamped, so that an index that another thread changed after the check cannot reach outside.
-            let index = (if index < 0 { index + extent } else { index }).clamp(0, extent - 1);
-            offset += index as isize * stride;
+            let index = unsafe { *axis.values.at(tuple as isize) };
+            let wrapped = if index < 0 { index + axis.extent } else { index };
+            if !(0..axis.extent).contains(&wrapped) {
+                return Err(self.out_of_range());
+            }
+            offset += wrapped as isize * axis.stride;
         }
-        offset
+        Ok(offset)
+    }
+
+    /// The error for the first index, axis by axis, that is out of range.
+    fn out_of_range(&self) -> Error {
+        for (number, axis) in self.axes.iter().enumerate() {
+            // SAFETY: each index array has `tuples` elements, which nobody writes.
+            let values = unsafe { std::slice::from_raw_parts(axis.values.get(), self.tuples) };
+            let extent = axis.extent;
+            if let Some(index) = values.iter().find(|&&index| index < -extent || index >= extent) {
+                let what = format!("index {index} is out of bounds for axis {number} with size {extent}");
+                let hint = format!("indices go from {} to {}", -extent, extent - 1);
+                return Error::new(ErrorKind::Index, self.op, what).with_hint(hint);
+            }
+        }
+        Error::new(ErrorKind::Index, self.op, "an index changed while it was read")
+            .with_hint("do not write to index arrays from another thread")
     }
 }

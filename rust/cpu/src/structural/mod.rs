@@ -15,6 +15,7 @@ mod index;
 mod iota;
 mod linear_recurrence;
 pub(crate) mod number;
+mod offsets;
 mod pad;
 pub(crate) mod parallel;
 mod scatter;

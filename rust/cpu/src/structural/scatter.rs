@@ -6,6 +6,7 @@ use ckad_graph::{Error, Result};
 use super::array::Array;
 use super::index::Indices;
 use super::number::{Number, with_dtype, with_size};
+use super::offsets::RUN;
 use super::parallel::{PIECE, Shared, for_each_piece, for_each_piece_in_order};
 use super::views::copy_base;
 use crate::Environment;
@@ -40,14 +41,15 @@ pub fn scatter_add(
 
 /// Checks before the base is touched: a run that fails has changed nothing that another may read.
 fn prepare(
-    op: &str,
+    op: &'static str,
     base: &Array<'_>,
     value: &Array<'_>,
     indices: &[Array<'_>],
     out: &Array<'_>,
     environment: &Environment<'_>,
 ) -> Result<Indices> {
-    let indices = Indices::check(op, indices, out.shape, environment)?;
+    let indices = Indices::new(op, indices, out.shape)?;
+    indices.check(environment)?;
     if value.elements() != indices.tuples * indices.row {
         return Err(Error::internal(op, "the value is of another shape"));
     }
@@ -71,18 +73,21 @@ unsafe fn scatter<T: Copy + Send + Sync>(
     let width = if tuples * row < PIECE { row } else { width };
     for_each_piece(environment, row, width, |columns| {
         let length = columns.len();
-        for_each_piece_in_order(environment, tuples, PIECE / length, |range| {
-            for tuple in range {
-                // SAFETY: a part of a checked row; pieces have columns of their own.
+        for_each_piece_in_order(environment, tuples, (PIECE / length).clamp(1, RUN), |range| {
+            indices.each_offset(range.start, range.len(), |tuple, offset| {
+                // SAFETY: a part of a row in range; pieces have columns of their own.
                 unsafe {
                     let value = value.at((tuple * row + columns.start) as isize);
-                    let place = out.at(indices.offset(tuple) + columns.start as isize);
+                    let place = out.at(offset + columns.start as isize);
+                    if length == 1 {
+                        *place = join(*place, *value);
+                        return;
+                    }
                     for column in 0..length {
                         *place.add(column) = join(*place.add(column), *value.add(column));
                     }
                 }
-            }
-            Ok(())
+            })
         })
     })
 }
