@@ -87,3 +87,33 @@ pub unsafe fn unary_with_far<E: Float>(
         }
     }
 }
+
+/// As `binary`; lanes of which `is_far` holds, by operands and result, are redone by `far`.
+#[inline(always)]
+pub unsafe fn binary_with_far<E: Float>(
+    dst: *mut u8,
+    [a, b, _]: Operands,
+    n: usize,
+    _: PhantomData<E>,
+    f: impl Fn(E, E) -> E,
+    far: impl Fn(E, E) -> E,
+    is_far: impl Fn(E, E, E) -> bool,
+) {
+    // SAFETY: the caller promises n aligned elements that do not overlap.
+    let (dst, a, b) = unsafe {
+        (from_raw_parts_mut(dst.cast::<E>(), n), from_raw_parts(a.cast::<E>(), n), from_raw_parts(b.cast::<E>(), n))
+    };
+    let mut any_far = 0u32;
+    for i in 0..n {
+        let result = f(a[i], b[i]);
+        any_far |= u32::from(is_far(a[i], b[i], result));
+        dst[i] = result;
+    }
+    if any_far != 0 {
+        for i in 0..n {
+            if is_far(a[i], b[i], dst[i]) {
+                dst[i] = far(a[i], b[i]);
+            }
+        }
+    }
+}

@@ -130,14 +130,18 @@ pub fn float_reference(row: Elementwise, single: bool, a: f64, b: f64, c: f64) -
             if a == b {
                 a + 2f64.ln()
             } else {
-                a.max(b) + (-(a - b).abs()).exp().ln_1p()
+                let (distance, lost) = distance(a, b);
+                let exponential = (-distance).exp();
+                a.max(b) + (exponential - exponential * lost).ln_1p()
             }
         }
         E::Logaddexp2 => {
             if a == b {
                 a + 1.0
             } else {
-                a.max(b) + (-(a - b).abs()).exp2().ln_1p() / 2f64.ln()
+                let (distance, lost) = distance(a, b);
+                let exponential = (-distance).exp2();
+                a.max(b) + (exponential - exponential * lost * 2f64.ln()).ln_1p() / 2f64.ln()
             }
         }
         E::Sin => a.sin(),
@@ -177,6 +181,15 @@ pub fn float_reference(row: Elementwise, single: bool, a: f64, b: f64, c: f64) -
         }
         _ => unreachable!("{} is not a row of floats", row.name()),
     }
+}
+
+/// |a − b|, and what its rounding lost where that is a small part of an exponent.
+fn distance(a: f64, b: f64) -> (f64, f64) {
+    let (high, low) = (a.max(b), a.min(b));
+    let distance = high - low;
+    let part = high - distance;
+    let lost = (high - (distance + part)) + (part - low);
+    (distance, if distance < 2000.0 { lost } else { 0.0 })
 }
 
 fn next_f32(a: f32, b: f32) -> f32 {

@@ -11,7 +11,8 @@ pub fn elementwise(row: Elementwise, dtype: DType, isa: Isa) -> Option<Lane> {
     compiled_row(row, dtype).map(|compiled| compiled.get(isa))
 }
 
-/// The loop of a row, by its number of operands; sines have a second function for large arguments.
+/// The loop of a row, by its number of operands; sines have a second function for large arguments, logarithms of sums
+/// one for results that cancelled.
 macro_rules! row {
     ($dtype:ident, Sin, 1, $function:path) => {
         compiled!($dtype, loops::unary_with_far, |x| $function(x), |x| math::sin_far(x), || math::near())
@@ -21,6 +22,24 @@ macro_rules! row {
     };
     ($dtype:ident, Tan, 1, $function:path) => {
         compiled!($dtype, loops::unary_with_far, |x| $function(x), |x| math::tan_far(x), || math::near())
+    };
+    ($dtype:ident, Logaddexp, 2, $function:path) => {
+        compiled!(
+            $dtype,
+            loops::binary_with_far,
+            |a, b| $function(a, b),
+            |a, b| math::logaddexp_far(a, b),
+            |a, b, result| math::sum_cancels(a, b, result)
+        )
+    };
+    ($dtype:ident, Logaddexp2, 2, $function:path) => {
+        compiled!(
+            $dtype,
+            loops::binary_with_far,
+            |a, b| $function(a, b),
+            |a, b| math::logaddexp2_far(a, b),
+            |a, b, result| math::sum2_cancels(a, b, result)
+        )
     };
     ($dtype:ident, $variant:ident, 1, $function:path) => {
         compiled!($dtype, loops::unary, |a| $function(a))

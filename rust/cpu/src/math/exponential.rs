@@ -3,7 +3,7 @@
 //! Rare functions are written for f64 only; f32 goes through f64 and is then correct to half an ulp.
 //! Coefficients: interpolation at Chebyshev nodes in 200-bit arithmetic, relative error below 2⁻⁵⁵ (f32: 2⁻²⁶).
 
-use super::float::{Float, choose, horner, two_sum};
+use super::float::{Float, choose, fast_two_sum, horner, two_sum};
 
 /// ln 2 in two parts, the first with so few bits that its product with an exponent is exact.
 #[inline(always)]
@@ -43,11 +43,17 @@ fn exp_tail<F: Float>(r: F) -> F {
 /// `(p, n)` with `exp(x) = p · 2ⁿ`, for x in a range where n stays an exponent.
 #[inline(always)]
 fn exp_split<F: Float>(x: F) -> (F, F::Int) {
-    let (n, exponent) = (x * F::of(std::f64::consts::LOG2_E)).nearest();
-    let (high, low) = ln2_parts::<F>();
-    let r = n.mul_add(-low, n.mul_add(-high, x));
+    let (r, exponent) = exp_rest(x);
     let p = F::of(1.0) + (r * r).mul_add(exp_tail(r), r);
     (p, exponent)
+}
+
+/// `(r, n)` with `x = n·ln 2 + r`.
+#[inline(always)]
+fn exp_rest<F: Float>(x: F) -> (F, F::Int) {
+    let (n, exponent) = (x * F::of(std::f64::consts::LOG2_E)).nearest();
+    let (high, low) = ln2_parts::<F>();
+    (n.mul_add(-low, n.mul_add(-high, x)), exponent)
 }
 
 /// `exp(x)` where the result is a normal number.
@@ -77,11 +83,34 @@ pub fn exp<F: Float>(x: F) -> F {
     p.scale(n)
 }
 
+/// `exp(x + low)` for a low far below x as a float and a rest, in f64.
+#[inline(always)]
+pub(super) fn exp_parts<F: Float>(x: F, low: F) -> (F, F) {
+    let (r, n) = exp_rest(clamp(x, -746.0, 710.0));
+    let (high, lost) = fast_two_sum(F::of(1.0), (r * r).mul_add(exp_tail(r), r));
+    (high.scale(n), low.mul_add(high, lost).scale(n))
+}
+
 #[inline(always)]
 pub fn exp2<F: Float>(x: F) -> F {
     if !F::DOUBLE {
         return F::narrow(exp2(x.wide()));
     }
+    let (r, slope, n) = exp2_terms(x);
+    r.mul_add(slope, F::of(1.0)).scale(n)
+}
+
+/// `exp2(x + low)` for a low far below x as a float and a rest, in f64.
+#[inline(always)]
+pub(super) fn exp2_parts<F: Float>(x: F, low: F) -> (F, F) {
+    let (r, slope, n) = exp2_terms(x);
+    let (high, lost) = fast_two_sum(F::of(1.0), r * slope);
+    (high.scale(n), (low * F::of(std::f64::consts::LN_2)).mul_add(high, lost).scale(n))
+}
+
+/// `(r, slope, n)` with `exp2(x) = (1 + r·slope)·2ⁿ`, in f64.
+#[inline(always)]
+fn exp2_terms<F: Float>(x: F) -> (F, F, F::Int) {
     let x = clamp(x, -1076.0, 1025.0);
     let (n, exponent) = x.nearest();
     let r = x - n;
@@ -102,7 +131,7 @@ pub fn exp2<F: Float>(x: F) -> F {
             2.5729324177362305e-11,
         ],
     );
-    r.mul_add(slope, F::of(1.0)).scale(exponent)
+    (r, slope, exponent)
 }
 
 #[inline(always)]
@@ -122,32 +151,4 @@ pub fn expm1<F: Float>(x: F) -> F {
     let (sum, error) = two_sum(half - F::of(0.5), half * r);
     let result = F::of(2.0) * (sum + half.mul_add(tail, error));
     choose(x.abs() < F::of(1e-300), x, result)
-}
-
-/// `ln(eᵃ + eᵇ)`.
-#[inline(always)]
-pub fn logaddexp<F: Float>(a: F, b: F) -> F {
-    if !F::DOUBLE {
-        return F::narrow(logaddexp(a.wide(), b.wide()));
-    }
-    let (high, distance) = ordered(a, b);
-    let sum = high + super::log1p(exp(-distance));
-    choose(a == b, a + F::of(std::f64::consts::LN_2), sum)
-}
-
-/// `log₂(2ᵃ + 2ᵇ)`.
-#[inline(always)]
-pub fn logaddexp2<F: Float>(a: F, b: F) -> F {
-    if !F::DOUBLE {
-        return F::narrow(logaddexp2(a.wide(), b.wide()));
-    }
-    let (high, distance) = ordered(a, b);
-    let sum = super::log1p(exp2(-distance)).mul_add(F::of(std::f64::consts::LOG2_E), high);
-    choose(a == b, a + F::of(1.0), sum)
-}
-
-/// The greater of two different values and their distance (NaN when one is).
-#[inline(always)]
-fn ordered<F: Float>(a: F, b: F) -> (F, F) {
-    (choose(a > b, a, b), (a - b).abs())
 }

@@ -88,6 +88,22 @@ pub fn log1p<F: Float>(x: F) -> F {
     choose(x.abs() < F::of(1e-300), x, at_edges(sum, result))
 }
 
+/// `log1p(x + low)` for 0 ≤ x ≤ 1 and a low far below it, as two numbers to be added, in f64.
+#[inline(always)]
+pub(super) fn log1p_parts<F: Float>(x: F, low: F) -> (F, F) {
+    let one = F::of(1.0);
+    let sum = one + x;
+    let (k, m) = sum.split_exponent();
+    let near_one = k == F::of(0.0);
+    let f = choose(near_one, x, m - one);
+    let correction = choose(near_one, low, (x - (sum - one)) + low) / sum;
+    let half_square = F::of(0.5) * f * f;
+    let (ln2_high, ln2_low) = ln2_parts::<F>();
+    let rest = log1p_rest(f, half_square) + k.mul_add(ln2_low, correction);
+    let (leading, lost) = two_sum(k * ln2_high, f);
+    (leading, lost - (half_square - rest))
+}
+
 /// `ln(x) · C + k · scale`, where `C` = (first, second) and `scale` = (first, second) have products that are exact
 /// in the first part: log2 and log10.
 #[inline(always)]

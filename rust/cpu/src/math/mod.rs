@@ -6,21 +6,24 @@
 //! NaN in maximum), it is NumPy's.
 
 mod exponential;
+mod fixed;
 mod float;
 mod hyperbolic;
 mod integer;
+mod log_of_sum;
 mod logarithm;
 mod number;
 mod predicate;
 mod rare;
 mod trigonometric;
 
-pub use exponential::{exp, exp2, expm1, logaddexp, logaddexp2};
+pub use exponential::{exp, exp2, expm1};
 pub use float::{Float, Lane};
 pub use hyperbolic::{cosh, sinh, tanh};
 pub use integer::{
     Bool, bitwise_and, bitwise_count, bitwise_or, bitwise_xor, gcd, invert, lcm, left_shift, right_shift,
 };
+pub use log_of_sum::{logaddexp, logaddexp_far, logaddexp2, logaddexp2_far, sum_cancels, sum2_cancels};
 pub use logarithm::{log, log1p, log2, log10};
 pub use number::{
     Element, absolute, add, ceil, copysign, divide, floor, floor_divide, fmax, fmin, fmod, heaviside, lmul, maximum,

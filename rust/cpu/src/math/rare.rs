@@ -62,7 +62,10 @@ pub fn arccosh<F: Float>(x: F) -> F {
 #[inline(always)]
 pub fn arctanh<F: Float>(x: F) -> F {
     let y = x.to_f64().abs();
-    F::of(0.5 * (2.0 * y / (1.0 - y)).ln_1p()).copysign(x)
+    let twice = 2.0 * y;
+    // 2y / (1 − y); below ½, where 1 − y is rounded, as a small correction to 2y.
+    let ratio = if y < 0.5 { twice + twice * y / (1.0 - y) } else { twice / (1.0 - y) };
+    F::of(0.5 * ratio.ln_1p()).copysign(x)
 }
 
 /// `x · 2^exponent`, rounded once; the exponent is an integer given as a float (truncated).
