@@ -27,6 +27,8 @@ help:
 	@echo 'make wheel      a manylinux abi3 wheel in dist/, checked in a clean environment'
 	@echo 'make bench      the benchmarks; make bench-env first, to compare with PyTorch, JAX and autograd'
 	@echo 'make bench-results  the same with all libraries; writes the table of README.md'
+	@echo 'make scaling    time against the size of graphs and arrays; writes docs/performance.md'
+	@echo 'make accuracy   measures the greatest errors of the kernels again; writes docs/accuracy.md'
 	@echo 'make lock       pin the newest versions of requirements/*.in'
 	@echo 'make clean      remove what the above made'
 
@@ -83,6 +85,11 @@ format: $(CORE)
 	@cargo fmt --all
 	@$(BIN)/python tools/generate.py
 
+# Minutes: every elementwise kernel against multi-precision arithmetic.
+.PHONY: accuracy
+accuracy: $(CORE)
+	@$(BIN)/python tools/accuracy.py
+
 # Running ------------------------------------------------------------------------------------------------------------
 
 .PHONY: demo
@@ -101,6 +108,13 @@ bench: $(CORE)
 .PHONY: bench-results
 bench-results: $(CORE) .venv-bench/stamp
 	@$(BIN)/python -m benches.compare all --json benches/results.json
+	@$(BIN)/python tools/generate.py
+
+# What docs/performance.md is made from.
+.PHONY: scaling
+scaling: $(CORE)
+	@$(BIN)/python -m benches.scaling
+	@$(BIN)/python -m benches.floors
 	@$(BIN)/python tools/generate.py
 
 .PHONY: bench-env

@@ -18,6 +18,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benches" / "results.json"
+SCALING = ROOT / "benches" / "scaling.json"
+FLOORS = ROOT / "benches" / "floors.json"
 
 WORKLOADS = ROOT / "benches" / "workloads.py"
 
@@ -77,7 +79,7 @@ def _machine_text(machine: dict[str, Any], results: list[dict[str, Any]]) -> str
     parts += [name for flag, name in widest.items() if flag in machine.get("isa", ())][:1]
     caches = machine.get("caches", {})
     parts += [f"{level} {_cache_size(caches[level])}" for level in ("L2", "L3") if level in caches]
-    if "rounds" in machine:
+    if machine.get("rounds", 1) > 1:
         parts.append(f"{machine['rounds']} processes a line")
     parts.append(f"Python {machine['python']}")
     versions: dict[str, list[str]] = {}
@@ -105,12 +107,56 @@ def _benchmark_row(result: dict[str, Any]) -> str:
     return f"| {result['workload']} | {result['library']} | {times} | {result['peak_mib']:.0f} MiB |"
 
 
+def scaling_tables() -> str:
+    """The numbers of the figure in docs/performance.md, from what `make scaling` has measured."""
+    measured = json.loads(SCALING.read_text())
+    lines = [
+        "| operations | record | derive | plan and lower | run | first call | later call | extra memory |",
+        "|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for graph in measured["graphs"]:
+        stages = [1e6 * graph[stage] / graph["operations"] for stage in ("record", "derive", "plan", "run")]
+        calls = [1e6 * graph[call] / graph["operations"] for call in ("first", "later")]
+        times = " | ".join(f"{time:.3g}" for time in stages + calls)
+        lines.append(f"| {graph['operations']:,} | {times} | {graph['peak_mib']:,.0f} MiB |")
+    lines += ["", "µs a recorded operation.", "", "| elements | a call | ns an element |", "|--:|--:|--:|"]
+    for array in measured["arrays"]:
+        each = 1e9 * array["later"] / array["elements"]
+        lines.append(f"| {array['elements']:,} | {_seconds(array['later'])} | {each:.3g} |")
+    return "\n".join([*lines, "", _wrapped(_machine_text(measured["machine"], []))]) + "\n"
+
+
+def floors_table() -> str:
+    """What the machine allows, beside what was measured."""
+    floors = json.loads(FLOORS.read_text())
+    fastest = {
+        (found["workload"], found["library"]): found["min"] for found in json.loads(RESULTS.read_text())["results"]
+    }
+    lines = [
+        "| workload | flops | at peak | bytes | at bandwidth | measured | × floor |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for workload in floors["workloads"]:
+        library = ":".join(filter(None, ["ckad", workload["variant"]]))
+        arithmetic, memory = workload["flops"] / floors["flops"], workload["bytes"] / floors["bandwidth"]
+        time = fastest[workload["workload"], library]
+        ratio = time / max(arithmetic, memory)
+        lines.append(
+            f"| {workload['workload']} | {workload['flops'] / 1e9:.3g}·10⁹ | {_seconds(arithmetic)} | "
+            f"{workload['bytes'] / 2**20:,.0f} MiB | {_seconds(memory)} | {_seconds(time)} | {ratio:.2f} |"
+        )
+    speeds = f"Peak: {floors['flops'] / 1e9:.0f} Gflop/s in float32. Bandwidth: {floors['bandwidth'] / 1e9:.1f} GB/s."
+    return "\n".join([*lines, "", _wrapped(f"{speeds} {_machine_text(floors['machine'], [])}")]) + "\n"
+
+
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.3g} ms"
 
 
 SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "benchmarks"): benchmark_table,
+    ("docs/performance.md", "scaling"): scaling_tables,
+    ("docs/performance.md", "floors"): floors_table,
 }
 """(file, name of the section) → its text. The section lies between <!-- begin NAME --> and <!-- end NAME -->."""
 

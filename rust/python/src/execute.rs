@@ -4,8 +4,10 @@
 //! plan and lower; a miss builds without the GIL. A run gets the values of this call: inputs, captured arrays,
 //! scalars and slice starts.
 
+use std::cell::Cell;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant};
 
 use ckad_graph::{
     CheckpointPolicy, Constant, Error, ErrorKind, Graph, HostArray, NodeId, Op, Result, ScalarBits, tables, working,
@@ -317,12 +319,28 @@ fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built> {
             residuals: parts.residuals,
         });
     }
+    let begun = Instant::now();
     let derived = key.kind.transform(graph)?;
+    let deriving = begun.elapsed();
     let donated = match &key.kind {
         Kind::Donating(donated) => donated.as_slice(),
         _ => &[],
     };
-    Ok(Built::One(Arc::new(finished_donating(&derived, key.policy, recorded, wanted, donated)?)))
+    let executable = finished_donating(&derived, key.policy, recorded, wanted, donated)?;
+    BUILDING.set((deriving, begun.elapsed() - deriving));
+    Ok(Built::One(Arc::new(executable)))
+}
+
+thread_local! {
+    /// How long the last program of this thread took to derive, and to plan and lower.
+    static BUILDING: Cell<(Duration, Duration)> = const { Cell::new((Duration::ZERO, Duration::ZERO)) };
+}
+
+/// Seconds for `benches/scaling.py`, which has no other way to tell the stages of a call apart.
+#[pyfunction]
+pub fn building_seconds() -> (f64, f64) {
+    let (deriving, planning) = BUILDING.get();
+    (deriving.as_secs_f64(), planning.as_secs_f64())
 }
 
 fn bytes_of(built: &Built) -> usize {

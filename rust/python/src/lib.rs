@@ -95,6 +95,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<linear_map::LinearMap>()?;
     jit::register(module)?;
     module.add_function(wrap_pyfunction!(release, module)?)?;
+    module.add_function(wrap_pyfunction!(execute::building_seconds, module)?)?;
     module.add_function(wrap_pyfunction!(table::elementwise_table, module)?)?;
     module.add_function(wrap_pyfunction!(ufunc::ufunc_names, module)?)?;
     Ok(())
