@@ -402,6 +402,9 @@ are nearly equal or otherwise cancel; and those of many more for which NumPy, in
 The table has the greatest error that was found, with AVX-512 or AVX2 (which agree by bits) and with plain code, and
 where. A row with 0 is exact everywhere: it chooses, compares or moves bits. Signs of zeros, infinities and NaN are
 NumPy's throughout, but that of a zero which `maximum`, `minimum`, `fmax` or `fmin` chose among two.
+
+`floor_divide` takes the steps of NumPy's, so that a quotient of which the float has at most one binary place left
+(from 2²² on in float32, from 2⁵¹ on in float64) may be one too small.
 """
 
 
