@@ -114,7 +114,7 @@ impl<'a, 'py> Indices<'a, 'py> {
 /// An index as a node. Positions are no part of a program's structure: the same program serves `x[0, i]` and `x[1, i]`.
 fn index_node(tape: &mut Tape, source: &Source<'_>) -> ckad_graph::Result<NodeId> {
     match source {
-        Source::Scalar(bits) => tape.builder.scalar(DType::I64, *bits),
+        Source::Scalar(bits, _) => tape.builder.scalar(DType::I64, *bits),
         other => other.node(tape, DType::I64, false),
     }
 }

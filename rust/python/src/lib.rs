@@ -4,7 +4,7 @@
 //!
 //! * `trace` opens a `tape` and makes a `tracer` of each argument. `convert` reads NumPy's arrays, `capture` keeps
 //!   those that the function takes from outside, a `value` is what is known of either; `lines` notes the user's source
-//!   line.
+//!   line, and a number of the program text is recorded once (`numbers`).
 //! * The user's function records. What Python sees of a tracer is `class`, `class_of_arrays` and `elements`; behind it
 //!   are `operators`, `ufunc`, `function` (NumPy's functions, which the Python layer composes from `primitives` and
 //!   `primitive_arrays`; the plainest calls take `shortcuts`), and `index` with `indexing`. They bring their operands
@@ -37,6 +37,7 @@ mod jit;
 mod layout;
 mod linear_map;
 mod lines;
+mod numbers;
 mod operand;
 mod operators;
 mod plan_view;

@@ -11,15 +11,18 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
+/// An instruction: the address of its code object, and its offset in that.
+pub type Spot = (usize, i32);
+
 /// The lines of one trace and of the traces nested in it. Id 0 is "unknown".
 #[derive(Default)]
 pub struct LineTable {
-    ids: FxHashMap<(usize, i32), u32>,
+    ids: FxHashMap<Spot, u32>,
     lines: Vec<(Py<PyAny>, i32)>,
     /// Whether a code object belongs to ckad or NumPy; the references keep addresses from being reused.
     library: FxHashMap<usize, bool>,
     library_codes: Vec<Py<PyAny>>,
-    last: Option<((usize, i32), u32)>,
+    last: Option<(Spot, u32)>,
 }
 
 type GetLasti = unsafe extern "C" fn(*mut ffi::PyFrameObject) -> std::ffi::c_int;
@@ -147,6 +150,12 @@ impl LineTable {
         self.library.insert(address, library);
         self.library_codes.push(code.clone_ref(py));
         library
+    }
+
+    /// The instruction of an id with its code object, where they are known.
+    pub fn spot(&self, py: Python<'_>, id: u32) -> Option<(Spot, Py<PyAny>)> {
+        let (code, lasti) = self.lines.get((id as usize).checked_sub(1)?)?;
+        Some(((code.as_ptr() as usize, *lasti), code.clone_ref(py)))
     }
 
     /// File and line number of an id, where they are known.

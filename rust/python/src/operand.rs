@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use crate::convert::{Foreign, array_dtype, array_operand, as_array, classify, scalar_bits, scalar_node};
 use crate::errors::raise;
 use crate::layout::{Layout, broadcast_shapes, broadcast_strides, is_identity, iteration_order};
+use crate::numbers::number_node;
 use crate::storage::read_layout;
 use crate::tape::{Tape, TapeCell};
 use crate::tracer::{Kind, Tracer};
@@ -30,7 +31,8 @@ pub enum Operand<'a, 'py> {
     NumpyScalar(&'a Bound<'py, PyAny>, DType),
     /// Weak: they take the dtype of what they meet.
     PythonInt(&'a Bound<'py, PyAny>),
-    PythonFloat(f64),
+    /// With the object, where a program has one.
+    PythonFloat(f64, Option<&'a Py<PyAny>>),
     PythonBool(bool),
 }
 
@@ -42,7 +44,7 @@ impl<'a, 'py> Operand<'a, 'py> {
             return Ok(Some(Operand::Traced(tracer.get())));
         }
         Ok(Some(match classify(object)? {
-            Foreign::PythonFloat(value) => Operand::PythonFloat(value),
+            Foreign::PythonFloat(value) => Operand::PythonFloat(value, Some(object.as_unbound())),
             Foreign::PythonInt => Operand::PythonInt(object),
             Foreign::PythonBool(value) => Operand::PythonBool(value),
             Foreign::NumpyScalar(dtype) => Operand::NumpyScalar(object, dtype),
@@ -87,7 +89,7 @@ impl<'a, 'py> Operand<'a, 'py> {
             }
             Operand::NumpyScalar(object, dtype) => Operand::NumpyScalar(object, *dtype),
             Operand::PythonInt(object) => Operand::PythonInt(object),
-            Operand::PythonFloat(value) => Operand::PythonFloat(*value),
+            Operand::PythonFloat(value, object) => Operand::PythonFloat(*value, *object),
             Operand::PythonBool(value) => Operand::PythonBool(*value),
         }
     }
@@ -99,7 +101,7 @@ impl<'a, 'py> Operand<'a, 'py> {
             Operand::Traced(tracer) => Some(tracer.dtype()),
             Operand::Array { dtype, .. } | Operand::NumpyScalar(_, dtype) => Some(*dtype),
             Operand::PythonBool(_) => Some(DType::Bool),
-            Operand::PythonInt(_) | Operand::PythonFloat(_) => None,
+            Operand::PythonInt(_) | Operand::PythonFloat(..) => None,
         }
     }
 
@@ -110,7 +112,7 @@ impl<'a, 'py> Operand<'a, 'py> {
             Operand::Array { dtype, .. } | Operand::NumpyScalar(_, dtype) => *dtype,
             Operand::PythonBool(_) => DType::Bool,
             Operand::PythonInt(_) => DType::I64,
-            Operand::PythonFloat(_) => DType::F64,
+            Operand::PythonFloat(..) => DType::F64,
         }
     }
 
@@ -119,7 +121,7 @@ impl<'a, 'py> Operand<'a, 'py> {
         match self {
             Operand::Traced(tracer) => tracer.is_weak(),
             Operand::Array { .. } | Operand::NumpyScalar(..) => false,
-            Operand::PythonInt(_) | Operand::PythonFloat(_) | Operand::PythonBool(_) => true,
+            Operand::PythonInt(_) | Operand::PythonFloat(..) | Operand::PythonBool(_) => true,
         }
     }
 
@@ -182,9 +184,18 @@ impl<'a, 'py> Operand<'a, 'py> {
         }
     }
 
+    /// The object, where the operand is a number.
+    fn number(&self) -> Option<&'a Py<PyAny>> {
+        match self {
+            Operand::PythonFloat(_, object) => *object,
+            Operand::PythonInt(object) | Operand::NumpyScalar(object, _) => Some(object.as_unbound()),
+            _ => None,
+        }
+    }
+
     fn scalar_bits(&self, dtype: DType) -> PyResult<Option<ScalarBits>> {
         Ok(Some(match self {
-            Operand::PythonFloat(value) => dtype.bits_of_f64(*value),
+            Operand::PythonFloat(value, _) => dtype.bits_of_f64(*value),
             Operand::PythonBool(value) => dtype.bits_of_i64(i64::from(*value)),
             Operand::PythonInt(object) => scalar_bits(object, dtype)?,
             Operand::NumpyScalar(object, own) => strong_scalar_bits(object, *own, dtype)?,
@@ -275,7 +286,8 @@ pub enum Source<'a> {
     Outer(Arc<TapeCell>, NodeId),
     /// A node of this tape, read through a layout.
     Node(NodeId, Layout),
-    Scalar(ScalarBits),
+    /// A number, with the object that it was where it is one of the program's.
+    Scalar(ScalarBits, Option<&'a Py<PyAny>>),
 }
 
 /// How the operand's axes are read when the result has `rank` axes in memory order `order`: permuted likewise,
@@ -323,7 +335,7 @@ pub fn prepare_with<'a>(
     change: impl FnOnce(Layout) -> Layout,
 ) -> PyResult<Source<'a>> {
     if let Some(bits) = operand.scalar_bits(dtype)? {
-        return Ok(Source::Scalar(bits));
+        return Ok(Source::Scalar(bits, operand.number()));
     }
     match operand {
         Operand::Traced(tracer) => {
@@ -351,7 +363,8 @@ impl Source<'_> {
             Source::Own(tracer, Some(layout)) => tracer.read(tape, layout)?,
             Source::Outer(outer, node) => tape.capture(outer, *node)?,
             Source::Node(node, layout) => read_layout(tape, *node, layout)?,
-            Source::Scalar(bits) => return scalar_node(tape, dtype, *bits, exponent),
+            Source::Scalar(bits, Some(object)) => return number_node(tape, object, dtype, *bits, exponent),
+            Source::Scalar(bits, None) => return scalar_node(tape, dtype, *bits, exponent),
         };
         if tape.builder.dtype(node) == dtype { Ok(node) } else { tape.builder.cast(node, dtype) }
     }

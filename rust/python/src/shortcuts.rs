@@ -141,7 +141,7 @@ fn reduction(
         return Ok(Some(reduced));
     }
     let count: i64 = axes.iter().map(|&axis| array.shape()[axis]).product();
-    let operands = [Operand::Traced(&reduced), Operand::PythonFloat(count as f64)];
+    let operands = [Operand::Traced(&reduced), Operand::PythonFloat(count as f64, None)];
     apply(py, Elementwise::Divide, &operands, None).map(Some)
 }
 

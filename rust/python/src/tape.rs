@@ -16,6 +16,7 @@ use crate::capture::CapturedArrays;
 use crate::errors::{raise, to_python};
 use crate::execute::Executable;
 use crate::lines::LineTable;
+use crate::numbers::Numbers;
 use crate::plan_view::note_forced;
 use crate::value::Value;
 
@@ -67,6 +68,9 @@ pub struct Tape {
     pub arrays: CapturedArrays,
     /// As the cell's.
     pub jit_depth: Option<u32>,
+    pub numbers: Numbers,
+    /// Those of the cell.
+    pub lines: Arc<Mutex<LineTable>>,
     /// The caller's own arrays behind inputs that are not differentiated: `np.asarray` gives them back.
     pub originals: FxHashMap<NodeId, Py<PyAny>>,
 }
@@ -107,6 +111,7 @@ impl TapeCell {
     pub fn new(parent: Option<&Arc<TapeCell>>, jitted: bool) -> Arc<TapeCell> {
         let depth = parent.map_or(0, |parent| parent.depth + 1);
         let jit_depth = if jitted { Some(depth) } else { parent.and_then(|parent| parent.jit_depth) };
+        let lines = parent.filter(|_| !jitted).map_or_else(Arc::default, |parent| Arc::clone(&parent.lines));
         Arc::new(TapeCell {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             depth,
@@ -125,12 +130,14 @@ impl TapeCell {
                 region: RegionId(0),
                 arrays: CapturedArrays::default(),
                 jit_depth,
+                numbers: Numbers::default(),
+                lines: Arc::clone(&lines),
                 originals: FxHashMap::default(),
             }),
             dropped: Mutex::new(Vec::new()),
             survivors: Mutex::new(Vec::new()),
             closing: Mutex::default(),
-            lines: parent.filter(|_| !jitted).map_or_else(Arc::default, |parent| Arc::clone(&parent.lines)),
+            lines,
         })
     }
 
@@ -150,6 +157,7 @@ impl TapeCell {
             std::mem::take(&mut tape.captures),
             std::mem::take(&mut tape.arrays),
             std::mem::take(&mut tape.originals),
+            std::mem::take(&mut tape.numbers),
         );
         tape.captured = FxHashMap::default();
         tape.active = Vec::new();

@@ -364,8 +364,9 @@ impl Trace {
         let arguments = self.arguments.lock().unwrap_or_else(PoisonError::into_inner);
         let arguments = tables::list("trace", arguments.iter().cloned()).map_err(raise)?;
         let captures = std::mem::take(&mut tape.captures);
+        let numbers = std::mem::take(&mut tape.numbers);
         drop(tape);
-        drop(known);
+        drop((known, numbers));
         Ok(Recorded {
             graph,
             arguments,

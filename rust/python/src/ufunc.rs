@@ -368,7 +368,7 @@ fn evaluate<'py>(
             let rest = apply(py, Elementwise::Subtract, &[x.duplicate(), Operand::Traced(&whole)], float)?;
             // The fraction of an infinity is a zero; every fraction has the sign of its number.
             let infinite = apply(py, Elementwise::Isinf, operands, float)?;
-            let chosen = [Operand::Traced(&infinite), Operand::PythonFloat(0.0), Operand::Traced(&rest)];
+            let chosen = [Operand::Traced(&infinite), Operand::PythonFloat(0.0, None), Operand::Traced(&rest)];
             let finite = crate::elementwise::select(py, &chosen)?;
             let fraction = apply(py, Elementwise::Copysign, &[Operand::Traced(&finite), x.duplicate()], float)?;
             pair(fraction, whole)
