@@ -34,19 +34,25 @@ pub fn simplify_keeping_zeros(graph: Graph) -> Result<Graph> {
 fn simplified(graph: Graph, keeps_zeros: bool) -> Result<Graph> {
     let graph = settle(graph)?;
     let merged = Simplifier::run(&graph, keeps_zeros)?;
+    let live = reached("simplify", &merged, merged.outputs.iter().copied())?;
+    let mut stage = room("simplify", merged.len())?;
+    stage.extend(merged.ids().map(|id| merged.attributes(id).pass));
+    let sunk = sinking("simplify", &merged, &live, &stage)?;
+    drop(stage);
+    // Numbers that nothing reads do no harm.
+    let stays = |id: NodeId| live[id.index()] || matches!(merged.op(id), Op::Literal(_) | Op::Scalar(_));
+    if !sunk.contains(&true) && merged.ids().all(stays) {
+        return Ok(merged);
+    }
     let target = graph.recycled(&merged)?;
-    place_late(&merged, target)
+    placed_late(&merged, target, &live, &sunk)
 }
 
-/// Drops dead nodes and moves late coefficients. `target` is empty.
-fn place_late(graph: &Graph, mut target: Graph) -> Result<Graph> {
-    let live = reached("simplify", graph, graph.outputs.iter().copied())?;
-    let mut stage = room("simplify", graph.len())?;
-    stage.extend(graph.ids().map(|id| graph.attributes(id).pass));
-    let sunk = sinking("simplify", graph, &live, &stage)?;
+/// The live nodes, with late coefficients where they are used. `target` is empty.
+fn placed_late(graph: &Graph, mut target: Graph, live: &[bool], sunk: &[bool]) -> Result<Graph> {
     let mut copy = Copy::new("simplify", graph)?;
     copy.inputs(&mut target, graph)?;
-    in_new_order("simplify", graph, &live, &sunk, |id, place| {
+    in_new_order("simplify", graph, live, sunk, |id, place| {
         interrupt::check_at(id.index())?;
         let Attributes { pass, position, .. } = graph.attributes(place);
         copy.node(&mut target, graph, id, Attributes { pass, position, ..graph.attributes(id) })?;

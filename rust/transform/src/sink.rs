@@ -75,6 +75,9 @@ fn overwritten(op: &str, graph: &Graph, live: &[bool]) -> Result<Vec<bool>> {
             overwritten[base.index()] = true;
         }
     }
+    if !overwritten.contains(&true) {
+        return Ok(overwritten);
+    }
     for id in graph.ids() {
         if matches!(graph.op(id), Op::Reshape | Op::Transpose { .. } | Op::Broadcast) {
             overwritten[id.index()] |= graph.operands(id).iter().any(|operand| overwritten[operand.index()]);
@@ -85,6 +88,9 @@ fn overwritten(op: &str, graph: &Graph, live: &[bool]) -> Result<Vec<bool>> {
 
 /// Takes back each move whose operands would be kept for it alone and have more bytes than the node.
 fn keep_what_is_smaller(op: &str, graph: &Graph, live: &[bool], stage: &[u16], sunk: &mut [bool]) -> Result<()> {
+    if !sunk.contains(&true) {
+        return Ok(());
+    }
     // Of each node that stays: the number of its users that moved away, and whether it is kept in any case.
     let mut moved_users = table(op, 0u32, graph.len())?;
     let mut kept = table(op, false, graph.len())?;
