@@ -159,6 +159,7 @@ impl Graph {
     }
 
     /// Appends a node without inference; `ckad_prim::Builder` is the caller that knows dtype and shape.
+    #[inline]
     pub fn push(
         &mut self,
         op: Op,

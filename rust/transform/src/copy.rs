@@ -63,12 +63,11 @@ impl NodeTable {
 pub(crate) struct Copy {
     op: &'static str,
     map: NodeTable,
-    operands: Vec<NodeId>,
 }
 
 impl Copy {
     pub fn new(op: &'static str, source: &Graph) -> Result<Copy> {
-        Ok(Copy { op, map: NodeTable::new(op, source.len())?, operands: Vec::new() })
+        Ok(Copy { op, map: NodeTable::new(op, source.len())? })
     }
 
     pub fn set(&mut self, id: NodeId, copy: NodeId) {
@@ -115,14 +114,13 @@ impl Copy {
         if matches!(node.op, Op::Input(_)) {
             return self.of(id);
         }
-        self.operands.clear();
-        for &operand in source.operands(id) {
-            match self.map.get(operand) {
-                Some(copy) => tables::push(self.op, &mut self.operands, copy)?,
-                None => return Err(self.missing(operand)),
-            }
-        }
-        let copy = target.push(node.op, &self.operands, node.dtype, node.shape, attributes)?;
+        let mut push = |operands: &[NodeId]| target.push(node.op, operands, node.dtype, node.shape, attributes);
+        let copy = match *source.operands(id) {
+            [] => push(&[])?,
+            [a] => push(&[self.of(a)?])?,
+            [a, b] => push(&[self.of(a)?, self.of(b)?])?,
+            ref operands => push(&self.all(operands)?)?,
+        };
         self.set(id, copy);
         Ok(copy)
     }

@@ -9,9 +9,26 @@ use crate::shape::broadcast_shapes;
 use crate::{Builder, Cost, Expr};
 
 /// dtype of the result, or what is wrong with the operands'.
+#[inline]
 fn infer_dtype(graph: &Graph, row: Elementwise, operands: &[NodeId]) -> Result<DType> {
+    let typed = row.typed_operand();
+    if operands.len() == row.arity() {
+        let dtype = graph.dtype(operands[typed]);
+        let fits = |(index, &operand): (usize, &NodeId)| {
+            graph.dtype(operand) == if index < typed { DType::Bool } else { dtype }
+        };
+        if let (true, Some(result)) = (operands.iter().enumerate().all(fits), row.result_dtype(dtype)) {
+            return Ok(result);
+        }
+    }
+    Err(refused(graph, row, operands))
+}
+
+/// Why operands do not fit.
+#[cold]
+fn refused(graph: &Graph, row: Elementwise, operands: &[NodeId]) -> Error {
     if operands.len() != row.arity() {
-        return Err(Error::internal(row.name(), format!("{} operands instead of {}", operands.len(), row.arity())));
+        return Error::internal(row.name(), format!("{} operands instead of {}", operands.len(), row.arity()));
     }
     let typed = row.typed_operand();
     let dtype = graph.dtype(operands[typed]);
@@ -20,13 +37,11 @@ fn infer_dtype(graph: &Graph, row: Elementwise, operands: &[NodeId]) -> Result<D
     if !same || !condition {
         let dtypes = operands.iter().map(|&operand| graph.dtype(operand).name()).collect::<Vec<_>>().join(", ");
         let needed = if typed == 0 { "one dtype" } else { "a bool, then one dtype" };
-        return Err(Error::dtype(row.name(), format!("operands of {needed} are needed, not {dtypes}"))
-            .with_hint("convert with `.astype` first"));
+        return Error::dtype(row.name(), format!("operands of {needed} are needed, not {dtypes}"))
+            .with_hint("convert with `.astype` first");
     }
-    row.result_dtype(dtype).ok_or_else(|| {
-        Error::dtype(row.name(), format!("it is not defined for {dtype}, only for {}", row.dtypes_text()))
-            .with_hint("convert with `.astype` first")
-    })
+    Error::dtype(row.name(), format!("it is not defined for {dtype}, only for {}", row.dtypes_text()))
+        .with_hint("convert with `.astype` first")
 }
 
 pub(crate) fn infer(graph: &Graph, row: Elementwise, operands: &[NodeId]) -> Result<Inferred> {
@@ -52,13 +67,21 @@ impl Builder {
         {
             let mut graph = self.graph_mut();
             // Equal shapes, and scalars beside arrays of one shape.
-            let shapes = || operands.iter().map(|&operand| graph.node(operand).shape);
-            let shape = shapes().find(|&shape| shape != ListId::EMPTY).or_else(|| shapes().next());
-            if let Some(shape) = shape
-                && shapes().all(|other| other == shape || other == ListId::EMPTY)
-            {
-                let dtype = infer_dtype(&graph, row, operands).map_err(|e| e.at_line(self.attributes().line))?;
-                return graph.push(row.op(), operands, dtype, shape, self.attributes());
+            let (mut shape, mut fits) = (ListId::EMPTY, true);
+            for &operand in operands {
+                let own = graph.node(operand).shape;
+                if own != ListId::EMPTY {
+                    fits &= shape == ListId::EMPTY || shape == own;
+                    shape = own;
+                }
+            }
+            if fits {
+                let attributes = self.attributes();
+                let dtype = match infer_dtype(&graph, row, operands) {
+                    Ok(dtype) => dtype,
+                    Err(error) => return Err(error.at_line(attributes.line)),
+                };
+                return graph.push(row.op(), operands, dtype, shape, attributes);
             }
         }
         self.infer_and_push(row.op(), operands, |graph| infer(graph, row, operands))
