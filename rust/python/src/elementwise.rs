@@ -11,6 +11,7 @@ use pyo3::pyclass::CompareOp;
 use crate::errors::raise;
 use crate::layout::Layout;
 use crate::operand::{Operand, Source, broadcast, innermost, prepare, promote, result_order_unless_c, same_kind};
+use crate::plain;
 use crate::tape::{Tape, TapeCell};
 use crate::tracer::Tracer;
 use crate::values::forced_array;
@@ -107,6 +108,11 @@ fn common_dtype(row: Elementwise, operands: &[Operand<'_, '_>], dtype: Option<DT
 
 /// Records `row` and returns the new value. `dtype`: the dtype to compute in, where the caller asked for one.
 pub fn apply(py: Python<'_>, row: Elementwise, operands: &[Operand<'_, '_>], dtype: Option<DType>) -> PyResult<Tracer> {
+    if dtype.is_none()
+        && let Some(result) = plain::apply(py, row, operands)?
+    {
+        return Ok(result);
+    }
     let common = common_dtype(row, operands, dtype)?;
     if is_identity_on(row, common) {
         return convert(py, &operands[0], common);

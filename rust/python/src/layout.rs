@@ -57,6 +57,18 @@ impl Layout {
         Layout::contiguous(&permuted(shape, order)).transposed(&inverse(order))
     }
 
+    /// What `contiguous` gives for the shape, of at least one axis.
+    pub fn is_plain(&self) -> bool {
+        let mut packed = 1;
+        for (&extent, &stride) in self.shape.iter().zip(&self.strides).rev() {
+            if stride != packed {
+                return false;
+            }
+            packed *= extent.max(1);
+        }
+        self.offset == 0 && !self.shape.is_empty()
+    }
+
     pub fn rank(&self) -> usize {
         self.shape.len()
     }

@@ -8,8 +8,8 @@
 //! * The user's function records. What Python sees of a tracer is `class`, `class_of_arrays` and `elements`; behind it
 //!   are `operators`, `ufunc`, `function` (NumPy's functions, which the Python layer composes from `primitives` and
 //!   `primitive_arrays`; the plainest calls take `shortcuts`), and `index` with `indexing`. They bring their operands
-//!   together (`operand`) and record by kind: `elementwise`, `reductions`, `dot`, `shapes`. `storage` and `layout` make
-//!   views alias as NumPy's do.
+//!   together (`operand`) and record by kind: `elementwise` (`plain`, where there is nothing to bring together),
+//!   `reductions`, `dot`, `shapes`. `storage` and `layout` make views alias as NumPy's do.
 //! * Where Python needs a number, `values` asks `force` to run what is pending.
 //! * `finish` transforms the recorded graph and either splices it into an enclosing trace or has `execute` find or
 //!   build a program and run it, under `boundary` (no GIL, Ctrl-C). `linear_map` is what `vjp` and `linearize` return.
@@ -40,6 +40,7 @@ mod lines;
 mod numbers;
 mod operand;
 mod operators;
+mod plain;
 mod plan_view;
 mod primitive_arrays;
 mod primitives;

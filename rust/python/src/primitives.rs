@@ -107,7 +107,7 @@ fn stop_gradient(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
     let Kind::Array { storage, view: packed } = stopped.kind() else { return stopped.into_object(py) };
     // Outside of a trace the array itself comes back: to NumPy's rules ours lies as it does.
     let strides = view.strides_in_bytes(dtype);
-    let mut alike = View::of_argument(packed.layout.clone(), &strides, dtype.size() as i64, view.read_only);
+    let mut alike = View::of_argument(Layout::clone(&packed.layout), &strides, dtype.size() as i64, view.read_only);
     alike.unknown_layout = view.unknown_layout;
     Tracer::view_of(Arc::clone(storage), alike).into_object(py)
 }

@@ -394,7 +394,7 @@ pub fn as_type(py: Python<'_>, this: &Tracer, dtype: DType, order: Order) -> PyR
     let node = tape.record(py, |tape| tape.builder.cast(node, dtype))?;
     match copied.kind() {
         Kind::Scalar { .. } => Tracer::new_scalar(tape, node, dtype),
-        Kind::Array { view, .. } => Tracer::new_array(tape, node, dtype, view.layout.clone()),
+        Kind::Array { view, .. } => Tracer::new_array(tape, node, dtype, Layout::clone(&view.layout)),
     }
 }
 

@@ -4,6 +4,7 @@
 //! is a layout over it. Reading records the view's elements (or finds the node that already is them); writing
 //! records the memory with the view's elements replaced and makes that the current node.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ckad_graph::{DType, NodeId, Result};
@@ -20,12 +21,13 @@ const REMEMBERED_READS: usize = 8;
 pub struct Storage {
     pub tape: Arc<TapeCell>,
     pub dtype: DType,
+    /// The node of its elements, in C order of this node's shape. It changes while the tape is recorded, in the tape's
+    /// thread alone; it is read more often than anything else, so not behind the lock.
+    node: AtomicU32,
     state: Mutex<State>,
 }
 
 struct State {
-    /// Its elements, in C order of this node's shape.
-    node: NodeId,
     /// Views of the current node that were read, most recent last.
     reads: Vec<(Layout, NodeId)>,
     /// A reshape or ravel was taken of an array whose layout in NumPy is not known: view or copy, nobody can say.
@@ -46,8 +48,8 @@ impl Storage {
 
     /// Of a node that was retained when it was recorded.
     pub fn held(tape: Arc<TapeCell>, dtype: DType, node: NodeId) -> Arc<Storage> {
-        let state = Mutex::new(State { node, reads: Vec::new(), undecided_alias: false });
-        Arc::new(Storage { tape, dtype, state })
+        let state = Mutex::new(State { reads: Vec::new(), undecided_alias: false });
+        Arc::new(Storage { tape, dtype, node: AtomicU32::new(node.0), state })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -55,7 +57,7 @@ impl Storage {
     }
 
     pub fn node(&self) -> NodeId {
-        self.state().node
+        NodeId(self.node.load(Ordering::Relaxed))
     }
 
     pub fn mark_undecided_alias(&self) {
@@ -68,11 +70,11 @@ impl Storage {
 
     /// The elements that `layout` describes, as a node of the layout's shape. `tape` is the storage's own.
     pub fn read(&self, tape: &mut Tape, layout: &Layout) -> Result<NodeId> {
-        let mut state = self.state();
-        let node = state.node;
+        let node = self.node();
         if layout.shape == tape.builder.graph().shape(node) && layout.offset == 0 && layout.is_c_contiguous(1) {
             return Ok(node);
         }
+        let mut state = self.state();
         if let Some((_, known)) = state.reads.iter().find(|(read, _)| read == layout) {
             return Ok(*known);
         }
@@ -99,7 +101,7 @@ impl Storage {
             Ok(node)
         })?;
         let mut state = self.state();
-        let before = std::mem::replace(&mut state.node, node);
+        let before = NodeId(self.node.swap(node.0, Ordering::Relaxed));
         state.reads.clear();
         drop(state);
         self.tape.release(before);
@@ -109,7 +111,7 @@ impl Storage {
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        self.tape.release(self.state().node);
+        self.tape.release(self.node());
     }
 }
 
@@ -155,8 +157,8 @@ fn write_layout(tape: &mut Tape, base: NodeId, layout: &Layout, value: NodeId) -
 /// A window on a storage.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// Over the storage's packed memory, in elements.
-    pub layout: Layout,
+    /// Over the storage's packed memory, in elements. Results mostly lie as their operands do.
+    pub layout: Arc<Layout>,
     /// NumPy's own layout and itemsize, in bytes, where the caller's array is laid out more loosely than our
     /// packed copy of it: it alone decides what is contiguous and what is a view.
     loose: Option<Box<(Layout, i64)>>,
@@ -166,8 +168,8 @@ pub struct View {
 }
 
 impl View {
-    pub fn new(layout: Layout, read_only: bool) -> View {
-        View { layout, loose: None, read_only, unknown_layout: false }
+    pub fn new(layout: impl Into<Arc<Layout>>, read_only: bool) -> View {
+        View { layout: layout.into(), loose: None, read_only, unknown_layout: false }
     }
 
     /// Of an argument: `strides` are the caller's, in bytes.
@@ -177,7 +179,7 @@ impl View {
             let theirs = Layout { offset: 0, shape: layout.shape.clone(), strides: strides.to_vec() };
             Box::new((theirs, itemsize))
         });
-        View { layout, loose, read_only, unknown_layout: false }
+        View { layout: Arc::new(layout), loose, read_only, unknown_layout: false }
     }
 
     /// The layout that NumPy would see and the stride of adjacent elements in it.
@@ -198,7 +200,7 @@ impl View {
     /// A view of this view: `change` is applied to our layout and to NumPy's.
     pub fn map(&self, change: impl Fn(Layout) -> Layout) -> View {
         View {
-            layout: change(self.layout.clone()),
+            layout: Arc::new(change(Layout::clone(&self.layout))),
             loose: self.loose.as_ref().map(|loose| Box::new((change(loose.0.clone()), loose.1))),
             read_only: self.read_only,
             unknown_layout: self.unknown_layout,
@@ -211,7 +213,7 @@ impl View {
             Some(loose) => Some(Box::new((loose.0.reshaped(shape, loose.1)?, loose.1))),
             None => None,
         };
-        let layout = self.layout.reshaped(shape, 1)?;
+        let layout = Arc::new(self.layout.reshaped(shape, 1)?);
         Some(View { layout, loose, read_only: self.read_only, unknown_layout: self.unknown_layout })
     }
 
@@ -225,6 +227,11 @@ impl View {
         layout.is_f_contiguous(unit)
     }
 
+    /// An array of at least one axis, packed in C order, here and in NumPy.
+    pub fn is_plain(&self) -> bool {
+        self.loose.is_none() && self.layout.is_plain()
+    }
+
     /// The order of axes in memory of a copy that keeps the layout.
     pub fn memory_order(&self) -> Vec<usize> {
         let (layout, unit) = self.numpy();
@@ -234,7 +241,7 @@ impl View {
     /// The view with its axes in memory order, and whether that changed anything.
     pub fn in_memory_order(&self) -> (Layout, Vec<usize>) {
         let order = self.memory_order();
-        if is_identity(&order) { (self.layout.clone(), order) } else { (self.layout.transposed(&order), order) }
+        if is_identity(&order) { (Layout::clone(&self.layout), order) } else { (self.layout.transposed(&order), order) }
     }
 
     /// Is `other` the same elements in the same places?

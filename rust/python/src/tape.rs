@@ -274,6 +274,9 @@ impl Tape {
     fn note_new_nodes(&mut self) -> Result<()> {
         let graph = self.builder.graph();
         let (from, until) = (self.active.len(), graph.len());
+        if from == until {
+            return Ok(());
+        }
         let refused = |_| Error::memory("record", until);
         self.active.try_reserve(until - from).map_err(refused)?;
         self.live.try_reserve(until - from).map_err(refused)?;

@@ -207,7 +207,7 @@ impl Tracer {
     pub fn layout(&self) -> Layout {
         match &self.kind {
             Kind::Scalar { .. } => Layout::contiguous(&[]),
-            Kind::Array { view, .. } => view.layout.clone(),
+            Kind::Array { view, .. } => Layout::clone(&view.layout),
         }
     }
 
