@@ -97,8 +97,17 @@ pub fn transpose<'b>(
 }
 
 /// Work of one evaluation of a node.
+#[inline]
 pub fn cost(graph: &Graph, node: NodeId) -> Cost {
     match graph.op(node) {
+        // Most nodes, and the planner asks often.
+        Op::Elementwise(id) => elementwise::cost(graph, node, Elementwise::from_id(id)),
+        op => structural_cost(graph, node, op),
+    }
+}
+
+fn structural_cost(graph: &Graph, node: NodeId, op: Op) -> Cost {
+    match op {
         Op::Input(_) | Op::Literal(_) | Op::Scalar(_) | Op::Constant(_) => Cost::FREE,
         // Read through strides by their users, or one copy.
         Op::StopGradient | Op::Reshape | Op::Transpose { .. } | Op::Broadcast | Op::StridedRead { .. } => Cost::FREE,

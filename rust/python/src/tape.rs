@@ -281,7 +281,7 @@ impl Tape {
         self.active.try_reserve(until - from).map_err(refused)?;
         self.live.try_reserve(until - from).map_err(refused)?;
         for id in (from as u32..until as u32).map(NodeId) {
-            let carries = graph.dtype(id).is_float() && graph.op(id) != Op::StopGradient;
+            let carries = graph.dtype(id).is_float() && !matches!(graph.op(id), Op::StopGradient);
             let active = carries && graph.operands(id).iter().any(|operand| self.active[operand.index()]);
             self.active.push(active);
             self.live.push(0);

@@ -9,19 +9,22 @@ use crate::shape::broadcast_shapes;
 use crate::{Builder, Cost, Expr};
 
 /// dtype of the result, or what is wrong with the operands'.
-#[inline]
 fn infer_dtype(graph: &Graph, row: Elementwise, operands: &[NodeId]) -> Result<DType> {
-    let typed = row.typed_operand();
-    if operands.len() == row.arity() {
-        let dtype = graph.dtype(operands[typed]);
-        let fits = |(index, &operand): (usize, &NodeId)| {
-            graph.dtype(operand) == if index < typed { DType::Bool } else { dtype }
-        };
-        if let (true, Some(result)) = (operands.iter().enumerate().all(fits), row.result_dtype(dtype)) {
-            return Ok(result);
-        }
-    }
-    Err(refused(graph, row, operands))
+    dtype_of(graph, row, operands).ok_or_else(|| refused(graph, row, operands))
+}
+
+/// dtype of the result where the operands' fit.
+#[inline]
+fn dtype_of(graph: &Graph, row: Elementwise, operands: &[NodeId]) -> Option<DType> {
+    let dtype = graph.dtype(*operands.last()?);
+    let fits = match *operands {
+        [_] => true,
+        [a, _] => graph.dtype(a) == dtype,
+        [a, b, _] if row.typed_operand() == 1 => graph.dtype(a) == DType::Bool && graph.dtype(b) == dtype,
+        [a, b, _] => graph.dtype(a) == dtype && graph.dtype(b) == dtype,
+        _ => false,
+    };
+    if fits && operands.len() == row.arity() { row.result_dtype(dtype) } else { None }
 }
 
 /// Why operands do not fit.
@@ -57,6 +60,7 @@ pub(crate) fn infer(graph: &Graph, row: Elementwise, operands: &[NodeId]) -> Res
     Ok((dtype, shape))
 }
 
+#[inline]
 pub(crate) fn cost(graph: &Graph, node: NodeId, row: Elementwise) -> Cost {
     Cost::flops((graph.elements(node) as u64).saturating_mul(row.cost()))
 }
@@ -77,9 +81,8 @@ impl Builder {
             }
             if fits {
                 let attributes = self.attributes();
-                let dtype = match infer_dtype(&graph, row, operands) {
-                    Ok(dtype) => dtype,
-                    Err(error) => return Err(error.at_line(attributes.line)),
+                let Some(dtype) = dtype_of(&graph, row, operands) else {
+                    return Err(refused(&graph, row, operands).at_line(attributes.line));
                 };
                 return graph.push(row.op(), operands, dtype, shape, attributes);
             }

@@ -25,6 +25,7 @@ enum Domain {
 }
 
 impl Domain {
+    #[inline]
     const fn allows(self, dtype: DType) -> bool {
         match self {
             Domain::Float => dtype.is_float(),
@@ -163,6 +164,7 @@ impl Elementwise {
     }
 
     /// The row of an id. Ids come from [`Elementwise::id`] alone; one beyond the table reads as the last row.
+    #[inline]
     pub fn from_id(id: ElementwiseId) -> Elementwise {
         Self::ALL[usize::from(id.0).min(Self::ALL.len() - 1)]
     }
@@ -196,6 +198,7 @@ impl Elementwise {
     }
 
     /// Floating point operations an element.
+    #[inline]
     pub const fn cost(self) -> u64 {
         self.row().cost as u64
     }
@@ -206,6 +209,7 @@ impl Elementwise {
     }
 
     /// dtype of the result for operands of `dtype` (of `select`: the second and third); `None` where not allowed.
+    #[inline]
     pub const fn result_dtype(self, dtype: DType) -> Option<DType> {
         let row = self.row();
         if !row.domain.allows(dtype) {
