@@ -51,6 +51,32 @@ pub(crate) fn infer(graph: &Graph, operands: &[NodeId], axes: &DotAxes) -> Resul
     Ok((dtype, batch.chain(free).collect()))
 }
 
+/// dtype, extents and rank of the product of vectors or matrices that fit, without lists of axes; None for the rest.
+fn of_matrices(graph: &Graph, a: NodeId, b: NodeId, axes: &DotAxes) -> Option<(DType, [i64; 2], usize)> {
+    let (&[left], &[right], dtype) = (axes.lhs_contract.as_slice(), axes.rhs_contract.as_slice(), graph.dtype(a))
+    else {
+        return None;
+    };
+    let (lhs, rhs) = (graph.shape(a), graph.shape(b));
+    let fit = dtype == graph.dtype(b) && dtype != DType::Bool && lhs.get(left)? == rhs.get(right)?;
+    if !fit || !axes.lhs_batch.is_empty() || !axes.rhs_batch.is_empty() {
+        return None;
+    }
+    let (mut extents, mut rank) = ([1; 2], 0);
+    for (shape, contracted) in [(lhs, left), (rhs, right)] {
+        match (shape, contracted) {
+            ([_], _) => {}
+            (&[_, free], 0) | (&[free, _], 1) => {
+                extents[rank] = free;
+                rank += 1;
+            }
+            _ => return None,
+        }
+    }
+    // What may not fit into memory is for the general case to refuse.
+    (extents[0].checked_mul(extents[1])? <= i64::from(i32::MAX)).then_some((dtype, extents, rank))
+}
+
 pub(crate) fn infer_listed(graph: &Graph, operands: &[NodeId], axes: ListId) -> Result<Inferred> {
     infer(graph, operands, &DotAxes::read(&graph.lists, axes))
 }
@@ -117,6 +143,13 @@ impl Builder {
     pub fn dot(&self, a: NodeId, b: NodeId, axes: &DotAxes, absorb: bool) -> Result<NodeId> {
         let list = axes.intern(&mut self.graph_mut().lists)?;
         let op = Op::Dot { axes: list, absorb };
+        {
+            let mut graph = self.graph_mut();
+            if let Some((dtype, extents, rank)) = of_matrices(&graph, a, b, axes) {
+                let shape = graph.lists.intern(&extents[..rank])?;
+                return graph.push(op, &[a, b], dtype, shape, self.attributes());
+            }
+        }
         self.infer_and_push(op, &[a, b], |graph| infer(graph, &[a, b], axes))
     }
 }

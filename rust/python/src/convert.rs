@@ -169,11 +169,16 @@ struct Memory {
     layout: Layout,
 }
 
+/// Where its first element is.
+fn data_of(array: &Bound<'_, PyUntypedArray>) -> *const u8 {
+    // SAFETY: the array is alive, and its C struct is only read.
+    unsafe { (*npyffi::_PyArray_GET_ITEM_DATA(array.as_array_ptr())).data }.cast_const().cast()
+}
+
 fn memory_of(array: &Bound<'_, PyUntypedArray>, itemsize: i64) -> Option<Memory> {
     let shape: Vec<i64> = array.shape().iter().map(|&extent| extent as i64).collect();
     let strides: Vec<i64> = array.strides().iter().map(|&stride| stride as i64).collect();
-    // SAFETY: the array is alive, and its C struct is only read.
-    let data = unsafe { (*npyffi::_PyArray_GET_ITEM_DATA(array.as_array_ptr())).data }.cast_const().cast::<u8>();
+    let data = data_of(array);
     if shape.contains(&0) {
         return Some(Memory { data, extents: shape.clone(), layout: Layout::contiguous(&shape) });
     }
@@ -270,6 +275,11 @@ pub fn array_bytes_equal(array: &Bound<'_, PyUntypedArray>, captured: &Constant,
     }
     let Ok(dtype) = array_dtype(array) else { return false };
     let bytes = array.len() * dtype.size();
+    let same_shape = || layout.shape.iter().zip(array.shape()).all(|(&ours, &theirs)| ours == theirs as i64);
+    if layout.is_plain() && layout.rank() == array.ndim() && array.is_c_contiguous() && same_shape() {
+        let now = Borrowed { _array: array.clone().into_any().unbind(), data: data_of(array), bytes };
+        return now.bytes() == captured.bytes();
+    }
     match memory_of(array, dtype.size() as i64) {
         Some(memory) if memory.layout == *layout && bytes == captured.bytes().len() => {
             let now = Borrowed { _array: array.clone().into_any().unbind(), data: memory.data, bytes };

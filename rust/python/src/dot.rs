@@ -6,11 +6,14 @@
 use std::sync::Arc;
 
 use ckad_graph::{DType, DotAxes, Error, shape_text};
+use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
 
+use crate::convert::{ArrayOperand, array_operand};
 use crate::errors::raise;
 use crate::layout::{Layout, inverse, is_identity};
 use crate::operand::{Operand, innermost, prepare_with, promote};
+use crate::storage::read_layout;
 use crate::tape::Tape;
 use crate::tracer::{Kind, Tracer};
 
@@ -76,26 +79,43 @@ pub fn contract(
 }
 
 /// The product of the last axis of `a` with the first of `b`, vectors or matrices of one tape and dtype that lie in C
-/// or F order: what [`contract`] records for them, found without sorting axes. None for anything else.
+/// or F order, one of them maybe an ordinary array: what [`contract`] records for them, found without sorting axes.
+/// None for anything else.
 pub fn plain_product(py: Python<'_>, operands: &[Operand<'_, '_>; 2]) -> PyResult<Option<Tracer>> {
-    let [Operand::Traced(a), Operand::Traced(b)] = operands else { return Ok(None) };
-    let (lhs, rhs) = (a.shape(), b.shape());
-    let dtype = a.dtype();
+    let tape = match operands {
+        [Operand::Traced(a), Operand::Traced(b)] if a.tape().id == b.tape().id => a.tape(),
+        [Operand::Traced(x), Operand::Array { .. }] | [Operand::Array { .. }, Operand::Traced(x)] => x.tape(),
+        _ => return Ok(None),
+    };
+    let [a, b] = operands;
+    let (lhs, rhs, dtype) = (a.shape(), b.shape(), a.own_dtype());
     let (Some(a_turned), Some(b_turned)) = (is_turned(a), is_turned(b)) else { return Ok(None) };
-    if lhs.last() != rhs.first() || dtype != b.dtype() || dtype == DType::Bool || a.tape().id != b.tape().id {
+    if lhs.last() != rhs.first() || dtype != b.own_dtype() || dtype == DType::Bool {
         return Ok(None);
     }
+    let captured = |operand: &Operand<'_, '_>| match operand {
+        Operand::Array { array, .. } => array_operand(py, tape, array.as_any()).map(Some),
+        _ => Ok(None),
+    };
+    let (a_captured, b_captured) = (captured(a)?, captured(b)?);
     let axes = DotAxes {
         lhs_contract: vec![if a_turned { 0 } else { lhs.len() - 1 }],
         rhs_contract: vec![usize::from(b_turned)],
         ..DotAxes::default()
     };
-    let in_memory = |x: &Tracer, turned: bool, tape: &mut Tape| {
-        if turned { x.read(tape, &x.layout().transposed(&[1, 0])) } else { x.value(tape) }
+    let in_memory = |operand: &Operand<'_, '_>, captured: Option<ArrayOperand>, turned: bool, tape: &mut Tape| {
+        let upright = |layout: Layout| if turned { layout.transposed(&[1, 0]) } else { layout };
+        match (operand, captured) {
+            (_, Some(array)) => read_layout(tape, array.node, &upright(array.layout)),
+            (Operand::Traced(x), _) if !turned => x.value(tape),
+            (Operand::Traced(x), _) => x.read(tape, &upright(x.layout())),
+            _ => Err(Error::internal("dot", "an operand that is not plain")),
+        }
     };
-    let tape = Arc::clone(a.tape());
+    let tape = Arc::clone(tape);
     let node = tape.record(py, |tape| {
-        let (left, right) = (in_memory(a, a_turned, tape)?, in_memory(b, b_turned, tape)?);
+        let left = in_memory(a, a_captured, a_turned, tape)?;
+        let right = in_memory(b, b_captured, b_turned, tape)?;
         let node = tape.builder.dot(left, right, &axes, false)?;
         tape.retain(node);
         Ok(node)
@@ -108,12 +128,18 @@ pub fn plain_product(py: Python<'_>, operands: &[Operand<'_, '_>; 2]) -> PyResul
 }
 
 /// Of a vector or matrix in C or F order: does it lie in F order alone?
-fn is_turned(x: &Tracer) -> Option<bool> {
-    let Kind::Array { view, .. } = x.kind() else { return None };
-    let layout = &view.layout;
-    match layout.rank() {
-        1 | 2 if layout.is_c_contiguous(1) => Some(false),
-        2 if layout.is_f_contiguous(1) => Some(true),
+fn is_turned(operand: &Operand<'_, '_>) -> Option<bool> {
+    let (in_c_order, in_f_order) = match operand {
+        Operand::Traced(x) => match x.kind() {
+            Kind::Array { view, .. } => (view.layout.is_c_contiguous(1), view.layout.is_f_contiguous(1)),
+            Kind::Scalar { .. } => return None,
+        },
+        Operand::Array { array, .. } => (array.is_c_contiguous(), array.is_fortran_contiguous()),
+        _ => return None,
+    };
+    match operand.rank() {
+        1 | 2 if in_c_order => Some(false),
+        2 if in_f_order => Some(true),
         _ => None,
     }
 }
