@@ -8,7 +8,8 @@ use ckad_plan::program::{BufferId, FusedKernel, Load, Source};
 
 use super::bind::Bound;
 use super::prepare::{Prepared, Spread, spread};
-use super::reduce::{self, OverRows};
+use super::reduce::result_size;
+use super::reduce_rows::{ByRows, OverRows, natural_rows, over_rows};
 use super::{evaluate, small};
 use crate::lanes::{ReduceLanes, reduce as reduce_lanes};
 use crate::{Environment, Isa, Memory};
@@ -19,7 +20,7 @@ pub struct Member<'a> {
     kernel: &'a FusedKernel,
     prepared: Prepared,
     /// The reduction with its lanes, where there is one.
-    reduction: Option<(reduce::ByRows, ReduceLanes)>,
+    reduction: Option<(ByRows, ReduceLanes)>,
     isa: Isa,
     /// Elements of a block.
     block: usize,
@@ -39,8 +40,8 @@ impl<'a> Member<'a> {
         let mut results: Vec<RowResult> =
             kernel.stores.iter().map(|store| (store.buffer, stored(store.dtype.size()))).collect();
         if let Some(reduction) = &kernel.reduce {
-            results.push(match reduce::over_rows(kernel, reduction, rows)? {
-                OverRows::Each(count) => (reduction.buffer, Some(count * reduce::result_size(reduction))),
+            results.push(match over_rows(kernel, reduction, rows)? {
+                OverRows::Each(count) => (reduction.buffer, Some(count * result_size(reduction))),
                 OverRows::Sums => (reduction.buffer, None),
             });
         }
@@ -50,7 +51,7 @@ impl<'a> Member<'a> {
     /// The number of rows that the kernel's shape or reduction suggests; None where any will do.
     pub fn natural_rows(kernel: &FusedKernel) -> Option<usize> {
         match (&kernel.reduce, kernel.extents.as_slice()) {
-            (Some(reduction), _) => reduce::natural_rows(kernel, reduction),
+            (Some(reduction), _) => natural_rows(kernel, reduction),
             (None, [leading @ .., _]) if !leading.is_empty() => Some(leading.iter().product()),
             _ => None,
         }
@@ -67,7 +68,7 @@ impl<'a> Member<'a> {
         let reduction = match &kernel.reduce {
             None => None,
             Some(reduction) => {
-                let by_rows = reduce::ByRows::new(kernel, reduction, &prepared, rows, height)?;
+                let by_rows = ByRows::new(kernel, reduction, &prepared, rows, height)?;
                 Some((by_rows, reduce_lanes(reduction.kind, reduction.dtype, isa)))
             }
         };

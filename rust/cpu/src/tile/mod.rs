@@ -2,8 +2,9 @@
 //!
 //! A tile is a run of consecutive flat (C order) indices of the iteration. `prepare` turns the kernel into steps
 //! over values with places; `bind` resolves buffers and lanes; `run` evaluates one tile after another; `load`
-//! gathers what does not lie contiguously; `reduce` consumes the last value where the kernel ends in a reduction.
-//! Kernels of few elements skip all this: `small`.
+//! gathers what does not lie contiguously; `reduce` consumes the last value where the kernel ends in a reduction, in
+//! the steps that `stage` says. Kernels of few elements skip all this: `small`. `member` runs a kernel some rows at a
+//! time.
 //!
 //! A value that lies in memory in the order of the iteration is read where it is, a stored value is computed where
 //! it is stored, a scalar is spread out once per piece of work. Pieces depend on shape and program alone, and
@@ -15,10 +16,13 @@ mod load;
 mod member;
 mod prepare;
 mod reduce;
+mod reduce_rows;
 mod run;
 mod small;
 #[cfg(test)]
 mod small_tests;
+mod stage;
+mod stage_run;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
