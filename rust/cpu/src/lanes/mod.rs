@@ -7,12 +7,14 @@
 mod cast;
 mod loops;
 mod reduce;
+mod repeat;
 mod rows;
 
 use crate::Isa;
 
 pub use cast::cast;
 pub use reduce::{BLOCK, LEVELS, ReduceLanes, reduce};
+pub use repeat::repeat;
 pub use rows::elementwise;
 
 /// `dst[i] = f(a[i], b[i], c[i])` for i < n; operands that the function does not have are not read.

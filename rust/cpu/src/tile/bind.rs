@@ -40,7 +40,7 @@ impl Bound {
             .loads
             .iter()
             .enumerate()
-            .map(|(index, load)| origin(load, prepared.values[index].place, kernel, prepared, environment))
+            .map(|(index, load)| origin(load, prepared.values[index].place, kernel, prepared, isa, environment))
             .collect::<Result<_>>()?;
         let mut stores = Vec::with_capacity(kernel.stores.len());
         for store in &kernel.stores {
@@ -80,6 +80,7 @@ fn origin(
     place: Place,
     kernel: &FusedKernel,
     prepared: &Prepared,
+    isa: Isa,
     environment: &Environment<'_>,
 ) -> Result<Origin> {
     if let Some(bits) = environment.scalar(load.source, load.dtype)? {
@@ -89,7 +90,7 @@ fn origin(
         let first = first_position(load, environment)?;
         return match place {
             Place::Splat(_) => Ok(Origin::Splat(load.dtype.bits_of_i64(first))),
-            _ => Ok(Origin::Gather(Gather::of_index(first, load.dtype, &kernel.extents, &load.strides)?)),
+            _ => Ok(Origin::Gather(Gather::of_index(first, load.dtype, &kernel.extents, &load.strides, isa)?)),
         };
     };
     if prepared.total == 0 {
@@ -100,7 +101,7 @@ fn origin(
         Place::Memory(_) => Origin::Memory(first),
         // SAFETY: an element of an operand, which the caller promises to be readable and aligned.
         Place::Splat(_) => Origin::Splat(unsafe { read_bits(first, load.dtype) }),
-        _ => Origin::Gather(Gather::from_memory(first, load.dtype, &kernel.extents, &load.strides)?),
+        _ => Origin::Gather(Gather::from_memory(first, load.dtype, &kernel.extents, &load.strides, isa)?),
     })
 }
 

@@ -2,6 +2,9 @@
 
 use ckad_graph::{DType, Error, Result, ScalarBits};
 
+use crate::Isa;
+use crate::lanes::{self, Lane};
+
 /// NumPy's limit on axes, and so ours.
 const MAX_AXES: usize = 64;
 
@@ -21,15 +24,27 @@ pub struct Gather {
     axes: Vec<(usize, i64)>,
     elements: Elements,
     dtype: DType,
+    /// Writes one element many times.
+    repeat: Lane,
 }
 
 impl Gather {
-    pub fn from_memory(origin: *const u8, dtype: DType, extents: &[usize], strides: &[i64]) -> Result<Gather> {
-        Ok(Gather { axes: merge_axes(extents, strides)?, elements: Elements::At(origin), dtype })
+    pub fn from_memory(
+        origin: *const u8,
+        dtype: DType,
+        extents: &[usize],
+        strides: &[i64],
+        isa: Isa,
+    ) -> Result<Gather> {
+        Gather::new(Elements::At(origin), dtype, extents, strides, isa)
     }
 
-    pub fn of_index(origin: i64, dtype: DType, extents: &[usize], strides: &[i64]) -> Result<Gather> {
-        Ok(Gather { axes: merge_axes(extents, strides)?, elements: Elements::Index(origin), dtype })
+    pub fn of_index(origin: i64, dtype: DType, extents: &[usize], strides: &[i64], isa: Isa) -> Result<Gather> {
+        Gather::new(Elements::Index(origin), dtype, extents, strides, isa)
+    }
+
+    fn new(elements: Elements, dtype: DType, extents: &[usize], strides: &[i64], isa: Isa) -> Result<Gather> {
+        Ok(Gather { axes: merge_axes(extents, strides)?, elements, dtype, repeat: lanes::repeat(dtype.size(), isa) })
     }
 
     /// The elements with flat indices `flat..flat + n`: written to `slot`, or, where `in_place` allows it and they
@@ -57,10 +72,10 @@ impl Gather {
                 // SAFETY: the caller's promises; elements are copied as bits of their size.
                 unsafe {
                     match self.dtype.size() {
-                        1 => run.copy(origin, slot),
-                        2 => run.copy(origin.cast::<u16>(), slot.cast()),
-                        4 => run.copy(origin.cast::<u32>(), slot.cast()),
-                        _ => run.copy(origin.cast::<u64>(), slot.cast()),
+                        1 => run.copy(origin, slot, self.repeat),
+                        2 => run.copy(origin.cast::<u16>(), slot.cast(), self.repeat),
+                        4 => run.copy(origin.cast::<u32>(), slot.cast(), self.repeat),
+                        _ => run.copy(origin.cast::<u64>(), slot.cast(), self.repeat),
                     }
                 }
                 slot
@@ -120,8 +135,8 @@ impl Run<'_> {
     }
 
     /// # Safety
-    /// The walk stays inside the allocation of `origin`, and `slot` has room for n elements.
-    unsafe fn copy<T: Copy>(self, origin: *const T, slot: *mut T) {
+    /// The walk stays inside the allocation of `origin`, `slot` has room for n elements, and `repeat` is of their size.
+    unsafe fn copy<T: Copy>(self, origin: *const T, slot: *mut T, repeat: Lane) {
         let stride = self.axes[0].1 as isize;
         self.each(|done, position, length| {
             // SAFETY: the caller's promises; source and slot are different allocations.
@@ -129,7 +144,7 @@ impl Run<'_> {
                 let source = origin.wrapping_offset(position as isize);
                 let target = std::slice::from_raw_parts_mut(slot.add(done), length);
                 match stride {
-                    0 => target.fill(*source),
+                    0 => repeat(target.as_mut_ptr().cast(), source.cast(), source.cast(), source.cast(), length),
                     1 => target.copy_from_slice(std::slice::from_raw_parts(source, length)),
                     _ => {
                         for (step, out) in target.iter_mut().enumerate() {
