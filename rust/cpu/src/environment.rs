@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ckad_graph::{DType, Error, Result, ScalarBits};
 use ckad_plan::program::{BufferId, Source};
 
+use crate::ahead::Ahead;
+
 /// A range of bytes. Who may read or write it, and when, is the program's business.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
@@ -43,6 +45,8 @@ pub struct Environment<'a> {
     pub starts: &'a [i64],
     /// 64-byte aligned; at least the `scratch_bytes` of what runs, for `rayon::current_num_threads()`.
     pub scratch: Memory,
+    /// What to fetch meanwhile.
+    pub ahead: Option<&'a Ahead>,
     /// Set by whoever wants the run to end; kernels look at it at least every 10 ms or so.
     pub cancel: &'a AtomicBool,
 }
@@ -54,6 +58,14 @@ impl Environment<'_> {
             return Err(Error::interrupted("run"));
         }
         Ok(())
+    }
+
+    /// As `check`, before another tile of a fused kernel.
+    pub fn next_tile(&self) -> Result<()> {
+        if let Some(ahead) = self.ahead {
+            ahead.fetch();
+        }
+        self.check()
     }
 
     pub fn buffer(&self, id: BufferId) -> Result<Memory> {

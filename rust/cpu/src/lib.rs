@@ -9,6 +9,7 @@
 //! same bits, plain code agrees within rounding. Parallelism is rayon's: call [`execute`] inside the pool that is to
 //! do the work.
 
+mod ahead;
 mod environment;
 mod isa;
 pub mod joined;

@@ -50,15 +50,21 @@ pub fn verify_program(program: &Program) -> Result<()> {
     }
 }
 
-/// Steps that are joined are fused kernels, the first of them maybe a product; none writes what an earlier one reads.
-/// What never lies as a whole is born and dies among steps that are joined.
+/// Steps that are joined are fused kernels, gathers and scatters, the first of them maybe a product; none writes what
+/// an earlier one reads. What never lies as a whole is born and dies among steps that are joined.
 fn verify_joined(program: &Program) -> Result<()> {
     let joined = |index: usize| program.steps.get(index).is_some_and(|step| step.joined);
     for (index, step) in program.steps.iter().enumerate().filter(|(_, step)| step.joined) {
         interrupt::check_at(index)?;
         let first = (0..index).rev().find(|&before| !program.steps[before].joined);
         let Some(first) = first else { return Err(broken(format!("step {index} is joined with none before it"))) };
-        let runs = matches!(step.kernel, Kernel::Fused(_))
+        let by_rows = match step.kernel {
+            Kernel::Fused(_) => true,
+            Kernel::Structural { op, .. } => {
+                matches!(op, Op::Gather { .. } | Op::ScatterSet { .. } | Op::ScatterAdd { .. })
+            }
+        };
+        let runs = by_rows
             && matches!(program.steps[first].kernel, Kernel::Fused(_) | Kernel::Structural { op: Op::Dot { .. }, .. });
         if !runs {
             return Err(broken(format!("step {index} is joined with what cannot run by rows")));

@@ -170,8 +170,15 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
             }
         }
         shortage::check("run").map_err(|error| error.at_line(line.map_or(0, |line| line(step.node))))?;
-        let environment =
-            Environment { buffers: &buffers, blocks: &[], scalars: &scalars, starts: &starts, scratch, cancel };
+        let environment = Environment {
+            buffers: &buffers,
+            blocks: &[],
+            ahead: None,
+            scalars: &scalars,
+            starts: &starts,
+            scratch,
+            cancel,
+        };
         let joined = |step: &Step| step.joined && separate.is_none();
         if let Some(overwritten) = overwritten.filter(|_| index >= first_overwrite) {
             overwritten.store(true, Ordering::Relaxed);
@@ -182,7 +189,7 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
         }
         let first = (0..=index).rev().find(|&index| !joined(&program.steps[index])).unwrap_or(0);
         launch(&program.steps[first..=index], &environment)
-            .map_err(|error| error.at_line(line.map_or(0, |line| line(step.node))))?;
+            .map_err(|(step, error)| error.at_line(line.map_or(0, |line| line(program.steps[first + step].node))))?;
         if let Some(separate) = &mut separate {
             separate.end(index, |change| apply(program, &mut buffers, change));
         }
@@ -209,14 +216,14 @@ fn first_overwrite(program: &Program, outputs: &[OutputBuffer]) -> usize {
     written.map(|buffer| buffer.first_step as usize).min().unwrap_or(usize::MAX)
 }
 
-/// Runs the kernel of a step, or those of steps that are joined.
-fn launch(steps: &[Step], environment: &Environment<'_>) -> Result<()> {
+/// Runs the kernel of a step, or those of steps that are joined. An error comes with the step that it belongs to.
+fn launch(steps: &[Step], environment: &Environment<'_>) -> Result<(), (usize, Error)> {
     // SAFETY: the program was verified: what a kernel names is alive, large enough, aligned, and disjoint from what
     // it writes; inputs and constants were checked against the program. One kernel runs at a time, or joined ones: what
     // one of them reads is alive, and written by none but those before it, until all are done.
     unsafe {
         match steps {
-            [step] => ckad_cpu::execute(&step.kernel, environment),
+            [step] => ckad_cpu::execute(&step.kernel, environment).map_err(|error| (0, error)),
             _ => ckad_cpu::joined::execute(steps, environment),
         }
     }

@@ -1,13 +1,15 @@
 //! Which steps can run together, rows at a time, and in which parts they then take place.
 //!
 //! All iterate over the same number of *rows*. The first may be a matrix product; the others are fused kernels, each of
-//! which makes of a row a row of its results (`tile::Member`), or adds rows up. A kernel may read rows that an earlier
-//! one makes, but no other rows than the one at hand, and no sum before all rows are done. Kernels of few elements that
-//! need no rows run before all others, and those that need their sums after.
+//! which makes of a row a row of its results (`tile::Member`), or adds rows up, and gathers and scatters of about an
+//! element a row (`Indexed`). A kernel may read rows that an earlier one makes, but no other rows than the one at hand,
+//! and no sum before all rows are done; what is gathered is there when sums are. Kernels of few elements that need no
+//! rows run before all others, and those that need sums after.
 
 use ckad_graph::Op;
 use ckad_plan::program::{ArrayRef, BufferId, FusedKernel, Kernel, Load, Source, Step};
 
+use super::indexed::Indexed;
 use crate::matmul::Rows;
 use crate::tile::{Member, reads_by_rows};
 
@@ -32,6 +34,13 @@ pub struct Made {
     pub last: u32,
 }
 
+/// What a step does with rows.
+#[derive(Clone, Copy, Debug)]
+pub enum Work<'a> {
+    Fused(&'a FusedKernel),
+    Indexed(Indexed<'a>),
+}
+
 /// Steps that can run as one.
 #[derive(Debug)]
 pub struct Group<'a> {
@@ -39,13 +48,17 @@ pub struct Group<'a> {
     /// Number of steps.
     pub len: usize,
     pub product: Option<Product<'a>>,
-    /// Which step each is, and its kernel.
-    pub members: Vec<(u32, &'a FusedKernel)>,
-    pub before: Vec<&'a Kernel>,
-    pub after: Vec<&'a Kernel>,
+    /// Which step each is, and what it does.
+    pub members: Vec<(u32, Work<'a>)>,
+    pub before: Vec<(u32, &'a Kernel)>,
+    pub after: Vec<(u32, &'a Kernel)>,
     pub made: Vec<Made>,
+    /// What is read by rows and made by none of the steps, with the bytes of a row.
+    pub streams: Vec<(BufferId, usize)>,
     /// What is there only when all rows are done.
     sums: Vec<BufferId>,
+    /// What gathers and scatters read before any row is worked on.
+    first_of_all: Vec<BufferId>,
 }
 
 impl<'a> Group<'a> {
@@ -69,6 +82,7 @@ impl<'a> Group<'a> {
                 group
             }
         };
+        group.first_of_all = first_of_all(steps);
         // Behind the last kernel over rows nothing is gained.
         let mut last = (1, group.before.len(), group.after.len());
         for (index, step) in rest.iter().enumerate() {
@@ -95,7 +109,9 @@ impl<'a> Group<'a> {
             before: Vec::new(),
             after: Vec::new(),
             made: Vec::new(),
+            streams: Vec::new(),
             sums: Vec::new(),
+            first_of_all: Vec::new(),
         }
     }
 
@@ -118,48 +134,155 @@ impl<'a> Group<'a> {
 
     /// Takes the kernel in, if it can run with the others.
     fn add(&mut self, step: u32, kernel: &'a Kernel) -> bool {
-        let Kernel::Fused(fused) = kernel else { return false };
-        let made = |load: &Load| self.made.iter().position(|made| load.source == Source::Buffer(made.buffer));
-        let summed = |load: &&Load| self.sums.iter().any(|&sum| load.source == Source::Buffer(sum));
-        let reads_sums = fused.loads.iter().any(|load| summed(&load));
-        if Member::is_small(fused) {
-            if fused.loads.iter().any(|load| made(load).is_some()) {
+        match kernel {
+            Kernel::Fused(fused) => self.add_fused(step, kernel, fused),
+            Kernel::Structural { .. } => {
+                Indexed::of(kernel).is_some_and(|indexed| self.add_indexed(step, kernel, indexed))
+            }
+        }
+    }
+
+    fn add_fused(&mut self, step: u32, kernel: &'a Kernel, fused: &'a FusedKernel) -> bool {
+        let loaded = || fused.loads.iter().filter_map(|load| buffer(load.source));
+        let reads_made = loaded().any(|id| self.made(id).is_some());
+        let reads_sums = loaded().any(|id| self.sums.contains(&id));
+        let small = Member::is_small(fused);
+        let few = small || fused.extents.iter().product::<usize>() <= self.rows;
+        // Blocks of rows are hardly ever nodes of the tree by which a number a row is added up.
+        let adds_up = || Member::results(fused, self.rows).is_some_and(|all| all.iter().any(|(_, row)| row.is_none()));
+        if few && (reads_sums || reads_made && !small && adds_up()) {
+            // Of rows it may need a number each, which then lies in memory.
+            let numbers = |id: BufferId| self.made(id).is_none_or(|made| made.row_bytes <= size_of::<u64>());
+            if !loaded().all(numbers) {
                 return false;
             }
-            if reads_sums {
-                self.sums.extend(results(fused));
-                self.after.push(kernel);
-            } else {
-                self.before.push(kernel);
-            }
+            self.sums.extend(results(fused));
+            self.after.push((step, kernel));
+            return true;
+        }
+        if !reads_made && (small || few && results(fused).any(|id| self.first_of_all.contains(&id))) {
+            self.before.push((step, kernel));
             return true;
         }
         let by_rows = fused.loads.iter().all(|load| {
-            made(load).is_none_or(|made| reads_by_rows(load, &fused.extents, self.rows, self.made[made].row_bytes))
+            let made = buffer(load.source).and_then(|id| self.made(id));
+            made.is_none_or(|made| reads_by_rows(load, &fused.extents, self.rows, made.row_bytes))
         });
-        let Some(results) = Member::results(fused, self.rows).filter(|_| by_rows && !reads_sums) else { return false };
-        let read: Vec<usize> = fused.loads.iter().filter_map(made).collect();
-        read.into_iter().for_each(|made| self.made[made].last = step);
+        if small || reads_sums || !by_rows {
+            return false;
+        }
+        let Some(results) = Member::results(fused, self.rows) else { return false };
+        loaded().for_each(|id| self.is_read(id, step));
+        for load in &fused.loads {
+            self.streams.extend(self.stream(load, &fused.extents));
+        }
         for (buffer, row_bytes) in results {
             match row_bytes {
                 Some(row_bytes) => self.made.push(Made { buffer, row_bytes, first: step, last: step }),
                 None => self.sums.push(buffer),
             }
         }
-        self.members.push((step, fused));
+        self.members.push((step, Work::Fused(fused)));
         true
+    }
+
+    fn add_indexed(&mut self, step: u32, kernel: &'a Kernel, indexed: Indexed<'a>) -> bool {
+        let (Some(row_bytes), Some(rows), Some(result)) =
+            (indexed.row_bytes(self.rows), indexed.rows_buffer(), indexed.result_buffer())
+        else {
+            return false;
+        };
+        let is_made_here = |id: BufferId| self.made(id).is_some() || self.sums.contains(&id);
+        if indexed.read_as_a_whole().any(is_made_here) || self.sums.contains(&rows) {
+            return false;
+        }
+        let made = self.made(rows);
+        if made.is_some_and(|made| made.row_bytes != row_bytes) {
+            return false;
+        }
+        match (indexed.is_gather(), made) {
+            // It needs no rows of this group.
+            (true, None) => {
+                self.before.push((step, kernel));
+                return true;
+            }
+            (true, Some(_)) => self.sums.push(result),
+            // Rows that somebody has read, or reads later, are not overwritten.
+            (false, _) if result == rows && self.reads(rows) => return false,
+            (false, Some(_)) if result == rows => {}
+            (false, _) => self.made.push(Made { buffer: result, row_bytes, first: step, last: step }),
+        }
+        self.is_read(rows, step);
+        self.members.push((step, Work::Indexed(indexed)));
+        true
+    }
+
+    /// What a kernel reads row after row from memory, if it is not known yet.
+    fn stream(&self, load: &Load, extents: &[usize]) -> Option<(BufferId, usize)> {
+        let id = buffer(load.source)?;
+        let row_bytes = extents.iter().product::<usize>() / self.rows * load.dtype.size();
+        let known = self.made(id).is_some() || self.streams.iter().any(|&(stream, _)| stream == id);
+        (!known && reads_by_rows(load, extents, self.rows, row_bytes)).then_some((id, row_bytes))
+    }
+
+    fn made(&self, id: BufferId) -> Option<&Made> {
+        self.made.iter().find(|made| made.buffer == id)
+    }
+
+    fn is_read(&mut self, id: BufferId, step: u32) {
+        self.made.iter_mut().filter(|made| made.buffer == id).for_each(|made| made.last = step);
+    }
+
+    /// Whether a kernel of the group reads the buffer.
+    fn reads(&self, id: BufferId) -> bool {
+        let of_product =
+            self.product.iter().flat_map(|product| product.operands).any(|array| buffer(array.source) == Some(id));
+        let of_members = self.members.iter().any(|(_, work)| match work {
+            Work::Fused(fused) => fused.loads.iter().any(|load| load.source == Source::Buffer(id)),
+            Work::Indexed(indexed) => {
+                indexed.rows_buffer() == Some(id) || indexed.read_as_a_whole().any(|read| read == id)
+            }
+        });
+        of_product || of_members || self.reads_apart(id)
+    }
+
+    /// Whether a kernel that runs before or after all rows reads the buffer, which then lies in memory.
+    pub fn reads_apart(&self, id: BufferId) -> bool {
+        let reads = |kernel: &Kernel| match kernel {
+            Kernel::Fused(fused) => fused.loads.iter().any(|load| load.source == Source::Buffer(id)),
+            Kernel::Structural { operands, .. } => operands.iter().any(|array| array.source == Source::Buffer(id)),
+        };
+        self.before.iter().chain(&self.after).any(|(_, kernel)| reads(kernel))
     }
 }
 
-/// Whether the next step that is not small reads what the kernel writes.
-fn follows(kernel: &FusedKernel, rest: &[Step]) -> bool {
-    let small = |step: &&Step| matches!(&step.kernel, Kernel::Fused(kernel) if Member::is_small(kernel));
-    match rest.iter().find(|step| !small(step)).map(|step| &step.kernel) {
-        Some(Kernel::Fused(next)) => {
-            results(kernel).any(|id| next.loads.iter().any(|load| load.source == Source::Buffer(id)))
-        }
-        _ => false,
+/// What the gathers and scatters among the steps read as a whole.
+fn first_of_all(steps: &[Step]) -> Vec<BufferId> {
+    steps.iter().filter_map(|step| Indexed::of(&step.kernel)).flat_map(|indexed| indexed.read_as_a_whole()).collect()
+}
+
+fn buffer(source: Source) -> Option<BufferId> {
+    match source {
+        Source::Buffer(id) => Some(id),
+        _ => None,
     }
+}
+
+/// Whether the next step that has to do with rows reads what the kernel writes.
+fn follows(kernel: &FusedKernel, rest: &[Step]) -> bool {
+    let written = |id: BufferId| results(kernel).any(|result| result == id);
+    let next = rest.iter().find_map(|step| match &step.kernel {
+        Kernel::Fused(next) if Member::is_small(next) => None,
+        Kernel::Fused(next) => Some(next.loads.iter().filter_map(|load| buffer(load.source)).any(written)),
+        next => match Indexed::of(next) {
+            // A gather from another array runs before all rows.
+            Some(indexed) => {
+                Some(indexed.rows_buffer().is_some_and(written)).filter(|&reads| reads || !indexed.is_gather())
+            }
+            None => Some(false),
+        },
+    });
+    next.unwrap_or(false)
 }
 
 fn results(kernel: &FusedKernel) -> impl Iterator<Item = BufferId> + '_ {

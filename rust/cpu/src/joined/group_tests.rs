@@ -150,6 +150,7 @@ fn run(
     let environment = Environment {
         buffers: &memories,
         blocks: &[],
+        ahead: None,
         scalars: &[],
         starts: &[],
         scratch: scratch_memory,

@@ -9,6 +9,9 @@
 mod group;
 #[cfg(test)]
 mod group_tests;
+mod indexed;
+#[cfg(test)]
+mod indexed_tests;
 #[cfg(test)]
 mod tests;
 
@@ -19,12 +22,14 @@ use ckad_plan::allocate::{Lifetime, allocate};
 use ckad_plan::program::{BufferId, Joining, Step};
 use rayon::prelude::*;
 
+use crate::ahead::Ahead;
 use crate::environment::{Environment, Memory};
 use crate::isa::isa;
 use crate::matmul;
 use crate::structural::array::Array;
 use crate::tile::Member;
-use group::{Group, Made};
+use group::{Group, Made, Work};
+use indexed::Indexed;
 
 /// Rows of a block: powers of two, as nodes of a reduction's tree are. What a block costs by itself (the packed part of
 /// a product's right operand, looking up buffers) is the dearer the fewer rows it has.
@@ -51,14 +56,84 @@ struct Joined<'a> {
 /// The blocks.
 struct Cut<'a> {
     height: usize,
-    members: Vec<Member<'a>>,
+    members: Vec<RowKernel<'a>>,
+    /// Tiles of a block.
+    tiles: usize,
     /// Where the rows begin in a block of what is not stored, and the bytes of a block.
     offsets: Vec<usize>,
     block_bytes: usize,
 }
 
-/// Bytes of scratch, part after part.
+/// A step cut into blocks.
+enum RowKernel<'a> {
+    Fused(Box<Member<'a>>),
+    /// With the number of rows, and of those of a block.
+    Indexed(Indexed<'a>, usize, usize),
+}
+
+impl RowKernel<'_> {
+    /// Bytes of scratch that all threads share, until all blocks are done.
+    fn shared_bytes(&self) -> usize {
+        match self {
+            RowKernel::Fused(member) => member.shared_bytes(),
+            RowKernel::Indexed(indexed, rows, height) => indexed.shared_bytes(*rows, *height),
+        }
+    }
+
+    /// Bytes of scratch of a thread, while a block is worked on.
+    fn thread_bytes(&self) -> usize {
+        match self {
+            RowKernel::Fused(member) => member.thread_bytes(),
+            RowKernel::Indexed(..) => 0,
+        }
+    }
+
+    /// Number of tiles of a block, more or less.
+    fn tiles(&self) -> usize {
+        match self {
+            RowKernel::Fused(member) => member.tiles(),
+            RowKernel::Indexed(..) => 0,
+        }
+    }
+
+    /// # Safety
+    /// As for [`execute`]; `shared` has the bytes asked for.
+    unsafe fn prepare(&self, shared: Memory, environment: &Environment<'_>) -> Result<()> {
+        match self {
+            RowKernel::Fused(_) => Ok(()),
+            // SAFETY: the caller's promises.
+            RowKernel::Indexed(indexed, rows, height) => unsafe {
+                indexed.prepare(*rows, *height, shared, environment)
+            },
+        }
+    }
+
+    /// # Safety
+    /// As for [`execute`], of the block's rows; `shared` and `scratch` have the bytes asked for.
+    unsafe fn run(&self, block: usize, shared: Memory, scratch: Memory, environment: &Environment<'_>) -> Result<()> {
+        // SAFETY: the caller's promises.
+        unsafe {
+            match self {
+                RowKernel::Fused(member) => member.run(block, shared, scratch, environment),
+                RowKernel::Indexed(indexed, rows, height) => indexed.run(*rows, *height, block, shared, environment),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for `run`, when all blocks are done.
+    unsafe fn finish(&self, shared: Memory, scratch: Memory, environment: &Environment<'_>) -> Result<()> {
+        match self {
+            // SAFETY: the caller's promises.
+            RowKernel::Fused(member) => unsafe { member.finish(shared, scratch, environment) },
+            RowKernel::Indexed(..) => Ok(()),
+        }
+    }
+}
+
+/// Bytes of scratch, part after part; or of what runs before and after the blocks, from the start.
 struct Scratch {
+    apart: usize,
     product: usize,
     blocks: usize,
     shared: usize,
@@ -71,8 +146,21 @@ impl<'a> Cut<'a> {
         let lifetimes: Vec<Lifetime> = unstored.iter().map(lifetime).collect();
         let arena = allocate(&lifetimes, 64).ok().filter(|arena| arena.bytes <= MOST_BLOCK_BYTES)?;
         let isa = isa().ok()?;
-        let members = group.members.iter().map(|&(_, kernel)| Member::new(kernel, group.rows, height, isa));
-        Some(Cut { height, members: members.collect::<Option<_>>()?, offsets: arena.offsets, block_bytes: arena.bytes })
+        let members = group.members.iter().map(|(_, work)| match work {
+            Work::Fused(kernel) => {
+                Member::new(kernel, group.rows, height, isa).map(|member| RowKernel::Fused(Box::new(member)))
+            }
+            Work::Indexed(indexed) => Some(RowKernel::Indexed(*indexed, group.rows, height)),
+        });
+        let members: Vec<RowKernel<'_>> = members.collect::<Option<_>>()?;
+        let tiles = members.iter().map(RowKernel::tiles).sum();
+        Some(Cut { height, members, tiles, offsets: arena.offsets, block_bytes: arena.bytes })
+    }
+}
+
+impl Scratch {
+    fn bytes(&self) -> usize {
+        (self.product + self.blocks + self.shared + self.threads).max(self.apart)
     }
 }
 
@@ -80,7 +168,8 @@ impl<'a> Joined<'a> {
     /// All the steps; what is `unstored` of their results never lies as a whole.
     fn new(steps: &'a [Step], unstored: impl Fn(BufferId) -> bool) -> Option<Joined<'a>> {
         let group = Group::longest(steps).filter(|group| group.len == steps.len())?;
-        let unstored: Vec<Made> = group.made.iter().copied().filter(|made| unstored(made.buffer)).collect();
+        let unstored = |made: &Made| unstored(made.buffer) && !group.reads_apart(made.buffer);
+        let unstored: Vec<Made> = group.made.iter().copied().filter(unstored).collect();
         let fewest = if group.product.is_some() { PRODUCT_ROWS } else { 1 };
         let mut best: Option<Cut<'a>> = None;
         for height in HEIGHTS.rev().map(|log| 1usize << log).filter(|&height| height >= fewest) {
@@ -99,12 +188,14 @@ impl<'a> Joined<'a> {
 
     fn scratch(&self, threads: usize) -> Scratch {
         let rows = self.group.product.as_ref().map(|product| &product.rows);
-        let of_thread = self.cut.members.iter().map(Member::thread_bytes).max().unwrap_or(0);
+        let of_thread = self.cut.members.iter().map(RowKernel::thread_bytes).max().unwrap_or(0);
+        let apart = self.group.before.iter().chain(&self.group.after);
         Scratch {
+            apart: apart.map(|(_, kernel)| crate::scratch_bytes(kernel, threads)).max().unwrap_or(0),
             product: rows.map_or(0, |rows| rows.scratch_bytes(threads).next_multiple_of(64)),
             // With many threads blocks would take more than all rows, which then have a place each.
             blocks: (threads * self.cut.block_bytes).min(self.whole_bytes),
-            shared: self.cut.members.iter().map(Member::shared_bytes).sum(),
+            shared: self.cut.members.iter().map(RowKernel::shared_bytes).sum(),
             threads: threads * of_thread.next_multiple_of(64),
         }
     }
@@ -119,23 +210,31 @@ pub fn longest(steps: &[Step]) -> usize {
 /// the `dying` results need never lie as a whole; None where the steps are better run one after the other.
 pub fn plan(steps: &[Step], dying: &[BufferId], threads: usize) -> Option<Joining> {
     let joined = Joined::new(steps, |buffer| dying.contains(&buffer))?;
-    let Scratch { product, blocks, shared, threads } = joined.scratch(threads.max(1));
     let unstored = joined.unstored.iter().map(|made| made.buffer).collect();
-    Some(Joining { scratch: product + blocks + shared + threads, unstored })
+    Some(Joining { scratch: joined.scratch(threads.max(1)).bytes(), unstored })
 }
 
 /// Runs the steps. What they make lies in its buffers where these have bytes, and nowhere as a whole where they have
-/// none.
+/// none. An error comes with the step that it belongs to.
 ///
 /// # Safety
 /// As for `crate::execute`, for all kernels at once: no result overlaps an operand of another.
-pub unsafe fn execute(steps: &[Step], environment: &Environment<'_>) -> Result<()> {
+pub unsafe fn execute(steps: &[Step], environment: &Environment<'_>) -> Result<(), (usize, Error)> {
+    let mut at = steps.len().saturating_sub(1);
+    // SAFETY: the caller's promises.
+    unsafe { run(steps, environment, &mut at) }.map_err(|error| (at, error))
+}
+
+/// # Safety
+/// As for [`execute`].
+unsafe fn run(steps: &[Step], environment: &Environment<'_>, at: &mut usize) -> Result<()> {
     environment.check()?;
+    let last = *at;
     let unstored = |buffer: BufferId| environment.buffer(buffer).is_ok_and(|memory| memory.bytes == 0);
     let joined = Joined::new(steps, unstored);
     let joined = joined.ok_or_else(|| Error::internal("run", "steps are joined that cannot be"))?;
     let bytes = joined.scratch(rayon::current_num_threads());
-    let all = environment.shared_scratch(bytes.product + bytes.blocks + bytes.shared + bytes.threads)?;
+    let all = environment.shared_scratch(bytes.bytes())?;
     let part = |first: usize, bytes: usize| Environment {
         scratch: Memory { pointer: all.pointer.wrapping_add(first), bytes },
         ..*environment
@@ -143,10 +242,12 @@ pub unsafe fn execute(steps: &[Step], environment: &Environment<'_>) -> Result<(
     let of_product = part(0, bytes.product);
     let of_blocks = part(bytes.product, bytes.blocks);
     let of_members = part(bytes.product + bytes.blocks, bytes.shared + bytes.threads);
-    for kernel in &joined.group.before {
+    for &(step, kernel) in &joined.group.before {
+        *at = step as usize;
         // SAFETY: the caller's promises; it reads nothing that is made here.
         unsafe { crate::execute(kernel, environment)? };
     }
+    *at = last;
     let product = match &joined.group.product {
         None => None,
         Some(product) => {
@@ -156,6 +257,15 @@ pub unsafe fn execute(steps: &[Step], environment: &Environment<'_>) -> Result<(
         }
     };
     let run = Run { joined: &joined, product, of_blocks, of_members, environment };
+    let mut first = 0;
+    for (member, (step, _)) in joined.cut.members.iter().zip(&joined.group.members) {
+        let shared = run.shared(first, member)?;
+        *at = *step as usize;
+        // SAFETY: the caller's promises; what it reads is there.
+        unsafe { member.prepare(shared, environment)? };
+        first += member.shared_bytes();
+    }
+    *at = last;
     let blocks = joined.group.rows.div_ceil(joined.cut.height);
     // SAFETY: the caller's promises; each block is run once.
     (0..blocks).into_par_iter().with_max_len(1).try_for_each(|block| unsafe { run.block(block) })?;
@@ -167,7 +277,8 @@ pub unsafe fn execute(steps: &[Step], environment: &Environment<'_>) -> Result<(
         unsafe { member.finish(shared, scratch, environment)? };
         first += member.shared_bytes();
     }
-    for kernel in &joined.group.after {
+    for &(step, kernel) in &joined.group.after {
+        *at = step as usize;
         // SAFETY: the caller's promises; sums are complete.
         unsafe { crate::execute(kernel, environment)? };
     }
@@ -188,7 +299,8 @@ impl Run<'_> {
     /// As for [`execute`]; nobody else runs the block.
     unsafe fn block(&self, block: usize) -> Result<()> {
         self.environment.check()?;
-        let Joined { group, unstored, cut: Cut { height, members, offsets, block_bytes }, whole_bytes } = self.joined;
+        let Joined { group, unstored, cut: Cut { height, members, tiles, offsets, block_bytes }, whole_bytes } =
+            self.joined;
         let rows = block * height..group.rows.min((block + 1) * height);
         let whole = self.of_blocks.scratch.bytes == *whole_bytes;
         let area = if whole { self.of_blocks.scratch } else { self.of_blocks.thread_scratch(0, *block_bytes)? };
@@ -204,7 +316,8 @@ impl Run<'_> {
             places.push((made.buffer, Memory { pointer: first_row, bytes }));
             before += bytes.next_multiple_of(64);
         }
-        let environment = Environment { blocks: &places, ..*self.environment };
+        let ahead = Ahead::new(self.soon_needed(block)?, *tiles);
+        let environment = Environment { blocks: &places, ahead: Some(&ahead), ..*self.environment };
         if let Some((product, bound)) = &self.product {
             let memory = environment.buffer(product.result)?;
             let row_bytes = product.rows.row_bytes();
@@ -224,8 +337,24 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// What the block writes in memory, and what the next one, most likely this thread's too, reads there.
+    fn soon_needed(&self, block: usize) -> Result<Vec<Memory>> {
+        let Joined { group, unstored, cut: Cut { height, .. }, .. } = self.joined;
+        let rows = |block: usize| group.rows.min(block * height)..group.rows.min((block + 1) * height);
+        let mut ranges = Vec::with_capacity(group.streams.len() + group.made.len());
+        let stored = group.made.iter().filter(|made| unstored.iter().all(|other| other.buffer != made.buffer));
+        let stored = stored.map(|made| (made.buffer, made.row_bytes, rows(block)));
+        let read = group.streams.iter().map(|&(buffer, row_bytes)| (buffer, row_bytes, rows(block + 1)));
+        for (buffer, row_bytes, rows) in stored.chain(read) {
+            let memory = self.environment.buffer(buffer)?;
+            let pointer = memory.pointer.wrapping_add(rows.start * row_bytes);
+            ranges.push(Memory { pointer, bytes: rows.len() * row_bytes });
+        }
+        Ok(ranges)
+    }
+
     /// A member's part of what threads share.
-    fn shared(&self, first: usize, member: &Member<'_>) -> Result<Memory> {
+    fn shared(&self, first: usize, member: &RowKernel<'_>) -> Result<Memory> {
         let all = self.of_members.shared_scratch(first + member.shared_bytes())?;
         Ok(Memory { pointer: all.pointer.wrapping_add(first), bytes: member.shared_bytes() })
     }

@@ -174,6 +174,7 @@ impl Case {
         let environment = Environment {
             buffers: &memories,
             blocks: &[],
+            ahead: None,
             scalars: &[],
             starts: &[],
             scratch: scratch_memory,
@@ -255,11 +256,18 @@ fn a_run_that_is_over_is_heard() {
     let (dtype, consumer) = (DType::F32, Consumer::Activation);
     let case = Case { dtype, m: 512, n: 256, k: 64, transposed: [false; 2], absorb: false, consumer, kept: false };
     let cancel = AtomicBool::new(true);
-    let environment =
-        Environment { buffers: &[], blocks: &[], scalars: &[], starts: &[], scratch: Memory::EMPTY, cancel: &cancel };
+    let environment = Environment {
+        buffers: &[],
+        blocks: &[],
+        ahead: None,
+        scalars: &[],
+        starts: &[],
+        scratch: Memory::EMPTY,
+        cancel: &cancel,
+    };
     // SAFETY: nothing is touched.
     let error = unsafe { execute(&steps(vec![case.product(), case.consumer()]), &environment) }.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Interrupted);
+    assert_eq!(error.1.kind, ErrorKind::Interrupted);
 }
 
 #[test]

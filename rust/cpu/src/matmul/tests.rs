@@ -24,7 +24,7 @@ fn list(batch: [&[usize]; 2], contract: [&[usize]; 2]) -> Vec<i64> {
 }
 
 fn environment<'a>(buffers: &'a [Memory], scratch: Memory, cancel: &'a AtomicBool) -> Environment<'a> {
-    Environment { buffers, blocks: &[], scalars: &[], starts: &[], scratch, cancel }
+    Environment { buffers, blocks: &[], ahead: None, scalars: &[], starts: &[], scratch, cancel }
 }
 
 /// The product of two matrices that are stored as `layout` says: bit 0 set, a is transposed; bit 1, b.

@@ -72,7 +72,7 @@ impl Indices {
     }
 
     /// Offset of the row that tuple `tuple` names.
-    fn offset(&self, tuple: usize) -> Result<isize> {
+    pub fn offset(&self, tuple: usize) -> Result<isize> {
         let mut offset = 0;
         for axis in &self.axes {
             // SAFETY: `tuple` is below `tuples`, the length of each index array.

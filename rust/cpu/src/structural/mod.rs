@@ -11,7 +11,7 @@ pub(crate) mod array;
 mod concatenate;
 mod cumulative_sum;
 mod gather;
-mod index;
+pub(crate) mod index;
 mod iota;
 mod linear_recurrence;
 pub(crate) mod number;

@@ -370,6 +370,7 @@ impl Node {
         let environment = Environment {
             buffers: &memories,
             blocks: &[],
+            ahead: None,
             scalars: &table,
             starts: &starts,
             scratch: scratch.memory(),

@@ -76,6 +76,11 @@ impl<'a> Member<'a> {
         Some(Member { kernel, prepared, reduction, isa, block })
     }
 
+    /// Number of tiles of a block, more or less.
+    pub fn tiles(&self) -> usize {
+        self.block.div_ceil(self.prepared.tile)
+    }
+
     /// Bytes of scratch that all threads share, until the member is finished.
     pub fn shared_bytes(&self) -> usize {
         self.reduction.as_ref().map_or(0, |(by_rows, _)| by_rows.shared_bytes())

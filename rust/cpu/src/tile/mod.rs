@@ -96,7 +96,7 @@ unsafe fn evaluate(
     let mut runner = Runner::new(prepared, bound, scratch, range.len());
     let mut flat = range.start;
     while flat < range.end {
-        environment.check()?;
+        environment.next_tile()?;
         let n = prepared.tile.min(range.end - flat);
         // SAFETY: the caller's promises.
         unsafe { runner.evaluate(flat, n) };

@@ -24,6 +24,7 @@ fn run(kernel: &FusedKernel, buffers: &mut [Buffer], isa: Isa, by_tiles: bool) -
     let environment = Environment {
         buffers: &memories,
         blocks: &[],
+        ahead: None,
         scalars: &SCALARS,
         starts: &STARTS,
         scratch: scratch.memory(),

@@ -130,7 +130,7 @@ impl StageRun<'_> {
         let at_once = (self.cut.tile / each).max(1);
         let mut outer = first;
         while outer < last {
-            self.environment.check()?;
+            self.environment.next_tile()?;
             let n = at_once.min(last - outer);
             // SAFETY: the range is this piece's alone; results and scratch have room.
             unsafe {
@@ -159,7 +159,7 @@ impl StageRun<'_> {
         let mut count = 0;
         let mut position = first;
         while position < last {
-            self.environment.check()?;
+            self.environment.next_tile()?;
             let n = self.cut.tile.min(last - position);
             // SAFETY: the range is this piece's alone; there is room for all levels.
             unsafe {
@@ -185,7 +185,7 @@ impl StageRun<'_> {
         let mut columns = unsafe { Columns::new(self.lanes, scratch, width) };
         let mut row = first;
         while row < last {
-            self.environment.check()?;
+            self.environment.next_tile()?;
             let rows = rows_at_once.min(last - row);
             // SAFETY: the range is this piece's alone.
             unsafe {

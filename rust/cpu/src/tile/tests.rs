@@ -19,6 +19,7 @@ fn run(kernel: &FusedKernel, buffers: &mut [Buffer], isa: Isa, threads: usize) {
     let environment = Environment {
         buffers: &memories,
         blocks: &[],
+        ahead: None,
         scalars: &SCALARS,
         starts: &STARTS,
         scratch: scratch.memory(),
@@ -308,6 +309,7 @@ fn a_cancelled_kernel_is_interrupted() {
     let environment = Environment {
         buffers: &memories,
         blocks: &[],
+        ahead: None,
         scalars: &[],
         starts: &[],
         scratch: scratch.memory(),
@@ -328,6 +330,7 @@ fn kernels_that_do_not_fit_their_buffers_are_refused() {
         let environment = Environment {
             buffers: &memories,
             blocks: &[],
+            ahead: None,
             scalars: &[],
             starts: &[],
             scratch: scratch.memory(),
