@@ -115,6 +115,7 @@ bench-results: $(CORE) .venv-bench/stamp
 scaling: $(CORE)
 	@$(BIN)/python -m benches.scaling
 	@$(BIN)/python -m benches.floors
+	@$(BIN)/python -m benches.overheads
 	@$(BIN)/python tools/generate.py
 
 .PHONY: bench-env

@@ -28,9 +28,10 @@ CONTESTANTS: dict[str, tuple[str, ...]] = {
     "record": ("ckad",),
     "elementwise": ("ckad", "torch", "jax", "autograd"),
     "matmul": ("ckad", "torch", "jax"),
+    "product": ("ckad:jit", "numpy", "torch", "jax"),
     "jacobian": ("ckad", "torch:forward", "torch:reverse", "jax:forward", "jax:reverse"),
-    "fluid": ("ckad:none", "ckad:auto", "ckad:sqrt", "torch", "autograd"),
-    "smallnet": ("ckad", "torch", "jax"),
+    "fluid": ("ckad:none", "ckad:auto", "ckad:sqrt", "ckad:jit", "ckad:jit-sqrt", "torch", "autograd"),
+    "smallnet": ("ckad", "ckad:jit", "torch", "jax"),
     "crossentropy": ("ckad", "torch", "jax"),
     "layernorm": ("ckad", "torch", "jax"),
 }
@@ -38,8 +39,9 @@ CONTESTANTS: dict[str, tuple[str, ...]] = {
 
 def measure(workload: str, label: str, sizes: list[str], threads: int) -> dict[str, Any]:
     """One measurement in a fresh process."""
-    python = sys.executable if label.startswith("ckad") else str(PEER_PYTHON)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "CKAD_NUM_THREADS": str(threads)}
+    python = sys.executable if label.startswith(("ckad", "numpy")) else str(PEER_PYTHON)
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CKAD_NUM_THREADS")
+    environment = os.environ | dict.fromkeys(names, str(threads))
     command = [python, "-m", "benches.worker", workload, label, *sizes]
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -129,7 +131,7 @@ def main() -> None:
         peers = set()
     summaries: list[dict[str, Any]] = []
     for workload in CONTESTANTS if "all" in options.workloads else options.workloads:
-        labels = [label for label in CONTESTANTS[workload] if label.partition(":")[0] in peers | {"ckad"}]
+        labels = [label for label in CONTESTANTS[workload] if label.partition(":")[0] in peers | {"ckad", "numpy"}]
         if options.libraries:
             labels = options.libraries.split(",")
         found = compare(workload, labels, options.size, options.rounds, options.threads)

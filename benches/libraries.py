@@ -25,6 +25,10 @@ class Library:
             raise SystemExit(f"{type(self).__name__.lower()} has the variants {self.variants}, not {variant!r}")
         self.variant = variant
 
+    def call(self, f: Callable[..., Any], *args: Any) -> Callable[[], list[Any]]:
+        """A call that returns [`f(xp, *args)`], finished."""
+        raise SystemExit(f"{type(self).__name__} is not measured with this workload")
+
     def value_and_grad(self, f: Callable[..., Any], params: Any, *data: Any) -> Callable[[], tuple[Any, Any]]:
         """A call that returns `f(xp, params, *data)` and its gradient in `params`, both finished."""
         raise NotImplementedError
@@ -55,19 +59,26 @@ class Library:
 
 
 class Ckad(Library):
-    """ckad; the variant is the checkpoint policy, or the mode of a Jacobian."""
+    """ckad; the variant is the checkpoint policy, or the mode of a Jacobian; with 'jit', all of it under `ckad.jit`."""
 
-    variants = ("", "none", "auto", "sqrt", "forward", "reverse")
+    variants = ("", "none", "auto", "sqrt", "forward", "reverse", "jit", "jit-sqrt")
 
     def __init__(self, variant: str = "") -> None:
         super().__init__(variant)
         import ckad
 
         self.ckad = ckad
-        self.policy: Any = variant if variant in ("none", "auto", "sqrt") else "auto"
+        policy = variant.removeprefix("jit-")
+        self.policy: Any = policy if policy in ("none", "auto", "sqrt") else "auto"
+
+    def call(self, f: Callable[..., Any], *args: Any) -> Callable[[], list[Any]]:
+        jitted = self.ckad.jit(lambda *args: f(np, *args))
+        return lambda: [jitted(*args)]
 
     def value_and_grad(self, f: Callable[..., Any], params: Any, *data: Any) -> Callable[[], tuple[Any, Any]]:
         gradient = self.ckad.value_and_grad(lambda *args: f(np, *args), checkpoint=self.policy)
+        if self.variant.startswith("jit"):
+            gradient = self.ckad.jit(gradient)
         return lambda: gradient(params, *data)
 
     def jacobian(self, f: Callable[..., Any], x: Any, *data: Any) -> Callable[[], list[Any]]:
@@ -85,15 +96,28 @@ class Ckad(Library):
     def adam_step(self, loss: Callable[..., Any], params: Any, *data: Any) -> Callable[[], list[Any]]:
         init, update = self.ckad.optim.adam(1e-3)
         gradient = self.ckad.value_and_grad(lambda *args: loss(np, *args), checkpoint=self.policy)
-        state = init(params)
+        params, state = self.ckad.tree.map_leaves(np.copy, params), init(params)
+
+        def step(params: Any, state: Any, *data: Any) -> Any:
+            value, grads = gradient(params, *data)
+            return value, *update(grads, state, params)
+
+        if self.variant.startswith("jit"):
+            step = self.ckad.jit(step, donate_argnums=(0, 1))
 
         def run() -> list[Any]:
             nonlocal params, state
-            value, grads = gradient(params, *data)
-            params, state = update(grads, state, params)
+            value, params, state = step(params, state, *data)
             return [value]
 
         return run
+
+
+class Numpy(Library):
+    """NumPy itself."""
+
+    def call(self, f: Callable[..., Any], *args: Any) -> Callable[[], list[Any]]:
+        return lambda: [f(np, *args)]
 
 
 class Autograd(Library):
@@ -137,6 +161,10 @@ class Jax(Library):
         gradient = self._jit(self.jax.value_and_grad(lambda *args: f(self.xp, *args)))
         args = self.jax.tree.map(self.xp.asarray, (params, *data))
         return lambda: self.jax.block_until_ready(gradient(*args))
+
+    def call(self, f: Callable[..., Any], *args: Any) -> Callable[[], list[Any]]:
+        function, arrays = self._jit(lambda *args: f(self.xp, *args)), self.jax.tree.map(self.xp.asarray, args)
+        return lambda: [self.jax.block_until_ready(function(*arrays))]
 
     def jacobian(self, f: Callable[..., Any], x: Any, *data: Any) -> Callable[[], list[Any]]:
         transform = self.jax.jacfwd if self.variant == "forward" else self.jax.jacrev
@@ -244,6 +272,10 @@ class Torch(Library):
 
         return run
 
+    def call(self, f: Callable[..., Any], *args: Any) -> Callable[[], list[Any]]:
+        tensors = [self._tensors(arg) for arg in args]
+        return lambda: [f(self.xp, *tensors).numpy()]
+
     def jacobian(self, f: Callable[..., Any], x: Any, *data: Any) -> Callable[[], list[Any]]:
         x, *data_ = self._tensors((x, *data))
         transform = self.torch.func.jacfwd if self.variant == "forward" else self.torch.func.jacrev
@@ -287,4 +319,4 @@ class Torch(Library):
         return self.torch.nn.functional.layer_norm(x, x.shape[-1:])
 
 
-LIBRARIES: dict[str, type[Library]] = {"ckad": Ckad, "torch": Torch, "jax": Jax, "autograd": Autograd}
+LIBRARIES: dict[str, type[Library]] = {"ckad": Ckad, "torch": Torch, "jax": Jax, "autograd": Autograd, "numpy": Numpy}

@@ -95,6 +95,13 @@ def matmul(library: Library, n: int = 2048) -> Run:
     return _values(library.value_and_grad(lambda xp, a, b: xp.mean((a @ b) ** 2), a, b))
 
 
+def product(library: Library, n: int = 2048, bits: int = 32) -> Run:
+    """One product of square matrices, without a gradient; of ckad under `jit`."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((n, n)).astype(f"float{bits}") for _ in range(2))
+    return library.call(lambda xp, a, b: a @ b, a, b)
+
+
 def jacobian(library: Library, n: int = 100, m: int = 1000) -> Run:
     """Jacobian of tanh(A x), n inputs, m outputs. Variants: 'forward', 'reverse', and 'auto' of ckad."""
     rng = np.random.default_rng(0)
@@ -209,6 +216,7 @@ WORKLOADS: dict[str, Callable[..., Run]] = {
         record,
         elementwise,
         matmul,
+        product,
         jacobian,
         fluid,
         smallnet,

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benches" / "results.json"
 SCALING = ROOT / "benches" / "scaling.json"
 FLOORS = ROOT / "benches" / "floors.json"
+OVERHEADS = ROOT / "benches" / "overheads.json"
 
 WORKLOADS = ROOT / "benches" / "workloads.py"
 
@@ -149,6 +150,23 @@ def floors_table() -> str:
     return "\n".join([*lines, "", _wrapped(f"{speeds} {_machine_text(floors['machine'], [])}")]) + "\n"
 
 
+def overheads_tables() -> str:
+    """What single operations, calls and small products cost."""
+    measured = json.loads(OVERHEADS.read_text())
+    micro = [(f"recording `{name}`, arrays of 8", 1e6 * time) for name, time in measured["recording"].items()]
+    micro.append(("a call of a jitted function of 10 scalar operations", 1e6 * measured["jitted_call"]))
+    micro.append(("an operation with its backward part, cached, arrays of 8", 1e6 * measured["with_backward"]))
+    lines = ["| what | µs |", "|---|--:|"]
+    lines += [f"| {name} | {time:.2f} |" for name, time in micro]
+    lines += ["", f"Importing ckad takes {measured['import']:.3f} s where NumPy is imported.", ""]
+    lines += ["| product | ckad.jit | NumPy | × |", "|---|--:|--:|--:|"]
+    for product in measured["products"]:
+        ours, numpy = product["ckad"], product["numpy"]
+        size = f"{product['n']}³, float{product['bits']}"
+        lines.append(f"| {size} | {_seconds(ours)} | {_seconds(numpy)} | {numpy / ours:.2f} |")
+    return "\n".join([*lines, "", _wrapped(_machine_text(measured["machine"], []))]) + "\n"
+
+
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.3g} ms"
 
@@ -157,6 +175,7 @@ SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "benchmarks"): benchmark_table,
     ("docs/performance.md", "scaling"): scaling_tables,
     ("docs/performance.md", "floors"): floors_table,
+    ("docs/performance.md", "overheads"): overheads_tables,
 }
 """(file, name of the section) → its text. The section lies between <!-- begin NAME --> and <!-- end NAME -->."""
 
