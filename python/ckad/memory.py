@@ -28,7 +28,7 @@ _ALIGNMENT = 64
 
 
 def release() -> None:
-    """Frees the idle arena and the cache of programs.
+    """Frees the idle arena, the memory kept of a dropped result, and the cache of programs.
 
     >>> import ckad
     >>> ckad.memory.release()

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use ckad_graph::Result;
 
 use crate::block::Block;
+use crate::spare;
 
 static IDLE: AtomicPtr<Block> = AtomicPtr::new(ptr::null_mut());
 static IDLE_BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -28,10 +29,10 @@ pub fn memory_use() -> MemoryUse {
     MemoryUse { leased: LEASED_BYTES.load(Ordering::Relaxed), idle: IDLE_BYTES.load(Ordering::Relaxed) }
 }
 
-/// Frees the idle block, and gives back to the system what the allocator keeps of memory that was freed before: a
-/// cache of many small programs would otherwise stay resident. How many bytes the block had.
+/// Frees the idle block and that of a dropped result, and gives back to the system what the allocator keeps of memory
+/// that was freed before: a cache of many small programs would otherwise stay resident. How many bytes they had.
 pub fn release() -> usize {
-    let bytes = take_idle().map_or(0, |block| block.bytes());
+    let bytes = take_idle().map_or(0, |block| block.bytes()) + spare::release();
     trim();
     bytes
 }
@@ -80,9 +81,10 @@ pub fn lease(bytes: usize) -> Result<Lease> {
     }
     let block = match take_idle() {
         Some(block) if block.bytes() >= bytes => block,
-        // One that is too small is freed first: the two are never held together.
+        // One that is too small is freed first, and what a result left: they are never held together.
         idle => {
             drop(idle);
+            spare::release();
             Box::new(Block::new("run", bytes)?)
         }
     };

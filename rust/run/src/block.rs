@@ -38,6 +38,11 @@ impl Block {
         Ok(Block { pointer, layout })
     }
 
+    /// No bytes.
+    pub fn nothing() -> Block {
+        Block { pointer: dangling(), layout: Layout::new::<()>() }
+    }
+
     pub fn pointer(&self) -> *mut u8 {
         self.pointer.as_ptr()
     }

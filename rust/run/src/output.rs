@@ -3,6 +3,7 @@
 use ckad_graph::{DType, Result};
 
 use crate::block::Block;
+use crate::spare;
 
 /// An array in C order: owned and 64-byte aligned, or in memory that an input gave up.
 #[derive(Debug)]
@@ -57,7 +58,8 @@ impl OutputBuffer {
     /// Uninitialised: a run gives buffers out only once they are written in full.
     pub(crate) fn new(dtype: DType, shape: Vec<usize>) -> Result<OutputBuffer> {
         let bytes = shape.iter().product::<usize>() * dtype.size();
-        Ok(OutputBuffer { memory: OutputMemory::Own(Block::new("run", bytes)?), dtype, shape })
+        let block = spare::take(bytes).map_or_else(|| Block::new("run", bytes), Ok)?;
+        Ok(OutputBuffer { memory: OutputMemory::Own(block), dtype, shape })
     }
 
     pub fn dtype(&self) -> DType {
@@ -87,5 +89,13 @@ impl OutputBuffer {
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: a finished run has written every byte, and nobody else holds the memory.
         unsafe { std::slice::from_raw_parts(self.pointer(), self.len()) }
+    }
+}
+
+impl Drop for OutputBuffer {
+    fn drop(&mut self) {
+        if let OutputMemory::Own(block) = &mut self.memory {
+            spare::keep(std::mem::replace(block, Block::nothing()));
+        }
     }
 }
