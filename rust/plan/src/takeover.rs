@@ -142,8 +142,9 @@ pub(crate) fn fits(program: &Program, readers: &Readers, from: BufferId, into: B
     }
     let written = target.first_step;
     let begins = readers.group.get(written as usize).copied().unwrap_or(written);
-    let in_time =
-        |&step: &u32| step < begins || (step <= written && reads_in_order(&program.steps[step as usize], from, source));
+    // In which order joined steps come to their elements is their own business.
+    let in_place = |step: u32| step == written && reads_in_order(&program.steps[step as usize], from, source);
+    let in_time = |&step: &u32| step < begins || in_place(step);
     let writer = match program.steps.get(written as usize).map(|step| &step.kernel) {
         Some(Kernel::Fused(kernel)) if readers.steps[from.0 as usize].contains(&written) => {
             stores_computed(kernel, into)
