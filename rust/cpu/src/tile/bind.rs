@@ -1,6 +1,6 @@
 //! A prepared kernel on the buffers of one run: addresses, scalars, lanes.
 
-use ckad_graph::{Error, Result, ScalarBits};
+use ckad_graph::{DType, Error, Result, ScalarBits};
 use ckad_plan::program::{BufferId, FusedKernel, Instruction, Load, Source, TileOp};
 use ckad_prim::Elementwise;
 
@@ -64,15 +64,23 @@ impl Bound {
 }
 
 /// The loop of an instruction.
+#[inline]
 pub fn lane(instruction: &Instruction, isa: Isa) -> Result<Lane> {
     match instruction.op {
         TileOp::Cast => Ok(lanes::cast(instruction.dtype, instruction.result_dtype, isa)),
         TileOp::Elementwise(id) => {
             let row = Elementwise::from_id(id);
-            let lane = lanes::elementwise(row, instruction.dtype, isa);
-            lane.ok_or_else(|| broken(format!("{} of {}", row.name(), instruction.dtype)))
+            match lanes::elementwise(row, instruction.dtype, isa) {
+                Some(lane) => Ok(lane),
+                None => Err(undefined(row, instruction.dtype)),
+            }
         }
     }
+}
+
+#[cold]
+fn undefined(row: Elementwise, dtype: DType) -> Error {
+    broken(format!("{} of {dtype}", row.name()))
 }
 
 fn origin(

@@ -263,13 +263,19 @@ impl Builder {
 }
 
 /// Number of an instruction's operands, and how many of them are bools ahead of those of its dtype.
+#[inline]
 pub fn signature(instruction: &Instruction) -> Result<(usize, usize)> {
     let TileOp::Elementwise(id) = instruction.op else { return Ok((1, 0)) };
     let row = Elementwise::from_id(id);
     if row.result_dtype(instruction.dtype) != Some(instruction.result_dtype) {
-        return Err(broken(format!("{} of {}", row.name(), instruction.dtype)));
+        return Err(undefined(row, instruction.dtype));
     }
     Ok((row.arity(), row.typed_operand()))
+}
+
+#[cold]
+fn undefined(row: Elementwise, dtype: DType) -> Error {
+    broken(format!("{} of {dtype}", row.name()))
 }
 
 fn arity(op: TileOp) -> usize {

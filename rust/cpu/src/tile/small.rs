@@ -51,24 +51,44 @@ struct Registers<'a> {
     at: [Option<(*const u8, DType)>; REGISTERS],
 }
 
+/// Asked for each operand of each instruction: what goes wrong is said elsewhere.
 impl Registers<'_> {
+    #[inline]
     fn slot(&mut self, register: u16) -> Result<*mut u8> {
-        let slot = self.slots.get_mut(usize::from(register));
-        slot.map(|slot| slot.0.as_mut_ptr().cast()).ok_or_else(|| broken(format!("register {register} of too few")))
+        match self.slots.get_mut(usize::from(register)) {
+            Some(slot) => Ok(slot.0.as_mut_ptr().cast()),
+            None => Err(too_few(register)),
+        }
     }
 
+    #[inline]
     fn set(&mut self, register: u16, address: *const u8, dtype: DType) -> Result<()> {
-        let at = self.at.get_mut(usize::from(register));
-        *at.ok_or_else(|| broken(format!("register {register} of too few")))? = Some((address, dtype));
+        match self.at.get_mut(usize::from(register)) {
+            Some(at) => *at = Some((address, dtype)),
+            None => return Err(too_few(register)),
+        }
         Ok(())
     }
 
+    #[inline]
     fn get(&self, register: u16, dtype: DType) -> Result<*const u8> {
-        match self.at.get(usize::from(register)).copied().flatten() {
-            Some((address, held)) if held == dtype => Ok(address),
-            Some((_, held)) => Err(broken(format!("register {register} holds {held}, not {dtype}"))),
-            None => Err(broken(format!("register {register} is read before it is written"))),
+        match self.at.get(usize::from(register)) {
+            Some(&Some((address, held))) if held == dtype => Ok(address),
+            at => Err(holds_another(register, at.copied().flatten().map(|(_, held)| held), dtype)),
         }
+    }
+}
+
+#[cold]
+fn too_few(register: u16) -> Error {
+    broken(format!("register {register} of too few"))
+}
+
+#[cold]
+fn holds_another(register: u16, held: Option<DType>, dtype: DType) -> Error {
+    match held {
+        Some(held) => broken(format!("register {register} holds {held}, not {dtype}")),
+        None => broken(format!("register {register} is read before it is written")),
     }
 }
 

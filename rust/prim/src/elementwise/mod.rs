@@ -127,6 +127,7 @@ macro_rules! define {
             /// Every row, in the order of the table: `ALL[i].id()` is `ElementwiseId(i)`.
             pub const ALL: &'static [Elementwise] = &[$(Elementwise::$variant),*];
 
+            #[inline]
             pub const fn arity(self) -> usize {
                 match self {
                     $(Elementwise::$variant => $arity,)*
@@ -227,6 +228,7 @@ impl Elementwise {
     }
 
     /// Index of the operand whose dtype `result_dtype` speaks of.
+    #[inline]
     pub const fn typed_operand(self) -> usize {
         if matches!(self, Elementwise::Select) { 1 } else { 0 }
     }
