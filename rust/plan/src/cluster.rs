@@ -127,11 +127,13 @@ impl<'a> Grouping<'a> {
         self.last_pass[node.index()] > self.graph.attributes(node).pass
     }
 
+    #[inline]
     pub(crate) fn counts_as_late(&self, node: NodeId) -> bool {
         self.is_late(node) && self.graph.bytes(node) >= SMALL
     }
 
     /// Whether `user` reads `operand` element by element, so that a register may hold it.
+    #[inline]
     pub(crate) fn in_register(&self, user: NodeId, operand: NodeId) -> bool {
         let op = self.graph.op(user);
         let iteration = match op {
@@ -210,17 +212,18 @@ impl<'a> Grouping<'a> {
 
     /// The group of highest index among the operands', if the node may join it.
     fn joinable(&self, id: NodeId) -> Option<usize> {
-        let (mut memory, mut register) = (None, None);
+        // One more than the group's index; 0 where there is none.
+        let (mut memory, mut register) = (0u32, 0u32);
         for &operand in self.graph.operands(id) {
             let foot = self.roles.foot(self.graph, operand);
-            let home = Some(self.home[foot.index()]).filter(|&home| home != NONE);
+            let home = self.home[foot.index()].wrapping_add(1);
             if foot == operand && self.in_register(id, operand) {
                 register = register.max(home);
             } else {
                 memory = memory.max(home);
             }
         }
-        let group = register.filter(|_| register > memory)? as usize;
+        let group = if register > memory { register as usize - 1 } else { return None };
         let target = &self.groups[group];
         let attributes = self.graph.attributes(id);
         let new_loads = self

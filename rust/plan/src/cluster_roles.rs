@@ -63,6 +63,7 @@ impl Roles {
         Ok(Roles { roles: collected(graph.ids().map(role))?, overwriter })
     }
 
+    #[inline]
     pub(crate) fn of(&self, node: NodeId) -> Role {
         self.roles[node.index()]
     }
@@ -73,6 +74,7 @@ impl Roles {
     }
 
     /// What a reader of `node` finds in memory: the end of its chain of deferred views.
+    #[inline]
     pub(crate) fn foot(&self, graph: &Graph, mut node: NodeId) -> NodeId {
         while self.of(node) == Role::Deferred {
             node = graph.operands(node)[0];
