@@ -49,8 +49,8 @@ impl Indices {
         Ok(())
     }
 
-    /// Calls `visit(tuple, offset)` for `count` tuples from `first` on, at most [`RUN`], with the offset of the row that
-    /// the tuple names. An error before the first call where one of them is out of range.
+    /// Calls `visit(tuple, offset)` for `count` tuples from `first` on, at most [`RUN`], with the offset of the row
+    /// that the tuple names. An error before the first call where one of them is out of range.
     #[inline(always)]
     pub fn each_offset(&self, first: usize, count: usize, mut visit: impl FnMut(usize, isize)) -> Result<()> {
         let Some(offsets) = self.offsets else {

@@ -18,8 +18,8 @@ pub struct Axis {
 /// Writes `offsets[k] = Σ index·stride` of the tuples from `first` on; false where one of them is out of range, and
 /// then its offset means nothing.
 ///
-/// Unsafe to call: each axis has indices for all these tuples, every offset is below 2³¹, and the CPU has the instruction
-/// set that the pointer was asked for.
+/// Unsafe to call: each axis has indices for all these tuples, every offset is below 2³¹, and the CPU has the
+/// instruction set that the pointer was asked for.
 pub type Offsets = unsafe fn(axes: &[Axis], first: usize, offsets: &mut [i32]) -> bool;
 
 #[inline(always)]
