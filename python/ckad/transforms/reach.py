@@ -28,7 +28,6 @@ _VALUES: Final = (bool, int, float, complex, str, bytes, type(None), type(Ellips
 """What cannot change: the place that holds it is watched."""
 
 
-
 @functools.cache
 def _generator_classes() -> tuple[type, ...]:
     # NumPy imports this part of it only when it is used.
