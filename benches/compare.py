@@ -23,6 +23,7 @@ PEER_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 
 CONTESTANTS: dict[str, tuple[str, ...]] = {
     "deepmlp": ("ckad:none", "ckad:auto", "ckad:sqrt", "torch", "torch:sqrt", "jax", "jax:sqrt"),
+    "gelunet": ("ckad:none", "ckad:auto", "ckad:sqrt", "torch"),
     "oploop": ("ckad", "torch", "autograd"),  # JAX compiles for minutes
     "chain": ("ckad", "torch", "autograd"),
     "record": ("ckad",),

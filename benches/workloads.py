@@ -44,6 +44,32 @@ def deepmlp(library: Library, depth: int = 128, width: int = 256, batch: int = 4
     return run
 
 
+def gelunet(library: Library, depth: int = 128, width: int = 256, batch: int = 4096) -> Run:
+    """Gradient of a deep net of gelu and layer norm, float32: what 'auto' rebuilds where products are not all."""
+    rng = np.random.default_rng(0)
+    weights = [(rng.standard_normal((width, width)) / np.sqrt(width)).astype(np.float32) for _ in range(depth)]
+    params = [(w, np.zeros(width, np.float32)) for w in weights]
+    x = rng.standard_normal((batch, width)).astype(np.float32)
+
+    def normalised(xp: Any, x: Any) -> Any:
+        centred = x - xp.mean(x, axis=1, keepdims=True)
+        return centred / xp.sqrt(xp.mean(centred * centred, axis=1, keepdims=True) + 1e-5)
+
+    def loss(xp: Any, params: Any, h: Any) -> Any:
+        for w, b in params:
+            u = h @ w + b
+            h = normalised(xp, 0.5 * u * (1.0 + xp.tanh(0.7978845608 * (u + 0.044715 * u * u * u))))
+        return xp.mean(h * h * h)
+
+    value_and_grad = library.value_and_grad(loss, params, x)
+
+    def run() -> list[Any]:
+        value, grads = value_and_grad()
+        return [value, grads[0][0], grads[-1][0]]
+
+    return run
+
+
 def oploop(library: Library, steps: int = 10_000, n: int = 8) -> Run:
     """Gradient of a simulation of 7 tiny operations a step: what one operation costs."""
     x0 = np.linspace(0.1, 0.9, n)
@@ -211,6 +237,7 @@ WORKLOADS: dict[str, Callable[..., Run]] = {
     function.__name__: function
     for function in (
         deepmlp,
+        gelunet,
         oploop,
         chain,
         record,

@@ -216,3 +216,21 @@ def test_loops_that_index_are_linear_in_elements_touched(policy: str | int) -> N
             gradient = ckad.grad(lambda x0, steps=steps, program=program: program(x0, steps), checkpoint=policy)
             moved.append(ckad.plan(gradient)(np.full(50, 0.5)).bytes_moved)
         assert moved[1] < 2.1 * moved[0]
+
+
+def test_auto_keeps_two_values_a_layer_of_gelu_and_layer_norm() -> None:
+    depth, width, batch = 16, 256, 1024
+    params = [(np.ones((width, width), np.float32), np.zeros(width, np.float32))] * depth
+    x = np.ones((batch, width), np.float32)
+
+    def loss(params: Any, h: Any) -> Any:
+        for w, b in params:
+            u = ckad.nn.gelu(h @ w + b)
+            u = u - np.mean(u, axis=1, keepdims=True)
+            h = u / np.sqrt(np.mean(u * u, axis=1, keepdims=True) + 1e-5)
+        return np.mean(h * h * h)
+
+    none, auto = (ckad.plan(ckad.value_and_grad(loss, checkpoint=policy))(params, x) for policy in ("none", "auto"))
+    assert auto.parts["arena"] <= (2 * depth + 2) * x.nbytes
+    assert auto.parts["arena"] <= 0.3 * none.parts["arena"]
+    assert auto.extra_flops <= 0.05 * auto.flops

@@ -17,9 +17,11 @@ use crate::tables::{filled, push, room};
 use crate::view::is_view;
 
 /// Most nodes that rebuild one value.
-const MOST_NODES: usize = 8;
+const MOST_NODES: usize = 12;
 /// Share of all operations that may be spent: one in this many.
 const SHARE: u64 = 20;
+/// What has this many times fewer bytes than the value is kept for it.
+const SMALL: usize = 64;
 /// Smaller values are not worth a thought.
 pub(crate) const LEAST_BYTES: usize = 4096;
 
@@ -114,7 +116,9 @@ fn recipe(grouping: &Grouping<'_>, dropped: &[bool], value: NodeId) -> Option<Ve
     let (shape, until) = (graph.node(value).shape, grouping.last_pass[value.index()]);
     let kept = |node: NodeId| {
         let late = grouping.is_late(node) && grouping.last_pass[node.index()] >= until && !dropped[node.index()];
-        graph.op(node).is_leaf() || (late && roles.overwriter(node).is_none())
+        // A number for each row (a mean, a root) is nothing beside the rows.
+        let small = graph.bytes(node).saturating_mul(SMALL) <= graph.bytes(value) && !is_view(graph.op(node));
+        graph.op(node).is_leaf() || ((late || small) && roles.overwriter(node).is_none())
     };
     let mut nodes = vec![value];
     let mut next = 0;
