@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import random
+import warnings
 import weakref
+from collections import ChainMap, UserDict
 from collections.abc import Callable
-from types import SimpleNamespace
+from contextvars import ContextVar
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -313,6 +317,181 @@ def test_captured_functions_are_followed() -> None:
     assert loss(np.ones(2))[0] == 3.0
 
 
+SCALE = 2.0
+
+
+class Scaler:
+    def __init__(self, w: Any) -> None:
+        self.w = w
+
+    def __call__(self, x: Any) -> Any:
+        return x * self.w * SCALE
+
+
+ckad.nn.layer("w")(Scaler)
+
+
+def test_methods_of_arguments_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    f = Counted(lambda model, x: model(x))
+    model, x = Scaler(np.ones(2)), np.ones(2)
+    assert f(model, x)[0] == 2.0
+    monkeypatch.setitem(globals(), "SCALE", 3.0)
+    assert f(model, x)[0] == 3.0
+    monkeypatch.setattr(Scaler, "__call__", lambda self, x: x - self.w)
+    assert f(model, x)[0] == 0.0
+    assert f.count == 3
+
+
+def test_captured_layers_are_compared() -> None:
+    layer = ckad.nn.Linear(2, 3, rng=0)
+    f = Counted(lambda x: layer(x))
+    x = np.ones((1, 2))
+    f(x)
+    layer.weight = np.ones((2, 3))
+    for _ in range(2):
+        assert_equal_bits(f(x), evaluated(layer, x))
+    assert f.count == 2
+
+
+def _changes() -> dict[str, tuple[Callable[[Any], Any], Callable[[], Any]]]:
+    """For each place that may be captured, a function and what changes its result."""
+
+    def with_attribute(x: Any) -> Any:
+        return x * with_attribute.rate  # type: ignore[attr-defined]
+
+    with_attribute.rate = 2.0  # type: ignore[attr-defined]
+
+    def with_default(x: Any, k: Any = 2.0) -> Any:
+        return x * k
+
+    def imports(x: Any) -> Any:
+        import programs
+
+        return x * programs.RATE  # type: ignore[attr-defined]
+
+    programs_module = importlib.import_module("programs")
+    programs_module.RATE = 2.0  # type: ignore[attr-defined]
+
+    class Base:
+        k = 2.0
+
+        def __call__(self, x: Any) -> Any:
+            return x * self.k
+
+    class Derived(Base):
+        pass
+
+    class Slotted:
+        __slots__ = ("k",)
+
+    class Open:
+        pass
+
+    def or_else(x: Any) -> Any:
+        try:
+            return x * slotted.k
+        except AttributeError:
+            return x
+
+    instance, exchanged, slotted, other, referred = Derived(), Open(), Slotted(), Derived(), Open()
+    exchanged.k = referred.k = 2.0  # type: ignore[attr-defined]
+    user_dict, chain, under = UserDict(k=2.0), ChainMap({"k": 2.0}), {"k": 2.0}
+    proxy, raw, reference = MappingProxyType(under), bytearray(b"\x02"), weakref.ref(referred)
+    variable: ContextVar[float] = ContextVar("variable", default=2.0)
+    lookup, bound = under.get, [2.0].__getitem__
+    table, objects = np.arange(6.0).reshape(2, 3), np.array([float("2.5"), None], object)
+    empty = Open()
+
+    def replace_object() -> None:
+        for _ in range(3):  # The next object may get the memory of the last.
+            objects[0] = None
+            objects[0] = float("3.5")
+
+    def reshape() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table.shape = (3, 2)
+
+    return {
+        "function attribute": (with_attribute, lambda: setattr(with_attribute, "rate", 3.0)),
+        "defaults": (with_default, lambda: setattr(with_default, "__defaults__", (3.0,))),
+        "imported where it runs": (imports, lambda: setattr(programs_module, "RATE", 3.0)),
+        "class between": (lambda x: instance(x), lambda: setattr(Derived, "k", 3.0)),
+        "special method": (lambda x: other(x), lambda: setattr(Base, "__call__", lambda self, x: x - 1)),
+        "exchanged dict": (lambda x: x * exchanged.k, lambda: setattr(exchanged, "__dict__", {"k": 3.0})),  # type: ignore[attr-defined]
+        "absent slot": (or_else, lambda: setattr(slotted, "k", 3.0)),
+        "attribute in text": (lambda x: x * getattr(empty, "k", 2.0), lambda: setattr(empty, "k", 3.0)),
+        "UserDict": (lambda x: x * user_dict["k"], lambda: user_dict.update(k=3.0)),
+        "ChainMap": (lambda x: x * chain["k"], lambda: chain.update(k=3.0)),
+        "mapping proxy": (lambda x: x * proxy["k"], lambda: under.update(k=3.0)),
+        "bound builtin": (lambda x: x * lookup("k") * bound(0), lambda: under.update(k=4.0)),
+        "bytearray": (lambda x: x * raw[0], lambda: raw.__setitem__(0, 3)),
+        "weak reference": (lambda x: x * reference().k, lambda: setattr(referred, "k", 3.0)),  # type: ignore[union-attr]
+        "context variable": (lambda x: x * variable.get(), lambda: variable.set(3.0)),
+        "shape of an array": (lambda x: x * table[1].sum(), reshape),
+        "array of objects": (lambda x: x * objects[0], replace_object),
+    }
+
+
+@pytest.mark.parametrize("place", sorted(_changes()))
+def test_every_place_is_compared(place: str) -> None:
+    f, change = _changes()[place]
+    counted = Counted(f)
+    for turn in (1, 2):
+        for _ in range(3):
+            assert counted(2.0) == f(2.0)
+        assert counted.count == turn
+        if turn == 1:
+            before = f(2.0)
+            change()
+            assert f(2.0) != before
+
+
+def test_a_function_whose_code_was_exchanged() -> None:
+    def f(x: Any) -> Any:
+        return x * 2.0
+
+    jitted = ckad.jit(f)
+    assert jitted(2.0) == 4.0
+    f.__code__ = (lambda x: x * 3.0).__code__
+    assert jitted(2.0) == 6.0
+
+
+def test_values_that_a_program_keeps_do_no_harm() -> None:
+    class Layer:
+        def __call__(self, x: Any) -> Any:
+            self.hidden = np.tanh(x)
+            return self.hidden * 2.0
+
+    layer = Layer()
+    f = Counted(lambda x: layer(x))
+    for _ in range(5):
+        assert_equal_bits(f(np.ones(2)), evaluated(lambda x: np.tanh(x) * 2.0, np.ones(2)))
+    assert f.count == 1
+    log: list[Any] = []
+    g = ckad.jit(lambda x: log.append(x) or x * 2.0)
+    assert [g(2.0), g(3.0)] == [4.0, 6.0]
+
+
+def test_objects_that_answer_to_every_name() -> None:
+    class Anything:
+        def __getattr__(self, name: str) -> Any:
+            return Anything()
+
+        def __call__(self) -> Any:
+            return Anything()
+
+    anything, system = Anything(), random.SystemRandom()
+    f = ckad.jit(lambda x: x * 2.0 if anything is not None and system is not None else x)
+    assert [f(1.0), f(2.0)] == [2.0, 4.0]
+
+
+def test_static_numbers_in_tuples() -> None:
+    f = ckad.jit(lambda x, k: x * k[0], static_argnums=1)
+    for k in (1, 1.0, 0.0, -0.0, True):
+        assert_equal_bits(f(np.arange(3), (k,)), np.arange(3) * k)
+
+
 def test_values_of_a_trace_around_are_inputs_and_go_with_it() -> None:
     kept: list[Any] = []
 
@@ -397,16 +576,32 @@ def test_constants_may_be_looked_at() -> None:
     assert ckad.grad(lambda x: np.sum(ckad.jit(f)(x)))(np.ones(2))[0] == 2.0
 
 
+class Drawing:
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+
+
 def test_random_numbers_raise() -> None:
     generator = np.random.default_rng(0)
     legacy = np.random.RandomState(0)
     held = {"rng": [generator]}
+    holder = Drawing()
+    reference, draw = weakref.ref(holder), random.Random(0).random
+
+    def drawn(rng: Any) -> Any:
+        while True:
+            yield rng.normal()
+
+    numbers = drawn(np.random.default_rng(1))
     functions: list[Callable[[Any], Any]] = [
         lambda x: x + generator.normal(),
         lambda x: x + legacy.rand(),
         lambda x: x + held["rng"][0].random(),
         lambda x: x + np.random.rand(),  # noqa: NPY002
         lambda x: x + random.random(),
+        lambda x: x + reference().rng.normal(),  # type: ignore[union-attr]
+        lambda x: x + draw(),
+        lambda x: x + next(numbers),
     ]
     for f in functions:
         with pytest.raises(TracerError, match=r"drawn from.*Hint: draw outside"):
@@ -451,6 +646,12 @@ def test_numbers_come_back_as_they_would_without() -> None:
         for a, b in zip(found, expected, strict=True):
             assert type(a) is type(b), (x, a, b)
             assert a is b or np.array_equal(a, b)
+
+
+def test_integers_beyond_64_bits() -> None:
+    f = ckad.jit(lambda x, n: (x * (n // 2**60), n + 1))
+    for n in (2**70, 2**80, -(2**90), 2**61):
+        assert f(1.5, n) == (1.5 * (n // 2**60), n + 1)
 
 
 def test_indices_that_are_arguments() -> None:

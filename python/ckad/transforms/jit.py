@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -80,9 +81,10 @@ def _record(
     for value in given:
         _check_hashable(value)
     call = recordings.bind(args, kwargs)
-    reach = Reach([f, *given, *call.held])
+    reach = Reach([f, *given, *call.held], [*args, *kwargs.values()])
     watches = _core.JitWatches(reach.places)
     before = reach.generator_states()
+    modules = len(sys.modules)
     trace = _core.Trace(jitted=True)
     try:
         traced_args, traced_kwargs = call.traced(trace)
@@ -93,6 +95,8 @@ def _record(
                 hint = "draw outside, and pass the drawn array as an argument"
                 raise TracerError.of("jit", what + "would see the same numbers", hint)
         check_returned("jit", result)
+        if len(sys.modules) != modules:  # What it imported where it ran was not there to be found.
+            watches = _core.JitWatches(Reach([f, *given, *call.held], [*args, *kwargs.values()]).places)
         leaves, structure = ([result], None) if is_leaf(result) else flatten(result)
         return recordings.record(call, trace, leaves, structure, watches)
     finally:

@@ -8,12 +8,18 @@ makes up as it runs (`getattr(config, name)`) are not found.
 
 from __future__ import annotations
 
+import builtins
+import contextvars
+import enum
 import functools
 import pickle
 import random
 import sys
+import threading
 import types
-from collections.abc import Iterable
+import weakref
+from array import array
+from collections.abc import Iterable, Set
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +33,14 @@ _LIBRARIES: Final = frozenset({"numpy", "ckad", "optree", "builtins", *sys.stdli
 _VALUES: Final = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), np.generic, np.dtype, slice, range)
 """What cannot change: the place that holds it is watched."""
 
+_CALLS: Final = (functools.partial, types.FunctionType, types.MethodType)
+_BOUND: Final = (types.BuiltinMethodType, types.MethodWrapperType)
+
+_ASKS_BY_TEXT: Final = frozenset({"getattr", "hasattr", "setattr", "vars", "globals", "attrgetter", "__dict__"})
+"""Code that names one of these may name an attribute in a string."""
+
+_ASKS_WHETHER: Final = frozenset({"AttributeError", "NameError", "suppress"})
+"""Code that names one of these may look for what is not there."""
 
 @functools.cache
 def _generator_classes() -> tuple[type, ...]:
@@ -38,10 +52,38 @@ def _is_library(module: Any) -> bool:
     return isinstance(module, str) and module.partition(".")[0] in _LIBRARIES
 
 
-def _wrapped(found: Any) -> list[Any]:
-    """What a wrapper says it wraps."""
-    inner = getattr(found, "__wrapped__", None) if callable(found) else None
-    return [] if inner is None else [inner]
+def _namespace(found: Any) -> dict[str, Any] | None:
+    """The attributes that an object has of its own."""
+    try:
+        namespace = found.__dict__
+    except Exception:  # The user's code may be asked, and may raise anything.
+        return None
+    return namespace if isinstance(namespace, dict) else None
+
+
+def _wrapped(found: Any, namespace: dict[str, Any] | None) -> list[Any]:
+    """What a wrapper says it wraps. An object that has an answer to every name is not asked."""
+    if namespace is not None and "__wrapped__" in namespace:
+        return [namespace["__wrapped__"]]
+    if any("__wrapped__" in vars(base) for base in type(found).__mro__):
+        inner = getattr(found, "__wrapped__", None)
+        return [] if inner is None else [inner]
+    return []
+
+
+def _structure(arguments: Iterable[Any]) -> list[Any]:
+    """What the containers among arguments are beside their leaves: their classes, and attributes that are no leaves."""
+    found: list[Any] = []
+    pending = list(arguments)
+    while pending:
+        argument = pending.pop()
+        if is_leaf(argument):
+            continue
+        children, fixed, *_ = optree.tree_flatten_one_level(argument, namespace=NAMESPACE)
+        pending.extend(children)
+        if type(argument) not in (list, tuple, dict):
+            found += [type(argument), fixed]
+    return found
 
 
 class Reach:
@@ -49,11 +91,14 @@ class Reach:
 
     Args:
         roots: a function, and values that it is given as they are.
+        arguments: what it is given with traced leaves: the containers have methods and attributes that are not traced.
     """
 
-    def __init__(self, roots: Iterable[Any]) -> None:
-        self._roots = list(roots)
+    def __init__(self, roots: Iterable[Any], arguments: Iterable[Any] = ()) -> None:
+        self._roots = [*roots, *_structure(arguments)]
         self._names: set[str] = set()
+        self._asked: set[str] = set()
+        """Names whose absence the code may notice."""
         known = -1
         # A name that one function reads may be an attribute of what was met before.
         while known != len(self._names):
@@ -88,10 +133,12 @@ class Reach:
             return self._inside_function(found)
         if isinstance(found, types.MethodType):
             return found.__self__, found.__func__
+        if isinstance(found, _BOUND):
+            return () if isinstance(found.__self__, types.ModuleType) else (found.__self__,)
         if isinstance(found, functools.partial):
             return found.func, *found.args, *found.keywords.values()
         if isinstance(found, types.ModuleType):
-            return () if _is_library(found.__name__) else self._items(vars(found))
+            return () if _is_library(found.__name__) else self._items(vars(found), self._asked)
         if isinstance(found, type):
             return self._inside_class(found)
         if isinstance(found, (staticmethod, classmethod)):
@@ -103,10 +150,32 @@ class Reach:
         if isinstance(found, dict):
             self.places.append(("entries", found))
             return [*found.values(), *self._inside_instance(found)]
-        if isinstance(found, (list, set)) or type(found).__module__ == "collections":
+        if isinstance(found, (list, set, bytearray, array)) or type(found).__module__ == "collections":
             self.places.append(("elements", found))
             return [*found, *self._inside_instance(found)]
+        if isinstance(found, types.MappingProxyType):
+            self.places.append(("elements", found.items()))
+            return found.values()
+        if isinstance(found, memoryview):
+            return (found.obj,)
+        if isinstance(found, types.GeneratorType):
+            return () if found.gi_frame is None else found.gi_frame.f_locals.values()
+        if isinstance(found, (contextvars.ContextVar, weakref.ref, threading.local)):
+            return self._inside_holder(found)
+        if isinstance(found, functools.partialmethod):
+            return found.func, *found.args, *found.keywords.values()
         return self._inside_instance(found)
+
+    def _inside_holder(self, found: Any) -> list[Any]:
+        """What an object gives out where it is asked, depending on who asks and when."""
+        if isinstance(found, contextvars.ContextVar):
+            ask: Any = functools.partial(found.get, None)
+        elif isinstance(found, weakref.ref):
+            ask = found
+        else:
+            ask = functools.partial(getattr, found, "__dict__")
+        self.places.append(("answer", ask))
+        return [ask()] if ask is found or isinstance(found, contextvars.ContextVar) else self._inside_instance(found)
 
     def _inside_function(self, function: types.FunctionType) -> list[Any]:
         found = []
@@ -117,54 +186,83 @@ class Reach:
             except ValueError:  # Empty: the variable is assigned later.
                 continue
         found += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-        found += _wrapped(function)
+        found += _wrapped(function, vars(function))
         if not _is_library(function.__globals__.get("__name__")):
+            # Reloading in a notebook changes a function in place.
+            self.places += [("attribute", function, name) for name in ("__code__", "__defaults__", "__kwdefaults__")]
+            self.places += [("entries", function.__kwdefaults__)] if function.__kwdefaults__ else []
             self._read_names(function.__code__)
-            found += self._items(function.__globals__)
+            found += self._items(vars(function), self._asked)
+            found += self._items(function.__globals__, self._asked | vars(builtins).keys())
+            found += self._imported(function)
         return found
 
     def _read_names(self, code: types.CodeType) -> None:
         self._names.update(code.co_names)
+        if not _ASKS_BY_TEXT.isdisjoint(code.co_names):
+            texts = {text for text in code.co_consts if isinstance(text, str) and text.isidentifier()}
+            self._names |= texts
+            self._asked |= texts
+        if not _ASKS_WHETHER.isdisjoint(code.co_names):
+            self._asked.update(code.co_names)
         for constant in code.co_consts:
             if isinstance(constant, types.CodeType):
                 self._read_names(constant)
 
-    def _items(self, namespace: dict[str, Any]) -> list[Any]:
-        """Values of the names that were met, in a module or an instance."""
+    def _imported(self, function: types.FunctionType) -> list[Any]:
+        """Modules that the function may import where it runs."""
+        package = function.__globals__.get("__package__")
+        names = [(name, f"{package}.{name}") for name in self._names]
+        modules = [sys.modules[name] for either in names for name in either if name in sys.modules]
+        return [module for module in modules if isinstance(module, types.ModuleType)]
+
+    def _items(self, namespace: dict[str, Any], missed: Set[str] = frozenset()) -> list[Any]:
+        """Values of the names that were met, in a module or an instance. Of `missed` also those that are not there."""
         names = [name for name in self._names if name in namespace]
         self.places += [("item", namespace, name) for name in names]
+        self.places += [("item", namespace, name) for name in self._names & missed if name not in namespace]
         return [namespace[name] for name in names]
 
     def _inside_class(self, found: type) -> list[Any]:
-        inside = []
-        for base in found.__mro__:
-            if _is_library(base.__module__):
-                continue
+        users = [base for base in found.__mro__ if not _is_library(base.__module__)]
+        inside: list[Any] = [type(found)] if users else []
+        sought = {name for base in users for name in vars(base) if name in self._names}
+        for base in users:
             for name, value in vars(base).items():
-                special = name.startswith("__") and isinstance(value, types.FunctionType)
-                if special:
-                    inside.append(value)
-                elif name in self._names:
+                if name in self._names or (name.startswith("__") and isinstance(value, types.FunctionType)):
                     self.places.append(("member", base, name))
                     inside.append(value)
+            # Up to the class that has it, one before may get one of its own.
+            sought -= vars(base).keys()
+            self.places += [("member", base, name) for name in sought | (self._asked - vars(base).keys())]
         return inside
 
     def _inside_instance(self, found: Any) -> list[Any]:
         inside: list[Any] = [type(found)]
-        namespace = getattr(found, "__dict__", None)
-        if isinstance(namespace, dict):
-            inside += self._items(namespace)
+        namespace = _namespace(found)
+        of_library = _is_library(type(found).__module__)
+        if not of_library:
+            self.places.append(("instance", found))
+        if namespace is not None:
             # An attribute of the class, until the instance has one of its own.
             of_class = {name for base in type(found).__mro__ if not _is_library(base.__module__) for name in vars(base)}
-            self.places += [("item", namespace, name) for name in self._names & of_class if name not in namespace]
+            inside += self._items(namespace, of_class | self._asked)
+            if of_library:
+                inside += [value for value in namespace.values() if isinstance(value, _CALLS)]
+            if type(found).__module__ in ("collections", "weakref") or not is_leaf(found):
+                # Read by code that is not looked into.
+                self.places.append(("entries", namespace))
+                inside += namespace.values()
+        if isinstance(found, enum.Enum):
+            inside.append(found._value_)
         for base in type(found).__mro__:
             for name, member in list(vars(base).items()):
-                if isinstance(member, types.MemberDescriptorType) and name in self._names and hasattr(found, name):
+                if isinstance(member, types.MemberDescriptorType) and name in self._names:
                     self.places.append(("attribute", found, name))
-                    inside.append(getattr(found, name))
+                    inside += [getattr(found, name)] if hasattr(found, name) else []
         if not is_leaf(found):  # Layers, and other containers that optree knows.
             inside += optree.tree_flatten_one_level(found, namespace=NAMESPACE)[0]
-        return inside + _wrapped(found)
+        return inside + _wrapped(found, namespace)
 
     def generator_states(self) -> dict[int, bytes]:
         """The state of each random generator that can be reached, the global ones included."""
@@ -175,8 +273,10 @@ class Reach:
     def state_of(self, key: int) -> bytes:
         """The state of a generator now."""
         generator = self._generators[key]
-        if isinstance(generator, random.Random):
-            state: Any = generator.getstate()
+        if isinstance(generator, random.SystemRandom):  # It has none.
+            state: Any = None
+        elif isinstance(generator, random.Random):
+            state = generator.getstate()
         elif isinstance(generator, np.random.RandomState):
             state = generator.get_state(legacy=False)
         elif isinstance(generator, np.random.Generator):

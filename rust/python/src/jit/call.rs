@@ -45,13 +45,29 @@ impl Form {
         match (self, other) {
             (Form::Leaf, Form::Leaf) => Ok(true),
             (Form::Tree(a), Form::Tree(b)) => a.bind(py).eq(b),
-            (Form::Static(a), Form::Static(b)) => {
-                let (a, b) = (a.bind(py), b.bind(py));
-                Ok(a.is(b) || (a.get_type().is(b.get_type()) && a.eq(b)?))
-            }
+            (Form::Static(a), Form::Static(b)) => equal(a.bind(py), b.bind(py)),
             _ => Ok(false),
         }
     }
+}
+
+/// Are these the same static argument? Equal is not enough for numbers: 1 and 1.0 are not computed with alike.
+fn equal(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if a.is(b) || !a.get_type().is(b.get_type()) {
+        return Ok(a.is(b));
+    }
+    if let (Ok(a), Ok(b)) = (a.cast_exact::<PyTuple>(), b.cast_exact::<PyTuple>()) {
+        if a.len() != b.len() {
+            return Ok(false);
+        }
+        for (a, b) in a.iter().zip(b) {
+            if !equal(&a, &b)? {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
+    }
+    if a.is_exact_instance_of::<PyFloat>() { Ok(same(a, b)) } else { a.eq(b) }
 }
 
 /// What a recording knows of a traced leaf.
@@ -334,7 +350,11 @@ impl Leaf {
                 return Ok(Leaf::Traced(spec, LeafValue::Array(constant, object.clone().unbind())));
             }
         };
-        Ok(Leaf::Traced(Spec::scalar(dtype, weak), LeafValue::Scalar(scalar_bits(object, dtype)?)))
+        match scalar_bits(object, dtype) {
+            Ok(bits) => Ok(Leaf::Traced(Spec::scalar(dtype, weak), LeafValue::Scalar(bits))),
+            // An int of Python's that has no place in 64 bits is Python's business, too.
+            Err(_) => Ok(Leaf::Held(object.clone().unbind())),
+        }
     }
 
     fn of_tracer(py: Python<'_>, tracer: &Tracer) -> PyResult<Leaf> {

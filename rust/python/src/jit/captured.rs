@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use ckad_graph::{Error, Graph, NodeId, Op};
-use numpy::PyUntypedArray;
+use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::PyTraverseError;
 use pyo3::PyVisit;
 use pyo3::prelude::*;
@@ -49,18 +49,31 @@ pub fn same(before: &Bound<'_, PyAny>, now: &Bound<'_, PyAny>) -> bool {
         let text = |value: &Bound<'_, PyAny>| value.repr().map(|text| text.to_string()).ok();
         return text(before).is_some_and(|before| Some(before) == text(now));
     }
+    // Left behind by transforms that have returned: nothing can be done with either.
+    if let (Ok(a), Ok(b)) = (before.cast::<Tracer>(), now.cast::<Tracer>()) {
+        return a.get().tape().is_closed() && b.get().tape().is_closed();
+    }
     // NumPy's scalars, by their bytes.
     let bytes = |value: &Bound<'_, PyAny>| value.call_method0("tobytes").ok()?.extract::<Vec<u8>>().ok();
     let is_number = before.hasattr("itemsize").unwrap_or(false) && !is_array(before);
     is_number && bytes(before).is_some_and(|before| Some(before) == bytes(now))
 }
 
-/// What an array held.
-pub enum Content {
+/// What an array was: how its memory was read, which can be changed in place, too, and what that held.
+pub struct Content {
+    dtype: Py<PyAny>,
+    shape: Vec<usize>,
+    strides: Vec<isize>,
+    held: Held,
+}
+
+enum Held {
     Bytes(Vec<u8>),
     Hash(u128),
     /// Nobody can write to it.
     Fixed,
+    /// Objects of Python's, in C order.
+    Objects(Vec<Py<PyAny>>),
     /// Of a dtype that is not ours: NumPy's bytes of it.
     Foreign(Py<PyBytes>),
 }
@@ -72,31 +85,64 @@ impl Content {
     }
 
     fn of(array: &Bound<'_, PyAny>) -> PyResult<Content> {
-        if is_fixed(array)? {
-            return Ok(Content::Fixed);
-        }
-        match array_in_place(array) {
-            Ok(taken) => {
-                let bytes = taken.constant.bytes();
-                Ok(if bytes.len() <= COPIED_BYTES {
-                    Content::Bytes(bytes.to_vec())
-                } else {
-                    Content::Hash(hash(bytes))
-                })
-            }
-            Err(_) => Ok(Content::Foreign(array.call_method0("tobytes")?.cast_into::<PyBytes>()?.unbind())),
-        }
+        let held = if is_fixed(array)? {
+            Held::Fixed
+        } else if let Ok(taken) = array_in_place(array) {
+            Held::of_bytes(taken.constant.bytes())
+        } else if array.cast::<PyUntypedArray>()?.dtype().kind() == b'O' {
+            Held::Objects(objects(array)?.iter().map(|object| object.clone().unbind()).collect())
+        } else {
+            Held::Foreign(array.call_method0("tobytes")?.cast_into::<PyBytes>()?.unbind())
+        };
+        Content::with(array, held)
+    }
+
+    fn with(array: &Bound<'_, PyAny>, held: Held) -> PyResult<Content> {
+        let array = array.cast::<PyUntypedArray>()?;
+        let (shape, strides) = (array.shape().to_vec(), array.strides().to_vec());
+        Ok(Content { dtype: array.dtype().into_any().unbind(), shape, strides, held })
     }
 
     /// Does the array still hold it?
     pub fn holds(&self, array: &Bound<'_, PyAny>) -> PyResult<bool> {
-        match self {
-            Content::Fixed => is_fixed(array),
-            Content::Foreign(before) => array.call_method0("tobytes")?.eq(before),
-            Content::Bytes(before) => Ok(array_in_place(array).is_ok_and(|now| now.constant.bytes() == before)),
-            Content::Hash(before) => Ok(array_in_place(array).is_ok_and(|now| hash(now.constant.bytes()) == *before)),
+        let Ok(untyped) = array.cast::<PyUntypedArray>() else { return Ok(false) };
+        let before = self.dtype.bind(array.py());
+        let dtype = untyped.dtype();
+        if untyped.shape() != self.shape
+            || untyped.strides() != self.strides
+            || !(dtype.is(before) || dtype.eq(before)?)
+        {
+            return Ok(false);
+        }
+        match &self.held {
+            Held::Fixed => is_fixed(array),
+            Held::Foreign(before) => array.call_method0("tobytes")?.eq(before),
+            Held::Objects(before) => {
+                let now = objects(array)?;
+                Ok(before.len() == now.len() && before.iter().zip(&now).all(|(a, b)| same(a.bind(array.py()), b)))
+            }
+            Held::Bytes(before) => Ok(array_in_place(array).is_ok_and(|now| now.constant.bytes() == before)),
+            Held::Hash(before) => Ok(array_in_place(array).is_ok_and(|now| hash(now.constant.bytes()) == *before)),
         }
     }
+
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match &self.held {
+            Held::Objects(objects) => objects.iter().try_for_each(|object| visit.call(object)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Held {
+    fn of_bytes(bytes: &[u8]) -> Held {
+        if bytes.len() <= COPIED_BYTES { Held::Bytes(bytes.to_vec()) } else { Held::Hash(hash(bytes)) }
+    }
+}
+
+/// The elements of an array of objects.
+fn objects<'py>(array: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    array.call_method0("ravel")?.call_method0("tolist")?.extract()
 }
 
 fn hash(bytes: &[u8]) -> u128 {
@@ -124,8 +170,13 @@ enum Watch {
     Cell(Py<PyAny>, Option<Py<PyAny>>),
     Item(Py<PyDict>, Py<PyAny>, Option<Py<PyAny>>),
     Attribute(Py<PyAny>, Py<PyString>, Option<Py<PyAny>>),
-    /// What a class itself has under a name: asked for by name, a method would be another object each time.
+    /// What a class itself has under a name, in the view of its attributes: asked for by name, a method would be another
+    /// object each time.
     Member(Py<PyAny>, Py<PyString>, Option<Py<PyAny>>),
+    /// An object's class and its attributes' dict: both can be exchanged.
+    Instance(Py<PyAny>, Py<PyAny>, Option<Py<PyAny>>),
+    /// What calling something gives.
+    Answer(Py<PyAny>, Py<PyAny>),
     /// A list, set or other container that may change.
     Elements(Py<PyAny>, Vec<Py<PyAny>>),
     Entries(Py<PyDict>, Vec<(Py<PyAny>, Py<PyAny>)>),
@@ -147,8 +198,8 @@ fn attribute<'py>(object: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> Op
     object.getattr(name).ok()
 }
 
-fn member<'py>(class: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
-    class.getattr(pyo3::intern!(class.py(), "__dict__")).ok()?.get_item(name).ok()
+fn namespace<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    object.getattr(pyo3::intern!(object.py(), "__dict__")).ok()
 }
 
 fn cell_contents<'py>(cell: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
@@ -156,13 +207,13 @@ fn cell_contents<'py>(cell: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
 }
 
 impl Watch {
-    /// One entry of the Python layer's list: `(kind, object)` or `(kind, object, name)`.
-    fn new(place: &Bound<'_, PyTuple>) -> PyResult<Watch> {
+    /// One entry of the Python layer's list: `(kind, object)` or `(kind, object, name)`. None: it holds for ever.
+    fn new(place: &Bound<'_, PyTuple>) -> PyResult<Option<Watch>> {
         let py = place.py();
         let (kind, object) = (place.get_item(0)?, place.get_item(1)?);
         let name = || place.get_item(2);
         let kept = |value: Option<Bound<'_, PyAny>>| value.map(Bound::unbind);
-        Ok(match kind.extract::<&str>()? {
+        Ok(Some(match kind.extract::<&str>()? {
             "cell" => Watch::Cell(object.clone().unbind(), kept(cell_contents(&object))),
             "item" => {
                 let dict = object.cast_into::<PyDict>()?;
@@ -176,8 +227,17 @@ impl Watch {
             }
             "member" => {
                 let name = name()?.cast_into::<PyString>()?;
-                let value = kept(member(&object, &name));
-                Watch::Member(object.unbind(), name.unbind(), value)
+                let members = object.getattr(pyo3::intern!(py, "__dict__"))?;
+                let value = kept(members.get_item(&name).ok());
+                Watch::Member(members.unbind(), name.unbind(), value)
+            }
+            "instance" => {
+                let namespace = kept(namespace(&object));
+                Watch::Instance(object.clone().unbind(), object.get_type().into_any().unbind(), namespace)
+            }
+            "answer" => {
+                let value = object.call0()?.unbind();
+                Watch::Answer(object.unbind(), value)
             }
             "elements" => {
                 let elements = object.try_iter()?.map(|element| Ok(element?.unbind())).collect::<PyResult<_>>()?;
@@ -191,11 +251,13 @@ impl Watch {
             "array" => Watch::Array(object.clone().unbind(), Content::of(&object)?),
             "traced" => {
                 let tracer = object.cast::<Tracer>()?.get();
-                tracer.check_alive(py)?;
+                if tracer.tape().is_closed() {
+                    return Ok(None);
+                }
                 Watch::Traced(object.clone().unbind(), Arc::clone(tracer.tape()), tracer.current_node())
             }
             other => return Err(raise(Error::internal("jit", format!("a place of kind {other}")))),
-        })
+        }))
     }
 
     fn holds(&self, py: Python<'_>) -> PyResult<bool> {
@@ -205,7 +267,16 @@ impl Watch {
             Watch::Attribute(object, name, value) => {
                 unchanged(py, value.as_ref(), attribute(object.bind(py), name.bind(py)))
             }
-            Watch::Member(class, name, value) => unchanged(py, value.as_ref(), member(class.bind(py), name.bind(py))),
+            Watch::Member(members, name, value) => {
+                unchanged(py, value.as_ref(), members.bind(py).get_item(name.bind(py)).ok())
+            }
+            Watch::Instance(object, class, before) => {
+                let object = object.bind(py);
+                let now = namespace(object);
+                object.get_type().is(class.bind(py))
+                    && now.as_ref().map(Bound::as_ptr) == before.as_ref().map(Py::as_ptr)
+            }
+            Watch::Answer(asked, before) => same(before.bind(py), &asked.bind(py).call0()?),
             Watch::Elements(container, before) => {
                 let mut now = container.bind(py).try_iter()?;
                 let agree = |value: &Py<PyAny>, now: Option<PyResult<Bound<'_, PyAny>>>| {
@@ -234,6 +305,15 @@ impl Watch {
                 visit.call(object)?;
                 visit.call(value)
             }
+            Watch::Instance(object, class, namespace) => {
+                visit.call(object)?;
+                visit.call(class)?;
+                visit.call(namespace)
+            }
+            Watch::Answer(asked, value) => {
+                visit.call(asked)?;
+                visit.call(value)
+            }
             Watch::Item(dict, key, value) => {
                 visit.call(dict)?;
                 visit.call(key)?;
@@ -250,7 +330,11 @@ impl Watch {
                     visit.call(value)
                 })
             }
-            Watch::Array(object, _) | Watch::Traced(object, ..) => visit.call(object),
+            Watch::Array(object, content) => {
+                visit.call(object)?;
+                content.traverse(visit)
+            }
+            Watch::Traced(object, ..) => visit.call(object),
         }
     }
 }
@@ -261,7 +345,7 @@ pub struct Watches(Vec<Watch>);
 
 impl Watches {
     pub fn new(places: &[Bound<'_, PyTuple>]) -> PyResult<Watches> {
-        places.iter().map(Watch::new).collect::<PyResult<_>>().map(Watches)
+        places.iter().filter_map(|place| Watch::new(place).transpose()).collect::<PyResult<_>>().map(Watches)
     }
 
     /// Adds arrays that were used and that are not watched yet.
@@ -271,12 +355,11 @@ impl Watches {
             if self.0.iter().any(known) {
                 continue;
             }
+            if !is_array(array.bind(py)) || is_fixed(array.bind(py))? {
+                continue;
+            }
             // As it was captured, which is before anything could change it.
-            let content = match constant.bytes() {
-                _ if !is_array(array.bind(py)) || is_fixed(array.bind(py))? => continue,
-                bytes if bytes.len() <= COPIED_BYTES => Content::Bytes(bytes.to_vec()),
-                bytes => Content::Hash(hash(bytes)),
-            };
+            let content = Content::with(array.bind(py), Held::of_bytes(constant.bytes()))?;
             self.0.push(Watch::Array(array, content));
         }
         Ok(())
