@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import random
+import threading
 import warnings
 import weakref
 from collections import ChainMap, UserDict
@@ -905,6 +907,25 @@ def test_a_failed_call_gives_nothing_up() -> None:
         jitted(x, 5000)
     assert x[0] == 1.0
     assert jitted(x, 5)[0] == 3.0
+
+
+def test_threads_cannot_give_up_the_same_array() -> None:
+    f = ckad.jit(lambda x: x * 2.0, donate_argnums=0)
+    f(np.ones(200_000))
+    for _ in range(20):
+        x = np.ones(200_000)
+        found: list[float] = []
+
+        def give_up(x: Any = x, found: list[float] = found) -> None:
+            with contextlib.suppress(TypeError, ValueError):
+                found.append(float(f(x)[0]))
+
+        threads = [threading.Thread(target=give_up) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [2.0]
 
 
 def test_donation_inside_another_transform_is_no_donation() -> None:

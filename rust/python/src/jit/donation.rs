@@ -1,14 +1,15 @@
 //! Arguments that a call gives up: may their memory be written, and what becomes of the arrays.
 //!
 //! An array cannot be taken away from whoever else refers to it. So it is made one that nothing can be done with:
-//! read-only, and of a dtype that no function has a loop for, whose name says what happened.
+//! read-only, and of a dtype that no function has a loop for, whose name says what happened. That is so from before the
+//! call runs, so that another thread cannot give it up, too; a call that has failed gives back what it has not written.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ckad_graph::{ErrorKind, shape_text};
 use ckad_run::GivenUp;
 use numpy::npyffi::{self, PyArray_Descr};
-use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
@@ -25,6 +26,8 @@ const FIELD: &str = "donated_to_ckad_jit";
 /// The donated arrays of one call.
 pub struct Donation<'py> {
     arrays: Vec<Bound<'py, PyUntypedArray>>,
+    /// The dtypes that they had.
+    dtypes: Vec<Bound<'py, PyArrayDescr>>,
     memory: Vec<GivenUp>,
     overwritten: AtomicBool,
 }
@@ -68,7 +71,8 @@ fn owns_its_memory(array: &Bound<'_, PyUntypedArray>) -> PyResult<bool> {
 impl<'py> Donation<'py> {
     /// The arrays that `call` donates. `captured` are those that the recording reads beside the arguments.
     pub fn new(py: Python<'py>, call: &Call, captured: &[Bound<'py, PyUntypedArray>]) -> PyResult<Donation<'py>> {
-        let mut donation = Donation { arrays: Vec::new(), memory: Vec::new(), overwritten: AtomicBool::new(false) };
+        let overwritten = AtomicBool::new(false);
+        let mut donation = Donation { arrays: Vec::new(), dtypes: Vec::new(), memory: Vec::new(), overwritten };
         if !call.donated.contains(&true) {
             return Ok(donation);
         }
@@ -124,6 +128,9 @@ impl<'py> Donation<'py> {
                 _ => Some((last, donated)),
             };
         }
+        let unusable = donation.arrays.iter().map(unusable).collect::<PyResult<Vec<_>>>()?;
+        let arrays = donation.arrays.iter().zip(unusable);
+        donation.dtypes = arrays.map(|(array, dtype)| exchange(array, dtype, false)).collect();
         Ok(donation)
     }
 
@@ -145,24 +152,38 @@ impl<'py> Donation<'py> {
         Ok(Some(PyCapsule::new_with_value(array.py(), array.clone().unbind(), MEMORY)?.into_any()))
     }
 
-    /// Makes the arrays unusable, once their memory may have been written.
-    pub fn end(self, py: Python<'py>, finished: bool) -> PyResult<()> {
-        if !finished && !self.overwritten.load(Ordering::Relaxed) {
-            return Ok(());
+    /// Gives the arrays back where nothing was written to them.
+    pub fn end(self, finished: bool) {
+        if finished || self.overwritten.load(Ordering::Relaxed) {
+            return;
         }
-        for array in &self.arrays {
-            let itemsize = array.dtype().itemsize();
-            let fields = [(FIELD, format!("V{itemsize}"))];
-            let dtype = py.import("numpy")?.call_method1("dtype", (fields.to_vec(),))?;
-            // SAFETY: a live array under the GIL; the new dtype is of the same size and holds no references, so that
-            // the array is freed as before. The array owned the reference to its old dtype.
-            unsafe {
-                let fields = npyffi::_PyArray_GET_ITEM_DATA(array.as_ptr().cast());
-                let before = std::mem::replace(&mut (*fields).descr, dtype.into_ptr().cast::<PyArray_Descr>());
-                (*fields).flags &= !npyffi::NPY_ARRAY_WRITEABLE;
-                drop(Bound::<PyAny>::from_owned_ptr(py, before.cast()));
-            }
+        for (array, dtype) in self.arrays.iter().zip(self.dtypes) {
+            exchange(array, dtype, true);
         }
-        Ok(())
+    }
+}
+
+/// A dtype of an array's itemsize with which nothing can be done.
+fn unusable<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, PyArrayDescr>> {
+    let fields = vec![(FIELD, format!("V{}", array.dtype().itemsize()))];
+    Ok(array.py().import("numpy")?.call_method1("dtype", (fields,))?.cast_into::<PyArrayDescr>()?)
+}
+
+/// Gives an array another dtype of the same size, and says whether it may be written to. Returns the dtype that it had.
+fn exchange<'py>(
+    array: &Bound<'py, PyUntypedArray>,
+    dtype: Bound<'py, PyArrayDescr>,
+    writeable: bool,
+) -> Bound<'py, PyArrayDescr> {
+    // SAFETY: a live array under the GIL; either dtype is of the same size and holds no references, so that the array is
+    // freed as before. The array owns the reference to its dtype.
+    unsafe {
+        let fields = npyffi::_PyArray_GET_ITEM_DATA(array.as_ptr().cast());
+        let before = std::mem::replace(&mut (*fields).descr, dtype.into_ptr().cast::<PyArray_Descr>());
+        match writeable {
+            true => (*fields).flags |= npyffi::NPY_ARRAY_WRITEABLE,
+            false => (*fields).flags &= !npyffi::NPY_ARRAY_WRITEABLE,
+        }
+        Bound::from_owned_ptr(array.py(), before.cast()).cast_into_unchecked()
     }
 }

@@ -150,7 +150,7 @@ impl Entry {
             let owners = taken.collect::<PyResult<Vec<_>>>()?;
             to_python(py, outputs, &self.specs, &owners)
         });
-        donation.end(py, results.is_ok())?;
+        donation.end(results.is_ok());
         results
     }
 
