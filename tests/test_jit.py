@@ -539,6 +539,18 @@ def test_an_array_of_the_trace_around_may_change_in_place() -> None:
     assert_equal_bits(ckad.grad(f)(y), ckad.grad(plainly)(y))
 
 
+def test_one_structure_with_different_numbers_of_scalars() -> None:
+    """What the gradient does not need goes, and leaves graphs that differ only in what was recorded with them."""
+    x = np.array([0.3, 1.2, -0.7])
+
+    def linear(y: Any, count: int) -> Any:
+        return sum(np.sum(x * y) * (k + 1.0) for k in range(count))
+
+    for count in (5, 3, 4, 2, 1):
+        f = ckad.grad(lambda z, n=count: np.sum(ckad.grad(linear)(z, n) ** 2))
+        assert_equal_bits(ckad.jit(f)(x), np.zeros(3))
+
+
 # What it refuses ----------------------------------------------------------------------------------------------------
 
 

@@ -45,6 +45,9 @@ pub enum Kind {
 pub struct Key {
     kind: Kind,
     policy: CheckpointPolicy,
+    /// Lengths of the tables of scalars and starts, behind which the program has its own: a graph may have entries that
+    /// none of its nodes needs any more.
+    recorded: (usize, usize),
 }
 
 /// A program with what a run of it needs to know.
@@ -285,7 +288,7 @@ fn cached(
     policy: CheckpointPolicy,
     lines: &Arc<Mutex<LineTable>>,
 ) -> PyResult<Arc<Built>> {
-    let key = Key { kind, policy };
+    let key = Key { kind, policy, recorded: (graph.scalars.len(), graph.starts.len()) };
     let wanted = Wanted::now();
     if wanted != Wanted::default() {
         return Ok(Arc::new(build(py, graph, lines, || {
@@ -304,7 +307,7 @@ fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built> {
     if ckad_plan::compile::verifying() {
         ckad_prim::verify(graph)?;
     }
-    let recorded = (graph.scalars.len(), graph.starts.len());
+    let recorded = key.recorded;
     if matches!(key.kind, Kind::Linearize(_) | Kind::Vjp(_)) {
         let parts = key.kind.partition(graph)?;
         let known = Arc::new(finished(&parts.known, key.policy, recorded, wanted)?);
