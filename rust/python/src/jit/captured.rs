@@ -170,8 +170,8 @@ enum Watch {
     Cell(Py<PyAny>, Option<Py<PyAny>>),
     Item(Py<PyDict>, Py<PyAny>, Option<Py<PyAny>>),
     Attribute(Py<PyAny>, Py<PyString>, Option<Py<PyAny>>),
-    /// What a class itself has under a name, in the view of its attributes: asked for by name, a method would be another
-    /// object each time.
+    /// What a class itself has under a name, in the view of its attributes: asked for by name, a method would be
+    /// another object each time.
     Member(Py<PyAny>, Py<PyString>, Option<Py<PyAny>>),
     /// An object's class and its attributes' dict: both can be exchanged.
     Instance(Py<PyAny>, Py<PyAny>, Option<Py<PyAny>>),
