@@ -616,6 +616,7 @@ def test_random_numbers_raise() -> None:
         lambda x: x + reference().rng.normal(),  # type: ignore[union-attr]
         lambda x: x + draw(),
         lambda x: x + next(numbers),
+        lambda x: x + generator.spawn(1)[0].normal(),
     ]
     for f in functions:
         with pytest.raises(TracerError, match=r"drawn from.*Hint: draw outside"):
@@ -711,6 +712,9 @@ def test_results_are_fresh() -> None:
         array[...] = 7.0
     assert x[0, 0] == constant[0] == 1.0
     assert [float(array.ravel()[0]) for array in f(x)] == [1.0, 1.0, 1.0, 0.0]
+    names = ckad.jit(lambda x: (x, np.array(["a", "b"])))
+    names(x)[1][0] = "changed"
+    assert names(x)[1].tolist() == ["a", "b"]
 
 
 def test_layouts_and_empty_arrays() -> None:

@@ -1,9 +1,10 @@
 """What a function can reach beside its arguments: what `ckad.jit` compares before each call.
 
-The walk starts at the function and goes through what its code names: cells of closures, globals, attributes of modules,
-classes and instances, defaults, and the elements of containers. Modules of NumPy, ckad and the standard library are not
-looked into; a function of theirs is, as far as its closure goes (`ckad.grad(loss)` holds `loss`). Names that a program
-makes up as it runs (`getattr(config, name)`) are not found.
+The walk starts at the function and at the classes of its arguments, and goes through what code names: cells of
+closures, globals, attributes of modules, classes and instances, defaults, and the elements of containers. Modules of
+NumPy, ckad and the standard library are not looked into; a function of theirs is, as far as its closure goes
+(`ckad.grad(loss)` holds `loss`), and so are their containers, layers and references. Names that a program makes up as
+it runs (`getattr(config, name)`) are not found; what is not there is watched where the code asks whether it is.
 """
 
 from __future__ import annotations
@@ -279,10 +280,10 @@ class Reach:
             state = generator.getstate()
         elif isinstance(generator, np.random.RandomState):
             state = generator.get_state(legacy=False)
-        elif isinstance(generator, np.random.Generator):
-            state = generator.bit_generator.state
         else:
-            state = generator.state
+            bits: Any = generator.bit_generator if isinstance(generator, np.random.Generator) else generator
+            # Generators that are spawned are numbered by the seed.
+            state = bits.state, getattr(getattr(bits, "seed_seq", None), "n_children_spawned", 0)
         return pickle.dumps(state)
 
     def name_of(self, key: int) -> str:

@@ -12,7 +12,7 @@ use super::call::{Call, Form, LeafPattern, LeafValue, Pattern, unflatten};
 use super::captured::Watches;
 use super::donation::Donation;
 use crate::capture::ReadArrays;
-use crate::convert::array_operand;
+use crate::convert::{array_operand, is_array};
 use crate::errors::raise;
 use crate::execute::{Executable, Kind, Tables, evaluated, is_looked_at, measure_or_run};
 use crate::finish::{Binding, ResultSpec, innermost, settled, splice_into, to_python, traced};
@@ -198,6 +198,8 @@ impl Entry {
 
     fn returned<'py>(&self, py: Python<'py>, outputs: &[Py<PyAny>]) -> PyResult<Bound<'py, PyAny>> {
         let leaf = |leaf: &Returned| match leaf {
+            // Results are fresh: one array in all of them would show what a caller does with it.
+            Returned::Constant(value) if is_array(value.bind(py)) => value.bind(py).call_method0("copy"),
             Returned::Constant(value) => Ok(value.bind(py).clone()),
             Returned::Output { index, weak: false } => Ok(outputs[*index].bind(py).clone()),
             Returned::Output { index, weak: true } => as_python_number(outputs[*index].bind(py)),
