@@ -344,8 +344,14 @@ def test_methods_of_arguments_are_followed(monkeypatch: pytest.MonkeyPatch) -> N
     assert f.count == 3
 
 
-def test_captured_layers_are_compared() -> None:
-    layer = ckad.nn.Linear(2, 3, rng=0)
+class Doubled(ckad.nn.Linear):
+    def __call__(self, x: Any) -> Any:
+        return super().__call__(x) * 2.0
+
+
+@pytest.mark.parametrize("of_class", [ckad.nn.Linear, Doubled])
+def test_captured_layers_are_compared(of_class: Callable[..., Any]) -> None:
+    layer = of_class(2, 3, rng=0)
     f = Counted(lambda x: layer(x))
     x = np.ones((1, 2))
     f(x)

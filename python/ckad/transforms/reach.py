@@ -53,6 +53,11 @@ def _is_library(module: Any) -> bool:
     return isinstance(module, str) and module.partition(".")[0] in _LIBRARIES
 
 
+def _holds(module: str) -> bool:
+    """Do a library module's classes hold what is the user's? So do ckad's layers, and what is derived from them."""
+    return module in ("collections", "weakref") or module.startswith("ckad.")
+
+
 def _namespace(found: Any) -> dict[str, Any] | None:
     """The attributes that an object has of its own."""
     try:
@@ -250,7 +255,7 @@ class Reach:
             inside += self._items(namespace, of_class | self._asked)
             if of_library:
                 inside += [value for value in namespace.values() if isinstance(value, _CALLS)]
-            if type(found).__module__ in ("collections", "weakref") or not is_leaf(found):
+            if not is_leaf(found) or any(_holds(base.__module__) for base in type(found).__mro__):
                 # Read by code that is not looked into.
                 self.places.append(("entries", namespace))
                 inside += namespace.values()
