@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import importlib.util
 import random
+import sys
 import threading
 import warnings
 import weakref
 from collections import ChainMap, UserDict
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -900,11 +902,11 @@ def test_what_cannot_be_donated() -> None:
     captured = np.ones((10, 100))
     result = f(np.ones((10, 100)), other)
     for array, y, what in [
-        (base[:5], other[:5], "view of another"),
+        (base[:5], other[:5], "view of memory"),
         (base, base, "shares memory"),
         (base, base[::-1], "shares memory"),
         (read_only, other, "read-only"),
-        (result[:], other, "view of another"),
+        (result[:], other, "view of memory"),
         (np.broadcast_to(1.0, (10, 100)), other, "read-only"),
     ]:
         with pytest.raises(CkadValueError, match=what):
@@ -989,3 +991,114 @@ def test_donation_changes_no_bit(seed: int) -> None:
     kept = ckad.jit(program)(arrays)
     given = ckad.jit(program, donate_argnums=0)(copied(arrays))
     assert_equal_bits(given, kept)
+
+
+def test_arrays_that_a_trace_around_reads_are_compared_and_not_donated() -> None:
+    a = np.ones(100_000)
+    g = ckad.jit(lambda x: np.sum(x * (a * 2.0)))
+
+    def outer(x: Any) -> Any:
+        return np.sum(x * a) + g(x)
+
+    assert ckad.value_and_grad(outer)(1.0)[1] == 300_000
+    a[:] = 2.0
+    assert ckad.value_and_grad(outer)(1.0)[1] == 600_000
+
+    step = ckad.jit(lambda y, i: y[i] + y * 2.0, donate_argnums=0)
+
+    def donating(x: Any) -> Any:
+        y = np.sum(x * a)
+        with pytest.raises(CkadValueError, match="still to be read"):
+            step(a, 0)
+        with pytest.raises(CkadValueError, match="still to be read"):
+            step(a, 200_000)
+        assert not a.flags.writeable
+        return y
+
+    assert ckad.grad(donating)(1.0) == 200_000
+    assert a.flags.writeable
+
+
+def test_large_arrays_that_the_walk_does_not_find_are_compared() -> None:
+    space = SimpleNamespace(table=np.ones(100_000))
+    name = "ta" + "ble"
+    f = ckad.jit(lambda x: np.sum(x * getattr(space, name)))
+    assert f(1.0) == 100_000
+    space.table[:] = 2.0
+    assert f(1.0) == 200_000
+
+
+def test_memory_of_others_is_not_donated() -> None:
+    buffer = bytearray(80_000)
+    f = ckad.jit(lambda x: x + 1.0, donate_argnums=0)
+    for array in (np.frombuffer(buffer), np.frombuffer(buffer).reshape(100, 100)):
+        with pytest.raises(CkadValueError, match="belongs to something else"):
+            f(array)
+    with pytest.raises(CkadValueError, match="byte order"):
+        f(np.ones(1000, ">f8"))
+    assert bytes(buffer) == bytes(80_000)
+    assert f(np.ones(10_000).reshape(100, 100))[0, 0] == 2.0
+
+
+def test_release_frees_the_programs_of_recordings() -> None:
+    def f(x: Any) -> Any:
+        for _ in range(300):
+            x = np.sin(x) * 1.1
+        return x
+
+    jitted = Counted(f)
+    first = jitted(np.ones(5))
+    ckad.memory.release()
+    assert_equal_bits(jitted(np.ones(5)), first)
+    assert jitted.count == 1
+
+
+def test_static_and_donated_arguments_by_keyword_beside_any_number() -> None:
+    def f(x: Any, n: int, *rest: Any) -> Any:
+        return x * sum(1.0 for _ in range(n))
+
+    assert ckad.jit(f, static_argnums=1)(1.0, n=2) == 2.0
+    assert ckad.jit(f, static_argnums=(1, 2))(1.0, 3, "rest") == 3.0
+
+
+def test_true_and_false_are_pythons() -> None:
+    f = Counted(lambda a, b: (a + b, ~a, -a, a * 1.5))
+    assert f(True, True) == (2, -2, -1, 1.5)
+    assert f(False, True) == (1, -1, 0, 0.0)
+    assert f(True, True) == (2, -2, -1, 1.5)
+    assert f.count == 2
+    assert ckad.jit(lambda x, flag: x if flag else -x)(2.0, False) == -2.0
+
+
+def test_what_a_function_changes_while_it_imports_is_seen() -> None:
+    count = [0]
+
+    def f(x: Any) -> Any:
+        import this_module_is_not_there_before_test_jit as module
+
+        count[0] += 1
+        return x * count[0] * module.FACTOR
+
+    module = ModuleType("this_module_is_not_there_before_test_jit")
+    module.FACTOR = 2.0  # type: ignore[attr-defined]
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+            return importlib.util.spec_from_loader(name, Finder) if name == module.__name__ else None
+
+        @staticmethod
+        def create_module(spec: Any) -> Any:
+            return module
+
+        @staticmethod
+        def exec_module(module: Any) -> None:
+            """It is as it is."""
+
+    sys.meta_path.append(Finder)  # type: ignore[arg-type]
+    try:
+        jitted = ckad.jit(f)
+        assert [float(jitted(1.0)) for _ in range(3)] == [2.0, 4.0, 6.0]
+    finally:
+        sys.meta_path.remove(Finder)  # type: ignore[arg-type]
+        sys.modules.pop(module.__name__, None)

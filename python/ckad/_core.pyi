@@ -70,6 +70,8 @@ class JitWatches:
     """What a function can reach, noted as it is before the function is recorded."""
 
     def __init__(self, places: list[tuple[Any, ...]]) -> None: ...
+    def add(self, places: list[tuple[Any, ...]]) -> None:
+        """Adds places that were not there when it was made."""
 
 class NotRecorded:
     """What `Jitted.call` returns, the class itself, where no recording serves."""

@@ -28,7 +28,7 @@ def jit(
     Numbers and arrays in the arguments are traced: Python cannot look at their values, and `if x > 0` raises. What `f`
     takes from outside (closures, globals, attributes) is compared before each call, numbers by value, arrays by
     identity and content; a change records anew. Make a large array that never changes read-only, which saves comparing
-    it: `array.flags.writeable = False`.
+    it: `array.flags.writeable = False`, for good.
 
     Args:
         f: function of arrays (or pytrees of them) to a pytree.
@@ -96,11 +96,17 @@ def _record(
                 raise TracerError.of("jit", what + "would see the same numbers", hint)
         check_returned("jit", result)
         if len(sys.modules) != modules:  # What it imported where it ran was not there to be found.
-            watches = _core.JitWatches(Reach([f, *given, *call.held], [*args, *kwargs.values()]).places)
+            now = Reach([f, *given, *call.held], [*args, *kwargs.values()])
+            known = {_place_key(place) for place in reach.places}
+            watches.add([place for place in now.places if _place_key(place) not in known])
         leaves, structure = ([result], None) if is_leaf(result) else flatten(result)
         return recordings.record(call, trace, leaves, structure, watches)
     finally:
         trace.close()
+
+
+def _place_key(place: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (place[0], id(place[1]), *place[2:])
 
 
 class _Marked:
@@ -108,14 +114,14 @@ class _Marked:
 
     def __init__(self, name: str, f: Callable[..., Any], argnums: int | Sequence[int]) -> None:
         wanted: list[Any] = list(argnums) if isinstance(argnums, (tuple, list, range)) else [argnums]
-        parameters = _parameters(f)
+        parameters, any_number = _parameters(f)
         self.positions: list[int] = []
         self.names: list[str] = []
         for argnum in wanted:
             if not isinstance(argnum, (int, np.integer)) or isinstance(argnum, bool):
                 what = f"{name} must be an int or a tuple of ints, not {argnum!r:.60}"
                 raise CkadTypeError.of("jit", what, f"{name}=0, or {name}=(0, 2) for several")
-            count = None if parameters is None else len(parameters)
+            count = None if any_number else len(parameters)
             if count is not None and not -count <= argnum < count:
                 has = f"{count} positional parameter{'' if count == 1 else 's'}"
                 raise CkadValueError.of("jit", f"{name}={argnums!r}, but the function has {has}", "count from 0")
@@ -124,7 +130,7 @@ class _Marked:
                 raise CkadValueError.of("jit", what, "count from the first argument")
             position = int(argnum) % count if count else int(argnum)
             self.positions.append(position)
-            if parameters is not None and (parameter := parameters[position]) is not None:
+            if position < len(parameters) and (parameter := parameters[position]) is not None:
                 self.names.append(parameter)
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
@@ -133,17 +139,16 @@ class _Marked:
         return by_position + [kwargs[name] for name in self.names if name in kwargs]
 
 
-def _parameters(f: Callable[..., Any]) -> list[str | None] | None:
-    """Names of the positional parameters, None where one has none; None where there may be any number."""
+def _parameters(f: Callable[..., Any]) -> tuple[list[str | None], bool]:
+    """Names of the positional parameters, None where one has none, and whether there may be any number of others."""
     try:
         parameters = inspect.signature(f).parameters.values()
     except (TypeError, ValueError):
-        return None
-    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
-        return None
+        return [], True
+    any_number = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     kinds = [parameter for parameter in parameters if parameter.kind in positional]
-    return [parameter.name if parameter.kind is positional[1] else None for parameter in kinds]
+    return [parameter.name if parameter.kind is positional[1] else None for parameter in kinds], any_number
 
 
 def _check_hashable(value: Any) -> None:

@@ -3,8 +3,11 @@
 The walk starts at the function and at the classes of its arguments, and goes through what code names: cells of
 closures, globals, attributes of modules, classes and instances, defaults, and the elements of containers. Modules of
 NumPy, ckad and the standard library are not looked into; a function of theirs is, as far as its closure goes
-(`ckad.grad(loss)` holds `loss`), and so are their containers, layers and references. Names that a program makes up as
-it runs (`getattr(config, name)`) are not found; what is not there is watched where the code asks whether it is.
+(`ckad.grad(loss)` holds `loss`), and so are their containers, layers and references. What is not there is watched where
+the code asks whether it is.
+
+Not found are names that a program makes up as it runs (`getattr(config, name)`, `operator.attrgetter`), the environment
+of the process, how far an iterator has come, and a read-only array that is made writeable, changed and read-only again.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ _ASKS_BY_TEXT: Final = frozenset({"getattr", "hasattr", "setattr", "vars", "glob
 
 _ASKS_WHETHER: Final = frozenset({"AttributeError", "NameError", "suppress"})
 """Code that names one of these may look for what is not there."""
+
 
 @functools.cache
 def _generator_classes() -> tuple[type, ...]:
@@ -267,7 +271,8 @@ class Reach:
                     self.places.append(("attribute", found, name))
                     inside += [getattr(found, name)] if hasattr(found, name) else []
         if not is_leaf(found):  # Layers, and other containers that optree knows.
-            inside += optree.tree_flatten_one_level(found, namespace=NAMESPACE)[0]
+            container: Any = found
+            inside += optree.tree_flatten_one_level(container, namespace=NAMESPACE)[0]
         return inside + _wrapped(found, namespace)
 
     def generator_states(self) -> dict[int, bytes]:

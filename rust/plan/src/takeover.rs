@@ -101,6 +101,11 @@ pub(crate) struct Readers {
 }
 
 impl Readers {
+    /// Does the step that writes `into` first read `from`?
+    pub fn reads_where_written(&self, program: &Program, from: BufferId, into: BufferId) -> bool {
+        self.steps[from.0 as usize].contains(&program.buffers[into.0 as usize].first_step)
+    }
+
     /// Of the inputs' buffers only.
     pub fn of(program: &Program) -> Result<Readers> {
         let mut steps = filled(Vec::new(), program.buffers.len())?;

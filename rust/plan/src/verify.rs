@@ -93,11 +93,18 @@ fn verify_takeovers(program: &Program) -> Result<()> {
     for (index, takeover) in program.takeovers.iter().enumerate() {
         let twice = |other: &Takeover| other.input == takeover.input || other.output == takeover.output;
         let (from, into) = (buffer_at(Place::Input(takeover.input))?, buffer_at(Place::Output(takeover.output))?);
-        if program.takeovers[..index].iter().any(twice) || !fits(program, &readers, from, into) {
+        let unsafe_there = readers.reads_where_written(program, from, into) && !overwrites(program, into);
+        if program.takeovers[..index].iter().any(twice) || !fits(program, &readers, from, into) || unsafe_there {
             return Err(broken(format!("{takeover:?} overwrites what is still to be read")));
         }
     }
     Ok(())
+}
+
+/// Does the kernel that writes `into` first store nothing of a tile before all of it is loaded?
+fn overwrites(program: &Program, into: BufferId) -> bool {
+    let step = program.steps.get(program.buffers[into.0 as usize].first_step as usize);
+    matches!(step.map(|step| &step.kernel), Some(Kernel::Fused(kernel)) if kernel.overwrites)
 }
 
 /// The buffers that a kernel reads.

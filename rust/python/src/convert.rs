@@ -365,7 +365,8 @@ pub fn array_argument(tape: &Arc<TapeCell>, object: &Bound<'_, PyAny>, active: b
     Ok(Argument { node, layout, dtype, numpy_strides: strides_of(&array), read_only: !is_writeable(&array) })
 }
 
-/// An array as it lies now, for a reader that is done before anybody can change it.
+/// An array as it lies now, for a reader that runs at once. As with NumPy's own functions, what another thread writes
+/// meanwhile may be read.
 pub struct TakenArgument {
     pub constant: Constant,
     pub extents: Vec<i64>,

@@ -355,7 +355,7 @@ fn bytes_of(built: &Built) -> usize {
 
 impl Executable {
     /// Bytes that the program itself occupies.
-    fn own_bytes(&self) -> usize {
+    pub fn own_bytes(&self) -> usize {
         self.compiled.peak.program + self.compiled.peak.graph + self.positions.len() * size_of::<u32>()
     }
 

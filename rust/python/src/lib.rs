@@ -73,10 +73,11 @@ fn lower_reserve() {
     }
 }
 
-/// Frees the idle arena and forgets every cached program.
+/// Frees the idle arena and forgets every program.
 #[pyfunction]
 fn release() {
     execute::clear_cache();
+    jit::forget_programs();
     ckad_run::release();
 }
 

@@ -81,6 +81,13 @@ fn updates_are_written_over_what_they_update() {
     let Kernel::Fused(kernel) = &mut wrong.steps[last].kernel else { panic!("an update is fused") };
     kernel.loads[0].source = Source::Buffer(BufferId(from as u32));
     assert!(verify_program(&wrong).unwrap_err().what.contains("still to be read"));
+    // Nor may a kernel store what it still has to load.
+    let mut wrong = given.program.clone();
+    for step in &mut wrong.steps {
+        let Kernel::Fused(kernel) = &mut step.kernel else { panic!("an update is fused") };
+        kernel.overwrites = false;
+    }
+    assert!(verify_program(&wrong).unwrap_err().what.contains("still to be read"));
 }
 
 #[test]

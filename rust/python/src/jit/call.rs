@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use ckad_graph::{Constant, DType, Error, NodeId, ScalarBits};
+use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString, PyTuple};
@@ -340,9 +341,9 @@ impl Leaf {
         let (dtype, weak) = match foreign {
             Foreign::PythonFloat(_) => (DType::F64, true),
             Foreign::PythonInt => (DType::I64, true),
-            Foreign::PythonBool(_) => (DType::Bool, false),
             Foreign::NumpyScalar(dtype) => (dtype, false),
-            Foreign::Other => return Ok(Leaf::Held(object.clone().unbind())),
+            // True and False are flags, and Python's arithmetic with them is that of ints.
+            Foreign::PythonBool(_) | Foreign::Other => return Ok(Leaf::Held(object.clone().unbind())),
             Foreign::Array => {
                 let TakenArgument { constant, extents, layout, dtype, strides, read_only } = array_in_place(object)?;
                 let spec =
@@ -353,7 +354,10 @@ impl Leaf {
         match scalar_bits(object, dtype) {
             Ok(bits) => Ok(Leaf::Traced(Spec::scalar(dtype, weak), LeafValue::Scalar(bits))),
             // An int of Python's that has no place in 64 bits is Python's business, too.
-            Err(_) => Ok(Leaf::Held(object.clone().unbind())),
+            Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => {
+                Ok(Leaf::Held(object.clone().unbind()))
+            }
+            Err(error) => Err(error),
         }
     }
 

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyComplex, PyDict, PyFloat, PyInt, PyString, PyTuple};
 use twox_hash::XxHash3_128;
 
-use crate::capture::ReadArrays;
+use crate::capture::{ReadArrays, is_writeable};
 use crate::convert::{array_in_place, is_array};
 use crate::errors::raise;
 use crate::tape::TapeCell;
@@ -149,12 +149,12 @@ fn hash(bytes: &[u8]) -> u128 {
     XxHash3_128::oneshot(bytes)
 }
 
-/// Read-only, with read-only memory below it.
+/// Read-only, with read-only memory below it; not where a trace made it so for as long as it lasts.
 fn is_fixed(array: &Bound<'_, PyAny>) -> PyResult<bool> {
     let mut array = array.clone();
     loop {
         let Ok(untyped) = array.cast::<PyUntypedArray>() else { return Ok(false) };
-        if array.getattr("flags")?.getattr("writeable")?.is_truthy()? {
+        if is_writeable(untyped) {
             return Ok(false);
         }
         let base = untyped.getattr("base")?;
@@ -346,6 +346,10 @@ pub struct Watches(Vec<Watch>);
 impl Watches {
     pub fn new(places: &[Bound<'_, PyTuple>]) -> PyResult<Watches> {
         places.iter().filter_map(|place| Watch::new(place).transpose()).collect::<PyResult<_>>().map(Watches)
+    }
+
+    pub fn extend(&mut self, others: Watches) {
+        self.0.extend(others.0);
     }
 
     /// Adds arrays that were used and that are not watched yet.

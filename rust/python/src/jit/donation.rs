@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ckad_graph::{ErrorKind, shape_text};
+use ckad_graph::{Constant, ErrorKind, shape_text};
 use ckad_run::GivenUp;
 use numpy::npyffi::{self, PyArray_Descr};
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
@@ -65,7 +65,24 @@ fn owns_its_memory(array: &Bound<'_, PyUntypedArray>) -> PyResult<bool> {
     // SAFETY: a live object; two references are the array's and ours.
     let alone = unsafe { ffi::Py_REFCNT(base.as_ptr()) } == 2;
     let whole = base.len() * base.dtype().itemsize() == array.len() * array.dtype().itemsize();
-    Ok(whole && alone)
+    // A base of its own may lie over somebody else's buffer: a bytearray, a file, another library's tensor.
+    let own = base.getattr("base")?.is_none() && base.getattr("flags")?.getattr("owndata")?.is_truthy()?;
+    Ok(whole && alone && own)
+}
+
+/// What keeps the array, which is read as `constant`, from being donated.
+fn why_not(array: &Bound<'_, PyUntypedArray>, constant: &Constant) -> PyResult<Option<&'static str>> {
+    Ok(if !is_writeable(array) {
+        Some("is read-only")
+    } else if !array.getattr("flags")?.getattr("writeable")?.is_truthy()? {
+        Some("is still to be read by a transform around the call")
+    } else if !owns_its_memory(array)? {
+        Some("is a view of memory that belongs to something else")
+    } else if constant.owned_bytes() > 0 {
+        Some("is not packed, aligned and in the machine's byte order")
+    } else {
+        None
+    })
 }
 
 impl<'py> Donation<'py> {
@@ -91,23 +108,16 @@ impl<'py> Donation<'py> {
                 continue;
             }
             let shape: Vec<i64> = array.shape().iter().map(|&extent| extent as i64).collect();
-            let shape = shape_text(&shape);
-            if !is_writeable(array) {
-                let what = format!("a donated array of shape {shape} is read-only");
-                return Err(refused(what, "donate a copy: x.copy(), or leave the argument out of donate_argnums"));
-            }
-            if !owns_its_memory(array)? {
-                let what = format!("a donated array of shape {shape} is a view of another array's memory");
+            if let Some(why) = why_not(array, constant)? {
+                let what = format!("a donated array of shape {} {why}", shape_text(&shape));
                 return Err(refused(what, "donate a copy: x.copy(), or leave the argument out of donate_argnums"));
             }
             donation.arrays.push(array.clone());
-            if constant.owned_bytes() == 0 {
-                let bytes = constant.bytes();
-                // SAFETY: the memory of a writeable array that nobody else uses, as was just checked, and that the
-                // results keep alive.
-                let memory = unsafe { GivenUp::new(input - 1, bytes.as_ptr().cast_mut(), bytes.len()) };
-                donation.memory.push(memory);
-            }
+            let bytes = constant.bytes();
+            // SAFETY: the memory of a writeable array that nobody else uses, as was just checked, and that the results
+            // keep alive.
+            let memory = unsafe { GivenUp::new(input - 1, bytes.as_ptr().cast_mut(), bytes.len()) };
+            donation.memory.push(memory);
         }
         for array in captured {
             note(array, false);
@@ -175,8 +185,8 @@ fn exchange<'py>(
     dtype: Bound<'py, PyArrayDescr>,
     writeable: bool,
 ) -> Bound<'py, PyArrayDescr> {
-    // SAFETY: a live array under the GIL; either dtype is of the same size and holds no references, so that the array is
-    // freed as before. The array owns the reference to its dtype.
+    // SAFETY: a live array under the GIL; either dtype is of the same size and holds no references, so that the array
+    // is freed as before. The array owns the reference to its dtype.
     unsafe {
         let fields = npyffi::_PyArray_GET_ITEM_DATA(array.as_ptr().cast());
         let before = std::mem::replace(&mut (*fields).descr, dtype.into_ptr().cast::<PyArray_Descr>());

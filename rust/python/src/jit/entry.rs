@@ -1,6 +1,6 @@
 //! One recording of a jitted function: runs without Python, or is spliced into a trace around the call.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ckad_graph::{CheckpointPolicy, Error, Graph, NodeId};
 use numpy::PyUntypedArray;
@@ -49,7 +49,8 @@ pub struct Entry {
     /// Arrays that the graph reads where they lie.
     in_place: ReadArrays,
     lines: Arc<Mutex<LineTable>>,
-    executable: OnceLock<Arc<Executable>>,
+    /// None until it is run, and after the cache of programs was emptied.
+    executable: Mutex<Option<Arc<Executable>>>,
 }
 
 impl Entry {
@@ -82,7 +83,7 @@ impl Entry {
             captures,
             in_place,
             lines,
-            executable: OnceLock::new(),
+            executable: Mutex::new(None),
         })
     }
 
@@ -163,11 +164,27 @@ impl Entry {
         if is_looked_at() {
             return build();
         }
-        if let Some(built) = self.executable.get() {
+        if let Some(built) = self.program().as_ref() {
             return Ok(Arc::clone(built));
         }
         let built = build()?;
-        Ok(Arc::clone(self.executable.get_or_init(|| built)))
+        *self.program() = Some(Arc::clone(&built));
+        Ok(built)
+    }
+
+    fn program(&self) -> MutexGuard<'_, Option<Arc<Executable>>> {
+        self.executable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops the program. The recording stays.
+    pub fn forget_program(&self) {
+        let program = self.program().take();
+        drop(program);
+    }
+
+    /// Bytes of the graph and the program.
+    pub fn own_bytes(&self) -> usize {
+        self.graph.own_bytes() + self.program().as_ref().map_or(0, |program| program.own_bytes())
     }
 
     /// The outputs as values of a trace around the call.

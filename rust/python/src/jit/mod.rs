@@ -9,7 +9,7 @@ mod captured;
 mod donation;
 mod entry;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ckad_graph::Attributes;
 use pyo3::PyTraverseError;
@@ -26,11 +26,26 @@ use call::{Call, Leaf, Marked};
 use captured::Watches;
 use entry::{Entry, Returned, Returns};
 
-/// Most recordings that one function keeps: of those that were used longest ago the memory is given back.
+/// Most recordings that one function keeps, and most bytes of their graphs and programs: those that were used longest
+/// ago go.
 const MOST_ENTRIES: usize = 256;
+const MOST_BYTES: usize = 256 << 20;
 
 /// Recordings, the most recently used first.
 type Entries = Mutex<Arc<Vec<Arc<Entry>>>>;
+
+/// The recordings of every jitted function.
+static ALL: Mutex<Vec<Weak<Entries>>> = Mutex::new(Vec::new());
+
+/// Drops all programs of recordings: they are found or made anew when they are wanted.
+pub fn forget_programs() {
+    let all: Vec<Arc<Entries>> =
+        ALL.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+    for entries in all {
+        let entries = Arc::clone(&entries.lock().unwrap_or_else(PoisonError::into_inner));
+        entries.iter().for_each(|entry| entry.forget_program());
+    }
+}
 
 /// A jitted function's recordings.
 #[pyclass(frozen, module = "ckad._core", weakref)]
@@ -99,24 +114,31 @@ impl Jitted {
     fn find(&self, py: Python<'_>, call: &Call) -> PyResult<Option<Arc<Entry>>> {
         // Comparing runs Python code, maybe this very function: not under the lock.
         let entries = self.entries();
+        let (mut stale, mut found) = (Vec::new(), None);
         for (position, entry) in entries.iter().enumerate() {
             if !entry.is_for(py, call)? {
                 continue;
             }
-            if !entry.holds(py)? {
-                change(&self.entries, |entries| entries.retain(|other| !Arc::ptr_eq(other, entry)));
-                continue;
+            if entry.holds(py)? {
+                found = Some((position, Arc::clone(entry)));
+                break;
             }
-            if position > 0 {
-                change(&self.entries, |entries| {
-                    if let Some(at) = entries.iter().position(|other| Arc::ptr_eq(other, entry)) {
-                        entries[..=at].rotate_right(1);
-                    }
-                });
-            }
-            return Ok(Some(Arc::clone(entry)));
+            stale.push(Arc::clone(entry));
         }
-        Ok(None)
+        // Whoever else looks at the list makes a change copy it.
+        drop(entries);
+        if !stale.is_empty() {
+            take_out(&self.entries, |entry| stale.iter().any(|old| Arc::ptr_eq(old, entry)));
+        }
+        let Some((position, entry)) = found else { return Ok(None) };
+        if position > 0 {
+            change(&self.entries, |entries| {
+                if let Some(at) = entries.iter().position(|other| Arc::ptr_eq(other, &entry)) {
+                    entries[..=at].rotate_right(1);
+                }
+            });
+        }
+        Ok(Some(entry))
     }
 
     /// Keeps a recording as long as the traces whose values it reads are open.
@@ -125,25 +147,33 @@ impl Jitted {
             let (entries, entry) = (Arc::downgrade(&self.entries), Arc::downgrade(entry));
             tape.when_closed(Box::new(move || {
                 if let (Some(entries), Some(entry)) = (entries.upgrade(), entry.upgrade()) {
-                    change(&entries, |entries| entries.retain(|other| !Arc::ptr_eq(other, &entry)));
+                    take_out(&entries, |other| Arc::ptr_eq(other, &entry));
                 }
             }));
         }
-        change(&self.entries, |entries| {
+        let oldest = change(&self.entries, |entries| {
             entries.insert(0, Arc::clone(entry));
-            entries.truncate(MOST_ENTRIES);
+            let mut bytes = 0usize;
+            let fits = |entry: &Arc<Entry>| {
+                bytes = bytes.saturating_add(entry.own_bytes());
+                bytes <= MOST_BYTES
+            };
+            let kept = entries.iter().map(fits).take(MOST_ENTRIES).take_while(|fits| *fits).count();
+            entries.split_off(kept.max(1))
         });
+        drop(oldest);
     }
 }
 
-fn change(entries: &Entries, how: impl FnOnce(&mut Vec<Arc<Entry>>)) {
-    let mut held = entries.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut changed = held.as_ref().clone();
-    how(&mut changed);
-    let before = std::mem::replace(&mut *held, Arc::new(changed));
-    drop(held);
-    // What goes may run Python code: not under the lock.
-    drop(before);
+/// What `how` takes out is dropped by the caller: that may run Python code, which must not be under the lock.
+fn change<R>(entries: &Entries, how: impl FnOnce(&mut Vec<Arc<Entry>>) -> R) -> R {
+    how(Arc::make_mut(&mut entries.lock().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// Takes out those for which `gone` holds.
+fn take_out(entries: &Entries, gone: impl Fn(&Arc<Entry>) -> bool) {
+    let taken: Vec<Arc<Entry>> = change(entries, |entries| entries.extract_if(.., |entry| gone(entry)).collect());
+    drop(taken);
 }
 
 #[pymethods]
@@ -155,10 +185,15 @@ impl Jitted {
         donated_positions: Vec<usize>,
         donated_names: Vec<String>,
     ) -> Jitted {
+        let entries = Arc::default();
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|entries| entries.strong_count() > 0);
+        all.push(Arc::downgrade(&entries));
+        drop(all);
         Jitted {
             statics: Marked { positions: static_positions, names: static_names },
             donated: Marked { positions: donated_positions, names: donated_names },
-            entries: Arc::default(),
+            entries,
         }
     }
 
@@ -234,7 +269,7 @@ impl Jitted {
     }
 
     fn __clear__(&self) {
-        change(&self.entries, Vec::clear);
+        take_out(&self.entries, |_| true);
     }
 }
 
@@ -244,6 +279,13 @@ pub struct JitWatches(Option<Watches>);
 
 #[pymethods]
 impl JitWatches {
+    /// Adds places that were not there when it was made.
+    fn add(&mut self, places: Vec<Bound<'_, PyTuple>>) -> PyResult<()> {
+        let added = Watches::new(&places)?;
+        self.0.get_or_insert_default().extend(added);
+        Ok(())
+    }
+
     #[new]
     fn new(places: Vec<Bound<'_, PyTuple>>) -> PyResult<JitWatches> {
         Watches::new(&places).map(|watches| JitWatches(Some(watches)))
