@@ -6,7 +6,10 @@
 array([0., 0., 0.])
 """
 
-from ckad import errors, memory, nn, numpy, optim, tree
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ckad import errors, memory, numpy, tree
 from ckad._core import Tracer, __version__
 from ckad.errors import CkadError
 from ckad.transforms import (
@@ -28,6 +31,9 @@ from ckad.transforms import (
     value_and_grad,
     vjp,
 )
+
+if TYPE_CHECKING:
+    from ckad import nn, optim
 
 __all__ = [
     "CkadError",
@@ -57,3 +63,10 @@ __all__ = [
     "value_and_grad",
     "vjp",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Layers and optimisers are imported by those who use them.
+    if name in ("nn", "optim"):
+        return importlib.import_module(f"ckad.{name}")
+    raise AttributeError(f"module 'ckad' has no attribute {name!r}")

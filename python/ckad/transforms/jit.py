@@ -12,7 +12,6 @@ import numpy as np
 
 from ckad import _core
 from ckad.errors import CkadTypeError, CkadValueError, TracerError
-from ckad.transforms.reach import Reach
 from ckad.transforms.recording import check_function, check_returned, mark_transform
 from ckad.tree import flatten, is_leaf
 
@@ -77,6 +76,9 @@ def _record(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
+    # Only here: who jits nothing need not wait for it.
+    from ckad.transforms.reach import Reach
+
     given = statics.given(args, kwargs)
     for value in given:
         _check_hashable(value)
