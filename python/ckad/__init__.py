@@ -69,4 +69,4 @@ def __getattr__(name: str) -> Any:
     # Layers and optimisers are imported by those who use them.
     if name in ("nn", "optim"):
         return importlib.import_module(f"ckad.{name}")
-    raise AttributeError(f"module 'ckad' has no attribute {name!r}")
+    raise AttributeError(f"[ckad] module 'ckad' has no attribute {name!r}. Hint: ckad.__all__ lists what it has")
