@@ -89,7 +89,8 @@ impl Indices {
     /// The error for the first index, axis by axis, that is out of range.
     fn out_of_range(&self) -> Error {
         for (number, axis) in self.axes.iter().enumerate() {
-            // SAFETY: each index array has `tuples` elements, which nobody writes.
+            // SAFETY: each index array has `tuples` elements. What another thread writes meanwhile changes the message
+            // alone.
             let values = unsafe { std::slice::from_raw_parts(axis.values.get(), self.tuples) };
             let extent = axis.extent;
             if let Some(index) = values.iter().find(|&&index| index < -extent || index >= extent) {

@@ -27,7 +27,8 @@ unsafe fn offsets_of(axes: &[Axis], first: usize, offsets: &mut [i32]) -> bool {
     offsets.fill(0);
     let mut outside = 0;
     for &Axis { values, extent, stride } in axes {
-        // SAFETY: the caller promises that many indices, which nobody writes.
+        // SAFETY: the caller promises that many indices. An array of the caller's may be written by another thread:
+        // what is checked and what is used are therefore one read of each.
         let values = unsafe { std::slice::from_raw_parts(values.at(first as isize), offsets.len()) };
         let stride = stride as i32;
         for (offset, &index) in offsets.iter_mut().zip(values) {
