@@ -43,7 +43,7 @@ pub struct Environment<'a> {
     pub scalars: &'a [ScalarBits],
     /// The run's table of slice starts.
     pub starts: &'a [i64],
-    /// 64-byte aligned; at least the `scratch_bytes` of what runs, for `rayon::current_num_threads()`.
+    /// 64-byte aligned; at least the `scratch_bytes` of what runs, for the threads of the pool that it runs in.
     pub scratch: Memory,
     /// What to fetch meanwhile.
     pub ahead: Option<&'a Ahead>,
@@ -101,7 +101,7 @@ impl Environment<'_> {
 
     /// The calling thread's own `bytes` behind the `shared` first ones (both multiples of 64).
     ///
-    /// Never hold it across a rayon call: while that waits, the thread may run another piece of the same kernel.
+    /// Never hold it across another split of work: while that waits, the thread may run another piece of the same kernel.
     pub fn thread_scratch(&self, shared: usize, bytes: usize) -> Result<Memory> {
         let thread = rayon::current_thread_index().unwrap_or(0);
         self.scratch_range(shared + thread * bytes, bytes)

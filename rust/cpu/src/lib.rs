@@ -7,7 +7,7 @@
 //!
 //! Work is split by shape alone, so a result's bits do not depend on the number of threads; AVX2 and AVX-512 give the
 //! same bits, plain code agrees within rounding. Parallelism is rayon's: call [`execute`] inside the pool that is to
-//! do the work.
+//! do the work; outside of any, the calling thread does all of it.
 
 mod ahead;
 mod environment;
@@ -16,6 +16,7 @@ pub mod joined;
 mod lanes;
 mod math;
 mod matmul;
+mod parallel;
 mod structural;
 mod tile;
 

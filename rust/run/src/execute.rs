@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use ckad_cpu::{Environment, Memory};
 use ckad_graph::{Error, NodeId, Result, shortage, tables};
-use ckad_plan::program::{Kernel, Place, Program, Step};
+use ckad_plan::program::{Place, Program, Step};
 
 use crate::arena::lease;
 use crate::bindings::Bindings;
 use crate::block::ALIGNMENT;
 use crate::output::{GivenUp, OutputBuffer};
 use crate::separate::{AllocationHooks, Change, Separate};
+use crate::short::is_short;
 use crate::threads::pool;
 use crate::trace::{MemoryTrace, TraceEntry};
 
@@ -38,16 +39,9 @@ pub struct RunOptions<'a> {
 /// How often a caller that waits for a run looks up.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Up to these a program is over before another thread has woken up (some 40 µs): it runs where it is called. No
-/// kernel splits work this small, so none reaches for a pool that is not ours (a forked child would wait for its
-/// threads for ever).
-const SMALL_STEPS: usize = 64;
-const SMALL_ELEMENTS: usize = 256;
-const SMALL_FLOPS: u64 = 1 << 13;
-
-/// Runs the program; its outputs, in order.
+/// Runs the program; its outputs, in order. A short one runs on the thread that calls, which need not be in the pool.
 pub fn run(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>) -> Result<Vec<OutputBuffer>> {
-    if is_small(program) {
+    if is_short(program) {
         return guarded(program, bindings, options);
     }
     pool()?.install(|| guarded(program, bindings, options))
@@ -62,7 +56,7 @@ pub fn run_interruptible(
     mut poll: impl FnMut() -> Result<()>,
 ) -> Result<Vec<OutputBuffer>> {
     // A worker that waited here would be missing from its own pool.
-    if is_small(program) || rayon::current_thread_index().is_some() {
+    if is_short(program) || rayon::current_thread_index().is_some() {
         return run(program, bindings, options);
     }
     let RunOptions { cancel, debug, trace, hooks, line, overwritten } = options;
@@ -92,22 +86,6 @@ pub fn run_interruptible(
             }
         }
     })
-}
-
-fn is_small(program: &Program) -> bool {
-    program.steps.len() <= SMALL_STEPS
-        && program.steps.iter().all(|step| step.flops <= SMALL_FLOPS && elements(&step.kernel) <= SMALL_ELEMENTS)
-}
-
-/// Elements that the largest array of a kernel has.
-fn elements(kernel: &Kernel) -> usize {
-    match kernel {
-        Kernel::Fused(kernel) => kernel.extents.iter().product(),
-        Kernel::Structural { operands, result, .. } => {
-            let arrays = operands.iter().chain([result]);
-            arrays.map(|array| array.shape.iter().product()).max().unwrap_or(0)
-        }
-    }
 }
 
 /// A panic is a bug of ours, and no reason to take the caller's process down.

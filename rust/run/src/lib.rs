@@ -16,6 +16,7 @@ mod filled;
 mod output;
 mod reserve;
 mod separate;
+mod short;
 mod spare;
 mod target;
 mod threads;

@@ -7,10 +7,10 @@
 use ckad_graph::{Error, Op, Result};
 use ckad_plan::program::{ArrayRef, BufferId, Kernel, Source};
 
+use crate::parallel::{PIECE, for_each_piece_in_order};
 use crate::structural::array::{Array, elements};
 use crate::structural::index::Indices;
 use crate::structural::number::{Number, with_dtype, with_size};
-use crate::structural::parallel::{PIECE, for_each_piece_in_order};
 use crate::{Environment, Memory};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -17,7 +17,7 @@ pub(super) fn ln2_parts<F: Float>() -> (F, F) {
 
 /// `(exp(r) − 1 − r) / r²` on |r| ≤ ln 2 / 2.
 #[inline(always)]
-fn exp_tail<F: Float>(r: F) -> F {
+pub(super) fn exp_tail<F: Float>(r: F) -> F {
     if F::DOUBLE {
         horner(
             r,

@@ -7,7 +7,7 @@ use super::float::{Float, choose, horner, two_sum};
 
 /// `(k, m)` with `x = m · 2ᵏ` for positive finite x, subnormal ones included.
 #[inline(always)]
-fn split<F: Float>(x: F) -> (F, F) {
+pub(super) fn split<F: Float>(x: F) -> (F, F) {
     let subnormal = x < F::SMALLEST_NORMAL;
     let (k, m) = choose(subnormal, x * F::of(18_014_398_509_481_984.0), x).split_exponent();
     (choose(subnormal, k - F::of(54.0), k), m)
@@ -20,9 +20,26 @@ fn at_edges<F: Float>(x: F, result: F) -> F {
     choose(x > F::of(0.0), finite, choose(x == F::of(0.0), -F::INFINITY, F::NAN))
 }
 
-/// `s·(f²/2 + R)` with `s = f / (2 + f)`: what `ln(1 + f)` is above `f − f²/2` (f64).
+/// What `ln(1 + f)` is above `f − f²/2`: in f64 `s·(f²/2 + R)` with `s = f / (2 + f)`, in f32 `f³·P(f)`.
 #[inline(always)]
 fn log1p_rest<F: Float>(f: F, half_square: F) -> F {
+    if !F::DOUBLE {
+        let cubic = horner(
+            f,
+            [
+                0.3333333134651184,
+                -0.2499999701976776,
+                0.20000715553760529,
+                -0.1666780263185501,
+                0.14249058067798615,
+                -0.12425687164068222,
+                0.11685419827699661,
+                -0.11479733884334564,
+                0.06971611827611923,
+            ],
+        );
+        return f * f * f * cubic;
+    }
     let s = f / (F::of(2.0) + f);
     let z = s * s;
     let series = horner(
@@ -46,32 +63,14 @@ pub fn log<F: Float>(x: F) -> F {
     let f = m - F::of(1.0);
     let half_square = F::of(0.5) * f * f;
     let (high, low) = ln2_parts::<F>();
-    let rest = if F::DOUBLE {
-        k.mul_add(low, log1p_rest(f, half_square))
-    } else {
-        let cubic = horner(
-            f,
-            [
-                0.3333333134651184,
-                -0.2499999701976776,
-                0.20000715553760529,
-                -0.1666780263185501,
-                0.14249058067798615,
-                -0.12425687164068222,
-                0.11685419827699661,
-                -0.11479733884334564,
-                0.06971611827611923,
-            ],
-        );
-        (f * f * f).mul_add(cubic, k * low)
-    };
+    let rest = k.mul_add(low, log1p_rest(f, half_square));
     at_edges(x, k.mul_add(high, f - (half_square - rest)))
 }
 
 #[inline(always)]
 pub fn log1p<F: Float>(x: F) -> F {
     if !F::DOUBLE {
-        return F::narrow(log1p(x.wide()));
+        return log1p_single(x);
     }
     let one = F::of(1.0);
     let sum = one + x;
@@ -86,6 +85,24 @@ pub fn log1p<F: Float>(x: F) -> F {
     let rest = log1p_rest(f, half_square) + k.mul_add(low, correction);
     let result = k.mul_add(high, f - (half_square - rest));
     choose(x.abs() < F::of(1e-300), x, at_edges(sum, result))
+}
+
+/// `log1p` in f32, where f = x·2⁻ᵏ + (2⁻ᵏ − 1) is rounded once and so needs no correction (and no division).
+#[inline(always)]
+fn log1p_single<F: Float>(x: F) -> F {
+    let one = F::of(1.0);
+    let sum = one + x;
+    let (k, m) = sum.split_exponent();
+    // Beyond 2³⁰ the one is nothing, and 2⁻ᵏ need not be a normal number.
+    let inside = k < F::of(30.0);
+    let (_, exponent) = choose(inside, -k, F::of(0.0)).nearest();
+    let power = F::power_of_two(exponent);
+    let f = choose(inside, x.mul_add(power, power - one), m - one);
+    let half_square = F::of(0.5) * f * f;
+    let (high, low) = ln2_parts::<F>();
+    let rest = k.mul_add(low, log1p_rest(f, half_square));
+    let result = k.mul_add(high, f - (half_square - rest));
+    choose(x.abs() < F::of(1e-30), x, at_edges(sum, result))
 }
 
 /// `log1p(x + low)` for 0 ≤ x ≤ 1 and a low far below it, as two numbers to be added, in f64.

@@ -13,6 +13,7 @@ mod integer;
 mod log_of_sum;
 mod logarithm;
 mod number;
+mod power;
 mod predicate;
 mod rare;
 mod trigonometric;

@@ -2,6 +2,7 @@
 
 use super::float::{Float, Lane, choose};
 use super::integer::Bool;
+use super::power::power as power_of_floats;
 
 /// Any element: bools add as `or` and multiply as `and`, integers wrap.
 pub trait Element: Copy + PartialEq + PartialOrd {
@@ -77,7 +78,11 @@ macro_rules! float_number {
             }
             #[inline(always)]
             fn power(self, exponent: Self) -> Self {
-                Lane(f64::from(self.0).powf(f64::from(exponent.0)) as $t)
+                if Self::DOUBLE && !FUSED {
+                    // Numbers in two parts need fused multiply-add.
+                    return Lane(self.0.powf(exponent.0));
+                }
+                power_of_floats(self, exponent)
             }
         }
 

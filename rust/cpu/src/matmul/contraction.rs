@@ -6,8 +6,8 @@
 use ckad_graph::{Error, Result};
 
 use super::Matrices;
+use crate::parallel::Shared;
 use crate::structural::array::packed_strides;
-use crate::structural::parallel::Shared;
 use crate::structural::strided::{self, Axis, Odometer};
 
 #[derive(Debug)]

@@ -27,9 +27,9 @@ use ckad_graph::{DType, Error, Result};
 
 use crate::Environment;
 use crate::isa::{Isa, isa};
+use crate::parallel::{PIECE, Shared, for_each_piece};
 use crate::structural::array::Array;
 use crate::structural::number::{Float, Number, with_dtype};
-use crate::structural::parallel::{PIECE, Shared, for_each_piece};
 use crate::structural::strided::{self, Axis};
 use contraction::{Contraction, Packing};
 use panels::Cut;

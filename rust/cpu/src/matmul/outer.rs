@@ -3,8 +3,8 @@
 use ckad_graph::Result;
 
 use super::{Call, Matrices};
+use crate::parallel::{PIECE, for_each_piece};
 use crate::structural::number::Float;
-use crate::structural::parallel::{PIECE, for_each_piece};
 
 pub fn product<T: Float>(call: &Call<'_>, matrices: &Matrices<T>) -> Result<()> {
     let &Matrices { m, n, a, a_row, b, b_column, c, .. } = matrices;

@@ -6,8 +6,8 @@ use std::ops::Range;
 use ckad_graph::Result;
 
 use super::{Call, Matrices};
+use crate::parallel::{Shared, for_each_piece};
 use crate::structural::number::Number;
-use crate::structural::parallel::{Shared, for_each_piece};
 
 /// Multiply-adds that a panel should hold at least, some ten microseconds.
 const PANEL_WORK: usize = 1 << 19;

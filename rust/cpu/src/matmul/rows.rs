@@ -7,9 +7,9 @@ use ckad_graph::{DType, Result};
 use super::{Call, Matrices, Plan, Route, absorb, pack, panels};
 use crate::Environment;
 use crate::isa::isa;
+use crate::parallel::Shared;
 use crate::structural::array::Array;
 use crate::structural::number::Float;
-use crate::structural::parallel::Shared;
 
 /// A product that can be had by rows: one matrix, by the library, its depth in one piece.
 #[derive(Debug)]

@@ -11,9 +11,9 @@ use super::library::{self, portable};
 use super::panels::Cut;
 use super::{Matrices, dot_with, scratch_bytes};
 use crate::isa::Isa;
+use crate::parallel::Shared;
 use crate::structural::array::{Array, elements};
 use crate::structural::number::Float;
-use crate::structural::parallel::Shared;
 use crate::structural::testing::{Buffer, Index, Node, Random, Value, add, flat, indices, multiply, pool};
 use crate::{Environment, Memory};
 

@@ -12,8 +12,8 @@ use ckad_graph::Result;
 use super::contraction::Contraction;
 use super::isa_dispatch::{multiply_add, per_isa};
 use super::{Call, Matrices, absorb};
+use crate::parallel::{PIECE, Shared, for_each_piece};
 use crate::structural::number::Float;
-use crate::structural::parallel::{PIECE, Shared, for_each_piece};
 
 /// Depth of a span.
 const SPAN: usize = 8192;

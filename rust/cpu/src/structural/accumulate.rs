@@ -4,8 +4,8 @@ use ckad_graph::{Error, Result};
 
 use super::array::Array;
 use super::number::{Number, with_dtype};
-use super::parallel::{PIECE, Shared, for_each_piece};
 use crate::Environment;
+use crate::parallel::{PIECE, Shared, for_each_piece};
 
 pub fn accumulate(base: &Array<'_>, value: &Array<'_>, out: &Array<'_>, environment: &Environment<'_>) -> Result<()> {
     let elements = out.elements();

@@ -4,8 +4,8 @@ use ckad_graph::{DType, Error, Result};
 
 use super::array::{Array, around};
 use super::number::{Number, with_dtype};
-use super::parallel::{PIECE, Shared, for_each_piece};
 use crate::Environment;
+use crate::parallel::{PIECE, Shared, for_each_piece};
 
 /// Lanes whose best elements are kept at once.
 const LANES: usize = 64;

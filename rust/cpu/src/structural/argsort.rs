@@ -8,7 +8,7 @@ use ckad_graph::{DType, Error, Result};
 
 use super::array::{Array, around};
 use super::number::{Number, with_dtype};
-use super::parallel::{PIECE, Shared, for_each_piece};
+use crate::parallel::{PIECE, Shared, for_each_piece};
 use crate::{Environment, Memory};
 
 /// Length of the runs that are sorted before merging.

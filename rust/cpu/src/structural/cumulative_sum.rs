@@ -5,8 +5,8 @@ use ckad_graph::{Error, Result};
 
 use super::array::{Array, around};
 use super::number::{Number, with_dtype};
-use super::parallel::{PIECE, Shared, for_each_piece};
 use crate::Environment;
+use crate::parallel::{PIECE, Shared, for_each_piece};
 
 /// Lanes that run side by side.
 pub const LANES: usize = 64;

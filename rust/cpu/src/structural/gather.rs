@@ -6,8 +6,8 @@ use super::array::Array;
 use super::index::Indices;
 use super::number::with_size;
 use super::offsets::RUN;
-use super::parallel::{PIECE, Shared, for_each_piece};
 use crate::Environment;
+use crate::parallel::{PIECE, Shared, for_each_piece};
 
 pub fn gather(x: &Array<'_>, indices: &[Array<'_>], out: &Array<'_>, environment: &Environment<'_>) -> Result<()> {
     let indices = Indices::new("gather", indices, x.shape)?;

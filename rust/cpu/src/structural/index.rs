@@ -4,7 +4,7 @@ use ckad_graph::{DType, Error, ErrorKind, Result};
 
 use super::array::{Array, elements, packed_strides};
 use super::offsets::{Axis, Offsets, RUN, offsets};
-use super::parallel::Shared;
+use crate::parallel::Shared;
 use crate::{Environment, isa};
 
 /// Index arrays over the leading axes of one array.

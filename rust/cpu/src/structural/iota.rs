@@ -4,8 +4,8 @@ use ckad_graph::Result;
 
 use super::array::{Array, around};
 use super::number::{Number, with_dtype};
-use super::parallel::{PIECE, Shared, for_each_piece};
 use crate::Environment;
+use crate::parallel::{PIECE, Shared, for_each_piece};
 
 pub fn iota(axis: usize, out: &Array<'_>, environment: &Environment<'_>) -> Result<()> {
     let (_, extent, inner) = around(out.shape, axis)?;

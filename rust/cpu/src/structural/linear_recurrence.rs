@@ -7,8 +7,8 @@ use ckad_graph::{Error, Result};
 use super::array::Array;
 use super::cumulative_sum::{LANES, for_each_lane};
 use super::number::{Number, with_dtype};
-use super::parallel::Shared;
 use crate::Environment;
+use crate::parallel::Shared;
 
 pub fn linear_recurrence(
     axis: usize,

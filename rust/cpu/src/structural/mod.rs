@@ -17,7 +17,6 @@ mod linear_recurrence;
 pub(crate) mod number;
 mod offsets;
 mod pad;
-pub(crate) mod parallel;
 mod scatter;
 pub(crate) mod strided;
 mod strided_add;

@@ -2,7 +2,7 @@
 
 use crate::Isa;
 
-use super::parallel::Shared;
+use crate::parallel::Shared;
 
 /// Tuples whose offsets are worked out together; their offsets stay in L1.
 pub const RUN: usize = 512;

@@ -7,9 +7,9 @@ use super::array::Array;
 use super::index::Indices;
 use super::number::{Number, with_dtype, with_size};
 use super::offsets::RUN;
-use super::parallel::{PIECE, Shared, for_each_piece, for_each_piece_in_order};
 use super::views::copy_base;
 use crate::Environment;
+use crate::parallel::{PIECE, Shared, for_each_piece, for_each_piece_in_order};
 
 pub fn scatter_set(
     base: &Array<'_>,

@@ -4,8 +4,8 @@
 use ckad_graph::{DType, Error, Result};
 
 use super::number::with_size;
-use super::parallel::{PIECE, Shared, for_each_piece};
 use crate::Environment;
+use crate::parallel::{PIECE, Shared, for_each_piece};
 
 /// One axis of a walk; strides in elements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -10,10 +10,10 @@ use ckad_graph::Result;
 
 use super::array::{Array, packed_strides};
 use super::number::{Number, with_dtype};
-use super::parallel::{PIECE, Shared, for_each_piece};
 use super::strided::{self, Axis, Odometer, axes, check_reach};
 use super::views::{check_rank, copy_base};
 use crate::Environment;
+use crate::parallel::{PIECE, Shared, for_each_piece};
 
 pub fn strided_add(
     strides: &[i64],

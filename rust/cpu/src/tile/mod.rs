@@ -32,8 +32,8 @@ use std::ops::Range;
 
 use ckad_graph::Result;
 use ckad_plan::program::FusedKernel;
-use rayon::prelude::*;
 
+use crate::parallel::for_each;
 use crate::{Environment, Isa, Memory, isa};
 use bind::Bound;
 pub use member::{Member, reads_by_rows};
@@ -119,15 +119,5 @@ fn tile_scratch_bytes(kernel: &FusedKernel, threads: usize) -> usize {
     match &kernel.reduce {
         None => threads.max(1) * prepared.thread_bytes(),
         Some(reduction) => reduce::scratch_bytes(kernel, reduction, &prepared, threads.max(1)),
-    }
-}
-
-/// Runs pieces 0..count, on all threads of the pool when there is more than one.
-fn for_each(count: usize, work: impl Fn(usize) -> Result<()> + Sync + Send) -> Result<()> {
-    match count {
-        0 => Ok(()),
-        1 => work(0),
-        // Each by itself, so that a thread that is held up keeps no others waiting behind the one it is at.
-        _ => (0..count).into_par_iter().with_max_len(1).try_for_each(work),
     }
 }
