@@ -68,13 +68,14 @@ def adam(lr: float | Schedule, b1: float = 0.9, b2: float = 0.999, eps: float = 
         check_state("adam", state, params, ("mean", "square"))
         rate = rate_at("adam", lr, state["step"])
         step = state["step"] + 1
-        bias1, bias2 = 1.0 - b1**step, 1.0 - b2**step
+        # The means' bias, taken out of numbers instead of arrays; a power is as weak as its base.
+        length, shrink = rate / (1.0 - b1**step), (1.0 - b2**step) ** -0.5
         grads = tree.map_leaves(cast_like, grads, params)
         mean = tree.map_leaves(lambda m, g: cast_like(b1 * m + (1.0 - b1) * g, g), state["mean"], grads)
         square = tree.map_leaves(lambda v, g: cast_like(b2 * v + (1.0 - b2) * (g * g), g), state["square"], grads)
 
         def descend(p: Any, m: Any, v: Any) -> Any:
-            return cast_like(p - rate * ((m / bias1) / (np.sqrt(v / bias2) + eps)), p)
+            return cast_like(p - length * (m / (np.sqrt(v) * shrink + eps)), p)
 
         return tree.map_leaves(descend, params, mean, square), {"step": step, "mean": mean, "square": square}
 

@@ -132,15 +132,22 @@ fn block<C: Combine>(items: &[C::Item]) -> C::Accumulator {
     }
     // Seen through, the tree below makes the compiler keep the accumulators in pairs, and the loop take eight times as
     // many instructions.
-    let mut sums = std::hint::black_box(sums);
-    let mut width = ACCUMULATORS;
-    while width > 1 {
-        width /= 2;
-        for index in 0..width {
-            sums[index] = C::combine(sums[index], sums[index + width]);
-        }
+    let sums = std::hint::black_box(sums);
+    // Each level in an array of its own: in one place, a load would wait for two smaller stores to reach the cache.
+    let sums: [C::Accumulator; 8] = halved::<C, 16, 8>(sums);
+    let sums: [C::Accumulator; 4] = halved::<C, 8, 4>(sums);
+    let [first, second] = halved::<C, 4, 2>(sums);
+    C::combine(first, second)
+}
+
+/// Each of the first half combined with its counterpart in the second.
+#[inline(always)]
+fn halved<C: Combine, const N: usize, const HALF: usize>(sums: [C::Accumulator; N]) -> [C::Accumulator; HALF] {
+    let mut half = [C::IDENTITY; HALF];
+    for index in 0..HALF {
+        half[index] = C::combine(sums[index], sums[index + HALF]);
     }
-    sums[0]
+    half
 }
 
 /// Level l holds the sum of 2ˡ blocks where bit l of `count` is set.

@@ -2,7 +2,7 @@
 
 use super::bind::{Bound, Origin};
 use super::load::fill;
-use super::prepare::{Place, Prepared, Step};
+use super::prepare::{Compute, Place, Prepared, Step};
 use crate::Memory;
 
 /// The state of one thread over one piece of work.
@@ -13,14 +13,17 @@ pub struct Runner<'a> {
     scratch: *mut u8,
     /// Where each value of the current tile is.
     pointers: Vec<*mut u8>,
+    /// Values that lie in memory: (value, its first byte, bytes of an element).
+    moving: Vec<(usize, *mut u8, usize)>,
 }
 
 impl<'a> Runner<'a> {
     /// A runner for tiles of at most `longest` elements in all, on scratch of `prepared.thread_bytes()`.
     pub fn new(prepared: &'a Prepared, bound: &'a Bound, scratch: Memory, longest: usize) -> Runner<'a> {
         debug_assert!(scratch.bytes >= prepared.thread_bytes());
-        let mut runner = Runner { prepared, bound, scratch: scratch.pointer, pointers: Vec::new() };
+        let mut runner = Runner { prepared, bound, scratch: scratch.pointer, pointers: Vec::new(), moving: Vec::new() };
         runner.pointers.reserve_exact(prepared.values.len());
+        runner.moving.reserve_exact(bound.origins.len() + bound.stores.len());
         for (index, value) in prepared.values.iter().enumerate() {
             let pointer = match value.place {
                 Place::Slot(multiple) => runner.slot(multiple),
@@ -31,7 +34,18 @@ impl<'a> Runner<'a> {
                     }
                     runner.slot(multiple)
                 }
-                Place::Memory(_) | Place::Store(_) => std::ptr::null_mut(),
+                // Operand and store have an element for each of the iteration.
+                Place::Memory(load) => {
+                    if let Origin::Memory(first) = bound.origins[load] {
+                        runner.moving.push((index, first, value.dtype.size()));
+                    }
+                    std::ptr::null_mut()
+                }
+                Place::Store(store) => {
+                    runner.moving.push((index, bound.stores[store], value.dtype.size()));
+                    std::ptr::null_mut()
+                }
+                Place::Nowhere => std::ptr::null_mut(),
             };
             runner.pointers.push(pointer);
         }
@@ -49,17 +63,8 @@ impl<'a> Runner<'a> {
     /// The range is inside the iteration and, of buffers that are there by rows, inside these; n ≤ tile and ≤
     /// `longest`, nobody else evaluates it, and the buffers are as `crate::execute` asks.
     pub unsafe fn evaluate(&mut self, flat: usize, n: usize) {
-        for (index, value) in self.prepared.values.iter().enumerate() {
-            let first = match value.place {
-                Place::Memory(load) => match self.bound.origins[load] {
-                    Origin::Memory(first) => first,
-                    _ => continue,
-                },
-                Place::Store(store) => self.bound.stores[store],
-                Place::Slot(_) | Place::Splat(_) => continue,
-            };
-            // Operand and store have an element for each of the iteration.
-            self.pointers[index] = first.wrapping_add(flat * value.dtype.size());
+        for &(value, first, size) in &self.moving {
+            self.pointers[value] = first.wrapping_add(flat * size);
         }
         let mut lanes = self.bound.lanes.iter();
         for step in &self.prepared.steps {
@@ -74,7 +79,7 @@ impl<'a> Runner<'a> {
                     // SAFETY: the view was checked against its buffer when it was bound.
                     self.pointers[load] = unsafe { gather.read(flat, n, slot, in_place) };
                 }
-                Step::Compute { result, operands: [a, b, c], .. } => {
+                Step::Compute(Compute { result, operands: [a, b, c], .. }) => {
                     let Some(lane) = lanes.next() else { return };
                     let at = &self.pointers;
                     // SAFETY: all places hold n elements of the dtypes that `Prepared` checked; a result's place is
