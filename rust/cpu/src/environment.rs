@@ -6,6 +6,8 @@ use ckad_graph::{DType, Error, Result, ScalarBits};
 use ckad_plan::program::{BufferId, Source};
 
 use crate::ahead::Ahead;
+use crate::poll::Check;
+use crate::team;
 
 /// A range of bytes. Who may read or write it, and when, is the program's business.
 #[derive(Clone, Copy, Debug)]
@@ -43,12 +45,14 @@ pub struct Environment<'a> {
     pub scalars: &'a [ScalarBits],
     /// The run's table of slice starts.
     pub starts: &'a [i64],
-    /// 64-byte aligned; at least the `scratch_bytes` of what runs, for the threads of the pool that it runs in.
+    /// 64-byte aligned; at least the `scratch_bytes` of what runs, for the threads that share it.
     pub scratch: Memory,
     /// What to fetch meanwhile.
     pub ahead: Option<&'a Ahead>,
     /// Set by whoever wants the run to end; kernels look at it at least every 10 ms or so.
     pub cancel: &'a AtomicBool,
+    /// Asked now and then by the thread that runs the program.
+    pub poll: Option<&'a dyn Check>,
 }
 
 impl Environment<'_> {
@@ -57,7 +61,10 @@ impl Environment<'_> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(Error::interrupted("run"));
         }
-        Ok(())
+        match self.poll {
+            Some(poll) if team::thread_index() == 0 => poll.check(self.cancel),
+            _ => Ok(()),
+        }
     }
 
     /// As `check`, before another tile of a fused kernel.
@@ -103,7 +110,7 @@ impl Environment<'_> {
     ///
     /// Never hold it across another split of work: while that waits, the thread may run another piece of the same kernel.
     pub fn thread_scratch(&self, shared: usize, bytes: usize) -> Result<Memory> {
-        let thread = rayon::current_thread_index().unwrap_or(0);
+        let thread = team::thread_index();
         self.scratch_range(shared + thread * bytes, bytes)
     }
 

@@ -6,8 +6,8 @@
 //! GEMM library.
 //!
 //! Work is split by shape alone, so a result's bits do not depend on the number of threads; AVX2 and AVX-512 give the
-//! same bits, plain code agrees within rounding. Parallelism is rayon's: call [`execute`] inside the pool that is to
-//! do the work; outside of any, the calling thread does all of it.
+//! same bits, plain code agrees within rounding. [`together`] gives the kernels that are run
+//! within the threads of a pool; outside of it, the calling thread does all.
 
 mod ahead;
 mod environment;
@@ -17,7 +17,9 @@ mod lanes;
 mod math;
 mod matmul;
 mod parallel;
+mod poll;
 mod structural;
+mod team;
 mod tile;
 
 use ckad_graph::Result;
@@ -25,6 +27,8 @@ use ckad_plan::program::Kernel;
 
 pub use environment::{Environment, Memory};
 pub use isa::{Isa, isa};
+pub use poll::{Check, Poll};
+pub use team::together;
 
 /// Runs `kernel`.
 ///

@@ -1,40 +1,23 @@
-//! Splitting of work into pieces whose number depends on shapes alone, run by whatever threads there are: those of
-//! the pool that the caller is in, or the caller by itself where it is in none.
+//! Splitting of work into pieces whose number depends on shapes alone, run by whatever threads there are (`team`).
 
 use std::ops::Range;
 
 use ckad_graph::Result;
-use rayon::prelude::*;
 
 use crate::Environment;
+use crate::team::for_each;
 
 /// Elements that one piece of a memory-bound kernel moves: some ten microseconds, far below the 10 ms after
 /// which a kernel must look at the cancel flag, far above the cost of handing a piece to another thread.
 pub const PIECE: usize = 1 << 16;
 
-/// Threads that share the work of a kernel that is run from here.
-pub fn thread_count() -> usize {
-    // Outside a pool, rayon would name the threads of a global one, and start them.
-    rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads())
-}
-
-/// Runs `work` on pieces 0..count. The first error in no particular order ends the run; `work` may be called from
-/// several threads at once.
-pub fn for_each(count: usize, work: impl Fn(usize) -> Result<()> + Sync + Send) -> Result<()> {
-    if count <= 1 || thread_count() == 1 {
-        return (0..count).try_for_each(work);
-    }
-    // Each piece by itself, so that a thread that is held up keeps no others waiting behind the one it is at.
-    (0..count).into_par_iter().with_max_len(1).try_for_each(work)
-}
-
 /// Runs `work` on consecutive ranges that cover `0..total`, each of `piece` items (the last may be shorter).
-/// As [`for_each`] otherwise.
+/// The first error in no particular order ends the run; `work` may be called from several threads at once.
 pub fn for_each_piece(
     environment: &Environment<'_>,
     total: usize,
     piece: usize,
-    work: impl Fn(Range<usize>) -> Result<()> + Sync + Send,
+    work: impl Fn(Range<usize>) -> Result<()> + Sync,
 ) -> Result<()> {
     let piece = piece.max(1);
     if total <= piece {

@@ -3,10 +3,8 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
 
-use ckad_cpu::{Environment, Memory};
+use ckad_cpu::{Check, Environment, Memory, Poll, together};
 use ckad_graph::{Error, NodeId, Result, shortage, tables};
 use ckad_plan::program::{Place, Program, Step};
 
@@ -15,8 +13,8 @@ use crate::bindings::Bindings;
 use crate::block::ALIGNMENT;
 use crate::output::{GivenUp, OutputBuffer};
 use crate::separate::{AllocationHooks, Change, Separate};
-use crate::short::is_short;
-use crate::threads::pool;
+use crate::short::gains_from_threads;
+use crate::threads::{Share, pool, thread_count};
 use crate::trace::{MemoryTrace, TraceEntry};
 
 /// How to run. The default is the plain way: one arena, no observer.
@@ -36,61 +34,60 @@ pub struct RunOptions<'a> {
     pub overwritten: Option<&'a AtomicBool>,
 }
 
-/// How often a caller that waits for a run looks up.
-const POLL: Duration = Duration::from_millis(50);
-
-/// Runs the program; its outputs, in order. A short one runs on the thread that calls, which need not be in the pool.
+/// Runs the program; its outputs, in order.
 pub fn run(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>) -> Result<Vec<OutputBuffer>> {
-    if is_short(program) {
-        return guarded(program, bindings, options);
-    }
-    pool()?.install(|| guarded(program, bindings, options))
+    run_polled(program, bindings, options, None)
 }
 
-/// Runs the program while the calling thread calls `poll` every 50 ms. An error of `poll` ends the run and is returned
-/// once nothing runs any more.
+/// Runs the program, and calls `poll` every 50 ms or so. An error of `poll` ends the run and is returned once nothing
+/// runs any more.
 pub fn run_interruptible(
     program: &Program,
     bindings: &Bindings<'_>,
     options: RunOptions<'_>,
-    mut poll: impl FnMut() -> Result<()>,
+    mut poll: impl FnMut() -> Result<()> + Send,
 ) -> Result<Vec<OutputBuffer>> {
-    // A worker that waited here would be missing from its own pool.
-    if is_short(program) || rayon::current_thread_index().is_some() {
-        return run(program, bindings, options);
-    }
-    let RunOptions { cancel, debug, trace, hooks, line, overwritten } = options;
     let own = AtomicBool::new(false);
-    let cancel = cancel.unwrap_or(&own);
+    let RunOptions { cancel, debug, trace, hooks, line, overwritten } = options;
+    let cancel = Some(cancel.unwrap_or(&own));
     // Taken apart, because what is borrowed from `own` lives shorter than the rest.
     let hooks = hooks.map(|hooks| hooks as &mut (dyn AllocationHooks + Send));
-    let options = RunOptions { cancel: Some(cancel), debug, trace, hooks, line, overwritten };
-    let (sender, receiver) = channel();
-    pool()?.in_place_scope(|scope| {
-        scope.spawn(move |_| {
-            // The receiver waits until it has the result.
-            let _ = sender.send(guarded(program, bindings, options));
-        });
-        let mut refused = None;
-        loop {
-            match receiver.recv_timeout(POLL) {
-                Ok(result) => return refused.map_or(result, Err),
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::internal("run", "the run vanished")),
-                Err(RecvTimeoutError::Timeout) if refused.is_none() => {
-                    refused = poll().err();
-                    if refused.is_some() {
-                        cancel.store(true, Ordering::Relaxed);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
-    })
+    let options = RunOptions { cancel, debug, trace, hooks, line, overwritten };
+    let mut refused = None;
+    let mut ask = || {
+        refused = poll().err();
+        refused.is_none()
+    };
+    let result = run_polled(program, bindings, options, Some(&Poll::new(&mut ask)));
+    refused.map_or(result, Err)
+}
+
+/// Runs the program on this thread, and on others where that is worth waking them.
+fn run_polled(
+    program: &Program,
+    bindings: &Bindings<'_>,
+    options: RunOptions<'_>,
+    poll: Option<&dyn Check>,
+) -> Result<Vec<OutputBuffer>> {
+    let threads = match gains_from_threads(program) {
+        true => thread_count()?,
+        false => 1,
+    };
+    if threads == 1 {
+        return guarded(program, bindings, options, poll);
+    }
+    let share = Share::new();
+    together(pool()?, share.of(threads), || guarded(program, bindings, options, poll))
 }
 
 /// A panic is a bug of ours, and no reason to take the caller's process down.
-fn guarded(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>) -> Result<Vec<OutputBuffer>> {
-    catch_unwind(AssertUnwindSafe(|| run_here(program, bindings, options)))
+fn guarded(
+    program: &Program,
+    bindings: &Bindings<'_>,
+    options: RunOptions<'_>,
+    poll: Option<&dyn Check>,
+) -> Result<Vec<OutputBuffer>> {
+    catch_unwind(AssertUnwindSafe(|| run_here(program, bindings, options, poll)))
         .unwrap_or_else(|panic| Err(Error::internal("run", format!("panic: {}", panic_text(panic.as_ref())))))
 }
 
@@ -99,7 +96,12 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("of no text")
 }
 
-fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>) -> Result<Vec<OutputBuffer>> {
+fn run_here(
+    program: &Program,
+    bindings: &Bindings<'_>,
+    options: RunOptions<'_>,
+    poll: Option<&dyn Check>,
+) -> Result<Vec<OutputBuffer>> {
     let RunOptions { cancel, debug, mut trace, hooks, line, overwritten } = options;
     let never = AtomicBool::new(false);
     let cancel = cancel.unwrap_or(&never);
@@ -156,6 +158,7 @@ fn run_here(program: &Program, bindings: &Bindings<'_>, options: RunOptions<'_>)
             starts: &starts,
             scratch,
             cancel,
+            poll,
         };
         let joined = |step: &Step| step.joined && separate.is_none();
         if let Some(overwritten) = overwritten.filter(|_| index >= first_overwrite) {

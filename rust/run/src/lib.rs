@@ -1,10 +1,10 @@
 //! Runs lowered programs: the last stage of the pipeline, and the only one that allocates arrays.
 //!
 //! [`run`] takes a `Program` and the arrays, scalars and starts that it is to run on ([`Bindings`]), leases one arena
-//! from the process-wide pool (`arena`), enters the thread pool once (`threads`) and launches one kernel after
-//! another; results are allocations of their own ([`OutputBuffer`]) that the caller keeps. Nothing here decides what to
-//! keep or where a buffer lies: that is in the program. [`ProgramCache`] keeps lowered programs by the structure of
-//! their graph. Runs may nest and overlap; no lock is held while one goes on.
+//! from the process-wide pool (`arena`), has threads help where that is worth waking them (`threads`, `short`) and
+//! launches one kernel after another; results are allocations of their own ([`OutputBuffer`]) that the caller keeps.
+//! Nothing here decides what to keep or where a buffer lies: that is in the program. [`ProgramCache`] keeps lowered
+//! programs by the structure of their graph. Runs may nest and overlap; no lock is held while one goes on.
 
 mod arena;
 mod bindings;

@@ -1,42 +1,40 @@
-//! Which programs are over before another thread would have woken up: they run on the thread that calls.
-//!
-//! Handing a run to the pool and hearing of its end costs two wake-ups, some 80 µs. A program of a product of 64 × 64
-//! matrices or of a few vectors takes less than that on one thread.
+//! Which programs are over before another thread has woken up, or leave it nothing to do: they run on the thread that
+//! calls.
 
 use ckad_graph::Op;
 use ckad_plan::program::{Kernel, Program, Step};
 
-/// Longest estimate, ns. What half the threads' help would save by then is about what waking them costs.
-const SHORT: u64 = 100_000;
-/// What a step costs however small it is, ns.
-const STEP: u64 = 300;
+/// Longest estimate of a program that runs on one thread, ns: about what it takes to wake the others and be rid of
+/// them.
+const SHORT: u64 = 60_000;
+/// Longest estimate of a step that is not split to any gain, ns.
+const SHORT_STEP: u64 = 5_000;
 /// Operations a ns on one thread: of the matrix library and of other kernels; and elements that these move.
 const PRODUCT_FLOPS: u64 = 50;
 const FLOPS: u64 = 10;
 const ELEMENTS: u64 = 4;
 
-/// Whether one thread is likely to be done within 100 µs. Looks at no more steps than that would take.
-pub fn is_short(program: &Program) -> bool {
-    let left = program.steps.iter().try_fold(SHORT, |left, step| left.checked_sub(nanoseconds(step)));
-    left.is_some()
+/// Whether several threads are likely to be done before one would be.
+pub fn gains_from_threads(program: &Program) -> bool {
+    // Steps that are joined are split together; they are no small ones.
+    let mut split = program.steps.iter().map(nanoseconds).filter(|&step| step > SHORT_STEP);
+    let mut sum = 0u64;
+    split.any(|step| {
+        sum = sum.saturating_add(step);
+        sum > SHORT
+    })
 }
 
 fn nanoseconds(step: &Step) -> u64 {
-    let rate = match step.kernel {
-        Kernel::Structural { op: Op::Dot { .. }, .. } => PRODUCT_FLOPS,
-        _ => FLOPS,
-    };
-    (step.flops / rate).saturating_add(elements(&step.kernel) / ELEMENTS).saturating_add(STEP)
-}
-
-/// Elements that the largest array of a kernel has.
-fn elements(kernel: &Kernel) -> u64 {
-    let count = match kernel {
-        Kernel::Fused(kernel) => kernel.extents.iter().product(),
+    match &step.kernel {
+        // Looked at alone where possible: a program may have a million steps.
+        Kernel::Fused(_) if step.flops > 0 => step.flops / FLOPS,
+        Kernel::Fused(kernel) => kernel.extents.iter().product::<usize>() as u64 / ELEMENTS,
+        Kernel::Structural { op: Op::Dot { .. }, .. } => step.flops / PRODUCT_FLOPS,
         Kernel::Structural { operands, result, .. } => {
             let arrays = operands.iter().chain([result]);
-            arrays.map(|array| array.shape.iter().product()).max().unwrap_or(0)
+            let elements = arrays.map(|array| array.shape.iter().product::<usize>()).max();
+            step.flops / FLOPS + elements.unwrap_or(0) as u64 / ELEMENTS
         }
-    };
-    count as u64
+    }
 }

@@ -1,11 +1,11 @@
-//! The thread pool that kernels run in: rayon's, made at first use, one per process.
+//! The thread pool that helps with kernels: rayon's, made at first use, one per process.
 //!
 //! `CKAD_NUM_THREADS` sets its size; results do not depend on it. A forked child has none of its parent's threads, so
 //! it makes a pool of its own. Pools live as long as the process.
 
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use ckad_graph::{Error, ErrorKind, Result, threads};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -66,6 +66,31 @@ pub fn pool() -> Result<&'static ThreadPool> {
     }
 }
 
+/// Runs that have threads of the pool just now.
+static RUNS: AtomicUsize = AtomicUsize::new(0);
+
+/// A run's share of the machine, while several go on at once.
+pub struct Share {
+    runs: usize,
+}
+
+impl Share {
+    pub fn new() -> Share {
+        Share { runs: RUNS.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
+    /// This run's part of the threads, its own included.
+    pub fn of(&self, threads: usize) -> usize {
+        threads.div_ceil(self.runs)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        RUNS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +102,13 @@ mod tests {
         for wrong in ["0", "-1", "two", "99999"] {
             assert_eq!(read_count(Some(wrong)).unwrap_err().kind, ErrorKind::Value);
         }
+    }
+
+    #[test]
+    fn runs_share_the_threads() {
+        let (first, second) = (Share { runs: 1 }, Share { runs: 2 });
+        assert_eq!([first.of(1), first.of(16), second.of(1), second.of(16), second.of(5)], [1, 16, 1, 8, 3]);
+        std::mem::forget((first, second));
     }
 
     #[test]

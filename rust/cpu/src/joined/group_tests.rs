@@ -8,6 +8,7 @@ use ckad_prim::Elementwise::{Exp, Multiply, Reciprocal, Subtract, Tanh};
 
 use super::{execute, longest, plan};
 use crate::structural::testing::{Buffer, Random, Value, pool};
+use crate::team::together;
 use crate::tile::testing::{compute, load};
 use crate::{Environment, Memory};
 
@@ -155,9 +156,10 @@ fn run(
         starts: &[],
         scratch: scratch_memory,
         cancel: &cancel,
+        poll: None,
     };
     // SAFETY: each buffer has the bytes of its array, and none overlaps another.
-    pool(threads).install(|| unsafe {
+    together(pool(threads), threads, || unsafe {
         if as_one {
             execute(steps, &environment).unwrap();
         } else {

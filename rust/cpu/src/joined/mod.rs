@@ -25,8 +25,8 @@ use crate::ahead::Ahead;
 use crate::environment::{Environment, Memory};
 use crate::isa::isa;
 use crate::matmul;
-use crate::parallel;
 use crate::structural::array::Array;
+use crate::team;
 use crate::tile::Member;
 use group::{Group, Made, Work};
 use indexed::Indexed;
@@ -233,7 +233,7 @@ unsafe fn run(steps: &[Step], environment: &Environment<'_>, at: &mut usize) -> 
     let unstored = |buffer: BufferId| environment.buffer(buffer).is_ok_and(|memory| memory.bytes == 0);
     let joined = Joined::new(steps, unstored);
     let joined = joined.ok_or_else(|| Error::internal("run", "steps are joined that cannot be"))?;
-    let bytes = joined.scratch(parallel::thread_count());
+    let bytes = joined.scratch(team::thread_count());
     let all = environment.shared_scratch(bytes.bytes())?;
     let part = |first: usize, bytes: usize| Environment {
         scratch: Memory { pointer: all.pointer.wrapping_add(first), bytes },
@@ -268,7 +268,7 @@ unsafe fn run(steps: &[Step], environment: &Environment<'_>, at: &mut usize) -> 
     *at = last;
     let blocks = joined.group.rows.div_ceil(joined.cut.height);
     // SAFETY: the caller's promises; each block is run once.
-    parallel::for_each(blocks, |block| unsafe { run.block(block) })?;
+    team::for_each(blocks, |block| unsafe { run.block(block) })?;
     let mut first = 0;
     let scratch = run.thread_scratch()?;
     for member in &joined.cut.members {

@@ -9,6 +9,7 @@ use ckad_prim::Elementwise::{Add, Lmul, Multiply, Tanh};
 
 use super::{execute, longest, plan};
 use crate::structural::testing::{Buffer, Random, Value, pool};
+use crate::team::together;
 use crate::tile::testing::{compute, load};
 use crate::{Environment, Memory};
 
@@ -179,9 +180,10 @@ impl Case {
             starts: &[],
             scratch: scratch_memory,
             cancel: &cancel,
+            poll: None,
         };
         // SAFETY: each buffer has the bytes of its array, and none overlaps another.
-        pool(threads).install(|| unsafe {
+        together(pool(threads), threads, || unsafe {
             if as_one {
                 execute(&steps(vec![product, consumer]), &environment).unwrap();
             } else {
@@ -264,6 +266,7 @@ fn a_run_that_is_over_is_heard() {
         starts: &[],
         scratch: Memory::EMPTY,
         cancel: &cancel,
+        poll: None,
     };
     // SAFETY: nothing is touched.
     let error = unsafe { execute(&steps(vec![case.product(), case.consumer()]), &environment) }.unwrap_err();

@@ -107,6 +107,7 @@ fn at_edges<F: Float>(x: F, y: F, magnitude: F) -> F {
     let magnitude = choose(a == one, one, magnitude);
     let signed = choose(odd & x.is_sign_negative(), -magnitude, magnitude);
     let no_root = (x < zero) & !whole & (a < F::INFINITY);
-    let defined = choose(no_root | !(x == x) | !(y == y), F::NAN, signed);
+    let numbers = (a <= F::INFINITY) & (y.abs() <= F::INFINITY);
+    let defined = choose(numbers & !no_root, signed, F::NAN);
     choose((y == zero) | (x == one), one, defined)
 }

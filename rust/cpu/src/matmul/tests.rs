@@ -15,6 +15,7 @@ use crate::parallel::Shared;
 use crate::structural::array::{Array, elements};
 use crate::structural::number::Float;
 use crate::structural::testing::{Buffer, Index, Node, Random, Value, add, flat, indices, multiply, pool};
+use crate::team::together;
 use crate::{Environment, Memory};
 
 /// The axes of a dot product as the list that a program holds.
@@ -24,7 +25,7 @@ fn list(batch: [&[usize]; 2], contract: [&[usize]; 2]) -> Vec<i64> {
 }
 
 fn environment<'a>(buffers: &'a [Memory], scratch: Memory, cancel: &'a AtomicBool) -> Environment<'a> {
-    Environment { buffers, blocks: &[], ahead: None, scalars: &[], starts: &[], scratch, cancel }
+    Environment { buffers, blocks: &[], ahead: None, scalars: &[], starts: &[], scratch, cancel, poll: None }
 }
 
 /// The product of two matrices that are stored as `layout` says: bit 0 set, a is transposed; bit 1, b.
@@ -44,7 +45,7 @@ fn dot_on(isa: Isa, threads: usize, absorb: bool, list: &[i64], a: &Value, b: &V
         |id: u32, shape: &[usize]| ArrayRef { source: Source::Buffer(BufferId(id)), dtype, shape: shape.into() };
     let references = [array(0, &a.shape), array(1, &b.shape), array(2, shape)];
     let [a, b, out] = references.each_ref().map(|reference| Array::resolve(reference, &environment).unwrap());
-    pool(threads).install(|| dot_with(isa, list, absorb, &a, &b, &out, &environment)).unwrap();
+    together(pool(threads), threads, || dot_with(isa, list, absorb, &a, &b, &out, &environment)).unwrap();
     scratch.check_margin();
     buffers[2].value(dtype, shape)
 }

@@ -10,6 +10,7 @@ use rayon::ThreadPool;
 
 use super::array::elements;
 use super::{execute, scratch_bytes};
+use crate::team::together;
 use crate::{Environment, Memory};
 
 /// An array in C order, an element in the low bits of each word.
@@ -375,10 +376,12 @@ impl Node {
             starts: &starts,
             scratch: scratch.memory(),
             cancel: &AtomicBool::new(cancelled),
+            poll: None,
         };
         // SAFETY: buffers hold their arrays, the scratch as much as was asked for.
-        let outcome =
-            pool(threads).install(|| unsafe { execute(&self.op, &parameters, &references, &result, &environment) });
+        let outcome = together(pool(threads), threads, || unsafe {
+            execute(&self.op, &parameters, &references, &result, &environment)
+        });
         scratch.check_margin();
         for (position, operand) in operands.packed.iter().enumerate() {
             if position != out || outcome.is_err() {

@@ -34,7 +34,7 @@ use std::ops::Range;
 use ckad_graph::Result;
 use ckad_plan::program::FusedKernel;
 
-use crate::parallel::for_each;
+use crate::team::for_each;
 use crate::{Environment, Isa, Memory, isa};
 use bind::Bound;
 pub use member::{Member, reads_by_rows};

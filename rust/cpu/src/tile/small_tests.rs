@@ -29,6 +29,7 @@ fn run(kernel: &FusedKernel, buffers: &mut [Buffer], isa: Isa, by_tiles: bool) -
         starts: &STARTS,
         scratch: scratch.memory(),
         cancel: &AtomicBool::new(false),
+        poll: None,
     };
     // SAFETY: each test gives buffers that fit its kernel, or that are refused before anything is touched.
     unsafe {

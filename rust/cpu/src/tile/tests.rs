@@ -11,6 +11,7 @@ use super::testing::{Buffer, Random, SCALARS, STARTS, compute, random_kernel, re
 use super::{execute_on, scratch_bytes};
 use crate::lanes;
 use crate::structural::testing::pool;
+use crate::team::together;
 use crate::{Environment, Isa, Memory};
 
 fn run(kernel: &FusedKernel, buffers: &mut [Buffer], isa: Isa, threads: usize) {
@@ -24,9 +25,10 @@ fn run(kernel: &FusedKernel, buffers: &mut [Buffer], isa: Isa, threads: usize) {
         starts: &STARTS,
         scratch: scratch.memory(),
         cancel: &AtomicBool::new(false),
+        poll: None,
     };
     // SAFETY: each test gives buffers that fit its kernel.
-    pool(threads).install(|| unsafe { execute_on(isa, kernel, &environment) }).unwrap();
+    together(pool(threads), threads, || unsafe { execute_on(isa, kernel, &environment) }).unwrap();
 }
 
 fn widest() -> Isa {
@@ -314,6 +316,7 @@ fn a_cancelled_kernel_is_interrupted() {
         starts: &[],
         scratch: scratch.memory(),
         cancel: &AtomicBool::new(true),
+        poll: None,
     };
     // SAFETY: the buffers fit the kernel.
     let error = unsafe { crate::execute(&Kernel::Fused(kernel), &environment) }.unwrap_err();
@@ -335,6 +338,7 @@ fn kernels_that_do_not_fit_their_buffers_are_refused() {
             starts: &[],
             scratch: scratch.memory(),
             cancel: &AtomicBool::new(false),
+            poll: None,
         };
         // SAFETY: what does not fit is refused before anything is touched.
         let error = unsafe { execute_on(Isa::Scalar, &kernel, &environment) }.unwrap_err();
