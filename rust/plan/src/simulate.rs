@@ -3,7 +3,7 @@
 //! It plays the actions on a table of live values and refuses what could not run: an operand that is not live,
 //! a value freed twice or stored twice, an output that is missing at the end, a value that is left over, more
 //! extra work than (P − 1)·F for P passes and each level of regions inside one another. It also says how many
-//! bytes are live at each action.
+//! bytes are live at each action, and how many a run of them allocates.
 //!
 //! **Which bytes count.** Live values, outputs included; inputs, constants and scalars not. At a `Compute` its
 //! operands and its results are live at once, with one exception that `lower` shares: where the cluster is a
@@ -11,12 +11,15 @@
 //! of it, and a `Free` of the base stands among the frees that directly follow, then the result takes the base's
 //! bytes and the two count once. Copies that return an input, or one value twice, are made after the last
 //! action: then all outputs are live, and nothing else.
+//!
+//! **Which are allocated.** Outputs have their memory from the start, all else from its `Compute` to its `Free`. A
+//! value whose bytes an output takes in the end lies in the output's memory from the start.
 
 use ckad_graph::{CheckpointPolicy, Error, Graph, NodeId, Result, interrupt};
 
 use crate::cost::cluster_flops;
 use crate::schedule::{Action, ClusterKind, Schedule};
-use crate::tables::{filled, room};
+use crate::tables::{filled, push, room};
 
 /// What a run of the schedule will need.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -27,6 +30,8 @@ pub struct Simulation {
     pub peak_action: usize,
     /// Bytes live during each action.
     pub live: Vec<u64>,
+    /// The most bytes allocated for values at once: all outputs, and what else is live.
+    pub allocated: u64,
     /// Operations of all computes.
     pub flops: u64,
     /// Operations beyond computing each cluster once.
@@ -64,6 +69,7 @@ pub fn simulate(graph: &Graph, schedule: &Schedule) -> Result<Simulation> {
     let mut bytes = 0u64;
     let mut out = Simulation { live: room(schedule.actions.len())?, ..Simulation::default() };
     let mut passes = 1u64;
+    let mut memory = Memory::new(graph, schedule.actions.len())?;
     // The base whose bytes the last result took, until it is freed.
     let mut taken: Option<NodeId> = None;
     for (index, action) in schedule.actions.iter().enumerate() {
@@ -95,6 +101,9 @@ pub fn simulate(graph: &Graph, schedule: &Schedule) -> Result<Simulation> {
                 }
                 runs[id.0 as usize] += 1;
                 taken = base_taken(graph, schedule, index);
+                for &value in &schedule.stores[index] {
+                    memory.store(value, taken, index)?;
+                }
             }
             Action::Free(value) => {
                 let was_alive = alive.get_mut(value.index()).is_some_and(std::mem::take);
@@ -102,6 +111,7 @@ pub fn simulate(graph: &Graph, schedule: &Schedule) -> Result<Simulation> {
                     return Err(fail(index, format!("frees %{}, which is not live", value.0)));
                 }
                 bytes -= graph.bytes(value) as u64;
+                memory.free(value, index);
                 taken = taken.filter(|&base| base != value);
             }
         }
@@ -126,6 +136,7 @@ pub fn simulate(graph: &Graph, schedule: &Schedule) -> Result<Simulation> {
     if returned > out.peak {
         (out.peak, out.peak_action) = (returned, schedule.actions.len());
     }
+    out.allocated = returned.saturating_add(memory.most());
     let mut once = 0u64;
     for (cluster, &runs) in clusters.iter().zip(&runs).filter(|(_, runs)| **runs > 0) {
         let flops = cluster_flops(graph, cluster);
@@ -137,6 +148,59 @@ pub fn simulate(graph: &Graph, schedule: &Schedule) -> Result<Simulation> {
         return Err(Error::internal("simulate", format!("{} extra operations on {once}", out.extra_flops)));
     }
     Ok(out)
+}
+
+/// Who holds which bytes beside the outputs.
+struct Memory<'g> {
+    graph: &'g Graph,
+    /// For each node the block that holds its value now, or held the last one.
+    of: Vec<u32>,
+    blocks: Vec<Block>,
+    /// What becomes of the bytes in the arena at each action.
+    change: Vec<i64>,
+}
+
+/// Bytes that values hold one after the other, each written over the one before.
+struct Block {
+    first: u32,
+    holders: u32,
+    bytes: u64,
+}
+
+impl<'g> Memory<'g> {
+    fn new(graph: &'g Graph, actions: usize) -> Result<Memory<'g>> {
+        Ok(Memory { graph, of: filled(0, graph.len())?, blocks: Vec::new(), change: filled(0, actions)? })
+    }
+
+    fn store(&mut self, value: NodeId, taken: Option<NodeId>, action: usize) -> Result<()> {
+        if let Some(base) = taken {
+            self.of[value.index()] = self.of[base.index()];
+            self.blocks[self.of[base.index()] as usize].holders += 1;
+            return Ok(());
+        }
+        self.of[value.index()] = self.blocks.len() as u32;
+        push(&mut self.blocks, Block { first: action as u32, holders: 1, bytes: self.graph.bytes(value) as u64 })
+    }
+
+    /// A block that is never freed holds an output.
+    fn free(&mut self, value: NodeId, action: usize) {
+        let block = &mut self.blocks[self.of[value.index()] as usize];
+        block.holders -= 1;
+        if block.holders == 0 {
+            self.change[block.first as usize] += block.bytes as i64;
+            self.change[action] -= block.bytes as i64;
+        }
+    }
+
+    /// The most bytes of blocks that are freed, at one time.
+    fn most(&self) -> u64 {
+        let mut now = 0;
+        let live = self.change.iter().map(|&change| {
+            now += change;
+            now
+        });
+        live.max().map_or(0, |most| most as u64)
+    }
 }
 
 /// How deep regions that recompute are nested, the whole graph included.

@@ -6,6 +6,7 @@ mod programs;
 use ckad_graph::{CheckpointPolicy, Graph};
 use ckad_plan::lower::lower;
 use ckad_plan::policy::{Planned, schedule};
+use ckad_plan::program::{Place, Program, Target};
 use ckad_plan::report::report;
 use ckad_plan::simulate::simulate;
 use ckad_plan::verify::verify_program;
@@ -28,8 +29,20 @@ fn plan(graph: &Graph, policy: CheckpointPolicy) -> (Planned, u64) {
     let program = lower(graph, &planned.schedule, &target()).unwrap();
     verify_program(&program).unwrap();
     assert_eq!(program.live_bytes().unwrap().into_iter().max(), Some(planned.live_peak));
+    let in_turn = lower(graph, &planned.schedule, &Target { joined: |_| 1, ..target() }).unwrap();
+    assert_eq!(allocated(graph, &in_turn), simulation.allocated);
     let outputs: u64 = graph.outputs.iter().map(|&output| graph.bytes(output) as u64).sum();
     (planned, simulation.peak - outputs)
+}
+
+/// The most bytes of buffers in the arena at one step, and all outputs.
+fn allocated(graph: &Graph, program: &Program) -> u64 {
+    let mut live = vec![0; program.steps.len()];
+    for buffer in program.buffers.iter().filter(|buffer| matches!(buffer.place, Place::Arena(_))) {
+        live[buffer.first_step as usize..=buffer.last_step as usize].iter_mut().for_each(|live| *live += buffer.bytes);
+    }
+    let outputs: usize = graph.outputs.iter().map(|&output| graph.bytes(output)).sum();
+    (live.into_iter().max().unwrap_or(0) + outputs) as u64
 }
 
 fn check_all(name: &str, graph: &Graph) -> Vec<(Planned, u64)> {
@@ -56,6 +69,9 @@ fn deep_mlp() {
     assert!(plans[0].0.live_peak >= 128 * layer);
     assert!(plans[2].1 <= 26 * layer, "{}", plans[2].1 / layer);
     assert!(plans[2].0.extra_flops * 10 <= plans[2].0.flops * 3);
+    // Outputs have their memory from the start, so what counts is the arena, and not when most is live.
+    let program = lower(&graph, &plans[2].0.schedule, &target()).unwrap();
+    assert!(program.arena_bytes as u64 <= 19 * layer, "{}", program.arena_bytes as u64 / layer);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! A policy is a clustering and a tree of [`cells`](cells::Cells) over tape positions; [`emit`] turns these into
 //! a [`Schedule`]. [`schedule`] tries what the policy asks for, lets `simulate` measure each, and returns the
-//! one with the smallest peak, never one above that of keeping everything.
+//! one that allocates least, never one above keeping everything.
 
 mod auto;
 pub mod cells;
@@ -27,6 +27,7 @@ use crate::policy::profile::{Positions, Profile};
 use crate::program::Target;
 use crate::schedule::{Clustering, Schedule};
 use crate::simulate::{Simulation, simulate};
+use crate::tables::push;
 
 /// A schedule and what is known of it before it runs.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -114,32 +115,36 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
     if plain.flow.passes == 1 || (is_none && !regions) {
         return Ok((finish(none, None), None));
     }
-    let mut attempts = Vec::new();
+    let mut best = Best { kept_live: none.simulation.peak, attempt: None };
     if policy == CheckpointPolicy::Auto {
         if regions {
-            attempts.extend(tried(&plain, policy)?);
+            best.of(&plain, policy)?;
         }
         if let Some(material) = auto::material(&plain, target)? {
-            attempts.extend(tried(&material, policy)?);
+            best.of(&material, policy)?;
         }
     } else if is_none {
-        attempts.extend(tried(&plain, policy)?);
+        best.of(&plain, policy)?;
     } else {
         if regions {
-            attempts.extend(tried(&plain, CheckpointPolicy::None)?);
+            best.of(&plain, CheckpointPolicy::None)?;
         }
-        attempts.extend(tried(&plain, policy)?);
+        best.of(&plain, policy)?;
         if let Some(material) = auto::material(&plain, target)? {
-            attempts.extend(tried(&material, policy)?);
+            best.of(&material, policy)?;
         }
     }
-    // Of equal peaks the one with least work, of these the first.
-    let best = attempts.into_iter().min_by_key(|attempt| (attempt.simulation.peak, attempt.simulation.flops));
-    let (chosen, everything) = match best {
+    let order = best.order();
+    let (chosen, everything) = match best.attempt {
         None => (finish(none, None), None),
-        Some(best) if best.simulation.peak < none.simulation.peak => (finish(best, None), Some(finish(none, None))),
+        Some(best) if order(&best) < (false, none.simulation.allocated, 0) => {
+            (finish(best, None), Some(finish(none, None)))
+        }
         Some(best) => {
-            let (kept, asked) = (none.simulation.peak, best.simulation.peak);
+            let (kept, asked) = match order(&best).0 {
+                true => (none.simulation.peak, best.simulation.peak),
+                false => (none.simulation.allocated, best.simulation.allocated),
+            };
             let note = (policy != CheckpointPolicy::Auto).then(|| match asked > kept {
                 true => format!("keeping everything needs {kept} bytes, this policy {asked}: everything is kept"),
                 false => format!("keeping everything needs {kept} bytes, this policy no fewer: everything is kept"),
@@ -157,16 +162,37 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
     Ok((chosen, other))
 }
 
-/// What the policy makes of one clustering, in several sizes where it has sizes.
-fn tried(material: &Material<'_>, policy: CheckpointPolicy) -> Result<Vec<Attempt>> {
-    let profile = material.profile()?;
-    let mut attempts: Vec<(Cells, Attempt)> = Vec::new();
-    for (policy, slack) in region::variants(material, policy) {
-        let cells = region::cells(material, &profile, policy, slack)?;
-        if attempts.iter().all(|(tried, _)| *tried != cells) {
-            let attempt = material.attempt(&cells)?;
-            attempts.push((cells, attempt));
-        }
+/// The best of what was tried.
+struct Best {
+    /// The most bytes live where everything is kept.
+    kept_live: u64,
+    attempt: Option<Attempt>,
+}
+
+impl Best {
+    /// What counts is what is allocated, but no more may be live than where everything is kept. Of equal figures the
+    /// least work, then the first.
+    fn order(&self) -> impl Fn(&Attempt) -> (bool, u64, u64) + use<> {
+        let kept_live = self.kept_live;
+        move |Attempt { simulation, .. }| (simulation.peak > kept_live, simulation.allocated, simulation.flops)
     }
-    Ok(attempts.into_iter().map(|(_, attempt)| attempt).collect())
+
+    /// Tries what the policy makes of one clustering, in several sizes where it has sizes.
+    fn of(&mut self, material: &Material<'_>, policy: CheckpointPolicy) -> Result<()> {
+        let order = self.order();
+        let profile = material.profile()?;
+        let mut tried: Vec<Cells> = Vec::new();
+        for (policy, slack) in region::variants(material, policy) {
+            let cells = region::cells(material, &profile, policy, slack)?;
+            if tried.contains(&cells) {
+                continue;
+            }
+            let attempt = material.attempt(&cells)?;
+            if self.attempt.as_ref().is_none_or(|best| order(&attempt) < order(best)) {
+                self.attempt = Some(attempt);
+            }
+            push(&mut tried, cells)?;
+        }
+        Ok(())
+    }
 }
