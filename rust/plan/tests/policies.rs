@@ -71,7 +71,7 @@ fn deep_mlp() {
     assert!(plans[2].0.extra_flops * 10 <= plans[2].0.flops * 3);
     // Outputs have their memory from the start, so what counts is the arena, and not when most is live.
     let program = lower(&graph, &plans[2].0.schedule, &target()).unwrap();
-    assert!(program.arena_bytes as u64 <= 19 * layer, "{}", program.arena_bytes as u64 / layer);
+    assert!(program.arena_bytes as u64 <= 18 * layer, "{}", program.arena_bytes as u64 / layer);
 }
 
 #[test]

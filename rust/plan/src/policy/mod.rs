@@ -24,6 +24,7 @@ use crate::liveness::Flow;
 use crate::policy::cells::Cells;
 use crate::policy::pinned::pinned_values;
 use crate::policy::profile::{Positions, Profile};
+use crate::policy::sqrt::Budgets;
 use crate::program::Target;
 use crate::schedule::{Clustering, Schedule};
 use crate::simulate::{Simulation, simulate};
@@ -181,9 +182,10 @@ impl Best {
     fn of(&mut self, material: &Material<'_>, policy: CheckpointPolicy) -> Result<()> {
         let order = self.order();
         let profile = material.profile()?;
+        let mut budgets = Budgets::default();
         let mut tried: Vec<Cells> = Vec::new();
-        for (policy, slack) in region::variants(material, policy) {
-            let cells = region::cells(material, &profile, policy, slack)?;
+        for (policy, pace) in region::variants(material, policy) {
+            let cells = region::cells(material, &profile, &mut budgets, policy, pace)?;
             if tried.contains(&cells) {
                 continue;
             }

@@ -126,6 +126,14 @@ pub(crate) struct Interval {
     pub(crate) high: u32,
 }
 
+/// What straddles a border.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Crossing {
+    pub(crate) bytes: u64,
+    /// Of these the bytes that a later pass uses.
+    pub(crate) late: u64,
+}
+
 /// A part of the profile, its positions counted from 0. A border at q lies before position q.
 #[derive(Clone, Debug)]
 pub(crate) struct Stretch {
@@ -143,18 +151,23 @@ pub(crate) struct Stretch {
 impl Stretch {
     /// Bytes of the spans that begin at `from` or later and straddle a border, for the borders `from + 1`,
     /// `from + 2`, ….
-    pub(crate) fn new_bytes(&self, from: usize) -> impl Iterator<Item = u64> + '_ {
-        let mut bytes = 0;
+    pub(crate) fn new_bytes(&self, from: usize) -> impl Iterator<Item = Crossing> + '_ {
+        let mut crossing = Crossing::default();
         (from..self.length).map(move |position| {
             for span in &self.spans[self.begins[position] as usize..self.begins[position + 1] as usize] {
-                bytes += if span.end as usize > position { span.bytes } else { 0 };
+                if span.end as usize > position {
+                    crossing.bytes += span.bytes;
+                    crossing.late += if span.late { span.bytes } else { 0 };
+                }
             }
             for &span in &self.by_end[self.ends[position] as usize..self.ends[position + 1] as usize] {
                 let span = &self.spans[span as usize];
-                let counted = (span.begin as usize) < position && span.begin as usize >= from;
-                bytes -= if counted { span.bytes } else { 0 };
+                if (span.begin as usize) < position && span.begin as usize >= from {
+                    crossing.bytes -= span.bytes;
+                    crossing.late -= if span.late { span.bytes } else { 0 };
+                }
             }
-            bytes
+            crossing
         })
     }
 

@@ -10,6 +10,7 @@ use ckad_graph::{CheckpointPolicy, Graph, RegionId, Result};
 use crate::policy::Material;
 use crate::policy::cells::{Cells, ROOT};
 use crate::policy::profile::{Interval, Profile};
+use crate::policy::sqrt::{Budgets, Pace};
 use crate::policy::{segments, sqrt};
 use crate::tables::{collected, filled, push};
 
@@ -24,18 +25,18 @@ fn recomputes(policy: CheckpointPolicy) -> bool {
 
 /// What is worth trying for a policy: itself in several sizes, and on short tapes equal segments too, which win
 /// where more than two passes hold values at once.
-pub(crate) fn variants(material: &Material<'_>, policy: CheckpointPolicy) -> Vec<(CheckpointPolicy, f64)> {
+pub(crate) fn variants(material: &Material<'_>, policy: CheckpointPolicy) -> Vec<(CheckpointPolicy, Pace)> {
     let inner = material.graph.regions.iter().skip(1).map(|region| region.policy);
     let sized = inner.chain([policy]).any(|policy| policy == CheckpointPolicy::Sqrt);
     let short = material.positions.count <= sqrt::SHORT;
-    let slacks = match (sized, short) {
-        (true, true) => sqrt::SLACKS_OF_SHORT,
-        (true, false) => sqrt::SLACKS,
-        _ => &[1.0],
+    let paces = match (sized, short) {
+        (true, true) => sqrt::PACES_OF_SHORT,
+        (true, false) => sqrt::PACES,
+        _ => &[sqrt::ANY],
     };
-    let mut variants: Vec<_> = slacks.iter().map(|&slack| (policy, slack)).collect();
+    let mut variants: Vec<_> = paces.iter().map(|&pace| (policy, pace)).collect();
     if policy == CheckpointPolicy::Sqrt && short {
-        variants.extend(sqrt::EQUAL_SEGMENTS.iter().map(|&count| (CheckpointPolicy::Segments(count), 1.0)));
+        variants.extend(sqrt::EQUAL_SEGMENTS.iter().map(|&count| (CheckpointPolicy::Segments(count), sqrt::ANY)));
     }
     variants
 }
@@ -48,7 +49,13 @@ struct Part {
 }
 
 /// The cells of the policy and of all regions.
-pub(crate) fn cells(material: &Material<'_>, profile: &Profile, policy: CheckpointPolicy, slack: f64) -> Result<Cells> {
+pub(crate) fn cells(
+    material: &Material<'_>,
+    profile: &Profile,
+    budgets: &mut Budgets,
+    policy: CheckpointPolicy,
+    pace: Pace,
+) -> Result<Cells> {
     let count = material.positions.count;
     let parts = parts(material, policy)?;
     let mut cells = Cells::whole(count)?;
@@ -70,7 +77,7 @@ pub(crate) fn cells(material: &Material<'_>, profile: &Profile, policy: Checkpoi
                 let stretch = profile.stretch(low, high, &whole, &hidden)?;
                 match part.policy {
                     CheckpointPolicy::Segments(count) => segments::borders(&stretch, count)?,
-                    _ => sqrt::borders(&stretch, slack)?,
+                    _ => budgets.borders(index, &stretch, pace)?,
                 }
             }
         };

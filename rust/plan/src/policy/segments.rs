@@ -7,7 +7,7 @@ use crate::tables::collected;
 
 /// At most `count − 1` borders.
 pub(crate) fn borders(stretch: &Stretch, count: u32) -> Result<Vec<usize>> {
-    let cross: Vec<u64> = collected(stretch.new_bytes(0))?;
+    let cross: Vec<u64> = collected(stretch.new_bytes(0).map(|crossing| crossing.bytes))?;
     let total = u128::from(stretch.total());
     let count = u128::from(count.max(1));
     // The border at which the given share, in quarters of a segment, is held.
