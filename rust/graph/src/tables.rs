@@ -80,6 +80,12 @@ pub fn room_for_keys<K: Eq + Hash, V, S: BuildHasher>(
     map.try_reserve(extra).map_err(|_| Error::memory(op, bytes))
 }
 
+/// Makes room for `extra` more entries, where there is none yet.
+#[inline]
+pub fn make_room<T>(op: &str, entries: &mut Vec<T>, extra: usize) -> Result<()> {
+    if entries.capacity() - entries.len() < extra { grow(op, entries, extra) } else { Ok(()) }
+}
+
 /// Makes room for `extra` more entries.
 #[cold]
 pub fn grow<T>(op: &str, entries: &mut Vec<T>, extra: usize) -> Result<()> {

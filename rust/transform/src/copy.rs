@@ -33,29 +33,20 @@ pub(crate) fn reached(op: &str, graph: &Graph, outputs: impl IntoIterator<Item =
 pub(crate) struct NodeTable(Vec<NodeId>);
 
 /// No graph has as many nodes: `Graph::push` refuses ids that do not fit.
-const NONE: NodeId = NodeId(u32::MAX);
+pub(crate) const NO_NODE: NodeId = NodeId(u32::MAX);
 
 impl NodeTable {
     pub fn new(op: &str, len: usize) -> Result<NodeTable> {
-        table(op, NONE, len).map(NodeTable)
-    }
-
-    pub fn push_none(&mut self, op: &str) -> Result<()> {
-        tables::push(op, &mut self.0, NONE)
+        table(op, NO_NODE, len).map(NodeTable)
     }
 
     #[inline]
     pub fn get(&self, id: NodeId) -> Option<NodeId> {
-        Some(self.0[id.index()]).filter(|&found| found != NONE)
+        Some(self.0[id.index()]).filter(|&found| found != NO_NODE)
     }
 
     pub fn set(&mut self, id: NodeId, value: NodeId) {
         self.0[id.index()] = value;
-    }
-
-    /// Sets an entry and returns what it was.
-    pub fn replace(&mut self, id: NodeId, value: NodeId) -> Option<NodeId> {
-        Some(std::mem::replace(&mut self.0[id.index()], value)).filter(|&found| found != NONE)
     }
 }
 

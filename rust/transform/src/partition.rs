@@ -5,9 +5,9 @@
 
 use ckad_graph::{Attributes, Error, Graph, NodeId, Op, Result, interrupt, tables};
 
-use crate::copy::{Copy, reached, table};
+use crate::copy::{Copy, table};
 use crate::settle::settled;
-use crate::sink::{in_new_order, sinking};
+use crate::sink::{Sinking, in_new_order, sinking};
 
 /// Where an output of the whole graph is found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,7 +39,6 @@ pub fn partition(graph: &Graph, known_inputs: &[bool]) -> Result<Partition> {
         let what = format!("{} flags for {} inputs", known_inputs.len(), graph.inputs.len());
         return Err(Error::internal("partition", what));
     }
-    let live = reached("partition", graph, graph.outputs.iter().copied())?;
     let mut unknown = table("partition", 0u16, graph.len())?;
     for (&input, _) in graph.inputs.iter().zip(known_inputs).filter(|(_, known)| !**known) {
         unknown[input.index()] = 1;
@@ -49,7 +48,7 @@ pub fn partition(graph: &Graph, known_inputs: &[bool]) -> Result<Partition> {
             unknown[id.index()] = 1;
         }
     }
-    let sunk = sinking("partition", graph, &live, &unknown)?;
+    let Sinking { live, sunk, .. } = sinking("partition", graph, |id| unknown[id.index()])?;
     let late = |id: NodeId| unknown[id.index()] == 1 || sunk[id.index()];
 
     // Values that cross over, in the order of the graph.

@@ -65,7 +65,7 @@ impl Simplifier {
 
     /// The scalar leaf that an array repeats, or the node itself where it is one.
     fn repeated(&self, id: NodeId) -> Option<NodeId> {
-        let scalar = if self.target.op(id) == Op::Broadcast { *self.target.operands(id).first()? } else { id };
+        let scalar = if matches!(self.target.op(id), Op::Broadcast) { *self.target.operands(id).first()? } else { id };
         self.is_scalar_leaf(scalar).then_some(scalar)
     }
 
@@ -84,7 +84,7 @@ impl Simplifier {
         for index in 0..operands.len() {
             let whole =
                 |(other, &operand): (usize, &NodeId)| other != index && self.target.node(operand).shape == site.shape;
-            if self.target.op(operands[index]) == Op::Broadcast && operands.iter().enumerate().any(whole) {
+            if matches!(self.target.op(operands[index]), Op::Broadcast) && operands.iter().enumerate().any(whole) {
                 operands[index] = self.target.operands(operands[index])[0];
             }
         }

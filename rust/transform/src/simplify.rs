@@ -13,13 +13,12 @@
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use ckad_graph::tables::room;
 use ckad_graph::{Attributes, DType, Graph, ListId, NodeId, Op, RegionId, Result, interrupt, tables};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use crate::copy::{Copy, NodeTable, reached};
+use crate::copy::{Copy, NO_NODE, NodeTable, reached};
 use crate::settle::settle;
-use crate::sink::{in_new_order, sinking};
+use crate::sink::{Sinking, in_new_order, sinking};
 
 /// An equivalent graph in execution order; every output keeps its bits.
 pub fn simplify(graph: Graph) -> Result<Graph> {
@@ -34,14 +33,10 @@ pub fn simplify_keeping_zeros(graph: Graph) -> Result<Graph> {
 fn simplified(graph: Graph, keeps_zeros: bool) -> Result<Graph> {
     let graph = settle(graph)?;
     let merged = Simplifier::run(&graph, keeps_zeros)?;
-    let live = reached("simplify", &merged, merged.outputs.iter().copied())?;
-    let mut stage = room("simplify", merged.len())?;
-    stage.extend(merged.ids().map(|id| merged.attributes(id).pass));
-    let sunk = sinking("simplify", &merged, &live, &stage)?;
-    drop(stage);
+    let Sinking { live, sunk, any } = sinking("simplify", &merged, |id| merged.attributes(id).pass)?;
     // Numbers that nothing reads do no harm.
     let stays = |id: NodeId| live[id.index()] || matches!(merged.op(id), Op::Literal(_) | Op::Scalar(_));
-    if !sunk.contains(&true) && merged.ids().all(stays) {
+    if !any && merged.ids().all(stays) {
         return Ok(merged);
     }
     let target = graph.recycled(&merged)?;
@@ -80,10 +75,7 @@ const COMPARED: usize = 8;
 /// other in memory, which a hash of the content is not.
 pub(crate) struct Simplifier {
     pub target: Graph,
-    /// By node, the newest of the nodes compared in turn that have it as their last-appended operand.
-    newest: NodeTable,
-    /// By such a node, the one before it.
-    older: NodeTable,
+    chains: Chains,
     /// By index, the first node of each scalar.
     scalars: NodeTable,
     /// Other leaves, and nodes on operands of many users.
@@ -94,12 +86,55 @@ pub(crate) struct Simplifier {
     pub keeps_zeros: bool,
 }
 
+/// The nodes that are compared in turn, by their last-appended operand.
+struct Chains(Vec<Links>);
+
+#[derive(Clone, Copy)]
+struct Links {
+    /// The newest of those that have this node as that operand.
+    newest: NodeId,
+    /// Of those in whose chain this node is, the one before it.
+    older: NodeId,
+}
+
+impl Chains {
+    /// For nodes of which the first `inputs` exist, and perhaps `nodes` in the end.
+    fn new(inputs: usize, nodes: usize) -> Result<Chains> {
+        let mut links = tables::room("simplify", nodes)?;
+        links.resize(inputs, Links::NONE);
+        Ok(Chains(links))
+    }
+
+    fn push_none(&mut self) -> Result<()> {
+        tables::push("simplify", &mut self.0, Links::NONE)
+    }
+
+    #[inline]
+    fn newest(&self, operand: NodeId) -> Option<NodeId> {
+        Some(self.0[operand.index()].newest).filter(|&id| id != NO_NODE)
+    }
+
+    #[inline]
+    fn older(&self, id: NodeId) -> Option<NodeId> {
+        Some(self.0[id.index()].older).filter(|&id| id != NO_NODE)
+    }
+
+    #[inline]
+    fn add(&mut self, operand: NodeId, id: NodeId) {
+        let before = std::mem::replace(&mut self.0[operand.index()].newest, id);
+        self.0[id.index()].older = before;
+    }
+}
+
+impl Links {
+    const NONE: Links = Links { newest: NO_NODE, older: NO_NODE };
+}
+
 impl Simplifier {
     fn run(source: &Graph, keeps_zeros: bool) -> Result<Graph> {
         let mut simplifier = Simplifier {
             target: source.derived()?,
-            newest: NodeTable::new("simplify", source.inputs.len())?,
-            older: NodeTable::new("simplify", source.inputs.len())?,
+            chains: Chains::new(source.inputs.len(), source.len())?,
             scalars: NodeTable::new("simplify", source.scalars.len())?,
             by_hash: FxHashMap::default(),
             constants: same_snapshots(source)?,
@@ -117,8 +152,9 @@ impl Simplifier {
                 continue;
             }
             operands.clear();
+            tables::make_room("simplify", &mut operands, source.operands(id).len())?;
             for &operand in source.operands(id) {
-                tables::push("simplify", &mut operands, copy.of(operand)?)?;
+                operands.push(copy.of(operand)?);
             }
             let op = match node.op {
                 Op::Constant(index) => Op::Constant(simplifier.constants[index as usize]),
@@ -141,19 +177,17 @@ impl Simplifier {
         }
         let last = draft.operands.iter().max().copied();
         let mut compared = 0;
-        let mut candidate = last.and_then(|last| self.newest.get(last));
+        let mut candidate = last.and_then(|last| self.chains.newest(last));
         while let Some(id) = candidate {
             if draft.equals(&self.target, id) {
                 return Ok(id);
             }
-            candidate = self.older.get(id);
+            candidate = self.chains.older(id);
             compared += 1;
         }
         if let Some(last) = last.filter(|_| compared < COMPARED) {
             let id = self.push(draft)?;
-            if let Some(before) = self.newest.replace(last, id) {
-                self.older.set(id, before);
-            }
+            self.chains.add(last, id);
             return Ok(id);
         }
         let hash = draft.hash();
@@ -180,14 +214,13 @@ impl Simplifier {
     }
 
     fn push(&mut self, draft: &Draft<'_>) -> Result<NodeId> {
-        self.newest.push_none("simplify")?;
-        self.older.push_none("simplify")?;
+        self.chains.push_none()?;
         self.target.push(draft.op, draft.operands, draft.dtype, draft.shape, draft.attributes)
     }
 
     /// An array of one repeated scalar: cheaper to have twice than to share.
     fn is_filled(&self, draft: &Draft<'_>) -> bool {
-        draft.op == Op::Broadcast && draft.operands.iter().all(|&operand| self.is_scalar_leaf(operand))
+        matches!(draft.op, Op::Broadcast) && draft.operands.iter().all(|&operand| self.is_scalar_leaf(operand))
     }
 
     pub(crate) fn is_scalar_leaf(&self, id: NodeId) -> bool {
@@ -213,11 +246,12 @@ impl Draft<'_> {
 
     fn equals(&self, graph: &Graph, id: NodeId) -> bool {
         let node = graph.node(id);
-        node.op == self.op
+        // What is compared has one operand in common: the others tell most of them apart.
+        graph.operands(id) == self.operands
             && node.dtype == self.dtype
             && node.shape == self.shape
+            && node.op == self.op
             && place(node.op, node.attributes) == self.place()
-            && graph.operands(id) == self.operands
     }
 }
 

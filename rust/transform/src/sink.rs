@@ -11,63 +11,107 @@
 
 use ckad_graph::{Graph, NodeId, Op, Result, interrupt, tables};
 
-use crate::copy::table;
+use crate::copy::{reached, table};
 
-/// Which of the live nodes move to a later stage. `stage` is constant or grows from operand to user.
-pub(crate) fn sinking(op: &str, graph: &Graph, live: &[bool], stage: &[u16]) -> Result<Vec<bool>> {
-    let mut sunk = candidates(op, graph, live, stage)?;
-    keep_what_is_smaller(op, graph, live, stage, &mut sunk)?;
-    Ok(sunk)
+/// What is live, and what of that moves to a later stage.
+pub(crate) struct Sinking {
+    pub live: Vec<bool>,
+    pub sunk: Vec<bool>,
+    /// Whether anything moves.
+    pub any: bool,
 }
 
-fn candidates(op: &str, graph: &Graph, live: &[bool], stage: &[u16]) -> Result<Vec<bool>> {
-    let derived = derived(op, graph, live)?;
-    let overwritten = overwritten(op, graph, live)?;
+/// What the outputs reach, and what of that moves. `stage` is constant or grows from operand to user.
+pub(crate) fn sinking(op: &str, graph: &Graph, stage: impl Fn(NodeId) -> u16) -> Result<Sinking> {
+    let mut sinking = candidates(op, graph, &stage)?;
+    if sinking.any {
+        keep_what_is_smaller(op, graph, &stage, &mut sinking)?;
+    }
+    Ok(sinking)
+}
+
+fn candidates(op: &str, graph: &Graph, stage: &impl Fn(NodeId) -> u16) -> Result<Sinking> {
+    let overwritten = overwritten(op, graph)?;
+    let mut live = table(op, false, graph.len())?;
     let mut sunk = table(op, false, graph.len())?;
+    let mut any = false;
     // The least stage in which a node is needed.
     let mut earliest = table(op, u16::MAX, graph.len())?;
     for &output in &graph.outputs {
+        live[output.index()] = true;
         earliest[output.index()] = 0;
     }
-    for id in graph.ids().rev().filter(|id| live[id.index()]) {
-        interrupt::check_at(id.index())?;
+    // All that is live, where it is asked for ahead of the walk.
+    let mut all_live: Option<Vec<bool>> = None;
+    for id in graph.ids().rev() {
         let index = id.index();
-        sunk[index] = earliest[index] > stage[index]
-            && may_move(graph.op(id), derived[index])
-            && !graph.operands(id).iter().any(|operand| overwritten[operand.index()]);
-        let needs_operands = if sunk[index] { earliest[index] } else { stage[index] };
+        interrupt::check_at(index)?;
+        if !live[index] {
+            continue;
+        }
+        let mut needs_operands = stage(id);
+        if earliest[index] > needs_operands {
+            let moves = match Movable::of(graph.op(id)) {
+                Movable::Always => true,
+                Movable::Derived => {
+                    let live = match all_live.take() {
+                        Some(live) => live,
+                        None => reached(op, graph, graph.outputs.iter().copied())?,
+                    };
+                    let derived = is_derived(graph, &live, id);
+                    all_live = Some(live);
+                    derived
+                }
+                Movable::Never => false,
+            };
+            let reads_overwritten =
+                |overwritten: &Vec<bool>| graph.operands(id).iter().any(|operand| overwritten[operand.index()]);
+            if moves && !overwritten.as_ref().is_some_and(reads_overwritten) {
+                (sunk[index], any) = (true, true);
+                needs_operands = earliest[index];
+            }
+        }
         for operand in graph.operands(id) {
+            live[operand.index()] = true;
             let least = &mut earliest[operand.index()];
             *least = (*least).min(needs_operands);
         }
     }
-    Ok(sunk)
+    Ok(Sinking { live, sunk, any })
 }
 
-fn may_move(op: Op, derived: bool) -> bool {
-    match op {
-        Op::Elementwise(_) | Op::Cast | Op::StopGradient => true,
-        Op::Iota { .. } | Op::Reshape | Op::Transpose { .. } | Op::Broadcast => true,
-        Op::Reduce { .. } | Op::Pad { .. } | Op::StridedRead { .. } => derived,
-        _ => false,
+/// Which nodes of an operation may move.
+enum Movable {
+    Always,
+    /// Those that a rule created.
+    Derived,
+    Never,
+}
+
+impl Movable {
+    fn of(op: Op) -> Movable {
+        match op {
+            Op::Elementwise(_) | Op::Cast | Op::StopGradient => Movable::Always,
+            Op::Iota { .. } | Op::Reshape | Op::Transpose { .. } | Op::Broadcast => Movable::Always,
+            Op::Reduce { .. } | Op::Pad { .. } | Op::StridedRead { .. } => Movable::Derived,
+            _ => Movable::Never,
+        }
     }
 }
 
-/// Nodes with pass and position of the node before them: a rule created them beside their primal.
-fn derived(op: &str, graph: &Graph, live: &[bool]) -> Result<Vec<bool>> {
-    let mut derived = table(op, false, graph.len())?;
-    let mut before = None;
-    for id in graph.ids().filter(|id| live[id.index()] && !graph.op(*id).is_leaf()) {
-        let attributes = graph.attributes(id);
-        let here = Some((attributes.pass, attributes.position));
-        derived[id.index()] = here == before;
-        before = here;
-    }
-    Ok(derived)
+/// Whether a rule created the node beside its primal: it has pass and position of the node before it.
+fn is_derived(graph: &Graph, live: &[bool], id: NodeId) -> bool {
+    let place = |id: NodeId| (graph.attributes(id).pass, graph.attributes(id).position);
+    let mut before = (0..id.0).rev().map(NodeId).filter(|id| live[id.index()] && !graph.op(*id).is_leaf());
+    before.next().is_some_and(|before| place(before) == place(id))
 }
 
-/// Values that a later node overwrites, and views by shape of such values.
-fn overwritten(op: &str, graph: &Graph, live: &[bool]) -> Result<Vec<bool>> {
+/// Values that a later node overwrites, and views by shape of such values; None where nothing is overwritten.
+fn overwritten(op: &str, graph: &Graph) -> Result<Option<Vec<bool>>> {
+    if !graph.ids().any(|id| graph.op(id).overwrites_base()) {
+        return Ok(None);
+    }
+    let live = reached(op, graph, graph.outputs.iter().copied())?;
     let mut overwritten = table(op, false, graph.len())?;
     for id in graph.ids().filter(|id| live[id.index()] && graph.op(*id).overwrites_base()) {
         // A leaf stays as it is in any case: its user copies it first.
@@ -75,22 +119,17 @@ fn overwritten(op: &str, graph: &Graph, live: &[bool]) -> Result<Vec<bool>> {
             overwritten[base.index()] = true;
         }
     }
-    if !overwritten.contains(&true) {
-        return Ok(overwritten);
-    }
     for id in graph.ids() {
         if matches!(graph.op(id), Op::Reshape | Op::Transpose { .. } | Op::Broadcast) {
             overwritten[id.index()] |= graph.operands(id).iter().any(|operand| overwritten[operand.index()]);
         }
     }
-    Ok(overwritten)
+    Ok(Some(overwritten))
 }
 
 /// Takes back each move whose operands would be kept for it alone and have more bytes than the node.
-fn keep_what_is_smaller(op: &str, graph: &Graph, live: &[bool], stage: &[u16], sunk: &mut [bool]) -> Result<()> {
-    if !sunk.contains(&true) {
-        return Ok(());
-    }
+fn keep_what_is_smaller(op: &str, graph: &Graph, stage: &impl Fn(NodeId) -> u16, sinking: &mut Sinking) -> Result<()> {
+    let Sinking { live, sunk, any } = sinking;
     // Of each node that stays: the number of its users that moved away, and whether it is kept in any case.
     let mut moved_users = table(op, 0u32, graph.len())?;
     let mut kept = table(op, false, graph.len())?;
@@ -98,12 +137,12 @@ fn keep_what_is_smaller(op: &str, graph: &Graph, live: &[bool], stage: &[u16], s
         kept[output.index()] = true;
     }
     for id in graph.ids().filter(|id| live[id.index()]) {
-        for operand in graph.operands(id) {
-            let operand = operand.index();
-            if stage[id.index()] > stage[operand] {
-                kept[operand] = true;
-            } else if sunk[id.index()] {
-                moved_users[operand] += 1;
+        let (own, moves) = (stage(id), sunk[id.index()]);
+        for &operand in graph.operands(id) {
+            if own > stage(operand) {
+                kept[operand.index()] = true;
+            } else if moves {
+                moved_users[operand.index()] += 1;
             }
         }
     }
@@ -124,6 +163,7 @@ fn keep_what_is_smaller(op: &str, graph: &Graph, live: &[bool], stage: &[u16], s
             }
         }
     }
+    *any = sunk.contains(&true);
     Ok(())
 }
 
