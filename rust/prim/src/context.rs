@@ -85,15 +85,23 @@ impl<'b> Transpose<'_, 'b> {
     /// `add`, after summing over the axes along which the operand was broadcast.
     pub fn add_summed(&mut self, index: usize, cotangent: Expr<'b>) {
         if self.is_linear(index) {
-            let summed = cotangent.sum_to(self.operand_shape(index));
+            let summed = self.summed(index, cotangent);
             self.accumulator.add(index, summed);
         }
+    }
+
+    /// The cotangent summed over the axes along which the operand was broadcast.
+    fn summed(&self, index: usize, cotangent: Expr<'b>) -> Expr<'b> {
+        let operand = self.source.operands(self.node)[index];
+        // Derived graphs share the lists of their source.
+        let same = self.builder().graph().node(cotangent.id).shape == self.source.node(operand).shape;
+        if same { cotangent } else { cotangent.sum_to(self.source.shape(operand)) }
     }
 
     /// `add_summed` with a minus.
     pub fn subtract_summed(&mut self, index: usize, cotangent: Expr<'b>) {
         if self.is_linear(index) {
-            let summed = cotangent.sum_to(self.operand_shape(index));
+            let summed = self.summed(index, cotangent);
             self.accumulator.subtract(index, summed);
         }
     }

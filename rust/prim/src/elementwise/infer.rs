@@ -70,6 +70,14 @@ impl Builder {
     pub fn elementwise(&self, row: Elementwise, operands: &[NodeId]) -> Result<NodeId> {
         {
             let mut graph = self.graph_mut();
+            if let [a, b] = *operands {
+                let (a, b) = (graph.node(a), graph.node(b));
+                let shape = if a.shape == ListId::EMPTY { b.shape } else { a.shape };
+                let fits = a.dtype == b.dtype && row.arity() == 2 && (shape == b.shape || b.shape == ListId::EMPTY);
+                if let Some(dtype) = row.result_dtype(a.dtype).filter(|_| fits) {
+                    return graph.push(row.op(), operands, dtype, shape, self.attributes());
+                }
+            }
             // Equal shapes, and scalars beside arrays of one shape.
             let (mut shape, mut fits) = (ListId::EMPTY, true);
             for &operand in operands {
