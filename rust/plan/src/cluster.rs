@@ -17,10 +17,11 @@ use std::cell::RefCell;
 
 use ckad_graph::{Error, Graph, ListId, NodeId, Op, RegionId, Result, interrupt};
 use rustc_hash::FxHashSet;
+use smallvec::SmallVec;
 
 use crate::cluster_auto::rebuild_cheap_values;
 use crate::cluster_limits::{Limits, Scratch, split};
-use crate::cluster_roles::{Role, Roles};
+use crate::cluster_roles::{Role, Roles, Uses};
 use crate::cluster_turn::join_passes;
 use crate::liveness::{Counts, Lists, NONE};
 use crate::program::Target;
@@ -83,20 +84,34 @@ pub fn cluster(graph: &Graph, target: &Target, auto: bool) -> Result<Clustering>
     grouping.finish()
 }
 
+/// How often and until when values are read.
+struct Read<'a> {
+    graph: &'a Graph,
+    last_pass: Vec<u16>,
+    counts: Counts,
+}
+
+impl Uses for Read<'_> {
+    #[inline]
+    fn read(&mut self, reader: NodeId, operand: NodeId) {
+        let last = &mut self.last_pass[operand.index()];
+        *last = (*last).max(self.graph.attributes(reader).pass);
+        self.counts.add(operand.index());
+    }
+
+    fn moved(&mut self, view: NodeId, foot: NodeId) {
+        let last = std::mem::take(&mut self.last_pass[view.index()]);
+        self.last_pass[foot.index()] = self.last_pass[foot.index()].max(last);
+        self.counts.shift(view.index(), foot.index());
+    }
+}
+
 impl<'a> Grouping<'a> {
     fn new(graph: &'a Graph, target: &Target) -> Result<Grouping<'a>> {
-        let roles = Roles::new(graph)?;
+        let mut read = Read { graph, last_pass: filled(0, graph.len())?, counts: Counts::new(graph.len())? };
+        let roles = Roles::new(graph, &mut read)?;
+        let Read { last_pass, counts, .. } = read;
         let is_computed = |id: &NodeId| !matches!(roles.of(*id), Role::Dead | Role::Leaf | Role::Deferred);
-        let mut last_pass = filled(0, graph.len())?;
-        let mut counts = Counts::new(graph.len())?;
-        for id in graph.ids().filter(is_computed) {
-            let pass = graph.attributes(id).pass;
-            for &operand in graph.operands(id) {
-                let foot = roles.foot(graph, operand).index();
-                last_pass[foot] = pass.max(last_pass[foot]);
-                counts.add(foot);
-            }
-        }
         let mut users = counts.fill()?;
         for id in graph.ids().filter(is_computed) {
             for &operand in graph.operands(id) {
@@ -152,7 +167,7 @@ impl<'a> Grouping<'a> {
                 Role::Dead | Role::Leaf | Role::Deferred => {}
                 Role::Single => self.open(id, ClusterKind::Single)?,
                 role @ (Role::Fused | Role::Reduce) => match self.joinable(id) {
-                    Some(group) => self.join(id, group, role == Role::Reduce)?,
+                    Some((group, loads)) => self.add(id, group, role == Role::Reduce, &loads)?,
                     None if role == Role::Reduce => self.open(id, ClusterKind::Reduce)?,
                     None => self.open(id, ClusterKind::Fused)?,
                 },
@@ -183,22 +198,37 @@ impl<'a> Grouping<'a> {
     }
 
     fn join(&mut self, id: NodeId, group: usize, closes: bool) -> Result<()> {
+        let operands = self.graph.operands(id);
+        if operands.len() <= MANY_OPERANDS {
+            let loads = self.new_loads(id, group);
+            return self.add(id, group, closes, &loads);
+        }
+        // A stack of thousands of values would compare each with each.
+        let mut seen = FxHashSet::default();
+        seen.try_reserve(operands.len()).map_err(|_| Error::memory("plan", size_of_val(operands)))?;
+        let loads = collected(operands.iter().copied().filter(|&operand| seen.insert(operand)))?;
+        self.add(id, group, closes, &loads)
+    }
+
+    /// What the node reads that the group neither computes nor loads yet; twice what it reads twice.
+    fn new_loads(&self, id: NodeId, group: usize) -> SmallVec<[NodeId; 4]> {
+        let loads = &self.groups[group].loads;
+        let mut new = SmallVec::new();
+        for &operand in self.graph.operands(id) {
+            if self.home[operand.index()] != group as u32 && !loads.contains(&operand) {
+                new.push(operand);
+            }
+        }
+        new
+    }
+
+    fn add(&mut self, id: NodeId, group: usize, closes: bool, loads: &[NodeId]) -> Result<()> {
         let late = usize::from(self.counts_as_late(id));
         let target = &mut self.groups[group];
-        let operands = self.graph.operands(id);
-        if operands.len() > MANY_OPERANDS {
-            // A stack of thousands of values would compare each with each.
-            let mut seen = FxHashSet::default();
-            let refused = |_| Error::memory("plan", size_of_val(operands));
-            seen.try_reserve(operands.len()).map_err(refused)?;
-            for &operand in operands.iter().filter(|&&operand| seen.insert(operand)) {
-                push(&mut target.loads, operand)?;
-            }
-        } else {
-            for &operand in operands {
-                if self.home[operand.index()] != group as u32 && !target.loads.contains(&operand) {
-                    push(&mut target.loads, operand)?;
-                }
+        let loaded = target.loads.len();
+        for &load in loads {
+            if loads.len() > MANY_OPERANDS || !target.loads[loaded..].contains(&load) {
+                push(&mut target.loads, load)?;
             }
         }
         if closes {
@@ -210,14 +240,22 @@ impl<'a> Grouping<'a> {
         Ok(())
     }
 
-    /// The group of highest index among the operands', if the node may join it.
-    fn joinable(&self, id: NodeId) -> Option<usize> {
+    /// The group of highest index among the operands', if the node may join it, and what that then loads.
+    fn joinable(&self, id: NodeId) -> Option<(usize, SmallVec<[NodeId; 4]>)> {
+        let (graph, node) = (self.graph, self.graph.node(id));
+        let operands = graph.operands(id);
+        let iteration = match node.op {
+            // A view reads memory.
+            op if crate::view::is_view(op) => return None,
+            Op::Reduce { .. } => graph.node(*operands.first()?).shape,
+            _ => node.shape,
+        };
         // One more than the group's index; 0 where there is none.
         let (mut memory, mut register) = (0u32, 0u32);
-        for &operand in self.graph.operands(id) {
-            let foot = self.roles.foot(self.graph, operand);
+        for &operand in operands {
+            let foot = self.roles.foot(graph, operand);
             let home = self.home[foot.index()].wrapping_add(1);
-            if foot == operand && self.in_register(id, operand) {
+            if foot == operand && self.roles.of(operand) == Role::Fused && graph.node(operand).shape == iteration {
                 register = register.max(home);
             } else {
                 memory = memory.max(home);
@@ -225,19 +263,18 @@ impl<'a> Grouping<'a> {
         }
         let group = if register > memory { register as usize - 1 } else { return None };
         let target = &self.groups[group];
-        let attributes = self.graph.attributes(id);
-        let new_loads = self
-            .graph
-            .operands(id)
-            .iter()
-            .filter(|&&operand| self.home[operand.index()] != group as u32 && !target.loads.contains(&operand));
-        let fits = target.kind == ClusterKind::Fused
+        let attributes = node.attributes;
+        let possible = target.kind == ClusterKind::Fused
             && target.pass == attributes.pass
             && target.region == attributes.region
-            && target.position.abs_diff(attributes.position) <= FARTHEST
-            && self.fits(target.members.len() + 1, target.loads.len() + new_loads.count(), target.late)
+            && target.position.abs_diff(attributes.position) <= FARTHEST;
+        if !possible {
+            return None;
+        }
+        let loads = self.new_loads(id, group);
+        let fits = self.fits(target.members.len() + 1, target.loads.len() + loads.len(), target.late)
             && (target.late < MOST_LATE || !self.counts_as_late(id));
-        fits.then_some(group)
+        fits.then_some((group, loads))
     }
 
     /// Bounds that joining and merging respect. `finish` makes sure of the target's limits.
@@ -343,6 +380,9 @@ impl<'a> Grouping<'a> {
 
     /// The group that overwrites what a load reads.
     pub(crate) fn overwritten_at(&self, load: NodeId) -> Option<usize> {
+        if !self.roles.overwrite() {
+            return None;
+        }
         let overwriter = self.roles.overwriter(self.roles.foot(self.graph, load))?;
         Some(self.home[overwriter.index()] as usize)
     }
@@ -392,7 +432,8 @@ impl<'a> Grouping<'a> {
 
     fn with_views(&self, mut members: Vec<NodeId>) -> Result<Vec<NodeId>> {
         let computed = members.len();
-        for index in 0..computed {
+        let through = if self.roles.defer() { computed } else { 0 };
+        for index in 0..through {
             for &operand in self.graph.operands(members[index]) {
                 let mut view = operand;
                 while self.roles.of(view) == Role::Deferred {

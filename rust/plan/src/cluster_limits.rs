@@ -22,7 +22,12 @@ pub(crate) fn split<'g>(grouping: &Grouping<'_>, group: &'g Group) -> Option<Vec
     // If every member was stored and every load lived to the end.
     let in_memory = group.loads.iter().filter(|&&load| is_in_memory(graph, load)).count();
     let fits = in_memory + computed <= limits.operands && group.loads.len() + computed <= limits.registers;
-    if group.kind == ClusterKind::Single || computed == 1 || fits || respects_limits(grouping, &group.members) {
+    if group.kind == ClusterKind::Single || computed == 1 || fits {
+        return None;
+    }
+    let (stores, registers) = at_most(grouping, &group.members);
+    let fits = in_memory + stores <= limits.operands && group.loads.len() + registers <= limits.registers;
+    if fits || respects_limits(grouping, &group.members) {
         return None;
     }
     let mut pieces = Vec::new();
@@ -37,6 +42,24 @@ pub(crate) fn split<'g>(grouping: &Grouping<'_>, group: &'g Group) -> Option<Vec
         }
     }
     Some(pieces)
+}
+
+/// A quick estimate of how many of a group's members are stored, and of the registers that they take at once: at least
+/// what [`fits_one_kernel`] finds.
+fn at_most(grouping: &Grouping<'_>, members: &[NodeId]) -> (usize, usize) {
+    let Some(home) = members.last().map(|root| grouping.home[root.index()]) else { return (0, 0) };
+    // A value that only the next member reads is gone after it: of those there are two at once.
+    let (mut stores, mut lasting) = (0, 2);
+    let next = members[1..].iter().map(Some).chain([None]);
+    for (&member, next) in members.iter().zip(next) {
+        let users = grouping.users.get(member.index());
+        let outside = |&user: &u32| grouping.home[(user >> 1) as usize] != home;
+        let stored = grouping.is_output[member.index()] || users.iter().any(outside);
+        let passes_on = matches!((users, next), (&[user], Some(next)) if user >> 1 == next.0);
+        stores += usize::from(stored);
+        lasting += usize::from(stored || !passes_on);
+    }
+    (stores, lasting)
 }
 
 /// Whether one kernel can compute these members, the last of which is at home there, and store what others read.

@@ -59,6 +59,11 @@ impl Counts {
         self.sums[list + 2] += 1;
     }
 
+    /// Counts what one list would have for another.
+    pub(crate) fn shift(&mut self, from: usize, to: usize) {
+        self.sums[to + 2] += std::mem::take(&mut self.sums[from + 2]);
+    }
+
     pub(crate) fn fill(mut self) -> Result<Filling> {
         let mut sum = 0;
         for entry in &mut self.sums {
