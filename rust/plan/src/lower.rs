@@ -85,9 +85,12 @@ impl<'g> Lowering<'g> {
     /// make room for.
     pub fn of(script: &Script<'g>, written: Range<usize>, room: usize) -> Result<Lowering<'g>> {
         let graph = script.graph;
+        // Each is freed, but for those that are returned.
+        let frees = script.schedule.actions.iter().filter(|action| matches!(action, Action::Free(_)));
+        let values = frees.count() + graph.outputs.len();
         let mut lowering = Lowering {
             graph,
-            buffers: Buffers::new(graph)?,
+            buffers: Buffers::new(graph, values)?,
             step: 0,
             steps: tables::room(room)?,
             starts: AddedStarts::default(),

@@ -9,7 +9,7 @@ use ckad_graph::{Error, Graph, NodeId, Op, Result};
 use crate::allocate::{Lifetime, allocate};
 use crate::lower_joined::uses;
 use crate::program::{Buffer, BufferId, Place, Source, Step};
-use crate::tables::{collected, filled, push};
+use crate::tables::{collected, filled, push, room};
 
 const NONE: u32 = u32::MAX;
 
@@ -23,18 +23,26 @@ pub(crate) struct Buffers<'g> {
 }
 
 impl<'g> Buffers<'g> {
-    /// Inputs and captured arrays have theirs from the beginning.
-    pub fn new(graph: &'g Graph) -> Result<Buffers<'g>> {
+    /// Inputs and captured arrays have theirs from the beginning. `values` is the number of values to make room for.
+    pub fn new(graph: &'g Graph, values: usize) -> Result<Buffers<'g>> {
         let current = filled(NONE, graph.len())?;
-        let mut table = Buffers { graph, buffers: Vec::new(), holders: Vec::new(), current };
-        for id in graph.ids() {
-            let place = match graph.op(id) {
-                Op::Input(index) => Place::Input(index),
-                Op::Constant(index) => Place::Constant(index),
-                _ => continue,
-            };
+        let values = graph.inputs.len() + values;
+        let mut table = Buffers { graph, buffers: room(values)?, holders: room(values)?, current };
+        let mut exists = |id: NodeId, place: Place| {
             let buffer = table.add(id, place, 0)?;
             table.hold(id, buffer);
+            Ok(())
+        };
+        if graph.constants.is_empty() {
+            graph.inputs.iter().zip(0..).try_for_each(|(&id, index)| exists(id, Place::Input(index)))?;
+            return Ok(table);
+        }
+        for id in graph.ids() {
+            match graph.op(id) {
+                Op::Input(index) => exists(id, Place::Input(index))?,
+                Op::Constant(index) => exists(id, Place::Constant(index))?,
+                _ => {}
+            }
         }
         Ok(table)
     }

@@ -4,7 +4,7 @@
 //! An operand that lies in memory is loaded; a chain of views over such memory becomes the load's strides; a member
 //! of the cluster is a register.
 
-use ckad_graph::{DType, Error, Graph, NodeId, Op, Result};
+use ckad_graph::{DType, Error, Graph, ListId, NodeId, Op, Result};
 use smallvec::{SmallVec, smallvec};
 
 use crate::cost::node_flops;
@@ -13,8 +13,8 @@ use crate::lower_buffers::Buffers;
 use crate::lower_registers::{Assignment, Value};
 use crate::program::{BufferId, Extents, Flags, FusedKernel, Instruction, Load, Reduction, Source, Store, TileOp};
 use crate::schedule::Cluster;
-use crate::tables::{collected, filled, push, room};
-use crate::view::{Strides, View, compose, is_view, packed_strides};
+use crate::tables::{filled, push, room};
+use crate::view::{Strides, View, broadcast_strides, compose, is_view, packed_strides};
 
 /// The node whose shape a cluster iterates over: a reduction's operand, or the root itself.
 pub(crate) fn iteration_node(graph: &Graph, cluster: &Cluster) -> Result<NodeId> {
@@ -54,6 +54,8 @@ pub(crate) struct Workspace {
     needed: Vec<bool>,
     /// By member, its value once it has one.
     values: Vec<Option<Value>>,
+    /// Where the operands of computed members come from: those of the last member first.
+    origins: Vec<Origin>,
 }
 
 impl Workspace {
@@ -67,6 +69,7 @@ impl Workspace {
             assignment: Assignment::default(),
             needed: Vec::new(),
             values: Vec::new(),
+            origins: Vec::new(),
         })
     }
 
@@ -80,18 +83,25 @@ impl Workspace {
         self.needed.resize(members.len(), false);
         self.values.clear();
         self.values.resize(members.len(), None);
+        self.origins.clear();
         for (&member, number) in members.iter().zip(0..) {
-            self.note(member).member = Some(number);
+            self.add_note(member, Note { member: Some(number), origin: None });
         }
     }
 
-    fn note(&mut self, node: NodeId) -> &mut Note {
-        let place = &mut self.places[node.index()];
-        if place.kernel != self.kernel {
-            *place = NotePlace { kernel: self.kernel, index: self.notes.len() as u32 };
-            self.notes.push(Note { member: None, origin: None });
+    /// The first note of a node.
+    fn add_note(&mut self, node: NodeId, note: Note) {
+        self.places[node.index()] = NotePlace { kernel: self.kernel, index: self.notes.len() as u32 };
+        self.notes.push(note);
+    }
+
+    fn set_origin(&mut self, node: NodeId, origin: Origin) {
+        let place = self.places[node.index()];
+        if place.kernel == self.kernel {
+            self.notes[place.index as usize].origin = Some(origin);
+        } else {
+            self.add_note(node, Note { member: None, origin: Some(origin) });
         }
-        &mut self.notes[place.index as usize]
     }
 
     fn known(&self, node: NodeId) -> Option<&Note> {
@@ -110,7 +120,8 @@ pub(crate) fn fused_kernel(
 ) -> Result<(FusedKernel, u64)> {
     let iteration = iteration_node(graph, cluster)?;
     workspace.begin(&cluster.members);
-    let mut body = Body { graph, buffers, shape: graph.shape(iteration), workspace };
+    let (id, shape) = (graph.node(iteration).shape, graph.shape(iteration));
+    let mut body = Body { graph, buffers, id, shape, viewed: false, workspace };
     let mut reduced: Flags = smallvec![false; body.shape.len()];
     let mut reduction = None;
     let mut wanted: SmallVec<[NodeId; 16]> = SmallVec::new();
@@ -126,7 +137,7 @@ pub(crate) fn fused_kernel(
                 wanted.push(iteration);
                 reduction = Some((kind, graph.dtype(iteration), buffer, node));
             }
-            _ if graph.shape(node) == body.shape => wanted.push(node),
+            _ if graph.node(node).shape == body.id => wanted.push(node),
             _ => {
                 return Err(Error::internal("lower", format!("%{} has not its cluster's shape", node.0)));
             }
@@ -134,11 +145,10 @@ pub(crate) fn fused_kernel(
     }
     body.need(&cluster.members, &wanted)?;
     let mut flops = reduction.map_or(0, |(_, _, _, node)| node_flops(graph, node));
-    for index in 0..cluster.members.len() {
+    for (index, &member) in cluster.members.iter().enumerate() {
         if !body.workspace.needed[index] {
             continue;
         }
-        let member = cluster.members[index];
         flops = flops.saturating_add(node_flops(graph, member));
         let operands = graph.operands(member);
         let dtype = operands.last().map_or(graph.dtype(member), |&operand| graph.dtype(operand));
@@ -163,19 +173,14 @@ pub(crate) fn fused_kernel(
     let Workspace { drafts, loads, assignment, .. } = body.workspace;
     assignment.assign(loads.len(), drafts.iter().map(|draft| draft.arguments.get()), &kept)?;
     let register = |value: Value| assignment.registers[value as usize];
-    let instructions = drafts.iter().enumerate().map(|(index, draft)| {
-        // Slots beyond the arity repeat the first operand: none of them is then the result.
-        let arguments = draft.arguments.get();
-        let slot = |slot: usize| arguments.get(slot).or(arguments.first()).map_or(0, |&v| register(v));
-        Instruction {
-            op: draft.op,
-            dtype: draft.dtype,
-            result_dtype: draft.result_dtype,
-            result: register((loads.len() + index) as Value),
-            operands: [slot(0), slot(1), slot(2)],
-        }
-    });
-    let instructions: Vec<Instruction> = collected(instructions)?;
+    let mut instructions: Vec<Instruction> = room(drafts.len())?;
+    instructions.extend(drafts.iter().zip(&assignment.registers[loads.len()..]).map(|(draft, &result)| Instruction {
+        op: draft.op,
+        dtype: draft.dtype,
+        result_dtype: draft.result_dtype,
+        result,
+        operands: draft.arguments.values.map(register),
+    }));
     let mut extents: Extents = body.shape.iter().map(|&extent| extent as usize).collect();
     collapse(&mut extents, &mut reduced, loads);
     for (index, load) in loads.iter_mut().enumerate() {
@@ -212,7 +217,8 @@ struct Draft {
     arguments: Arguments,
 }
 
-/// The operands of an instruction; no operation of a fused kernel has more than three.
+/// The operands of an instruction; no operation of a fused kernel has more than three. Slots beyond the arity repeat
+/// the first operand: none of them is then the result.
 #[derive(Default)]
 struct Arguments {
     values: [Value; 3],
@@ -237,7 +243,10 @@ struct Body<'a, 'g> {
     graph: &'g Graph,
     buffers: &'a Buffers<'g>,
     /// The iteration shape.
+    id: ListId,
     shape: &'g [i64],
+    /// Whether something is loaded through views: by chance that may be another load.
+    viewed: bool,
     workspace: &'a mut Workspace,
 }
 
@@ -265,21 +274,31 @@ impl Body<'_, '_> {
                 continue;
             }
             for &operand in self.graph.operands(member) {
-                if let Origin::Member(member) = self.origin(operand)? {
+                let origin = self.origin(operand)?;
+                if let Origin::Member(member) = origin {
                     self.workspace.needed[member as usize] = true;
                 }
+                push(&mut self.workspace.origins, origin)?;
             }
         }
         Ok(())
     }
 
-    fn arguments(&self, member: NodeId) -> Result<Arguments> {
-        let mut arguments = Arguments::default();
-        for &operand in self.graph.operands(member) {
-            let place = arguments.values.get_mut(arguments.count);
-            *place.ok_or_else(|| self.misplaced(member))? = self.value(operand)?;
-            arguments.count += 1;
+    /// The operands of the next member that is computed, from the first on.
+    fn arguments(&mut self, member: NodeId) -> Result<Arguments> {
+        let mut arguments = Arguments { values: [0; 3], count: self.graph.operands(member).len() };
+        let origins = &self.workspace.origins;
+        let first = origins.len().checked_sub(arguments.count).filter(|_| arguments.count <= arguments.values.len());
+        let first = first.ok_or_else(|| self.misplaced(member))?;
+        for (value, origin) in arguments.values.iter_mut().zip(&origins[first..]) {
+            *value = match *origin {
+                Origin::Load(load) => load,
+                Origin::Member(other) => self.workspace.values[other as usize].ok_or_else(|| self.misplaced(member))?,
+            };
         }
+        let repeated = arguments.values[0];
+        arguments.values[arguments.count..].fill(repeated);
+        self.workspace.origins.truncate(first);
         Ok(arguments)
     }
 
@@ -293,20 +312,24 @@ impl Body<'_, '_> {
     }
 
     fn origin(&mut self, node: NodeId) -> Result<Origin> {
-        if let Some(origin) = self.workspace.known(node).and_then(|note| note.origin) {
+        let note = self.workspace.known(node).copied();
+        if let Some(origin) = note.and_then(|note| note.origin) {
             return Ok(origin);
         }
-        let origin = self.find_origin(node)?;
-        self.workspace.note(node).origin = Some(origin);
+        let origin = self.find_origin(node, note.and_then(|note| note.member))?;
+        self.workspace.set_origin(node, origin);
         Ok(origin)
     }
 
-    fn find_origin(&mut self, node: NodeId) -> Result<Origin> {
-        let lies = self.buffers.source(node);
-        match (lies, self.register(node)) {
-            (Some(source @ (Source::Literal(_) | Source::Scalar(_))), _) => return Ok(self.scalar(source, node)),
-            (None, Some(member)) => return Ok(Origin::Member(member)),
-            _ => {}
+    fn find_origin(&mut self, node: NodeId, member: Option<u32>) -> Result<Origin> {
+        match self.buffers.source(node) {
+            Some(source @ (Source::Literal(_) | Source::Scalar(_))) => return Ok(self.scalar(source, node)),
+            Some(source) => return self.whole(source, node),
+            None => {
+                if let Some(member) = member.filter(|_| self.is_register(node)) {
+                    return Ok(Origin::Member(member));
+                }
+            }
         }
         // A view is followed until something lies in memory; what is live now holds the value meant.
         let view = compose(self.graph, node, self.shape, |view| self.buffers.source(view).is_none());
@@ -335,16 +358,51 @@ impl Body<'_, '_> {
         let loads = &mut self.workspace.loads;
         loads.push(Load { source, dtype, strides, offset: 0, starts: Vec::new(), register: 0 });
         let origin = Origin::Load((loads.len() - 1) as Value);
-        self.workspace.note(foot).origin = Some(origin);
+        self.workspace.set_origin(foot, origin);
         origin
+    }
+
+    /// The load of a value that lies in memory under its own shape, which broadcasts.
+    fn whole(&mut self, source: Source, node: NodeId) -> Result<Origin> {
+        let mut strides = match (self.graph.node(node).shape == self.id, self.shape) {
+            (true, []) => Strides::new(),
+            (true, [_]) => smallvec![1],
+            _ => broadcast_strides(self.graph.shape(node), self.shape).ok_or_else(|| self.misplaced(node))?,
+        };
+        self.still_where_alone(&mut strides);
+        let dtype = self.graph.dtype(node);
+        Ok(self.add_load(Load { source, dtype, strides, offset: 0, starts: Vec::new(), register: 0 }))
+    }
+
+    /// Axes of one element need no stride.
+    fn still_where_alone(&self, strides: &mut Strides) {
+        for (stride, &extent) in strides.iter_mut().zip(self.shape) {
+            if extent == 1 {
+                *stride = 0;
+            }
+        }
+    }
+
+    /// A load, or the one there is that is equal to it. Different values lie in different memory.
+    fn add_load(&mut self, load: Load) -> Origin {
+        let loads = &mut self.workspace.loads;
+        let equal = if self.viewed { loads.iter().position(|other| *other == load) } else { None };
+        let index = equal.unwrap_or_else(|| {
+            loads.push(load);
+            loads.len() - 1
+        });
+        Origin::Load(index as Value)
+    }
+
+    /// Whether a member is computed at every point of the iteration.
+    fn is_register(&self, node: NodeId) -> bool {
+        let computed = matches!(self.graph.op(node), Op::Elementwise(_) | Op::Cast | Op::StopGradient);
+        computed && self.graph.node(node).shape == self.id
     }
 
     /// The member's index, if `node` is computed by this cluster at every point of the iteration.
     fn register(&self, node: NodeId) -> Option<u32> {
-        let member = self.member(node)?;
-        let op = self.graph.op(node);
-        let computed = matches!(op, Op::Elementwise(_) | Op::Cast | Op::StopGradient);
-        (computed && self.graph.shape(node) == self.shape).then_some(member)
+        self.member(node).filter(|_| self.is_register(node))
     }
 
     fn is_identity(&self, view: &View) -> bool {
@@ -380,20 +438,11 @@ impl Body<'_, '_> {
 
     /// The load of `view`, one for all its users.
     fn load(&mut self, source: Source, mut view: View) -> Origin {
-        for (stride, &extent) in view.strides.iter_mut().zip(self.shape) {
-            if extent == 1 {
-                *stride = 0;
-            }
-        }
+        self.still_where_alone(&mut view.strides);
         let dtype = self.graph.dtype(view.foot);
         let starts: Vec<u32> = view.starts.iter().map(|start| start.0).collect();
-        let load = Load { source, dtype, strides: view.strides, offset: view.offset, starts, register: 0 };
-        let loads = &mut self.workspace.loads;
-        let index = loads.iter().position(|other| *other == load).unwrap_or_else(|| {
-            loads.push(load);
-            loads.len() - 1
-        });
-        Origin::Load(index as Value)
+        self.viewed = true;
+        self.add_load(Load { source, dtype, strides: view.strides, offset: view.offset, starts, register: 0 })
     }
 }
 
