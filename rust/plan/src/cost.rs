@@ -3,7 +3,7 @@
 use ckad_graph::{Graph, NodeId, Result};
 
 use crate::schedule::{Cluster, Clustering};
-use crate::tables::{collected, filled};
+use crate::tables::collected;
 
 /// Operations of one node; leaves cost nothing.
 pub fn node_flops(graph: &Graph, node: NodeId) -> u64 {
@@ -21,14 +21,16 @@ pub fn clustering_flops(graph: &Graph, clustering: &Clustering) -> Result<Vec<u6
 }
 
 /// Operations of the forward part, each node once. Turning a program round doubles its passes, so the forward part is
-/// the first half of them: the recorded pass, and with gradients inside the function those of the function.
-pub fn forward_flops(graph: &Graph, clustering: &Clustering, passes: usize) -> Result<u64> {
+/// the first half of them: the recorded pass, and with gradients inside the function those of the function. `flops` are
+/// those of the clusters, which have only nodes in common that cost nothing.
+pub fn forward_flops(graph: &Graph, clustering: &Clustering, flops: &[u64], passes: usize) -> u64 {
     let until = (passes / 2).max(1);
-    let mut counted = filled(false, graph.len())?;
-    let members = clustering.clusters.iter().flat_map(|cluster| &cluster.members);
-    let forward = members.filter(|member| usize::from(graph.attributes(**member).pass) < until);
-    Ok(forward.fold(0, |sum, &member| {
-        let again = std::mem::replace(&mut counted[member.index()], true);
-        if again { sum } else { sum.saturating_add(node_flops(graph, member)) }
-    }))
+    let is_forward = |member: &&NodeId| usize::from(graph.attributes(**member).pass) < until;
+    clustering.clusters.iter().zip(flops).fold(0, |sum: u64, (cluster, &flops)| {
+        let forward = cluster.members.iter().filter(is_forward);
+        sum.saturating_add(match forward.clone().count() {
+            count if count == cluster.members.len() => flops,
+            _ => forward.fold(0, |sum, &member| sum.saturating_add(node_flops(graph, member))),
+        })
+    })
 }

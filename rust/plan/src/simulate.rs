@@ -57,6 +57,12 @@ pub fn base_taken(graph: &Graph, schedule: &Schedule, action: usize) -> Option<N
 
 /// Plays the schedule.
 pub fn simulate(graph: &Graph, schedule: &Schedule) -> Result<Simulation> {
+    let clusters = &schedule.clustering.clusters;
+    simulate_costing(graph, schedule, |cluster| cluster_flops(graph, &clusters[cluster]))
+}
+
+/// As [`simulate`], where the operations of one run of a cluster are known.
+pub(crate) fn simulate_costing(graph: &Graph, schedule: &Schedule, flops: impl Fn(usize) -> u64) -> Result<Simulation> {
     let fail = |action: usize, what: String| Error::internal("simulate", format!("action {action}: {what}"));
     if schedule.actions.len() != schedule.stores.len() {
         return Err(Error::internal("simulate", "actions and stores differ in length"));
@@ -138,8 +144,8 @@ pub fn simulate(graph: &Graph, schedule: &Schedule) -> Result<Simulation> {
     }
     out.allocated = returned.saturating_add(memory.most());
     let mut once = 0u64;
-    for (cluster, &runs) in clusters.iter().zip(&runs).filter(|(_, runs)| **runs > 0) {
-        let flops = cluster_flops(graph, cluster);
+    for (cluster, &runs) in runs.iter().enumerate().filter(|(_, runs)| **runs > 0) {
+        let flops = flops(cluster);
         once = once.saturating_add(flops);
         out.flops = out.flops.saturating_add(flops.saturating_mul(runs));
     }

@@ -27,7 +27,7 @@ use crate::policy::profile::{Positions, Profile};
 use crate::policy::sqrt::Budgets;
 use crate::program::Target;
 use crate::schedule::{Clustering, Schedule};
-use crate::simulate::{Simulation, simulate};
+use crate::simulate::{Simulation, simulate_costing};
 use crate::tables::push;
 
 /// A schedule and what is known of it before it runs.
@@ -82,7 +82,7 @@ impl<'a> Material<'a> {
 
     fn attempt(&self, cells: &Cells) -> Result<Attempt> {
         let schedule = emit::emit(self, cells)?;
-        let simulation = simulate(self.graph, &schedule)?;
+        let simulation = simulate_costing(self.graph, &schedule, |cluster| self.flow.flops[cluster])?;
         Ok(Attempt { schedule, simulation, segments: cells.segments() })
     }
 
@@ -100,7 +100,7 @@ pub fn schedule(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Res
 pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Result<(Planned, Option<Planned>)> {
     let plain = Material::new(graph, cluster(graph, target, false)?)?;
     let none = plain.attempt(&none::cells(&plain)?)?;
-    let forward_flops = forward_flops(graph, &plain.clustering, usize::from(plain.flow.passes))?;
+    let forward_flops = forward_flops(graph, &plain.clustering, &plain.flow.flops, usize::from(plain.flow.passes));
     let once = none.simulation.flops;
     let finish = |attempt: Attempt, note: Option<String>| Planned {
         flops: attempt.simulation.flops,

@@ -11,7 +11,7 @@
 use ckad_graph::{Graph, NodeId, Op, Result};
 
 use crate::liveness::{Flow, NONE};
-use crate::schedule::Clustering;
+use crate::schedule::{Cluster, ClusterKind, Clustering};
 use crate::tables::{collected, filled};
 
 /// The largest share of a storage that a small overwrite touches: one in this many.
@@ -32,11 +32,19 @@ fn is_small_overwrite(graph: &Graph, node: NodeId) -> bool {
 
 /// For each node, whether it is a storage under small overwrites or computed from one directly.
 pub(crate) fn pinned_values(graph: &Graph, clustering: &Clustering, flow: &Flow) -> Result<Vec<bool>> {
+    let overwriting = |cluster: &Cluster| {
+        let root = cluster.members.last().copied().filter(|_| cluster.kind == ClusterKind::Single);
+        root.filter(|&root| is_small_overwrite(graph, root))
+    };
+    // Most programs have few of them, or none.
+    if clustering.clusters.iter().filter_map(overwriting).take(FEW as usize + 1).count() <= FEW as usize {
+        return filled(false, graph.len());
+    }
     // Of each value in a life, the first one.
     let mut life = filled(NONE, graph.len())?;
     let mut overwrites = filled(0u32, graph.len())?;
     for cluster in &clustering.clusters {
-        if let Some(&root) = cluster.members.last().filter(|&&root| is_small_overwrite(graph, root)) {
+        if let Some(root) = overwriting(cluster) {
             let base = graph.operands(root)[0];
             let first = if life[base.index()] == NONE { base.0 } else { life[base.index()] };
             life[base.index()] = first;

@@ -23,7 +23,14 @@ impl Positions {
         let mut tape: Vec<u32> = collected(attributes.iter().map(|attributes| attributes.position))?;
         tape.sort_unstable();
         tape.dedup();
-        let place = |position: u32| tape.partition_point(|&other| other < position) as u32;
+        // Mostly beside that of the cluster before.
+        let mut last = 0usize;
+        let mut place = |position: u32| {
+            let beside = [last, last + 1, last.wrapping_sub(1)];
+            let found = beside.into_iter().find(|&index| tape.get(index) == Some(&position));
+            last = found.unwrap_or_else(|| tape.partition_point(|&other| other < position));
+            last as u32
+        };
         let of = collected(attributes.iter().map(|attributes| place(attributes.position)))?;
         let pass = collected(attributes.iter().map(|attributes| attributes.pass))?;
         Ok(Positions { of, pass, count: tape.len().max(1) })
