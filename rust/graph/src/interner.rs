@@ -43,6 +43,7 @@ impl PartialEq for ListTable {
 }
 
 impl ListTable {
+    #[inline]
     pub fn intern(&mut self, list: &[i64]) -> Result<ListId> {
         if list.is_empty() {
             return Ok(ListId::EMPTY);
@@ -50,6 +51,10 @@ impl ListTable {
         if self.get(self.recent) == list {
             return Ok(self.recent);
         }
+        self.find_or_add(list)
+    }
+
+    fn find_or_add(&mut self, list: &[i64]) -> Result<ListId> {
         if let Some(&id) = self.ids.get(list) {
             self.recent = id;
             return Ok(id);

@@ -30,18 +30,22 @@ impl Builder {
         }
     }
 
+    #[inline]
     pub fn graph(&self) -> Ref<'_, Graph> {
         self.graph.borrow()
     }
 
+    #[inline]
     pub fn graph_mut(&self) -> RefMut<'_, Graph> {
         self.graph.borrow_mut()
     }
 
+    #[inline]
     pub fn attributes(&self) -> Attributes {
         self.attributes.get()
     }
 
+    #[inline]
     pub fn set_attributes(&self, attributes: Attributes) {
         self.attributes.set(attributes);
     }
@@ -53,6 +57,7 @@ impl Builder {
         graph.push(op, operands, dtype, shape, self.attributes.get())
     }
 
+    #[inline]
     pub fn intern(&self, list: &[i64]) -> Result<ListId> {
         self.graph.borrow_mut().lists.intern(list)
     }
@@ -61,6 +66,7 @@ impl Builder {
         self.graph.borrow().shape(id).to_vec()
     }
 
+    #[inline]
     pub fn dtype(&self, id: NodeId) -> DType {
         self.graph.borrow().dtype(id)
     }
@@ -70,7 +76,11 @@ impl Builder {
     }
 
     /// The first error met by an expression since the last call.
+    #[inline]
     pub fn take_error(&self) -> Result<()> {
+        if self.error.borrow().is_none() {
+            return Ok(());
+        }
         self.error.borrow_mut().take().map_or(Ok(()), Err)
     }
 

@@ -5,13 +5,13 @@
 use std::hash::Hasher;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ckad_graph::{Constant, Error, ErrorKind, NodeId, Result, tables};
-use numpy::PyUntypedArray;
+use ckad_graph::{Constant, DType, Error, ErrorKind, NodeId, Result, tables};
 use numpy::npyffi;
+use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
-use crate::convert::array_bytes_equal;
+use crate::convert::{array_bytes_equal, array_dtype};
 use crate::errors::raise;
 use crate::layout::Layout;
 use crate::tape::TapeCell;
@@ -22,6 +22,59 @@ struct CapturedArray {
     constant: Constant,
     node: NodeId,
     layout: Layout,
+    dtype: DType,
+    /// NumPy's object for the dtype.
+    descr: Py<PyAny>,
+}
+
+/// A captured vector or matrix whose memory is its node's.
+#[derive(Clone, Copy)]
+pub struct CapturedMatrix {
+    pub node: NodeId,
+    pub dtype: DType,
+    extents: [i64; 2],
+    rank: usize,
+    /// It lies in F order.
+    pub turned: bool,
+}
+
+impl CapturedMatrix {
+    pub fn shape(&self) -> &[i64] {
+        &self.extents[..self.rank]
+    }
+}
+
+impl CapturedArray {
+    /// What it is now, where it is a vector or matrix in C or F order that was not changed since it was captured.
+    fn as_matrix(&self) -> Option<CapturedMatrix> {
+        let Layout { offset, shape, strides } = &self.layout;
+        let (rank, itemsize) = (shape.len(), self.dtype.size() as i64);
+        if rank == 0 || rank > 2 || *offset != 0 || shape.contains(&0) {
+            return None;
+        }
+        // SAFETY: the array is held, and its C struct, which NumPy changes under the interpreter's lock alone, is read.
+        // Where extents and strides are those of the captured memory, the array has as many bytes from its first
+        // element on as the constant.
+        let same = unsafe {
+            let array = &*npyffi::_PyArray_GET_ITEM_DATA(self.object.as_ptr().cast());
+            let list = |items: *mut npyffi::npy_intp| std::slice::from_raw_parts(items, rank);
+            array.nd as usize == rank
+                && array.descr.cast() == self.descr.as_ptr()
+                && list(array.dimensions).iter().zip(shape).all(|(&now, &then)| now as i64 == then)
+                && list(array.strides).iter().zip(strides).all(|(&now, &then)| now as i64 == then * itemsize)
+                && self.constant.bytes().len() as i64 == self.layout.elements() * itemsize
+                && (self.constant.owned_bytes() == 0
+                    || *self.constant.bytes()
+                        == *std::slice::from_raw_parts(array.data.cast::<u8>(), self.constant.bytes().len()))
+        };
+        let turned = match self.layout.is_c_contiguous(1) {
+            true => false,
+            false if self.layout.is_f_contiguous(1) => true,
+            false => return None,
+        };
+        let extents = [shape[0], shape.get(1).copied().unwrap_or(1)];
+        same.then_some(CapturedMatrix { node: self.node, dtype: self.dtype, extents, rank, turned })
+    }
 }
 
 /// Arrays that a function reads from outside, and what of them it read.
@@ -89,15 +142,22 @@ impl TapeCell {
         Ok(same.then(|| (latest.node, latest.layout.clone())))
     }
 
+    /// The vector or matrix that is the latest capture of that object; None where there is none, or it changed.
+    pub fn captured_matrix(&self, object: *mut pyo3::ffi::PyObject) -> Option<CapturedMatrix> {
+        self.open().ok()?.arrays.known.get(&(object as usize))?.last()?.as_matrix()
+    }
+
     pub fn note_captured(
         &self,
         object: &Bound<'_, PyAny>,
+        array: &Bound<'_, PyUntypedArray>,
         constant: Constant,
         node: NodeId,
         layout: Layout,
     ) -> PyResult<()> {
+        let (dtype, descr) = (array_dtype(array)?, array.dtype().into_any().unbind());
         let mut tape = self.open().map_err(raise)?;
-        let captured = CapturedArray { object: object.clone().unbind(), constant, node, layout };
+        let captured = CapturedArray { object: object.clone().unbind(), constant, node, layout, dtype, descr };
         tables::room_for_keys("capture", &mut tape.arrays.known, 1).map_err(raise)?;
         tape.arrays.known.entry(object.as_ptr() as usize).or_default().push(captured);
         Ok(())

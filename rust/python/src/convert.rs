@@ -317,7 +317,7 @@ pub fn array_operand(py: Python<'_>, tape: &Arc<TapeCell>, object: &Bound<'_, Py
         tape.values.insert(node, Value::Array(Arc::clone(&constant)));
         Ok(node)
     })?;
-    tape.note_captured(object, constant, node, layout.clone())?;
+    tape.note_captured(object, &array, constant, node, layout.clone())?;
     Ok(ArrayOperand { node, layout })
 }
 

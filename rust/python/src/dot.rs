@@ -5,16 +5,18 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{DType, DotAxes, Error, shape_text};
+use ckad_graph::{DType, DotAxes, Error, ListId, NodeId, shape_text};
 use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
 
+use crate::capture::CapturedMatrix;
 use crate::convert::{ArrayOperand, array_operand};
 use crate::errors::raise;
 use crate::layout::{Layout, inverse, is_identity};
 use crate::operand::{Operand, innermost, prepare_with, promote};
+use crate::repeated::{Plainly, Repeated};
 use crate::storage::read_layout;
-use crate::tape::Tape;
+use crate::tape::{Tape, TapeCell};
 use crate::tracer::{Kind, Tracer};
 
 /// An axis of the result by where it comes from: which operand, and which axis of it.
@@ -125,6 +127,75 @@ pub fn plain_product(py: Python<'_>, operands: &[Operand<'_, '_>; 2]) -> PyResul
     }
     let shape = [&lhs[..lhs.len() - 1], &rhs[1..]].concat();
     Ok(Some(Tracer::held_array(tape, node, dtype, Layout::contiguous(&shape))))
+}
+
+/// An operand of [`product`].
+#[derive(Clone, Copy)]
+pub enum Factor<'a> {
+    Traced(&'a Tracer),
+    Captured(CapturedMatrix),
+}
+
+impl Factor<'_> {
+    /// Of a vector or matrix of floats in C order, or a captured one in F order: its shape, dtype and whether it is
+    /// turned.
+    fn parts(&self) -> Option<(&[i64], DType, bool)> {
+        match self {
+            Factor::Captured(matrix) => Some((matrix.shape(), matrix.dtype, matrix.turned)),
+            Factor::Traced(tracer) => match tracer.kind() {
+                Kind::Array { storage, view } if view.layout.is_plain() => {
+                    Some((&view.layout.shape, storage.dtype, false))
+                }
+                _ => None,
+            },
+        }
+    }
+}
+
+/// As [`plain_product`] of operands of one tape, the commonest of them, without looking twice at what was recorded
+/// before; None for others.
+pub fn product(py: Python<'_>, tape: &Arc<TapeCell>, factors: [Factor<'_>; 2]) -> PyResult<Option<Plainly>> {
+    let (Some((lhs, dtype, a_turned)), Some((rhs, b_dtype, b_turned))) = (factors[0].parts(), factors[1].parts())
+    else {
+        return Ok(None);
+    };
+    let fits = (1..=2).contains(&lhs.len()) && (1..=2).contains(&rhs.len()) && lhs.last() == rhs.first();
+    if !fits || dtype != b_dtype || !dtype.is_float() || tape.is_closed() {
+        return Ok(None);
+    }
+    let (node, layout) = tape.record(py, |tape| {
+        let mut nodes = [NodeId(0); 2];
+        let mut shapes = [ListId::EMPTY; 2];
+        for ((node, shape), factor) in nodes.iter_mut().zip(&mut shapes).zip(&factors) {
+            match factor {
+                Factor::Captured(matrix) => {
+                    *node = matrix.node;
+                    *shape = tape.builder.graph().node(*node).shape;
+                }
+                Factor::Traced(tracer) => {
+                    *shape = tape.builder.intern(tracer.shape())?;
+                    *node = tracer.plain_value(tape, *shape)?;
+                }
+            }
+        }
+        let append = |tape: &mut Tape| {
+            let axes = DotAxes {
+                lhs_contract: vec![if a_turned { 0 } else { lhs.len() - 1 }],
+                rhs_contract: vec![usize::from(b_turned)],
+                ..DotAxes::default()
+            };
+            tape.builder.dot(nodes[0], nodes[1], &axes, false)
+        };
+        let layout = || {
+            let shape = [&lhs[..lhs.len() - 1], &rhs[1..]].concat();
+            (!shape.is_empty()).then(|| Layout::of_shape(shape))
+        };
+        let what = Repeated::Product { shapes, turned: [a_turned, b_turned] };
+        let (node, layout) = tape.repeat(what, &nodes, dtype, append, layout)?;
+        tape.retain_new(node, dtype, &nodes)?;
+        Ok((node, layout))
+    })?;
+    Ok(Some(Plainly { node, dtype, layout }))
 }
 
 /// Of a vector or matrix in C or F order: does it lie in F order alone?

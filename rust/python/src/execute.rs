@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use ckad_graph::{
@@ -22,6 +22,7 @@ use rustc_hash::FxHashMap;
 use crate::boundary::enter;
 use crate::convert::owned;
 use crate::errors::{raise, to_python};
+use crate::guarded::Guarded;
 use crate::lines::LineTable;
 use crate::plan_view::is_planning;
 use crate::trace::Recorded;
@@ -235,7 +236,7 @@ pub fn compile(
     py: Python<'_>,
     graph: &Graph,
     policy: CheckpointPolicy,
-    lines: &Arc<Mutex<LineTable>>,
+    lines: &Arc<Guarded<LineTable>>,
 ) -> PyResult<Executable> {
     let recorded = (graph.scalars.len(), graph.starts.len());
     let wanted = Wanted::now();
@@ -245,7 +246,7 @@ pub fn compile(
 fn build<R: Send>(
     py: Python<'_>,
     graph: &Graph,
-    lines: &Arc<Mutex<LineTable>>,
+    lines: &Arc<Guarded<LineTable>>,
     job: impl FnOnce() -> Result<R> + Send,
 ) -> PyResult<R> {
     enter(py, job)?.map_err(|error| to_python(&error, &refused_at(py, graph, &error, lines)))
@@ -253,10 +254,10 @@ fn build<R: Send>(
 
 /// The line of refused memory. A table of the planner belongs to no operation: it is refused to whoever asked for the
 /// result. "" for other errors.
-pub fn refused_at(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Mutex<LineTable>>) -> String {
+pub fn refused_at(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Guarded<LineTable>>) -> String {
     let result = graph.outputs.first().filter(|_| error.kind == ErrorKind::Memory);
     let place = result.map(|&output| {
-        let lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let lines = lines.hold();
         lines.text(py, if error.line == 0 { graph.attributes(output).line } else { error.line })
     });
     place.unwrap_or_default()
@@ -273,7 +274,7 @@ pub fn evaluated(
     graph: &Graph,
     kind: &Kind,
     policy: CheckpointPolicy,
-    lines: &Arc<Mutex<LineTable>>,
+    lines: &Arc<Guarded<LineTable>>,
 ) -> PyResult<Arc<Executable>> {
     match cached(py, graph, kind.clone(), policy, lines)?.as_ref() {
         Built::One(executable) => Ok(Arc::clone(executable)),
@@ -286,7 +287,7 @@ fn cached(
     graph: &Graph,
     kind: Kind,
     policy: CheckpointPolicy,
-    lines: &Arc<Mutex<LineTable>>,
+    lines: &Arc<Guarded<LineTable>>,
 ) -> PyResult<Arc<Built>> {
     let key = Key { kind, policy, recorded: (graph.scalars.len(), graph.starts.len()) };
     let wanted = Wanted::now();
@@ -411,7 +412,7 @@ pub fn run(
     executable: &Executable,
     values: &[Value],
     tables: &Tables<'_>,
-    lines: &Arc<Mutex<LineTable>>,
+    lines: &Arc<Guarded<LineTable>>,
 ) -> PyResult<Vec<Output>> {
     run_with(py, executable, values, tables, lines, &Donated::NONE, None)
 }
@@ -422,7 +423,7 @@ fn run_with(
     executable: &Executable,
     values: &[Value],
     tables: &Tables<'_>,
-    lines: &Arc<Mutex<LineTable>>,
+    lines: &Arc<Guarded<LineTable>>,
     given_up: &Donated<'_>,
     hooks: Option<&mut (dyn ckad_run::AllocationHooks + Send)>,
 ) -> PyResult<Vec<Output>> {
@@ -464,7 +465,7 @@ fn run_with(
 }
 
 /// The error with the line of the operation at fault: a step's line is its tape position plus one.
-fn located(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Mutex<LineTable>>) -> PyErr {
+fn located(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Guarded<LineTable>>) -> PyErr {
     let place = match error.line.checked_sub(1) {
         Some(position) => line_at(py, graph, position, lines),
         None => refused_at(py, graph, error, lines),
@@ -473,9 +474,9 @@ fn located(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Mutex<LineT
 }
 
 /// The line of the operation that was recorded at a tape position; "" where there is none.
-pub fn line_at(py: Python<'_>, graph: &Graph, position: u32, lines: &Arc<Mutex<LineTable>>) -> String {
+pub fn line_at(py: Python<'_>, graph: &Graph, position: u32, lines: &Arc<Guarded<LineTable>>) -> String {
     let there = graph.ids().map(|id| graph.attributes(id)).find(|attributes| attributes.position == position);
-    let lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let lines = lines.hold();
     there.map_or_else(String::new, |attributes| lines.text(py, attributes.line))
 }
 
@@ -489,7 +490,7 @@ pub fn measure_or_run(
     executable: &Arc<Executable>,
     values: &[Value],
     tables: &Tables<'_>,
-    lines: &Arc<Mutex<LineTable>>,
+    lines: &Arc<Guarded<LineTable>>,
     enclosed: bool,
     donated: &Donated<'_>,
 ) -> PyResult<Vec<Output>> {
@@ -507,7 +508,7 @@ pub fn profile_or_run(
     executable: &Arc<Executable>,
     values: &[Value],
     tables: &Tables<'_>,
-    lines: &Arc<Mutex<LineTable>>,
+    lines: &Arc<Guarded<LineTable>>,
 ) -> PyResult<Vec<Output>> {
     profile_or_run_donating(py, executable, values, tables, lines, &Donated::NONE)
 }
@@ -517,7 +518,7 @@ fn profile_or_run_donating(
     executable: &Arc<Executable>,
     values: &[Value],
     tables: &Tables<'_>,
-    lines: &Arc<Mutex<LineTable>>,
+    lines: &Arc<Guarded<LineTable>>,
     donated: &Donated<'_>,
 ) -> PyResult<Vec<Output>> {
     note(py, executable, values, tables, lines)?;

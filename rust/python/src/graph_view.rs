@@ -41,7 +41,7 @@ impl GraphView {
         let recorded_graph = &recorded.graph;
         let graph = enter(py, || ckad_transform::extract(recorded_graph, &recorded_graph.outputs))?;
         let graph = graph.map_err(errors::raise)?;
-        let lines = recorded.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let lines = recorded.lines.hold();
         let lines = line_texts(py, &graph, &lines);
         Ok(GraphView { graph, lines })
     }

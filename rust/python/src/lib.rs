@@ -5,11 +5,13 @@
 //! * `trace` opens a `tape` and makes a `tracer` of each argument. `convert` reads NumPy's arrays, `capture` keeps
 //!   those that the function takes from outside, a `value` is what is known of either; `lines` notes the user's source
 //!   line, and a number of the program text is recorded once (`numbers`).
-//! * The user's function records. What Python sees of a tracer is `class`, `class_of_arrays` and `elements`; behind it
+//! * The user's function records. What Python sees of a tracer is `class`, `class_of_arrays` and `elements`; all values
+//!   are of classes above these (`leaf`), whose hottest slots (`leaf_slots`) do at once what is commonest. Behind them
 //!   are `operators`, `ufunc`, `function` (NumPy's functions, which the Python layer composes from `primitives` and
 //!   `primitive_arrays`; the plainest calls take `shortcuts`), and `index` with `indexing`. They bring their operands
 //!   together (`operand`) and record by kind: `elementwise` (`plain`, where there is nothing to bring together),
-//!   `reductions`, `dot`, `shapes`. `storage` and `layout` make views alias as NumPy's do.
+//!   `reductions`, `dot`, `shapes`; `repeated` is what was inferred before. `storage` and `layout` make views alias as
+//!   NumPy's do. What each of them touches is `guarded` by the interpreter's lock.
 //! * Where Python needs a number, `values` asks `force` to run what is pending.
 //! * `finish` transforms the recorded graph and either splices it into an enclosing trace or has `execute` find or
 //!   build a program and run it, under `boundary` (no GIL, Ctrl-C). `linear_map` is what `vjp` and `linearize` return.
@@ -31,10 +33,13 @@ mod finish;
 mod force;
 mod function;
 mod graph_view;
+mod guarded;
 mod index;
 mod indexing;
 mod jit;
 mod layout;
+mod leaf;
+mod leaf_slots;
 mod linear_map;
 mod lines;
 mod numbers;
@@ -46,6 +51,7 @@ mod primitive_arrays;
 mod primitives;
 mod profile;
 mod reductions;
+mod repeated;
 mod shapes;
 mod shortcuts;
 mod storage;
@@ -84,6 +90,7 @@ fn release() {
 #[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     lower_reserve();
+    leaf::register(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     primitives::register(module)?;
     primitive_arrays::register(module)?;

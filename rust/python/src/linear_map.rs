@@ -28,7 +28,7 @@ pub struct LinearMap {
     takes: Vec<Operand>,
     gives: Vec<Operand>,
     policy: Option<CheckpointPolicy>,
-    lines: Arc<std::sync::Mutex<crate::lines::LineTable>>,
+    lines: Arc<crate::guarded::Guarded<crate::lines::LineTable>>,
 }
 
 /// What an operand or result of a linear function stands beside.
@@ -55,7 +55,7 @@ impl LinearMap {
         takes: Vec<Operand>,
         gives: Vec<Operand>,
         policy: Option<CheckpointPolicy>,
-        lines: &Arc<std::sync::Mutex<crate::lines::LineTable>>,
+        lines: &Arc<crate::guarded::Guarded<crate::lines::LineTable>>,
     ) -> LinearMap {
         let executable = OnceLock::new();
         if let Some(built) = parts.executable {

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::convert::scalar_node;
+use crate::guarded::Guarded;
 use crate::lines::{LineTable, Spot};
 use crate::tape::Tape;
 
@@ -66,17 +67,17 @@ pub fn number_node(
     Ok(node)
 }
 
-fn spot(lines: &Mutex<LineTable>, line: u32) -> Option<(Spot, Py<PyAny>)> {
-    Python::attach(|py| lines.lock().unwrap_or_else(PoisonError::into_inner).spot(py, line))
+fn spot(lines: &Guarded<LineTable>, line: u32) -> Option<(Spot, Py<PyAny>)> {
+    Python::attach(|py| lines.hold().spot(py, line))
 }
 
-fn is_varying(lines: &Arc<Mutex<LineTable>>, line: u32) -> bool {
+fn is_varying(lines: &Arc<Guarded<LineTable>>, line: u32) -> bool {
     let Some((spot, _)) = spot(lines, line) else { return true };
     let varying = VARYING.lock().unwrap_or_else(PoisonError::into_inner);
     varying.as_ref().is_some_and(|varying| varying.contains_key(&spot))
 }
 
-fn note_varying(lines: &Arc<Mutex<LineTable>>, line: u32) {
+fn note_varying(lines: &Arc<Guarded<LineTable>>, line: u32) {
     let Some((spot, code)) = spot(lines, line) else { return };
     let mut varying = VARYING.lock().unwrap_or_else(PoisonError::into_inner);
     let places = varying.get_or_insert_default();

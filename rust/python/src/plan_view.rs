@@ -15,6 +15,7 @@ use pyo3::types::PyDict;
 
 use crate::errors::raise;
 use crate::execute::{Executable, Tables};
+use crate::guarded::Guarded;
 use crate::lines::LineTable;
 use crate::tape::ForcedRuns;
 
@@ -94,11 +95,11 @@ pub fn intercept(
     py: Python<'_>,
     executable: &Arc<Executable>,
     tables: &Tables<'_>,
-    lines: &Arc<Mutex<LineTable>>,
+    lines: &Arc<Guarded<LineTable>>,
 ) -> PyResult<()> {
     let Some(wanted) = PLANNING.with_borrow(|open| open.last().cloned()) else { return Ok(()) };
     let compiled = &executable.compiled;
-    let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    let lines = lines.hold();
     let table = executable.line_table(py, tables.graph, &lines).map_err(raise)?;
     drop(lines);
     let mut peak = compiled.peak;

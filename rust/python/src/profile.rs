@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 
 use crate::errors::raise;
 use crate::execute::{Executable, Output, Tables};
+use crate::guarded::Guarded;
 use crate::lines::LineTable;
 
 thread_local! {
@@ -104,7 +105,7 @@ pub fn run(
     profiler: &Py<Profiling>,
     executable: &Arc<Executable>,
     tables: &Tables<'_>,
-    lines: &Arc<Mutex<LineTable>>,
+    lines: &Arc<Guarded<LineTable>>,
     go: impl FnOnce(&mut (dyn AllocationHooks + Send)) -> PyResult<Vec<Output>>,
 ) -> PyResult<Vec<Output>> {
     let profiling = profiler.get();
@@ -114,7 +115,7 @@ pub fn run(
         *planned = (*planned).max(executable.compiled.planned.live_peak);
     }
     let known = {
-        let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = lines.hold();
         executable.places(py, tables.graph, &lines).map_err(raise)?
     };
     let places = move |node: NodeId| known[node.index()].clone();

@@ -3,15 +3,18 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{DType, Error, ErrorKind, ReduceKind, shape_text};
+use ckad_graph::{Attributes, DType, Error, ErrorKind, ReduceKind, shape_text};
 use ckad_prim::Elementwise;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::convert::scalar_node;
 use crate::errors::{raise, refusal};
 use crate::function::call_registered;
 use crate::layout::{Layout, broadcast_strides, inverse, iteration_order};
+use crate::repeated::{Plainly, Repeated};
 use crate::shapes::normal_axes;
+use crate::tape::Tape;
 use crate::tracer::{Kind, Tracer};
 use crate::values;
 
@@ -113,6 +116,76 @@ pub fn reduce(
         }
     }
     Ok(Tracer::held_array(tape, node, dtype, layout))
+}
+
+/// As [`reduce`] of packed floats in C order over all axes or one, the commonest, without looking twice at what was
+/// recorded before. `mean`: divided by the number of elements. None for anything else, also where it is wrong.
+pub fn reduce_plainly(
+    py: Python<'_>,
+    kind: ReduceKind,
+    this: &Tracer,
+    axis: Option<i64>,
+    keep_axes: bool,
+    mean: bool,
+) -> PyResult<Option<Plainly>> {
+    let Kind::Array { storage, view } = this.kind() else { return Ok(None) };
+    let (shape, dtype) = (&view.layout.shape[..], storage.dtype);
+    let rank = shape.len();
+    let known = matches!(kind, ReduceKind::Sum | ReduceKind::Max | ReduceKind::Min);
+    if !known || !dtype.is_float() || !view.is_plain() || storage.tape.is_closed() || (mean && keep_axes) {
+        return Ok(None);
+    }
+    let axis = match axis {
+        None => None,
+        Some(axis) => {
+            let Ok(axis) = u32::try_from(if axis < 0 { axis + rank as i64 } else { axis }) else { return Ok(None) };
+            if axis as usize >= rank {
+                return Ok(None);
+            }
+            Some(axis)
+        }
+    };
+    let count: i64 = axis.map_or_else(|| shape.iter().product(), |axis| shape[axis as usize]);
+    // Of nothing, an error or a zero; of one element, a reshape that adds to +0.
+    if count <= 1 || shape.contains(&0) {
+        return Ok(None);
+    }
+    let axes = || axis.map_or_else(|| (0..rank).collect(), |axis| vec![axis as usize]);
+    let (node, layout) = storage.tape.record(py, |tape| {
+        let id = tape.builder.intern(shape)?;
+        let operand = this.plain_value(tape, id)?;
+        let what = Repeated::Reduction { kind, shape: id, axis, keep_axes };
+        let append = |tape: &mut Tape| tape.builder.reduce(kind, operand, &axes());
+        let (node, layout) =
+            tape.repeat(what, &[operand], dtype, append, || reduced_layout(shape, &axes(), keep_axes))?;
+        if !mean {
+            tape.retain_new(node, dtype, &[operand])?;
+            return Ok((node, layout));
+        }
+        let position = tape.builder.graph().len() as u32;
+        tape.builder.set_attributes(Attributes { position, ..tape.builder.attributes() });
+        let operands = [node, scalar_node(tape, dtype, dtype.bits_of_f64(count as f64), false)?];
+        let shape = tape.builder.graph().node(node).shape;
+        let node = tape.builder.elementwise_of_one_shape(Elementwise::Divide, &operands, dtype, shape)?;
+        tape.retain_new(node, dtype, &operands)?;
+        Ok((node, layout))
+    })?;
+    Ok(Some(Plainly { node, dtype, layout }))
+}
+
+/// How the result of a reduction over some axes of a packed array in C order lies; None for a scalar.
+fn reduced_layout(shape: &[i64], axes: &[usize], keep_axes: bool) -> Option<Layout> {
+    if axes.len() == shape.len() && !keep_axes {
+        return None;
+    }
+    let kept: Vec<i64> = (0..shape.len()).filter(|axis| !axes.contains(axis)).map(|axis| shape[axis]).collect();
+    let mut layout = Layout::of_shape(kept);
+    if keep_axes {
+        for &axis in axes {
+            layout = layout.expanded(axis);
+        }
+    }
+    Some(layout)
 }
 
 /// `x.sum(axis, dtype, out, keepdims)` and its like. `further` are keywords that the Python layer's function knows.

@@ -5,6 +5,7 @@
 
 use ckad_graph::ReduceKind;
 use ckad_prim::Elementwise;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyTuple};
 use rustc_hash::FxHashMap;
@@ -16,8 +17,9 @@ use crate::reductions::reduce;
 use crate::shapes::{Order, normal_axes, reshape, shape_of};
 use crate::tracer::Tracer;
 
+/// What a function of NumPy's is to us.
 #[derive(Clone, Copy)]
-enum Shortcut {
+pub enum Shortcut {
     Reduction(ReduceKind),
     Mean,
     Where,
@@ -40,9 +42,8 @@ const SHORTCUTS: &[(&str, Shortcut)] = &[
 ];
 
 /// By the address of the function, which NumPy's module keeps alive.
-fn find(function: &Bound<'_, PyAny>) -> PyResult<Option<Shortcut>> {
+pub fn find(py: Python<'_>, function: *mut ffi::PyObject) -> PyResult<Option<Shortcut>> {
     static FUNCTIONS: pyo3::sync::PyOnceLock<FxHashMap<usize, Shortcut>> = pyo3::sync::PyOnceLock::new();
-    let py = function.py();
     let functions = FUNCTIONS.get_or_try_init(py, || {
         let numpy = py.import("numpy")?;
         SHORTCUTS
@@ -50,7 +51,7 @@ fn find(function: &Bound<'_, PyAny>) -> PyResult<Option<Shortcut>> {
             .map(|&(name, shortcut)| Ok((numpy.getattr(name)?.as_ptr() as usize, shortcut)))
             .collect::<PyResult<FxHashMap<_, _>>>()
     })?;
-    Ok(functions.get(&(function.as_ptr() as usize)).copied())
+    Ok(functions.get(&(function as usize)).copied())
 }
 
 /// The result of the call; None where it is not one of the plain ones.
@@ -59,7 +60,7 @@ pub fn shortcut(
     args: &Bound<'_, PyTuple>,
     kwargs: &Bound<'_, PyDict>,
 ) -> PyResult<Option<Tracer>> {
-    match find(function)? {
+    match find(args.py(), function.as_ptr())? {
         None => Ok(None),
         Some(Shortcut::Reduction(kind)) => reduction(args, kwargs, Some(kind)),
         Some(Shortcut::Mean) => reduction(args, kwargs, None),

@@ -4,14 +4,15 @@
 //! is a layout over it. Reading records the view's elements (or finds the node that already is them); writing
 //! records the memory with the view's elements replaced and makes that the current node.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ckad_graph::{DType, NodeId, Result};
 use pyo3::prelude::*;
 
 use crate::errors::raise;
-use crate::layout::{Layout, inverse, is_identity};
+use crate::guarded::Guarded;
+use crate::layout::{Layout, inverse, is_identity, same_list};
 use crate::tape::{Tape, TapeCell};
 
 /// Reads of one version that are remembered.
@@ -24,7 +25,7 @@ pub struct Storage {
     /// The node of its elements, in C order of this node's shape. It changes while the tape is recorded, in the tape's
     /// thread alone; it is read more often than anything else, so not behind the lock.
     node: AtomicU32,
-    state: Mutex<State>,
+    state: Guarded<State>,
 }
 
 struct State {
@@ -33,6 +34,9 @@ struct State {
     /// A reshape or ravel was taken of an array whose layout in NumPy is not known: view or copy, nobody can say.
     undecided_alias: bool,
 }
+
+/// What a value that retired refers to.
+pub const NO_NODE: NodeId = NodeId(u32::MAX);
 
 /// Notes that Python holds `node` until `TapeCell::release`.
 pub fn hold(tape: &Arc<TapeCell>, node: NodeId) -> PyResult<()> {
@@ -48,33 +52,60 @@ impl Storage {
 
     /// Of a node that was retained when it was recorded.
     pub fn held(tape: Arc<TapeCell>, dtype: DType, node: NodeId) -> Arc<Storage> {
-        let state = Mutex::new(State { reads: Vec::new(), undecided_alias: false });
+        let state = Guarded::new(State { reads: Vec::new(), undecided_alias: false });
         Arc::new(Storage { tape, dtype, node: AtomicU32::new(node.0), state })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Lets go of the node for the only owner, where nothing else of the value is remembered.
+    #[inline]
+    pub fn retire(this: &Arc<Storage>) -> bool {
+        // Nobody has another reference that one could be made of.
+        if Arc::strong_count(this) != 1 || this.tape.is_closed() {
+            return false;
+        }
+        let mut state = this.state.hold();
+        if state.undecided_alias {
+            return false;
+        }
+        state.reads.clear();
+        drop(state);
+        let node = this.node();
+        this.node.store(NO_NODE.0, Ordering::Relaxed);
+        this.tape.release(node);
+        true
     }
 
+    /// Makes what retired the memory of a new node of that tape and dtype; false where it was another's.
+    #[inline]
+    pub fn revive(&self, tape: &Arc<TapeCell>, node: NodeId, dtype: DType) -> bool {
+        let same = Arc::ptr_eq(&self.tape, tape) && self.dtype == dtype;
+        if same {
+            self.node.store(node.0, Ordering::Relaxed);
+        }
+        same
+    }
+
+    #[inline]
     pub fn node(&self) -> NodeId {
         NodeId(self.node.load(Ordering::Relaxed))
     }
 
     pub fn mark_undecided_alias(&self) {
-        self.state().undecided_alias = true;
+        self.state.hold().undecided_alias = true;
     }
 
     pub fn has_undecided_alias(&self) -> bool {
-        self.state().undecided_alias
+        self.state.hold().undecided_alias
     }
 
     /// The elements that `layout` describes, as a node of the layout's shape. `tape` is the storage's own.
     pub fn read(&self, tape: &mut Tape, layout: &Layout) -> Result<NodeId> {
         let node = self.node();
-        if layout.shape == tape.builder.graph().shape(node) && layout.offset == 0 && layout.is_c_contiguous(1) {
+        if same_list(&layout.shape, tape.builder.graph().shape(node)) && layout.offset == 0 && layout.is_c_contiguous(1)
+        {
             return Ok(node);
         }
-        let mut state = self.state();
+        let mut state = self.state.hold();
         if let Some((_, known)) = state.reads.iter().find(|(read, _)| read == layout) {
             return Ok(*known);
         }
@@ -100,7 +131,7 @@ impl Storage {
             tape.retain(node);
             Ok(node)
         })?;
-        let mut state = self.state();
+        let mut state = self.state.hold();
         let before = NodeId(self.node.swap(node.0, Ordering::Relaxed));
         state.reads.clear();
         drop(state);
@@ -111,14 +142,16 @@ impl Storage {
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        self.tape.release(self.node());
+        if self.node() != NO_NODE {
+            self.tape.release(self.node());
+        }
     }
 }
 
 /// The elements of `node`'s flat memory that `layout` describes, as a node of the layout's shape.
 pub fn read_layout(tape: &mut Tape, node: NodeId, layout: &Layout) -> Result<NodeId> {
     let builder = &tape.builder;
-    if layout.is_plain() && layout.shape == builder.graph().shape(node) {
+    if layout.is_plain() && same_list(&layout.shape, builder.graph().shape(node)) {
         return Ok(node);
     }
     let elements = builder.graph().elements(node) as i64;
@@ -233,6 +266,12 @@ impl View {
     /// An array of at least one axis, packed in C order, here and in NumPy.
     pub fn is_plain(&self) -> bool {
         self.loose.is_none() && self.layout.is_plain()
+    }
+
+    /// Is our layout NumPy's too?
+    #[inline]
+    pub fn lies_as_numpys(&self) -> bool {
+        self.loose.is_none()
     }
 
     /// The order of axes in memory of a copy that keeps the layout.

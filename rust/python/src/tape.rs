@@ -3,9 +3,9 @@
 //! First stage of the pipeline. Every traced value holds a [`TapeCell`]; a record goes through
 //! [`TapeCell::record`], which checks thread and life, notes the user's line, and lets the caller append nodes.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::ThreadId;
 
 use ckad_graph::{Attributes, DType, Error, ErrorKind, Graph, NodeId, Op, RegionId, Result, shortage, tables};
 use ckad_prim::Builder;
@@ -15,9 +15,12 @@ use rustc_hash::FxHashMap;
 use crate::capture::CapturedArrays;
 use crate::errors::{raise, to_python};
 use crate::execute::Executable;
+use crate::guarded::{Guarded, Hold};
+use crate::leaf;
 use crate::lines::LineTable;
 use crate::numbers::Numbers;
 use crate::plan_view::note_forced;
+use crate::repeated::RepeatedOperations;
 use crate::value::Value;
 
 /// A tape and what may be asked without locking it.
@@ -28,18 +31,18 @@ pub struct TapeCell {
     pub depth: u32,
     /// The depth of the innermost `jit` that records here or around: values from this depth down are not known.
     pub jit_depth: Option<u32>,
-    thread: ThreadId,
+    thread: u64,
     closed: AtomicBool,
-    tape: Mutex<Tape>,
+    tape: Guarded<Tape>,
     /// Nodes whose last traced value was dropped, noted without locking the tape.
-    dropped: Mutex<Vec<NodeId>>,
+    dropped: Guarded<Vec<NodeId>>,
     /// Nodes that Python still held when the recording ended, with their lines.
     survivors: Mutex<Vec<(NodeId, u32)>>,
     /// What is to be done when it closes.
     closing: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
     /// Lines are shared by a trace and those nested in it. What `jit` records outlives the trace around it, and has
     /// lines of its own.
-    pub lines: Arc<Mutex<LineTable>>,
+    pub lines: Arc<Guarded<LineTable>>,
 }
 
 /// A value of an enclosing trace that this one uses: input `input` of this tape's graph.
@@ -69,8 +72,9 @@ pub struct Tape {
     /// As the cell's.
     pub jit_depth: Option<u32>,
     pub numbers: Numbers,
+    pub repeated: RepeatedOperations,
     /// Those of the cell.
-    pub lines: Arc<Mutex<LineTable>>,
+    pub lines: Arc<Guarded<LineTable>>,
     /// The caller's own arrays behind inputs that are not differentiated: `np.asarray` gives them back.
     pub originals: FxHashMap<NodeId, Py<PyAny>>,
 }
@@ -87,10 +91,18 @@ pub struct ForcedRuns {
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// Asked for each operation: the standard library's own way counts references to the thread.
-fn this_thread() -> ThreadId {
-    thread_local!(static ID: ThreadId = std::thread::current().id());
-    ID.with(|id| *id)
+/// A number that no other thread of the process ever has. Asked for each operation: a constant to begin with, so that
+/// there is nothing to look after but the number itself.
+#[inline]
+fn this_thread() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    thread_local!(static ID: Cell<u64> = const { Cell::new(0) });
+    ID.with(|id| {
+        if id.get() == 0 {
+            id.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        id.get()
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -101,6 +113,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Most traced values whose lines are remembered after their transform.
 const MOST_SURVIVORS: usize = 1000;
 
+#[cold]
+fn of_another_thread() -> Error {
+    Error::new(ErrorKind::Tracer, "record", "a traced value was used from another thread")
+        .with_hint("call the transform in the thread that uses its values")
+}
+
+#[cold]
 fn closed() -> Error {
     Error::new(ErrorKind::Tracer, "record", "a traced value was used after the transform that made it had returned")
         .with_hint("return it from the function with has_aux=True")
@@ -118,7 +137,7 @@ impl TapeCell {
             jit_depth,
             thread: this_thread(),
             closed: AtomicBool::new(false),
-            tape: Mutex::new(Tape {
+            tape: Guarded::new(Tape {
                 builder: Builder::new(Graph::new()),
                 active: Vec::new(),
                 live: Vec::new(),
@@ -131,10 +150,11 @@ impl TapeCell {
                 arrays: CapturedArrays::default(),
                 jit_depth,
                 numbers: Numbers::default(),
+                repeated: RepeatedOperations::default(),
                 lines: Arc::clone(&lines),
                 originals: FxHashMap::default(),
             }),
-            dropped: Mutex::new(Vec::new()),
+            dropped: Guarded::default(),
             survivors: Mutex::new(Vec::new()),
             closing: Mutex::default(),
             lines,
@@ -149,7 +169,8 @@ impl TapeCell {
     /// Frees what was recorded; traced values that survive raise from now on.
     pub fn close(&self, py: Python<'_>) {
         self.closed.store(true, Ordering::Relaxed);
-        let mut tape = lock(&self.tape);
+        leaf::forget_kept();
+        let mut tape = self.tape.hold();
         self.note_survivors(&mut tape);
         tape.arrays.restore(py);
         let emptied = (
@@ -160,6 +181,7 @@ impl TapeCell {
             std::mem::take(&mut tape.numbers),
         );
         tape.captured = FxHashMap::default();
+        tape.repeated = RepeatedOperations::default();
         tape.active = Vec::new();
         tape.live = Vec::new();
         tape.unheld = Vec::new();
@@ -177,12 +199,12 @@ impl TapeCell {
     }
 
     /// What a line of another table is in this tape's.
-    pub fn line_from(&self, py: Python<'_>, table: &Arc<Mutex<LineTable>>, line: u32) -> u32 {
+    pub fn line_from(&self, py: Python<'_>, table: &Arc<Guarded<LineTable>>, line: u32) -> u32 {
         if Arc::ptr_eq(table, &self.lines) {
             return line;
         }
-        let place = lock(table).place(py, line);
-        place.map_or(0, |(code, lasti)| lock(&self.lines).of_place(code, lasti))
+        let place = table.hold().place(py, line);
+        place.map_or(0, |(code, lasti)| self.lines.hold().of_place(code, lasti))
     }
 
     /// Remembers the lines of what Python holds now, for [`TapeCell::used_after_close`].
@@ -199,7 +221,7 @@ impl TapeCell {
     /// The error for a traced value that outlived its transform.
     pub fn used_after_close(&self, py: Python<'_>, node: NodeId) -> PyErr {
         let line = lock(&self.survivors).iter().find(|(survivor, _)| *survivor == node).map(|(_, line)| *line);
-        let place = line.map_or_else(String::new, |line| lock(&self.lines).text(py, line));
+        let place = line.map_or_else(String::new, |line| self.lines.hold().text(py, line));
         to_python(&closed(), &place)
     }
 
@@ -208,20 +230,21 @@ impl TapeCell {
     }
 
     /// The tape for reading and recording, after checking that it is this thread's and still open.
-    pub fn open(&self) -> Result<MutexGuard<'_, Tape>> {
+    #[inline]
+    pub fn open(&self) -> Result<Hold<'_, Tape>> {
         if self.thread != this_thread() {
-            return Err(Error::new(ErrorKind::Tracer, "record", "a traced value was used from another thread")
-                .with_hint("call the transform in the thread that uses its values"));
+            return Err(of_another_thread());
         }
         if self.is_closed() {
             return Err(closed());
         }
-        Ok(lock(&self.tape))
+        Ok(self.tape.hold())
     }
 
     /// Appends what `append` builds, under the user's current line, and returns what it returns.
+    #[inline]
     pub fn record<R>(&self, py: Python<'_>, append: impl FnOnce(&mut Tape) -> Result<R>) -> PyResult<R> {
-        let line = lock(&self.lines).current(py);
+        let line = self.lines.hold().current(py);
         shortage::check("record").map_err(raise)?;
         let mut tape = self.open().map_err(raise)?;
         let position = tape.builder.graph().len() as u32;
@@ -250,7 +273,7 @@ impl TapeCell {
 
     /// Notes that Python holds `node`; each call is balanced by one `release`.
     pub fn release(&self, node: NodeId) {
-        if !self.is_closed() && tables::push("record", &mut lock(&self.dropped), node).is_err() {
+        if !self.is_closed() && tables::push("record", &mut self.dropped.hold(), node).is_err() {
             // Nobody can be told here. The node counts as held until the trace ends, which only costs memory.
             shortage::note(size_of::<NodeId>());
         }
@@ -258,7 +281,7 @@ impl TapeCell {
 
     /// Takes note of every released node.
     pub fn settle(&self, tape: &mut Tape) {
-        for node in std::mem::take(&mut *lock(&self.dropped)) {
+        for node in std::mem::take(&mut *self.dropped.hold()) {
             let count = &mut tape.live[node.index()];
             *count = count.saturating_sub(1);
             if *count == 0 && tables::push("record", &mut tape.unheld, node).is_err() {
@@ -271,12 +294,14 @@ impl TapeCell {
 
 impl Tape {
     /// Extends the per-node tables over nodes appended since the last call.
+    #[inline]
     fn note_new_nodes(&mut self) -> Result<()> {
+        let (from, until) = (self.active.len(), self.builder.graph().len());
+        if from == until { Ok(()) } else { self.note_nodes(from, until) }
+    }
+
+    fn note_nodes(&mut self, from: usize, until: usize) -> Result<()> {
         let graph = self.builder.graph();
-        let (from, until) = (self.active.len(), graph.len());
-        if from == until {
-            return Ok(());
-        }
         let refused = |_| Error::memory("record", until);
         self.active.try_reserve(until - from).map_err(refused)?;
         self.live.try_reserve(until - from).map_err(refused)?;
@@ -289,6 +314,21 @@ impl Tape {
         Ok(())
     }
 
+    /// [`Tape::note_new_nodes`] of one node that is no leaf with its dtype, and [`Tape::retain`] of it.
+    #[inline]
+    pub fn retain_new(&mut self, node: NodeId, dtype: DType, operands: &[NodeId]) -> Result<()> {
+        let index = node.index();
+        if self.active.len() == index && self.active.capacity() > index && self.live.capacity() > index {
+            let active = dtype.is_float() && operands.iter().any(|operand| self.active[operand.index()]);
+            self.active.push(active);
+            self.live.push(1);
+            return Ok(());
+        }
+        self.note_new_nodes()?;
+        self.live[index] += 1;
+        Ok(())
+    }
+
     /// Counts a run that forced values: its peak and what is held beside it.
     pub fn note_forced(&self, executable: &Executable) {
         note_forced(self.values.values().map(Value::owned_bytes).sum(), executable);
@@ -297,6 +337,7 @@ impl Tape {
     /// The recorded graph; the tape starts again from nothing.
     pub fn take_graph(&mut self) -> Graph {
         self.unheld.clear();
+        self.repeated = RepeatedOperations::default();
         let graph = std::mem::take(&mut *self.builder.graph_mut());
         *self.builder.graph_mut() = Graph::new();
         graph

@@ -70,7 +70,7 @@ pub struct Recorded {
     pub values: FxHashMap<u32, Value>,
     /// Values of enclosing traces, by input index.
     pub captures: FxHashMap<u32, Capture>,
-    pub lines: Arc<Mutex<crate::lines::LineTable>>,
+    pub lines: Arc<crate::guarded::Guarded<crate::lines::LineTable>>,
     /// Another trace records around this one.
     pub enclosed: bool,
 }

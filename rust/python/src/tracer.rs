@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{DType, Error, ErrorKind, NodeId, shape_text};
-use pyo3::ffi;
+use ckad_graph::{DType, Error, ErrorKind, ListId, NodeId, shape_text};
 use pyo3::prelude::*;
 
 use crate::errors::{raise, refusal};
 use crate::layout::Layout;
+use crate::leaf;
 use crate::operand::Operand;
-use crate::storage::{Storage, View, hold};
+use crate::storage::{NO_NODE, Storage, View, hold};
 use crate::tape::{Tape, TapeCell};
 
 /// A value that is being recorded. It belongs to one call of one transform and to one thread.
@@ -23,7 +23,7 @@ pub struct Tracer {
 
 /// A traced array: what in-place operators apply to. Scalars are of the base class, so that Python makes
 /// `s = s + 1` of `s += 1`.
-#[pyclass(frozen, mapping, extends = Tracer, name = "Tracer", module = "ckad")]
+#[pyclass(frozen, mapping, subclass, extends = Tracer, name = "Tracer", module = "ckad")]
 pub struct ArrayTracer;
 
 pub enum Kind {
@@ -141,16 +141,52 @@ impl Tracer {
         }
     }
 
-    /// The Python object. Arrays are of the class that has in-place operators. The object refers to no other Python
-    /// object, so the garbage collector need not look at it.
+    /// The Python object. Arrays are of the class that has in-place operators.
     pub fn into_object(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let object = match self.kind() {
-            Kind::Scalar { .. } => Bound::new(py, self)?.into_any(),
-            Kind::Array { .. } => Bound::new(py, PyClassInitializer::from(self).add_subclass(ArrayTracer))?.into_any(),
-        };
-        // SAFETY: a live object that we hold; untracking one twice, as its destructor will, is allowed.
-        unsafe { ffi::PyObject_GC_UnTrack(object.as_ptr().cast()) };
-        Ok(object.unbind())
+        leaf::object(py, self)
+    }
+
+    /// Lets go of the node where Python has dropped the value, and nobody else has what it refers to: the rest may be
+    /// kept for another. False where it may not.
+    #[inline]
+    pub fn retire(&mut self) -> bool {
+        match &mut self.kind {
+            Kind::Scalar { tape, node, .. } => {
+                if tape.is_closed() {
+                    return false;
+                }
+                tape.release(*node);
+                *node = NO_NODE;
+                true
+            }
+            Kind::Array { storage, view } => view.lies_as_numpys() && Storage::retire(storage),
+        }
+    }
+
+    /// Makes a value that retired one of that trace, where it was of the same; false where it was not.
+    #[inline]
+    pub fn revive(
+        &mut self,
+        of: &Arc<TapeCell>,
+        new: NodeId,
+        dtype: DType,
+        layout: Option<&Arc<Layout>>,
+        is_weak: bool,
+    ) -> bool {
+        match (&mut self.kind, layout) {
+            (Kind::Scalar { tape, node, dtype: own, weak }, None) if Arc::ptr_eq(tape, of) => {
+                (*node, *own, *weak) = (new, dtype, is_weak);
+                true
+            }
+            (Kind::Array { storage, view }, Some(layout)) if storage.revive(of, new, dtype) => {
+                if !Arc::ptr_eq(&view.layout, layout) {
+                    view.layout = Arc::clone(layout);
+                }
+                (view.read_only, view.unknown_layout) = (false, false);
+                true
+            }
+            _ => false,
+        }
     }
 
     pub fn kind(&self) -> &Kind {
@@ -233,6 +269,19 @@ impl Tracer {
         match &self.kind {
             Kind::Scalar { node, .. } => Ok(*node),
             Kind::Array { storage, view } => storage.read(tape, &view.layout),
+        }
+    }
+
+    /// As [`Tracer::value`] of a scalar, or of a packed array in C order whose shape has the id `shape`.
+    #[inline]
+    pub fn plain_value(&self, tape: &mut Tape, shape: ListId) -> ckad_graph::Result<NodeId> {
+        match &self.kind {
+            Kind::Scalar { node, .. } => Ok(*node),
+            Kind::Array { storage, view } => {
+                let node = storage.node();
+                let same = tape.builder.graph().node(node).shape == shape;
+                if same { Ok(node) } else { storage.read(tape, &view.layout) }
+            }
         }
     }
 
@@ -339,7 +388,9 @@ pub fn refuse_lost_gradient(name: &str, dtype: DType, value: &Tracer) -> PyResul
 impl Drop for Tracer {
     fn drop(&mut self) {
         // A storage releases its node itself, when its last view goes.
-        if let Kind::Scalar { tape, node, .. } = &self.kind {
+        if let Kind::Scalar { tape, node, .. } = &self.kind
+            && *node != NO_NODE
+        {
             tape.release(*node);
         }
     }

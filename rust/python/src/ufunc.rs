@@ -91,6 +91,14 @@ fn meanings(py: Python<'_>) -> PyResult<&'static FxHashMap<usize, Meaning>> {
     })
 }
 
+/// The row of the table that a call of the ufunc at that address records; None where it is more, or another thing.
+pub fn row_of(py: Python<'_>, ufunc: *mut pyo3::ffi::PyObject) -> PyResult<Option<Elementwise>> {
+    Ok(match meanings(py)?.get(&(ufunc as usize)) {
+        Some(Meaning::Row(row)) => Some(*row),
+        _ => None,
+    })
+}
+
 fn ufunc_name(ufunc: &Bound<'_, PyAny>) -> String {
     ufunc.getattr("__name__").and_then(|name| name.extract()).unwrap_or_else(|_| "ufunc".to_owned())
 }

@@ -97,6 +97,22 @@ impl Builder {
         }
         self.infer_and_push(row.op(), operands, |graph| infer(graph, row, operands))
     }
+
+    /// As [`Builder::elementwise`], of operands of which the caller knows that they are of one dtype the row is defined
+    /// for, and of this shape or scalars; `dtype` is the result's.
+    #[inline]
+    pub fn elementwise_of_one_shape(
+        &self,
+        row: Elementwise,
+        operands: &[NodeId],
+        dtype: DType,
+        shape: ListId,
+    ) -> Result<NodeId> {
+        let mut graph = self.graph_mut();
+        debug_assert_eq!(dtype_of(&graph, row, operands), Some(dtype));
+        debug_assert!(operands.iter().any(|&operand| graph.node(operand).shape == shape));
+        graph.push(row.op(), operands, dtype, shape, self.attributes())
+    }
 }
 
 impl<'b> Expr<'b> {

@@ -16,6 +16,7 @@ use crate::convert::{array_operand, is_array};
 use crate::errors::raise;
 use crate::execute::{Executable, Kind, Tables, evaluated, is_looked_at, measure_or_run};
 use crate::finish::{Binding, ResultSpec, innermost, settled, splice_into, to_python, traced};
+use crate::guarded::Guarded;
 use crate::lines::LineTable;
 use crate::tape::TapeCell;
 use crate::trace::{Recorded, open_tapes};
@@ -48,7 +49,7 @@ pub struct Entry {
     captures: Vec<(Arc<TapeCell>, NodeId)>,
     /// Arrays that the graph reads where they lie.
     in_place: ReadArrays,
-    lines: Arc<Mutex<LineTable>>,
+    lines: Arc<Guarded<LineTable>>,
     /// None until it is run, and after the cache of programs was emptied.
     executable: Mutex<Option<Arc<Executable>>>,
 }

@@ -1,0 +1,206 @@
+"""Hand-written slots record what those of the classes below record, and objects that Python drops are used again."""
+
+from __future__ import annotations
+
+import gc
+import operator
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ckad
+
+_below = ckad.Tracer
+
+
+def _ufunc(ufunc: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    return ufunc, lambda *args: _below.__array_ufunc__(next(a for a in args if _is(a)), ufunc, "__call__", *args)
+
+
+def _function(function: Any, **keywords: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def there(*args: Any) -> Any:
+        return _below.__array_function__(next(a for a in args if _is(a)), function, (), args, keywords)
+
+    return lambda *args: function(*args, **keywords), there
+
+
+def _is(value: Any) -> bool:
+    return isinstance(value, _below)
+
+
+ROUTES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "add": (operator.add, _below.__add__),
+    "subtract": (operator.sub, _below.__sub__),
+    "multiply": (operator.mul, _below.__mul__),
+    "divide": (operator.truediv, _below.__truediv__),
+    "power": (operator.pow, _below.__pow__),
+    "less": (operator.lt, _below.__lt__),
+    "equal": (operator.eq, _below.__eq__),
+    "matmul": (operator.matmul, _below.__matmul__),
+    "np.maximum": _ufunc(np.maximum),
+    "np.power": _ufunc(np.power),
+    "np.dot": _function(np.dot),
+}
+
+SINGLE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "negative": (operator.neg, _below.__neg__),
+    "np.sin": _ufunc(np.sin),
+    "np.sum": _function(np.sum),
+    "np.sum of rows": _function(np.sum, axis=-1),
+    "np.max of columns": _function(np.max, axis=0, keepdims=True),
+    "np.mean": _function(np.mean),
+    "np.mean of rows": _function(np.mean, axis=1, keepdims=True),
+    "an element": (lambda x: x[-1], lambda x: _below.__getitem__(x, -1)),
+}
+
+_rng = np.random.default_rng(3)
+VALUES: dict[str, Any] = {
+    "float": 1.5,
+    "scalar": np.float64(0.5),
+    "vector": _rng.random(4),
+    "matrix": _rng.random((4, 4)),
+    "F order": np.asfortranarray(_rng.random((4, 4))),
+    "reversed": _rng.random(4)[::-1],
+    "column": _rng.random((4, 1)),
+    "float32": _rng.random((4, 4)).astype(np.float32),
+    "one": np.ones(1),
+    "nothing": np.ones((0, 4)),
+}
+NUMBERS: dict[str, Any] = {"2": 2, "2.0": 2.0, "0.5": 0.5, "-1": -1, "3": 3, "2**70": 2**70, "True": True}
+
+
+def _seen(call: Callable[..., Any], *args: Any) -> Any:
+    """The graph without its lines, and what the result is, or the exception."""
+    kinds: list[Any] = []
+
+    def noted(*args: Any) -> Any:
+        result = call(*args)
+        if _is(result):
+            kinds.append((result.shape, result.strides, result.dtype, result.flags.writeable, result.ndim))
+            kinds.append((result * np.float32(1.0)).dtype)
+        return result
+
+    try:
+        return re.sub(r"\s+#.*", "", str(ckad.trace(noted)(*args))), kinds
+    except Exception as error:
+        return type(error), re.sub(r"\S+\.py:\d+", "", str(error))
+
+
+@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("value", VALUES)
+def test_functions_of_one_value(name: str, value: str) -> None:
+    here, below = SINGLE[name]
+    assert _seen(here, VALUES[value]) == _seen(below, VALUES[value])
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_functions_of_two_values(name: str) -> None:
+    here, below = ROUTES[name]
+    for one in VALUES.values():
+        for other in VALUES.values():
+            assert _seen(here, one, other) == _seen(below, one, other)
+            captured = [lambda x, f=f, other=other: f(x, other) for f in (here, below)]
+            assert _seen(captured[0], one) == _seen(captured[1], one)
+        for number in NUMBERS.values():
+            beside = [lambda x, f=f, number=number: f(x, number) for f in (here, below)]
+            assert _seen(beside[0], one) == _seen(beside[1], one)
+
+
+def test_a_captured_matrix_that_changes_is_another() -> None:
+    w = np.eye(3)
+
+    def f(x: Any) -> Any:
+        first = x @ w + x @ w
+        w[0, 0] = 5.0
+        second = x @ w
+        w.shape = (1, 9)
+        third = x[:1] @ w
+        w.shape = (3, 3)
+        w[0, 0] = 1.0
+        return np.sum(first) + np.sum(second) + 0.0 * np.sum(third)
+
+    value, gradient = ckad.value_and_grad(f)(np.ones(3))
+    assert value == 6.0 + 7.0
+    assert np.array_equal(gradient, [7.0, 3.0, 3.0])
+
+
+def test_objects_that_are_used_again_are_new_values() -> None:
+    def f(x: Any) -> Any:
+        total = np.sum(x) * 0.0
+        rows = []
+        for step in range(100):
+            y = x * float(step)
+            view = y[1:]
+            rows.append(view if step % 7 == 0 else None)
+            if step % 3 == 0:
+                y[0] = 100.0
+            total = total + np.sum(view) + y[0] * 0.0
+            del y, view
+        kept = [row for row in rows if row is not None]
+        return total + sum(np.sum(row) for row in kept)
+
+    x = np.ones(4)
+    expected = 3.0 * (sum(range(100)) + sum(range(0, 100, 7)))
+    assert ckad.value_and_grad(f)(x)[0] == expected
+
+    # Scalars, arrays of other dtypes and shapes in turn, and a trace within.
+    def g(x: Any) -> Any:
+        small = np.sum(x.astype(np.float32) * 2.0)
+        inner = ckad.grad(lambda t: np.sum(t * t * x))(x)
+        return np.sum(inner * inner) + small.astype(np.float64) + np.sum(np.outer(x, x) * 3.0)
+
+    assert ckad.value_and_grad(g)(x)[0] == 4.0 * 4.0 + 8.0 + 48.0
+
+
+def test_a_value_that_outlives_its_trace_raises() -> None:
+    held: list[Any] = []
+
+    def f(x: Any) -> Any:
+        held.extend([x * 2.0, np.sum(x), x[1:]])
+        return np.sum(x * x)
+
+    ckad.grad(f)(np.ones(3))
+    for value in held:
+        for use in (lambda v: v + 1.0, np.sin, np.sum, lambda v: v @ v, lambda v: v[0], lambda v: v < 1.0):
+            with pytest.raises((ckad.errors.TracerError, ckad.errors.CkadError)):
+                use(value)
+    held.clear()
+    gc.collect()
+    assert np.array_equal(ckad.grad(f)(np.ones(3)), [2.0, 2.0, 2.0])
+    held.clear()
+
+
+def test_values_of_traces_in_several_threads() -> None:
+    def f(x: Any) -> Any:
+        for _ in range(300):
+            x = np.tanh(x * 1.01 + np.mean(x) * 0.1)
+        return np.sum(x)
+
+    expected = ckad.grad(f)(np.linspace(0.1, 0.5, 5))
+    found: list[Any] = []
+    run = lambda: found.append(ckad.grad(f)(np.linspace(0.1, 0.5, 5)))
+    threads = [threading.Thread(target=run) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    assert all(np.array_equal(gradient, expected) for gradient in found)
+
+
+def test_what_python_sees_of_the_class() -> None:
+    def f(x: Any) -> Any:
+        assert isinstance(x, ckad.Tracer)
+        assert type(x).__name__ == "Tracer"
+        assert type(x).__module__ == "ckad"
+        with pytest.raises(TypeError, match="unhashable"):
+            hash(x)
+        with pytest.raises(TypeError):
+            type(x)()
+        return np.sum(x)
+
+    ckad.grad(f)(np.ones(3))
