@@ -4,6 +4,7 @@
 //! schedules are lowered with the help of a second one, which the first looks after. Every few thousand nodes a walk
 //! asks whether to stop, and from time to time the answer is Python's.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,14 +17,17 @@ use pyo3::prelude::*;
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(25);
 
 fn guarded<R>(job: impl FnOnce() -> Result<R>) -> Result<R> {
-    catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-            .unwrap_or_else(|| "a panic".to_owned());
-        Err(Error::internal("run", text))
-    })
+    catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|panic| Err(panicked("run", &*panic)))
+}
+
+/// The error for a panic in the operation `op`.
+pub fn panicked(op: &str, panic: &(dyn Any + Send)) -> Error {
+    let text = panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "a panic".to_owned());
+    Error::internal(op, text)
 }
 
 /// Runs `job` without the GIL. The outer result is Python's (a signal handler that raised), the inner the job's.

@@ -1,10 +1,10 @@
-//! The classes that traced values are of: leaves below `Tracer` and `ArrayTracer` whose hottest slots are written by
-//! hand.
+//! The classes that traced values are of: leaves derived from `Tracer` and `ArrayTracer`, whose hottest slots are
+//! written by hand (`leaf_slots`).
 //!
 //! They do at once what is commonest (operators among packed floats of one trace, an element of a vector, ufuncs and
-//! reductions without keywords), and hand anything else on to the classes below, where all of Python's protocol is.
-//! Objects that Python drops are kept with what they refer to (storage, layout, tape), so that the next value of the
-//! same trace is one store.
+//! reductions without keywords), and hand anything else on to the classes they derive from, where all of Python's
+//! protocol is. Objects that Python drops are kept with what they refer to (storage, layout, tape), so that the next
+//! value of the same trace is one store.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use ckad_graph::{ErrorKind, ReduceKind};
 use ckad_prim::Elementwise;
 use pyo3::ffi;
-use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
+use crate::boundary::panicked;
 use crate::dot::{Factor, product};
-use crate::errors::refusal;
+use crate::errors::{raise, refusal};
 use crate::function::array_function;
 use crate::layout::Layout;
 use crate::leaf::{Classes, Object, classes, recorded_object};
@@ -29,22 +29,14 @@ use crate::ufunc::{array_ufunc, row_of};
 /// For who calls NumPy's protocols by hand.
 const PROTOCOL: &str = "NumPy calls it: write np.sin(x), np.sum(x)";
 
-/// What a slot returns: panics become Python's exceptions, as for every function of the module.
+/// What a slot returns; panics become errors.
 #[inline]
 fn answered(py: Python<'_>, slot: impl FnOnce() -> PyResult<Object>) -> Object {
-    match catch_unwind(AssertUnwindSafe(slot)) {
-        Ok(Ok(object)) => object,
-        Ok(Err(error)) => {
-            error.restore(py);
-            null_mut()
-        }
-        Err(payload) => {
-            let text = payload.downcast_ref::<&str>().map_or("a panic", |text| text);
-            let text = payload.downcast_ref::<String>().map_or(text, String::as_str).to_owned();
-            PanicException::new_err((text,)).restore(py);
-            null_mut()
-        }
-    }
+    let answer = catch_unwind(AssertUnwindSafe(slot)).unwrap_or_else(|panic| Err(raise(panicked("record", &*panic))));
+    answer.unwrap_or_else(|error| {
+        error.restore(py);
+        null_mut()
+    })
 }
 
 /// A row of the table, where its operands are plain; None where they are not.

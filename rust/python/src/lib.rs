@@ -6,12 +6,12 @@
 //!   those that the function takes from outside, a `value` is what is known of either; `lines` notes the user's source
 //!   line, and a number of the program text is recorded once (`numbers`).
 //! * The user's function records. What Python sees of a tracer is `class`, `class_of_arrays` and `elements`; all values
-//!   are of classes above these (`leaf`), whose hottest slots (`leaf_slots`) do at once what is commonest. Behind them
-//!   are `operators`, `ufunc`, `function` (NumPy's functions, which the Python layer composes from `primitives` and
-//!   `primitive_arrays`; the plainest calls take `shortcuts`), and `index` with `indexing`. They bring their operands
-//!   together (`operand`) and record by kind: `elementwise` (`plain`, where there is nothing to bring together),
-//!   `reductions`, `dot`, `shapes`; `repeated` is what was inferred before. `storage` and `layout` make views alias as
-//!   NumPy's do. What each of them touches is `guarded` by the interpreter's lock.
+//!   are of classes derived from these (`leaf`), whose hottest slots (`leaf_slots`) do at once what is commonest.
+//!   Behind them are `operators`, `ufunc`, `function` (NumPy's functions, which the Python layer composes from
+//!   `primitives` and `primitive_arrays`; the plainest calls take `shortcuts`), and `index` with `indexing`. They bring
+//!   their operands together (`operand`) and record by kind: `elementwise` (`plain`, where there is nothing to bring
+//!   together), `reductions`, `dot`, `shapes`; `repeated` is what was inferred before. `storage` and `layout` make
+//!   views alias as NumPy's do. What each of them touches is `guarded` by the interpreter's lock.
 //! * Where Python needs a number, `values` asks `force` to run what is pending.
 //! * `finish` transforms the recorded graph and either splices it into an enclosing trace or has `execute` find or
 //!   build a program and run it, under `boundary` (no GIL, Ctrl-C). `linear_map` is what `vjp` and `linearize` return.
