@@ -80,7 +80,7 @@ def programs(large: bool) -> dict[str, Callable[[], Any]]:
         "sqrt": lambda: ckad.grad(lambda x: chain(x, long), checkpoint="sqrt")(1.0),
         "jacobian": lambda: ckad.jacobian(lambda x: sines(x, 2000))(POINT).tolist(),
         "vjp": lambda: ckad.vjp(lambda x: sines(x, long // 2), POINT)[1](POINT)[0].tolist(),
-        "hvp": lambda: ckad.hvp(lambda x: np.sum(sines(x, 100)), POINT, POINT).tolist(),
+        "hvp": lambda: ckad.hvp(lambda x: np.sum(sines(x, 600)), POINT, POINT).tolist(),
         "concatenate": lambda: ckad.grad(lambda x: np.sum(np.concatenate([x] * 30_000) ** 2))(POINT).tolist(),
         "stack": lambda: ckad.grad(lambda x: np.sum(np.stack([x * float(i) for i in range(pieces)])))(1.0),
         "looking": lambda: ckad.grad(lambda x: looking(x, 2000 if large else 800))(1.0),

@@ -214,3 +214,20 @@ def test_an_array_of_rank_0_stays_one(optimizer: optim.Optimizer) -> None:
         assert type(params["b"]) is np.float32
         for moment in state.values():
             assert not isinstance(moment, dict) or type(moment["a"]) is np.ndarray
+
+
+@pytest.mark.parametrize("optimizer", [optim.sgd(0.1), optim.sgd(0.1, momentum=0.9), optim.adam(0.1)])
+def test_arrays_advance_in_one_pass_to_the_same_bits(optimizer: optim.Optimizer) -> None:
+    rng = np.random.default_rng(0)
+    params = {"w": rng.standard_normal((300, 40)).astype(np.float32), "b": [rng.standard_normal(7)]}
+    # A parameter that is a Python number has all of them advanced one operation after another.
+    one_pass, each = params, {"params": params, "other": 0.25}
+    states = optimizer.init(one_pass), optimizer.init(each)
+    for seed in range(5):
+        grads = grads_like(params, seed)
+        one_pass, first = optimizer.update(grads, states[0], one_pass)
+        each, second = optimizer.update({"params": grads, "other": 1.0}, states[1], each)
+        states = first, second
+        for left, right in zip(tree.flatten(one_pass)[0], tree.flatten(each["params"])[0], strict=True):
+            assert left.dtype == right.dtype
+            assert np.array_equal(left, right)

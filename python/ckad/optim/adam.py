@@ -18,6 +18,7 @@ from ckad.optim.optimizer import (
     check_params,
     check_rate,
     check_state,
+    in_one_pass,
     rate_at,
     zero_like,
 )
@@ -63,20 +64,26 @@ def adam(lr: float | Schedule, b1: float = 0.9, b2: float = 0.999, eps: float = 
             "square": tree.map_leaves(zero_like, params),
         }
 
+    @in_one_pass
+    def advance(numbers: tuple[Any, Any], grads: Any, mean: Any, square: Any, params: Any) -> tuple[Any, Any, Any]:
+        length, shrink = numbers
+        grads = tree.map_leaves(cast_like, grads, params)
+        mean = tree.map_leaves(lambda m, g: cast_like(b1 * m + (1.0 - b1) * g, g), mean, grads)
+        square = tree.map_leaves(lambda v, g: cast_like(b2 * v + (1.0 - b2) * (g * g), g), square, grads)
+
+        def descend(p: Any, m: Any, v: Any) -> Any:
+            return cast_like(p - length * (m / (np.sqrt(v) * shrink + eps)), p)
+
+        return tree.map_leaves(descend, params, mean, square), mean, square
+
     def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:
         check_grads("adam", grads, params)
         check_state("adam", state, params, ("mean", "square"))
         rate = rate_at("adam", lr, state["step"])
         step = state["step"] + 1
         # The means' bias, taken out of numbers instead of arrays; a power is as weak as its base.
-        length, shrink = rate / (1.0 - b1**step), (1.0 - b2**step) ** -0.5
-        grads = tree.map_leaves(cast_like, grads, params)
-        mean = tree.map_leaves(lambda m, g: cast_like(b1 * m + (1.0 - b1) * g, g), state["mean"], grads)
-        square = tree.map_leaves(lambda v, g: cast_like(b2 * v + (1.0 - b2) * (g * g), g), state["square"], grads)
-
-        def descend(p: Any, m: Any, v: Any) -> Any:
-            return cast_like(p - length * (m / (np.sqrt(v) * shrink + eps)), p)
-
-        return tree.map_leaves(descend, params, mean, square), {"step": step, "mean": mean, "square": square}
+        numbers = rate / (1.0 - b1**step), (1.0 - b2**step) ** -0.5
+        params, mean, square = advance(numbers, grads, state["mean"], state["square"], params)
+        return params, {"step": step, "mean": mean, "square": square}
 
     return Optimizer(init, update)

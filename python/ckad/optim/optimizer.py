@@ -14,6 +14,7 @@ import numpy as np
 
 from ckad import tree
 from ckad.errors import CkadTypeError, CkadValueError, DTypeError, ShapeError
+from ckad.transforms.jit import jit
 
 Schedule = Callable[[int], Any]
 """The learning rate as a function of the number of updates done so far: 0, 1, 2, …"""
@@ -31,6 +32,22 @@ class Optimizer(NamedTuple):
 
     init: Callable[[Any], State]
     update: Callable[[Any, State, Any], tuple[Any, State]]
+
+
+def in_one_pass(advance: Callable[..., Any]) -> Callable[..., Any]:
+    """`advance(numbers, *trees)` as one pass over memory where NumPy would make one for each operation.
+
+    For trees of arrays of one axis or more; numbers, NumPy scalars and traced values are advanced as they are.
+    """
+    compiled = jit(advance)
+
+    def run(numbers: tuple[Any, ...], *trees: Any) -> Any:
+        leaves = tree.flatten(trees)[0]
+        arrays = all(type(leaf) is np.ndarray and leaf.ndim and leaf.dtype.char in "fd" for leaf in leaves)
+        known = all(type(number) is float for number in numbers)
+        return (compiled if arrays and known else advance)(numbers, *trees)
+
+    return run
 
 
 def check_rate(op: str, lr: Any) -> None:

@@ -15,6 +15,7 @@ from ckad.optim.optimizer import (
     check_params,
     check_rate,
     check_state,
+    in_one_pass,
     rate_at,
     zero_like,
 )
@@ -52,15 +53,27 @@ def sgd(lr: float | Schedule, momentum: float = 0.0) -> Optimizer:
         check_params("sgd", params)
         return {"step": 0, "velocity": tree.map_leaves(zero_like, params)} if momentum else {"step": 0}
 
+    @in_one_pass
+    def advance(numbers: tuple[Any], direction: Any, params: Any) -> Any:
+        (rate,) = numbers
+        direction = tree.map_leaves(cast_like, direction, params)
+        return tree.map_leaves(lambda p, d: cast_like(p - rate * d, p), params, direction)
+
+    @in_one_pass
+    def advance_with_velocity(numbers: tuple[Any], grads: Any, velocity: Any, params: Any) -> tuple[Any, Any]:
+        (rate,) = numbers
+        grads = tree.map_leaves(cast_like, grads, params)
+        velocity = tree.map_leaves(lambda v, g: cast_like(momentum * v + g, g), velocity, grads)
+        return tree.map_leaves(lambda p, v: cast_like(p - rate * v, p), params, velocity), velocity
+
     def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:
         check_grads("sgd", grads, params)
         check_state("sgd", state, params, ("velocity",) if momentum else ())
         rate = rate_at("sgd", lr, state["step"])
         advanced: State = {"step": state["step"] + 1}
-        direction = tree.map_leaves(cast_like, grads, params)
-        if momentum:
-            direction = tree.map_leaves(lambda v, g: cast_like(momentum * v + g, g), state["velocity"], direction)
-            advanced["velocity"] = direction
-        return tree.map_leaves(lambda p, d: cast_like(p - rate * d, p), params, direction), advanced
+        if not momentum:
+            return advance((rate,), grads, params), advanced
+        params, advanced["velocity"] = advance_with_velocity((rate,), grads, state["velocity"], params)
+        return params, advanced
 
     return Optimizer(init, update)

@@ -108,7 +108,7 @@ impl Environment<'_> {
 
     /// The calling thread's own `bytes` behind the `shared` first ones (both multiples of 64).
     ///
-    /// Never hold it across another split of work: while that waits, the thread may run another piece of the same kernel.
+    /// Never hold it across a split of work: the piece of another kernel that this thread then does has it, too.
     pub fn thread_scratch(&self, shared: usize, bytes: usize) -> Result<Memory> {
         let thread = team::thread_index();
         self.scratch_range(shared + thread * bytes, bytes)
