@@ -9,7 +9,7 @@ use ckad_graph::{Error, Result};
 /// How often to ask.
 const EVERY: Duration = Duration::from_millis(50);
 /// Checks from one look at the clock to the next, which takes longer than a small kernel's check.
-const CHECKS: u32 = 8;
+const CHECKS: u32 = 32;
 
 /// A question that is asked every 50 ms or so.
 pub struct Poll<'a> {

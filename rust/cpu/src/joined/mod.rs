@@ -18,7 +18,7 @@ mod tests;
 use std::ops::RangeInclusive;
 
 use ckad_graph::{Error, Result};
-use ckad_plan::allocate::{Lifetime, allocate};
+use ckad_plan::allocate::{Arena, Lifetime, allocate};
 use ckad_plan::program::{BufferId, Joining, Step};
 
 use crate::ahead::Ahead;
@@ -141,10 +141,8 @@ struct Scratch {
 }
 
 impl<'a> Cut<'a> {
-    fn new(group: &Group<'a>, unstored: &[Made], height: usize) -> Option<Cut<'a>> {
-        let lifetime = |made: &Made| Lifetime { first: made.first, last: made.last, bytes: made.row_bytes * height };
-        let lifetimes: Vec<Lifetime> = unstored.iter().map(lifetime).collect();
-        let arena = allocate(&lifetimes, 64).ok().filter(|arena| arena.bytes <= MOST_BLOCK_BYTES)?;
+    /// Into blocks of so many rows, whose values lie as the arena says; None where that cuts a reduction's tree.
+    fn new(group: &Group<'a>, height: usize, arena: Arena) -> Option<Cut<'a>> {
         let isa = isa().ok()?;
         let members = group.members.iter().map(|(_, work)| match work {
             Work::Fused(kernel) => {
@@ -156,6 +154,13 @@ impl<'a> Cut<'a> {
         let tiles = members.iter().map(RowKernel::tiles).sum();
         Some(Cut { height, members, tiles, offsets: arena.offsets, block_bytes: arena.bytes })
     }
+}
+
+/// How the rows of a block lie, if these are not too many bytes.
+fn block(unstored: &[Made], height: usize) -> Option<Arena> {
+    let lifetime = |made: &Made| Lifetime { first: made.first, last: made.last, bytes: made.row_bytes * height };
+    let lifetimes: Vec<Lifetime> = unstored.iter().map(lifetime).collect();
+    allocate(&lifetimes, 64).ok().filter(|arena| arena.bytes <= MOST_BLOCK_BYTES)
 }
 
 impl Scratch {
@@ -171,15 +176,21 @@ impl<'a> Joined<'a> {
         let unstored = |made: &Made| unstored(made.buffer) && !group.reads_apart(made.buffer);
         let unstored: Vec<Made> = group.made.iter().copied().filter(unstored).collect();
         let fewest = if group.product.is_some() { PRODUCT_ROWS } else { 1 };
+        // The highest blocks that fit are taken, else the lowest that can be.
+        let mut large = Vec::new();
         let mut best: Option<Cut<'a>> = None;
         for height in HEIGHTS.rev().map(|log| 1usize << log).filter(|&height| height >= fewest) {
-            let Some(cut) = Cut::new(&group, &unstored, height) else { continue };
-            let good = cut.block_bytes <= BLOCK_BYTES && group.rows.div_ceil(height) >= BLOCKS;
-            best = Some(cut);
-            if good {
+            let Some(arena) = block(&unstored, height) else { continue };
+            if arena.bytes > BLOCK_BYTES || group.rows.div_ceil(height) < BLOCKS {
+                large.push((height, arena));
+                continue;
+            }
+            best = Cut::new(&group, height, arena);
+            if best.is_some() {
                 break;
             }
         }
+        let best = best.or_else(|| large.into_iter().rev().find_map(|(height, arena)| Cut::new(&group, height, arena)));
         let panels = group.product.as_ref().map_or(usize::MAX, |product| product.rows.panels());
         let cut = best.filter(|cut| group.rows.div_ceil(cut.height) >= panels.min(FEW_BLOCKS))?;
         let whole_bytes = unstored.iter().map(|made| (made.row_bytes * group.rows).next_multiple_of(64)).sum();
