@@ -58,21 +58,31 @@ pub struct Environment<'a> {
 impl Environment<'_> {
     /// An `Interrupted` error once the run was cancelled.
     pub fn check(&self) -> Result<()> {
-        if self.cancel.load(Ordering::Relaxed) {
-            return Err(Error::interrupted("run"));
-        }
-        match self.poll {
-            Some(poll) if team::thread_index() == 0 => poll.check(self.cancel),
-            _ => Ok(()),
-        }
+        self.look(|poll| poll.check(self.cancel))
     }
 
-    /// As `check`, before another tile of a fused kernel.
+    /// As `check`, beside work that takes no more than some µs.
+    pub fn check_small(&self) -> Result<()> {
+        self.look(|poll| poll.check_small(self.cancel))
+    }
+
+    /// As `check_small`, before another tile of a fused kernel.
     pub fn next_tile(&self) -> Result<()> {
         if let Some(ahead) = self.ahead {
             ahead.fetch();
         }
-        self.check()
+        self.check_small()
+    }
+
+    #[inline]
+    fn look(&self, poll: impl FnOnce(&dyn Check) -> Result<()>) -> Result<()> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(Error::interrupted("run"));
+        }
+        match self.poll {
+            Some(asked) if team::thread_index() == 0 => poll(asked),
+            _ => Ok(()),
+        }
     }
 
     pub fn buffer(&self, id: BufferId) -> Result<Memory> {
@@ -108,7 +118,7 @@ impl Environment<'_> {
 
     /// The calling thread's own `bytes` behind the `shared` first ones (both multiples of 64).
     ///
-    /// Never hold it across a split of work: the piece of another kernel that this thread then does has it, too.
+    /// Never hold it across a split of work: pieces that this thread then does have the same.
     pub fn thread_scratch(&self, shared: usize, bytes: usize) -> Result<Memory> {
         let thread = team::thread_index();
         self.scratch_range(shared + thread * bytes, bytes)

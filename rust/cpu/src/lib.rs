@@ -28,7 +28,7 @@ use ckad_plan::program::Kernel;
 pub use environment::{Environment, Memory};
 pub use isa::{Isa, isa};
 pub use poll::{Check, Poll};
-pub use team::together;
+pub use team::{alone, together};
 
 /// Runs `kernel`.
 ///
@@ -38,7 +38,7 @@ pub use team::together;
 /// meanwhile. Results do not overlap operands, except that a structural kernel's result may be its base. Bool
 /// bytes are 0 or 1. `environment.scratch` is used by no other kernel meanwhile.
 pub unsafe fn execute(kernel: &Kernel, environment: &Environment<'_>) -> Result<()> {
-    environment.check()?;
+    environment.check_small()?;
     match kernel {
         // SAFETY: the caller's promises are the callee's.
         Kernel::Fused(fused) => unsafe { tile::execute(fused, environment) },

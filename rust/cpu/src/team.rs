@@ -2,17 +2,18 @@
 //! take pieces of the kernel that is at work.
 //!
 //! A sleeping thread takes some 40 µs to wake up, which is longer than most kernels of a network of a few layers. So
-//! a pool's threads are woken once for a run; until they come, the caller works alone.
+//! a pool's threads are woken once for a run; until they come, the caller works alone. It never waits for one that has
+//! not come: the pool's threads may be busy with longer runs.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ckad_graph::Result;
+use ckad_graph::{Error, Result};
 use rayon::ThreadPool;
 
 /// A line of the cache to itself: helpers read one while others write another.
@@ -30,6 +31,8 @@ struct Team {
     /// Helpers that may be looking at the work.
     inside: Line<AtomicUsize>,
     over: AtomicBool,
+    /// Whose threads the helpers are: a forked child has none of them.
+    process: u32,
 }
 
 /// Pieces of a kernel.
@@ -42,7 +45,7 @@ struct Work {
 }
 
 enum Failure {
-    Error(ckad_graph::Error),
+    Error(Error),
     Panic(Box<dyn Any + Send>),
 }
 
@@ -75,22 +78,28 @@ impl Drop for Placed {
 
 /// Runs `work` here, its kernels split among this thread and up to `threads − 1` of the pool.
 pub fn together<R>(pool: &ThreadPool, threads: usize, work: impl FnOnce() -> R) -> R {
-    let team = Team {
+    let team = Arc::new(Team {
         threads,
         members: AtomicUsize::new(1),
         kernel: Line(AtomicUsize::new(0)),
         work: AtomicPtr::new(ptr::null_mut()),
         inside: Line(AtomicUsize::new(0)),
         over: AtomicBool::new(false),
-    };
-    pool.in_place_scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(|_| team.help());
-        }
-        let _over = Over(&team);
-        let _placed = Placed::at(Place { team: &team, index: 0 });
-        work()
-    })
+        process: std::process::id(),
+    });
+    for _ in 1..threads {
+        let team = Arc::clone(&team);
+        pool.spawn(move || team.help());
+    }
+    let _over = Over(&team);
+    let _placed = Placed::at(Place { team: &*team, index: 0 });
+    work()
+}
+
+/// Runs `work` here, its kernels not split, whatever run this is in the middle of.
+pub fn alone<R>(work: impl FnOnce() -> R) -> R {
+    let _placed = Placed::at(Place { team: ptr::null(), index: 0 });
+    work()
 }
 
 /// Sends the helpers home, after a panic, too.
@@ -144,6 +153,9 @@ impl Team {
             // SAFETY: published above, and there until all are out.
             unsafe { Work::take_pieces(&raw const work) };
         }
+        if self.inside.0.load(Ordering::Relaxed) != 0 {
+            return Err(Error::internal("run", "the process was forked in the middle of a kernel"));
+        }
         match work.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             None => Ok(()),
             Some(Failure::Error(error)) => Err(error),
@@ -186,6 +198,10 @@ impl Drop for Withdrawn<'_> {
         let mut idle = Idle::default();
         while self.0.inside.0.load(Ordering::SeqCst) != 0 {
             idle.wait();
+            // A signal handler may have forked: no helper of this process is inside, or ever gets out.
+            if idle.long() && std::process::id() != self.0.process {
+                return;
+            }
         }
     }
 }
@@ -227,6 +243,10 @@ impl Idle {
     const YIELDING: u32 = 8_000;
     const SLEEP: Duration = Duration::from_micros(50);
 
+    fn long(&self) -> bool {
+        self.0 >= Self::AWAKE
+    }
+
     fn wait(&mut self) {
         self.0 = self.0.saturating_add(1);
         match self.0 {
@@ -240,8 +260,6 @@ impl Idle {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-
-    use ckad_graph::Error;
 
     use super::*;
     use crate::structural::testing::pool;
@@ -313,6 +331,40 @@ mod tests {
             assert_eq!(panic.downcast_ref::<&str>(), Some(&"piece"));
             assert_eq!(thread_count(), 1);
         }
+    }
+
+    #[test]
+    fn a_short_run_waits_for_no_long_one() {
+        let (finished, begun) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                // Has all the threads, each in a piece that is not over before the short run is.
+                scope.spawn(|| {
+                    together(pool(4), 4, || {
+                        for_each(4, |_| {
+                            begun.fetch_add(1, Ordering::Relaxed);
+                            while !finished.load(Ordering::Relaxed) {
+                                std::thread::yield_now();
+                            }
+                            Ok(())
+                        })
+                    })
+                });
+            }
+            while begun.load(Ordering::Relaxed) < 6 {
+                std::thread::yield_now();
+            }
+            together(pool(4), 4, || for_each(100, |_| Ok(()))).unwrap();
+            finished.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn a_run_within_a_run_may_be_alone() {
+        together(pool(3), 3, || {
+            alone(|| assert_eq!((thread_count(), thread_index()), (1, 0)));
+            assert_eq!(thread_count(), 3);
+        });
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::convert::owned;
 use crate::errors::{raise, to_python};
 use crate::guarded::Guarded;
 use crate::lines::LineTable;
+use crate::main_thread::is_main_thread;
 use crate::plan_view::is_planning;
 use crate::trace::Recorded;
 use crate::value::{Snapshot, Value};
@@ -449,7 +450,11 @@ fn run_with(
         options.hooks = Some(hooks);
     }
     let mut signal = None;
+    let asks = is_main_thread(py)?;
     let outputs = py.detach(|| {
+        if !asks {
+            return ckad_run::run(program, &bindings, options);
+        }
         ckad_run::run_interruptible(program, &bindings, options, || {
             Python::attach(|py| py.check_signals()).map_err(|raised| {
                 signal = Some(raised);

@@ -42,6 +42,7 @@ mod leaf;
 mod leaf_slots;
 mod linear_map;
 mod lines;
+mod main_thread;
 mod numbers;
 mod operand;
 mod operators;

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ckad_cpu::{Check, Environment, Memory, Poll, together};
+use ckad_cpu::{Check, Environment, Memory, Poll, alone, together};
 use ckad_graph::{Error, NodeId, Result, shortage, tables};
 use ckad_plan::program::{Place, Program, Step};
 
@@ -14,7 +14,7 @@ use crate::block::ALIGNMENT;
 use crate::output::{GivenUp, OutputBuffer};
 use crate::separate::{AllocationHooks, Change, Separate};
 use crate::short::gains_from_threads;
-use crate::threads::{Share, pool, thread_count};
+use crate::threads::{Share, thread_count};
 use crate::trace::{MemoryTrace, TraceEntry};
 
 /// How to run. The default is the plain way: one arena, no observer.
@@ -74,10 +74,10 @@ fn run_polled(
         false => 1,
     };
     if threads == 1 {
-        return guarded(program, bindings, options, poll);
+        return alone(|| guarded(program, bindings, options, poll));
     }
-    let share = Share::new();
-    together(pool()?, share.of(threads), || guarded(program, bindings, options, poll))
+    let share = Share::new()?;
+    together(share.pool(), share.of(threads), || guarded(program, bindings, options, poll))
 }
 
 /// A panic is a bug of ours, and no reason to take the caller's process down.

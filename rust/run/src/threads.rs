@@ -13,6 +13,8 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 struct Entry {
     process: u32,
     pool: ThreadPool,
+    /// Runs that have threads of the pool just now.
+    runs: AtomicUsize,
 }
 
 static CURRENT: AtomicPtr<Entry> = AtomicPtr::new(ptr::null_mut());
@@ -35,13 +37,17 @@ fn read_count(variable: Option<&str>) -> Result<usize> {
 
 /// The pool of this process.
 pub fn pool() -> Result<&'static ThreadPool> {
+    entry().map(|entry| &entry.pool)
+}
+
+fn entry() -> Result<&'static Entry> {
     let process = std::process::id();
     let current = CURRENT.load(Ordering::Acquire);
     // SAFETY: entries are leaked, so what the pointer once pointed to stays.
     if let Some(entry) = unsafe { current.as_ref() }
         && entry.process == process
     {
-        return Ok(&entry.pool);
+        return Ok(entry);
     }
     let count = thread_count()?;
     let refused = |why: &dyn std::fmt::Display| {
@@ -54,29 +60,32 @@ pub fn pool() -> Result<&'static ThreadPool> {
     }
     let pool = ThreadPoolBuilder::new().num_threads(count).stack_size(threads::STACK);
     let pool = pool.thread_name(|index| format!("ckad-{index}")).build().map_err(|error| refused(&error))?;
-    let entry = Box::into_raw(Box::new(Entry { process, pool }));
+    let entry = Box::into_raw(Box::new(Entry { process, pool, runs: AtomicUsize::new(0) }));
     match CURRENT.compare_exchange(current, entry, Ordering::AcqRel, Ordering::Acquire) {
         // SAFETY: just leaked. The parent's entry is left as it is: its threads are not here to be joined.
-        Ok(_) => Ok(unsafe { &(*entry).pool }),
+        Ok(_) => Ok(unsafe { &*entry }),
         Err(_) => {
             // SAFETY: it was not published. Another thread's pool is there.
             drop(unsafe { Box::from_raw(entry) });
-            self::pool()
+            self::entry()
         }
     }
 }
 
-/// Runs that have threads of the pool just now.
-static RUNS: AtomicUsize = AtomicUsize::new(0);
-
 /// A run's share of the machine, while several go on at once.
 pub struct Share {
+    entry: &'static Entry,
     runs: usize,
 }
 
 impl Share {
-    pub fn new() -> Share {
-        Share { runs: RUNS.fetch_add(1, Ordering::Relaxed) + 1 }
+    pub fn new() -> Result<Share> {
+        let entry = entry()?;
+        Ok(Share { entry, runs: entry.runs.fetch_add(1, Ordering::Relaxed) + 1 })
+    }
+
+    pub fn pool(&self) -> &'static ThreadPool {
+        &self.entry.pool
     }
 
     /// This run's part of the threads, its own included.
@@ -87,7 +96,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        RUNS.fetch_sub(1, Ordering::Relaxed);
+        self.entry.runs.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -106,9 +115,12 @@ mod tests {
 
     #[test]
     fn runs_share_the_threads() {
-        let (first, second) = (Share { runs: 1 }, Share { runs: 2 });
-        assert_eq!([first.of(1), first.of(16), second.of(1), second.of(16), second.of(5)], [1, 16, 1, 8, 3]);
-        std::mem::forget((first, second));
+        let of = |runs: usize, threads| {
+            let mut share = Share::new().unwrap();
+            share.runs = runs;
+            share.of(threads)
+        };
+        assert_eq!([of(1, 1), of(1, 16), of(2, 1), of(2, 16), of(2, 5)], [1, 16, 1, 8, 3]);
     }
 
     #[test]

@@ -60,29 +60,6 @@ pub unsafe fn ternary<E: Copy>(
     }
 }
 
-/// Two rows in one.
-#[inline(always)]
-pub unsafe fn paired<E: Copy>(
-    dst: *mut u8,
-    [a, b, c]: Operands,
-    n: usize,
-    _: PhantomData<E>,
-    f: impl Fn(E, E, E) -> E,
-) {
-    // SAFETY: the caller promises n aligned elements that do not overlap.
-    let (dst, a, b, c) = unsafe {
-        (
-            from_raw_parts_mut(dst.cast::<E>(), n),
-            from_raw_parts(a.cast::<E>(), n),
-            from_raw_parts(b.cast::<E>(), n),
-            from_raw_parts(c.cast::<E>(), n),
-        )
-    };
-    for i in 0..n {
-        dst[i] = f(a[i], b[i], c[i]);
-    }
-}
-
 /// As `unary` for a function that holds for |x| ≤ `limit`; lanes beyond are redone by `far`.
 #[inline(always)]
 pub unsafe fn unary_with_far<E: Float>(

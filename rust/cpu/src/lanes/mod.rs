@@ -6,7 +6,6 @@
 
 mod cast;
 mod loops;
-mod pairs;
 mod reduce;
 mod repeat;
 mod rows;
@@ -14,7 +13,6 @@ mod rows;
 use crate::Isa;
 
 pub use cast::cast;
-pub use pairs::pair;
 pub use reduce::{BLOCK, LEVELS, ReduceLanes, reduce};
 pub use repeat::repeat;
 pub use rows::elementwise;

@@ -5,7 +5,7 @@ use ckad_plan::program::{BufferId, FusedKernel, Instruction, Load, Source, TileO
 use ckad_prim::Elementwise;
 
 use super::load::{Gather, read_bits};
-use super::prepare::{Compute, Place, Prepared, Step};
+use super::prepare::{Place, Prepared, Step};
 use crate::lanes::{self, Lane};
 use crate::{Environment, Isa};
 
@@ -55,25 +55,12 @@ impl Bound {
             .iter()
             .filter_map(|step| match step {
                 Step::Gather { .. } => None,
-                Step::Compute(compute) => Some(lane_of(kernel, compute, isa)),
+                Step::Compute { instruction, .. } => Some(&kernel.instructions[*instruction]),
             })
+            .map(|instruction| lane(instruction, isa))
             .collect::<Result<_>>()?;
         Ok(Bound { origins, stores, lanes })
     }
-}
-
-/// The loop of an instruction, or of two.
-fn lane_of(kernel: &FusedKernel, compute: &Compute, isa: Isa) -> Result<Lane> {
-    let instruction = &kernel.instructions[compute.instruction];
-    let Some((first, on_left)) = compute.first else { return lane(instruction, isa) };
-    let found = match (kernel.instructions[first].op, instruction.op) {
-        (TileOp::Elementwise(first), TileOp::Elementwise(second)) => {
-            let (first, second) = (Elementwise::from_id(first), Elementwise::from_id(second));
-            lanes::pair(first, second, on_left, instruction.dtype, isa)
-        }
-        _ => None,
-    };
-    found.ok_or_else(|| broken("two instructions that no loop computes"))
 }
 
 /// The loop of an instruction.

@@ -14,7 +14,6 @@ mod bind;
 mod cascade;
 mod load;
 mod member;
-mod pairs;
 mod prepare;
 mod reduce;
 mod reduce_rows;

@@ -2,7 +2,7 @@
 
 use super::bind::{Bound, Origin};
 use super::load::fill;
-use super::prepare::{Compute, Place, Prepared, Step};
+use super::prepare::{Place, Prepared, Step};
 use crate::Memory;
 
 /// The state of one thread over one piece of work.
@@ -45,7 +45,6 @@ impl<'a> Runner<'a> {
                     runner.moving.push((index, bound.stores[store], value.dtype.size()));
                     std::ptr::null_mut()
                 }
-                Place::Nowhere => std::ptr::null_mut(),
             };
             runner.pointers.push(pointer);
         }
@@ -79,7 +78,7 @@ impl<'a> Runner<'a> {
                     // SAFETY: the view was checked against its buffer when it was bound.
                     self.pointers[load] = unsafe { gather.read(flat, n, slot, in_place) };
                 }
-                Step::Compute(Compute { result, operands: [a, b, c], .. }) => {
+                Step::Compute { result, operands: [a, b, c], .. } => {
                     let Some(lane) = lanes.next() else { return };
                     let at = &self.pointers;
                     // SAFETY: all places hold n elements of the dtypes that `Prepared` checked; a result's place is
