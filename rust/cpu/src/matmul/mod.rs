@@ -22,6 +22,7 @@ mod vector;
 mod tests;
 
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 
 use ckad_graph::{DType, Error, Result};
 
@@ -198,7 +199,7 @@ impl Call<'_> {
             Route::Outer => self.each_product(matrices, |matrices| outer::product(self, &matrices)),
             Route::Vector => vector::product(self, &matrices),
             _ => {
-                let compute = |matrices: &Matrices<T>, rows, columns| self.panel(matrices, rows, columns);
+                let compute = |matrices: &Matrices<T>, rows, columns| self.panel(matrices, rows, columns, None);
                 let finish = |matrices: &Matrices<T>, rows, columns| match self.absorb {
                     // SAFETY: the panel is computed and nobody else's.
                     true => unsafe { absorb::repair(self.isa, matrices, rows, columns, self.environment) },
@@ -216,13 +217,20 @@ impl Call<'_> {
         }
     }
 
-    /// A panel by the library, or by plain loops where it has no kernels for the processor.
-    fn panel<T: Float>(&self, matrices: &Matrices<T>, rows: Range<usize>, columns: Range<usize>) -> Result<()> {
+    /// A panel by the library, or by plain loops where it has no kernels for the processor. `packed`: whether the
+    /// thread's scratch holds the right operand packed, for whoever computes several panels of the same columns.
+    fn panel<T: Float>(
+        &self,
+        matrices: &Matrices<T>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        packed: Option<&AtomicBool>,
+    ) -> Result<()> {
         // SAFETY: `Contraction` checked the shapes; panels are disjoint parts of the result.
         unsafe {
             if library::has(self.isa) {
                 let scratch = self.environment.thread_scratch(self.plan.shared_bytes(), self.plan.thread_bytes)?;
-                library::panel(self.isa, matrices, rows, columns, scratch, self.environment)
+                library::panel(self.isa, matrices, rows, columns, packed, scratch, self.environment)
             } else {
                 plain::panel(self.isa, matrices, rows, columns, self.environment)
             }

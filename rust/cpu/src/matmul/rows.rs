@@ -1,6 +1,7 @@
 //! A product whose rows are computed when somebody asks: for a kernel that consumes them while they are in cache.
 
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 
 use ckad_graph::{DType, Result};
 
@@ -10,6 +11,7 @@ use crate::isa::isa;
 use crate::parallel::Shared;
 use crate::structural::array::Array;
 use crate::structural::number::Float;
+use crate::team;
 
 /// A product that can be had by rows: one matrix, by the library, its depth in one piece.
 #[derive(Debug)]
@@ -50,7 +52,8 @@ impl Rows {
         self.plan.shared_bytes() + threads * self.plan.thread_bytes
     }
 
-    /// The product of these arrays: what has to be copied first is copied now.
+    /// The product of these arrays: what has to be copied first is copied now. The environment's scratch is the
+    /// product's alone while rows are computed.
     pub fn bind<'a>(&'a self, a: &Array<'_>, b: &Array<'_>, environment: &'a Environment<'a>) -> Result<BoundRows<'a>> {
         let Plan { contraction, packed_bytes: [left, right], .. } = &self.plan;
         Ok(BoundRows {
@@ -58,6 +61,7 @@ impl Rows {
             call: Call { isa: isa()?, plan: &self.plan, absorb: self.absorb, environment },
             a: Shared::read_only(pack(&contraction.a.packing, a, 0, *left, environment)?),
             b: Shared::read_only(pack(&contraction.b.packing, b, *left, *right, environment)?),
+            packed: (0..team::thread_count()).map(|_| AtomicBool::new(false)).collect(),
         })
     }
 }
@@ -69,6 +73,8 @@ pub struct BoundRows<'a> {
     call: Call<'a>,
     a: Shared<u8>,
     b: Shared<u8>,
+    /// By thread, whether its scratch holds the right operand packed: it stays there from block to block.
+    packed: Vec<AtomicBool>,
 }
 
 impl BoundRows<'_> {
@@ -93,7 +99,7 @@ impl BoundRows<'_> {
         let whole = self.call.matrices::<T>(self.a.get().cast(), self.b.get().cast(), block);
         let from = whole.a.get().wrapping_offset(rows.start as isize * whole.a_row);
         let part = Matrices { m: rows.len(), a: Shared::read_only(from), ..whole };
-        self.call.panel(&part, 0..part.m, 0..part.n)?;
+        self.call.panel(&part, 0..part.m, 0..part.n, self.packed.get(team::thread_index()))?;
         if self.call.absorb {
             // SAFETY: the block is computed and nobody else's.
             unsafe { absorb::repair(self.call.isa, &part, 0..part.m, 0..part.n, self.call.environment)? };

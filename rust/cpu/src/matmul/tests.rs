@@ -344,8 +344,8 @@ fn by_panels<T: Float>(isa: Option<Isa>, layout: usize, a: &Value, b: &Value, cu
             // SAFETY: the matrices are those of the buffers; the processor has the instruction set.
             unsafe {
                 match isa {
-                    Some(isa) => library::panel(isa, &matrices, rows.clone(), columns, memory, &environment),
-                    None => portable::panel(Isa::Scalar, &matrices, rows.clone(), columns, memory, &environment),
+                    Some(isa) => library::panel(isa, &matrices, rows.clone(), columns, None, memory, &environment),
+                    None => portable::panel(Isa::Scalar, &matrices, rows.clone(), columns, None, memory, &environment),
                 }
             }
             .unwrap();

@@ -1,6 +1,7 @@
 //! `gemm`, for processors that `private-gemm-x86` does not know.
 
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 
 use ckad_graph::Result;
 
@@ -31,6 +32,7 @@ pub unsafe fn panel<T: Float>(
     matrices: &Matrices<T>,
     rows: Range<usize>,
     columns: Range<usize>,
+    _packed: Option<&AtomicBool>,
     _scratch: Memory,
     environment: &Environment<'_>,
 ) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::ops::Range;
 use std::ptr::{null, null_mut};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ckad_graph::Result;
 use private_gemm_x86 as library;
@@ -54,15 +55,17 @@ fn kernel(isa: Isa, size: usize, rows: usize) -> (Kernel, Kernel, usize, usize) 
     }
 }
 
-/// Writes the panel `rows` × `columns` of C.
+/// Writes the panel `rows` × `columns` of C. `packed` says, and learns, whether the scratch holds B packed.
 ///
 /// # Safety
-/// The processor has `isa`; operands are inside their memory; the panel and the scratch are nobody else's.
+/// The processor has `isa`; operands are inside their memory; the panel and the scratch are nobody else's. Where
+/// `packed` is true, the scratch is as an earlier call for the same columns and the same B has left it.
 pub unsafe fn panel<T: Float>(
     isa: Isa,
     matrices: &Matrices<T>,
     rows: Range<usize>,
     columns: Range<usize>,
+    packed: Option<&AtomicBool>,
     scratch: Memory,
     environment: &Environment<'_>,
 ) -> Result<()> {
@@ -71,6 +74,8 @@ pub unsafe fn panel<T: Float>(
     let bytes = |stride: isize| stride * size as isize;
     let packed_columns = scratch.pointer;
     let packed_rows = scratch.pointer.wrapping_add(columns_bytes(n, k.min(DEPTH_BLOCK), size));
+    // More than one block of B lie in the scratch one after the other.
+    let packed = packed.filter(|_| k <= DEPTH_BLOCK && columns.len() <= COLUMNS);
     let one = if size == 4 { u64::from(1f32.to_bits()) } else { 1f64.to_bits() };
     for first in (0..k).step_by(DEPTH_BLOCK) {
         let depth = DEPTH_BLOCK.min(k - first);
@@ -86,7 +91,7 @@ pub unsafe fn panel<T: Float>(
             let pack_right = a_depth != 1 && width > mr / 2;
             let height = if pack_right { ROWS } else { rows.len() };
             for row in rows.clone().step_by(height) {
-                let is_first = row == rows.start;
+                let is_packed = row != rows.start || packed.is_some_and(|packed| packed.load(Ordering::Relaxed));
                 let rows = row..rows.end.min(row + height);
                 let source = a.get().wrapping_offset(row as isize * a_row + first as isize * a_depth);
                 let (right, right_depth, right_row) = if pack_right {
@@ -128,8 +133,8 @@ pub unsafe fn panel<T: Float>(
                         mr,
                         nr,
                         size,
-                        // Rows after the first find B packed.
-                        if pack_left && !is_first { null() } else { left.cast() },
+                        // Rows after the first find B packed, and so do panels after the first.
+                        if pack_left && is_packed { null() } else { left.cast() },
                         if pack_left { packed_columns.cast() } else { left.cast() },
                         right.cast(),
                         right.cast(),
@@ -138,6 +143,9 @@ pub unsafe fn panel<T: Float>(
                         &block,
                         &mut library::Position { row: 0, col: 0 },
                     );
+                }
+                if let Some(packed) = packed.filter(|_| pack_left) {
+                    packed.store(true, Ordering::Relaxed);
                 }
             }
         }
