@@ -13,11 +13,10 @@ from ckad.optim.optimizer import (
     Schedule,
     State,
     cast_like,
-    check_grads,
     check_number,
     check_params,
     check_rate,
-    check_state,
+    check_update,
     in_one_pass,
     rate_at,
     zero_like,
@@ -77,8 +76,7 @@ def adam(lr: float | Schedule, b1: float = 0.9, b2: float = 0.999, eps: float = 
         return tree.map_leaves(descend, params, mean, square), mean, square
 
     def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:
-        check_grads("adam", grads, params)
-        check_state("adam", state, params, ("mean", "square"))
+        check_update("adam", grads, state, params, ("mean", "square"))
         rate = rate_at("adam", lr, state["step"])
         step = state["step"] + 1
         # The means' bias, taken out of numbers instead of arrays; a power is as weak as its base.

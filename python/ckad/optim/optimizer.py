@@ -94,42 +94,34 @@ def check_params(op: str, params: Any) -> None:
             raise DTypeError.of(op, f"parameter {name!r} has {kind}; only floats can be updated", hint)
 
 
-def check_grads(op: str, grads: Any, params: Any) -> None:
-    """Refuses gradients whose structure or shapes are not those of the parameters."""
+def check_update(op: str, grads: Any, state: State, params: Any, moments: tuple[str, ...]) -> None:
+    """Refuses gradients or a state that are not of these parameters: they would broadcast, or be found out half way."""
     leaves, structure = tree.flatten(params)
+    shapes = [np.shape(leaf) for leaf in leaves]
+    order = "the order is update(grads, state, params)"
     grad_leaves, grad_structure = tree.flatten(grads)
     if structure != grad_structure:
-        hint = "the order is update(grads, state, params)"
         what = f"gradients and parameters differ in structure: {grad_structure} and {structure}"
-        raise CkadValueError.of(op, what, hint)
-    for index, (leaf, grad) in enumerate(zip(leaves, grad_leaves, strict=True)):
-        if np.shape(leaf) != np.shape(grad):
-            name = tree.paths(params)[index]
-            what = f"gradient and parameter {name!r} differ in shape: {np.shape(grad)} and {np.shape(leaf)}"
-            raise ShapeError.of(
-                op, what, "the order is update(grads, state, params), with gradients at these parameters"
-            )
+        raise CkadValueError.of(op, what, order)
+    _check_shapes(op, "gradient and", grad_leaves, shapes, params, f"{order}, with gradients at these parameters")
 
-
-def check_state(op: str, state: Any, params: Any, moments: tuple[str, ...]) -> None:
-    """Refuses a state that is not one of these parameters: it would broadcast, or be found out half way."""
-    hint = "the order is update(grads, state, params), with the state that init(params) or the last update gave"
+    hint = f"{order}, with the state that init(params) or the last update gave"
     if not isinstance(state, dict) or state.keys() != {"step", *moments}:
         given = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
         raise CkadValueError.of(op, f"the state must hold {['step', *moments]}, not {given}", hint)
-    leaves, structure = tree.flatten(params)
     for moment in moments:
         held, held_structure = tree.flatten(state[moment])
         if structure != held_structure:
             what = f"state {moment!r} and parameters differ in structure: {held_structure} and {structure}"
             raise CkadValueError.of(op, what, hint)
-        for index, (leaf, value) in enumerate(zip(leaves, held, strict=True)):
-            if np.shape(leaf) != np.shape(value):
-                name = tree.paths(params)[index]
-                what = (
-                    f"state {moment!r} and parameter {name!r} differ in shape: {np.shape(value)} and {np.shape(leaf)}"
-                )
-                raise ShapeError.of(op, what, hint)
+        _check_shapes(op, f"state {moment!r} and", held, shapes, params, hint)
+
+
+def _check_shapes(op: str, what: str, leaves: list[Any], shapes: list[Any], params: Any, hint: str) -> None:
+    for index, (leaf, shape) in enumerate(zip(leaves, shapes, strict=True)):
+        if np.shape(leaf) != shape:
+            name = tree.paths(params)[index]
+            raise ShapeError.of(op, f"{what} parameter {name!r} differ in shape: {np.shape(leaf)} and {shape}", hint)
 
 
 def cast_like(value: Any, param: Any) -> Any:

@@ -10,11 +10,10 @@ from ckad.optim.optimizer import (
     Schedule,
     State,
     cast_like,
-    check_grads,
     check_number,
     check_params,
     check_rate,
-    check_state,
+    check_update,
     in_one_pass,
     rate_at,
     zero_like,
@@ -67,8 +66,7 @@ def sgd(lr: float | Schedule, momentum: float = 0.0) -> Optimizer:
         return tree.map_leaves(lambda p, v: cast_like(p - rate * v, p), params, velocity), velocity
 
     def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:
-        check_grads("sgd", grads, params)
-        check_state("sgd", state, params, ("velocity",) if momentum else ())
+        check_update("sgd", grads, state, params, ("velocity",) if momentum else ())
         rate = rate_at("sgd", lr, state["step"])
         advanced: State = {"step": state["step"] + 1}
         if not momentum:
