@@ -128,6 +128,129 @@ def test_a_captured_matrix_that_changes_is_another() -> None:
     assert np.array_equal(gradient, [7.0, 3.0, 3.0])
 
 
+_read_only = _rng.random((3, 4))
+_read_only.flags.writeable = False
+_large = _rng.random((100, 100))
+CAPTURED: dict[str, Any] = {
+    "vector": _rng.random(4),
+    "vector reversed": _rng.random(4)[::-1],
+    "vector with gaps": _rng.random(8)[::2],
+    "matrix": _rng.random((4, 4)),
+    "matrix transposed": _rng.random((4, 4)).T,
+    "wide": _rng.random((4, 3)),
+    "F order": np.asfortranarray(_rng.random((4, 3))),
+    "tall": _rng.random((3, 4)),
+    "column": _rng.random((4, 1)),
+    "column, transposed": _rng.random((1, 4)).T,
+    "column of a matrix": _rng.random((4, 3))[:, 1:2],
+    "row": _rng.random((1, 4)),
+    "row, transposed": _rng.random((4, 1)).T,
+    "row of a matrix": _rng.random((3, 4))[1:2],
+    "row in F order": np.asfortranarray(_rng.random((1, 4))),
+    "one": np.ones((1, 1)),
+    "one, a vector": np.ones(1),
+    "no rows": np.ones((0, 4)),
+    "no columns": np.ones((4, 0)),
+    "neither": np.ones((0, 0)),
+    "read-only": _read_only,
+    "large": _large,
+    "large, transposed": _large.T,
+    "large column": _rng.random((10000, 1)),
+    "large column, transposed": _rng.random((1, 10000)).T,
+    "foreign byte order": _rng.random((4, 3)).astype(">f8"),
+    "float32": _rng.random((4, 3)).astype(np.float32),
+    "integers": np.arange(12).reshape(4, 3),
+    "bools": np.eye(4, dtype=bool),
+    "three axes": _rng.random((2, 4, 3)),
+    "list": _rng.random((4, 3)).tolist(),
+    "large list": _rng.random((100, 100)).tolist(),
+}
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_captured_operands_used_twice(name: str) -> None:
+    w = CAPTURED[name]
+    shape = np.shape(w)
+    left, right = np.ones((3, shape[-2] if len(shape) > 1 else shape[0])), np.ones((shape[-1], 3))
+
+    def products(x: Any, y: Any) -> tuple[Any, ...]:
+        vectors = (x[0], y[:, 0])
+        functions = (operator.matmul, np.dot)
+        found = [f(each, w) for f in functions for each in (x, vectors[0]) for _ in range(3)]
+        found += [f(w, each) for f in functions for each in (y, vectors[1]) for _ in range(3)]
+        return tuple(found) if isinstance(w, np.ndarray) else tuple(found[:6])
+
+    def below(x: Any, y: Any) -> tuple[Any, ...]:
+        matmul = _below.__matmul__
+        dot = _function(np.dot)[1]
+        vectors = (x[0], y[:, 0])
+        found = [f(each, w) for f in (matmul, dot) for each in (x, vectors[0]) for _ in range(3)]
+        reflected = (lambda a, b: _below.__rmatmul__(b, a), dot)
+        found += [f(w, each) for f in reflected for each in (y, vectors[1]) for _ in range(3)]
+        return tuple(found)
+
+    expected = products(left, right)
+    for one, other in zip(ckad.jit(products)(left, right), expected, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    total = lambda x, y: sum(np.sum(product) for product in products(x, y))
+    for gradient, argument in zip(ckad.grad(total, argnums=(0, 1))(left, right), (left, right), strict=True):
+        assert gradient.shape == argument.shape
+    if isinstance(w, np.ndarray):
+        assert _seen_all(products, left, right) == _seen_all(below, left, right)
+
+
+def _seen_all(call: Callable[..., Any], *args: Any) -> str:
+    return re.sub(r"\s+#.*", "", str(ckad.trace(call)(*args)))
+
+
+def test_a_transposed_column_twice() -> None:
+    column = np.ones((1, 5)).T
+    x = np.ones((3, 5))
+    assert np.array_equal(ckad.grad(lambda x: np.sum(x @ column) + np.sum(x @ column))(x), 2.0 * x)
+    y = np.ones((1, 3))
+    assert np.array_equal(ckad.grad(lambda y: np.sum(np.dot(column, y)) * np.sum(np.dot(column, y)))(y), 150.0 * y)
+
+
+@pytest.mark.parametrize("side", [4, 200])
+@pytest.mark.parametrize("change", ["int64", ">f8", "vector", "half as tall"])
+def test_a_captured_array_seen_otherwise_is_another(side: int, change: str) -> None:
+    """Its dtype or shape is assigned between uses; small arrays are copied, large ones are read in place."""
+    w = _rng.integers(1, 100, (side, side)).astype(np.float64)
+    found: list[Any] = []
+
+    def f(x: Any) -> Any:
+        first = x * w + x @ w + x @ w
+        if change in ("int64", ">f8"):
+            w.dtype = change
+        else:
+            w.shape = -1 if change == "vector" else (side // 2, 2 * side)
+        found.append(w.copy())
+        row = x.reshape(-1)[: w.shape[0]]
+        return first, x[0, 0] * w, row @ w, row @ w
+
+    x = np.full((side, side), 2.0)
+    expected = x * w + x @ w + x @ w
+    first, *second = ckad.jit(f)(x)
+    np.testing.assert_allclose(first, expected)
+    now = found[0]
+    assert np.array_equal(second[0], 2.0 * now)
+    for product in second[1:]:
+        np.testing.assert_allclose(product, np.full(now.shape[0], 2.0) @ now)
+
+
+def test_a_list_that_changes_is_another() -> None:
+    for side in (3, 120):
+        rows = np.eye(side).tolist()
+
+        def f(x: Any, rows: Any = rows) -> Any:
+            first = x @ rows + x @ rows
+            rows[0][0] = 5.0
+            return np.sum(first) + np.sum(x @ rows)
+
+        assert ckad.value_and_grad(f)(np.ones(side))[0] == 3.0 * side + 4.0
+
+
 def test_objects_that_are_used_again_are_new_values() -> None:
     def f(x: Any) -> Any:
         total = np.sum(x) * 0.0

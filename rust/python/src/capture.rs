@@ -11,20 +11,58 @@ use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
-use crate::convert::{array_bytes_equal, array_dtype};
+use crate::convert::{Taken, array_bytes_equal, array_dtype};
 use crate::errors::raise;
 use crate::layout::Layout;
 use crate::tape::TapeCell;
 
+/// How a NumPy array lies in memory: what its owner can change of it beside its elements.
+struct Lying {
+    /// NumPy's object for the dtype, held so that no other has its address.
+    descr: Py<PyAny>,
+    data: usize,
+    shape: Vec<npyffi::npy_intp>,
+    strides: Vec<npyffi::npy_intp>,
+}
+
+impl Lying {
+    fn of(array: &Bound<'_, PyUntypedArray>) -> Lying {
+        // SAFETY: the array is alive, and its C struct is only read.
+        let data = unsafe { (*npyffi::_PyArray_GET_ITEM_DATA(array.as_array_ptr())).data } as usize;
+        let list = |items: &[usize]| items.iter().map(|&item| item as npyffi::npy_intp).collect();
+        let strides = array.strides().iter().map(|&stride| stride as npyffi::npy_intp).collect();
+        Lying { descr: array.dtype().into_any().unbind(), data, shape: list(array.shape()), strides }
+    }
+
+    /// Are shape, strides and dtype of an array these? What steps along an axis of extent 1 would be says nothing.
+    fn is_of(&self, array: &npyffi::objects::PyArrayObject_fields) -> bool {
+        let rank = self.shape.len();
+        if array.descr.cast() != self.descr.as_ptr() || array.nd as usize != rank || rank == 0 {
+            return array.descr.cast() == self.descr.as_ptr() && array.nd == 0 && rank == 0;
+        }
+        // SAFETY: an array of that many axes, more than none, has as many extents and strides.
+        let (shape, strides) = unsafe {
+            let list = |items: *mut npyffi::npy_intp| std::slice::from_raw_parts(items, rank);
+            (list(array.dimensions), list(array.strides))
+        };
+        let steps = strides.iter().zip(&self.strides);
+        // Item by item: these lists are too short for memcmp.
+        shape.iter().zip(&self.shape).all(|(now, then)| now == then)
+            && steps.zip(shape).all(|((now, then), &extent)| now == then || extent <= 1)
+    }
+}
+
 /// A captured array as it was when it was captured.
 struct CapturedArray {
     object: Py<PyAny>,
+    lying: Lying,
     constant: Constant,
     node: NodeId,
     layout: Layout,
-    dtype: DType,
-    /// NumPy's object for the dtype.
-    descr: Py<PyAny>,
+    /// The constant's bytes are not the array's own, but a copy that was rearranged.
+    packed: bool,
+    /// What it is where it is an array itself, of the commonest kinds: a vector, or a matrix in C or F order.
+    matrix: Option<CapturedMatrix>,
 }
 
 /// A captured vector or matrix whose memory is its node's.
@@ -34,46 +72,72 @@ pub struct CapturedMatrix {
     pub dtype: DType,
     extents: [i64; 2],
     rank: usize,
-    /// It lies in F order.
+    /// Its node has its axes the other way around.
     pub turned: bool,
 }
 
 impl CapturedMatrix {
+    fn new(node: NodeId, dtype: DType, extents: &[i64], layout: &Layout) -> Option<CapturedMatrix> {
+        let shape = &layout.shape;
+        if shape.is_empty() || shape.len() > 2 || shape.contains(&0) {
+            return None;
+        }
+        let turned = is_turned(extents, layout)?;
+        let extents = [shape[0], shape.get(1).copied().unwrap_or(1)];
+        Some(CapturedMatrix { node, dtype, extents, rank: shape.len(), turned })
+    }
+
     pub fn shape(&self) -> &[i64] {
         &self.extents[..self.rank]
     }
 }
 
+/// Of a vector or matrix over the whole memory of a node of these extents, from its start: has the node its axes the
+/// other way around? None for anything else.
+///
+/// Strides alone do not tell: a column is in both orders, and its node has the shape (1, n).
+pub fn is_turned(extents: &[i64], layout: &Layout) -> Option<bool> {
+    if layout.offset != 0 || layout.rank() > 2 || extents.len() != layout.rank() {
+        return None;
+    }
+    if layout.shape.iter().eq(extents) && layout.is_c_contiguous(1) {
+        return Some(false);
+    }
+    (layout.shape.iter().eq(extents.iter().rev()) && layout.is_f_contiguous(1)).then_some(true)
+}
+
 impl CapturedArray {
     /// What it is now, where it is a vector or matrix in C or F order that was not changed since it was captured.
     fn as_matrix(&self) -> Option<CapturedMatrix> {
-        let Layout { offset, shape, strides } = &self.layout;
-        let (rank, itemsize) = (shape.len(), self.dtype.size() as i64);
-        if rank == 0 || rank > 2 || *offset != 0 || shape.contains(&0) {
-            return None;
-        }
-        // SAFETY: the array is held, and its C struct, which NumPy changes under the interpreter's lock alone, is read.
-        // Where extents and strides are those of the captured memory, the array has as many bytes from its first
-        // element on as the constant.
+        let matrix = self.matrix?;
+        let bytes = self.constant.bytes();
+        // SAFETY: where there is a matrix, the object is an array. It is held, and its C struct, which NumPy changes
+        // under the interpreter's lock alone, is read. With the shape, strides and dtype that it had, it has as many
+        // bytes from its first element on as the constant.
         let same = unsafe {
             let array = &*npyffi::_PyArray_GET_ITEM_DATA(self.object.as_ptr().cast());
-            let list = |items: *mut npyffi::npy_intp| std::slice::from_raw_parts(items, rank);
-            array.nd as usize == rank
-                && array.descr.cast() == self.descr.as_ptr()
-                && list(array.dimensions).iter().zip(shape).all(|(&now, &then)| now as i64 == then)
-                && list(array.strides).iter().zip(strides).all(|(&now, &then)| now as i64 == then * itemsize)
-                && self.constant.bytes().len() as i64 == self.layout.elements() * itemsize
-                && (self.constant.owned_bytes() == 0
-                    || *self.constant.bytes()
-                        == *std::slice::from_raw_parts(array.data.cast::<u8>(), self.constant.bytes().len()))
+            self.lying.is_of(array)
+                && match self.constant.owned_bytes() {
+                    0 => array.data as usize == self.lying.data,
+                    _ => *bytes == *std::slice::from_raw_parts(array.data.cast::<u8>(), bytes.len()),
+                }
         };
-        let turned = match self.layout.is_c_contiguous(1) {
-            true => false,
-            false if self.layout.is_f_contiguous(1) => true,
-            false => return None,
-        };
-        let extents = [shape[0], shape.get(1).copied().unwrap_or(1)];
-        same.then_some(CapturedMatrix { node: self.node, dtype: self.dtype, extents, rank, turned })
+        same.then_some(matrix)
+    }
+
+    /// Is the array, which the object is or was made into again, what was captured?
+    fn is_now(&self, array: &Bound<'_, PyUntypedArray>) -> bool {
+        // SAFETY: the array is alive, and its C struct is only read.
+        let now = unsafe { &*npyffi::_PyArray_GET_ITEM_DATA(array.as_array_ptr()) };
+        if !self.lying.is_of(now) {
+            return false;
+        }
+        let in_place = self.constant.owned_bytes() == 0;
+        // An array that is read in place is read-only, so it holds what it held where it is.
+        if in_place && (now.data as usize == self.lying.data || self.object.as_ptr() == array.as_ptr()) {
+            return now.data as usize == self.lying.data;
+        }
+        array_bytes_equal(array, &self.constant, &self.layout, self.packed)
     }
 }
 
@@ -138,8 +202,7 @@ impl TapeCell {
         let Some(versions) = tape.arrays.known.get(&(object.as_ptr() as usize)) else { return Ok(None) };
         let Some(latest) = versions.last() else { return Ok(None) };
         debug_assert!(latest.object.bind(py).is(object));
-        let same = array_bytes_equal(array, &latest.constant, &latest.layout);
-        Ok(same.then(|| (latest.node, latest.layout.clone())))
+        Ok(latest.is_now(array).then(|| (latest.node, latest.layout.clone())))
     }
 
     /// The vector or matrix that is the latest capture of that object; None where there is none, or it changed.
@@ -151,13 +214,16 @@ impl TapeCell {
         &self,
         object: &Bound<'_, PyAny>,
         array: &Bound<'_, PyUntypedArray>,
-        constant: Constant,
         node: NodeId,
-        layout: Layout,
+        taken: Taken,
     ) -> PyResult<()> {
-        let (dtype, descr) = (array_dtype(array)?, array.dtype().into_any().unbind());
+        let Taken { constant, extents, layout, packed, .. } = taken;
+        let is_array = object.as_ptr() == array.as_ptr();
+        let dtype = array_dtype(array)?;
+        let matrix = if is_array && !packed { CapturedMatrix::new(node, dtype, &extents, &layout) } else { None };
+        let lying = Lying::of(array);
+        let captured = CapturedArray { object: object.clone().unbind(), lying, constant, node, layout, packed, matrix };
         let mut tape = self.open().map_err(raise)?;
-        let captured = CapturedArray { object: object.clone().unbind(), constant, node, layout, dtype, descr };
         tables::room_for_keys("capture", &mut tape.arrays.known, 1).map_err(raise)?;
         tape.arrays.known.entry(object.as_ptr() as usize).or_default().push(captured);
         Ok(())

@@ -203,12 +203,14 @@ fn memory_of(array: &Bound<'_, PyUntypedArray>, itemsize: i64) -> Option<Memory>
 }
 
 /// An array's memory as a constant, and how its axes lie in it.
-struct Taken {
-    constant: Constant,
-    extents: Vec<i64>,
-    layout: Layout,
+pub struct Taken {
+    pub constant: Constant,
+    pub extents: Vec<i64>,
+    pub layout: Layout,
     /// It is read where it lies: the array must not change.
-    in_place: bool,
+    pub in_place: bool,
+    /// It is a copy with other bytes than the array's: without gaps and repeats, in native byte order.
+    pub packed: bool,
 }
 
 /// Which packed arrays are copied. The others are read where they lie.
@@ -231,10 +233,16 @@ fn take_array(array: &Bound<'_, PyUntypedArray>, copy: CopyOf) -> PyResult<Taken
         let borrowed = Borrowed { _array: array.clone().into_any().unbind(), data: memory.data, bytes };
         if copy == CopyOf::All || (copy == CopyOf::Small && bytes <= SNAPSHOT_BYTES) {
             let constant = Snapshot::shared(borrowed.bytes()).map_err(raise)?;
-            return Ok(Taken { constant, extents: memory.extents, layout: memory.layout, in_place: false });
+            return Ok(Taken {
+                constant,
+                extents: memory.extents,
+                layout: memory.layout,
+                in_place: false,
+                packed: false,
+            });
         }
         let constant: Constant = Arc::new(borrowed);
-        return Ok(Taken { constant, extents: memory.extents, layout: memory.layout, in_place: true });
+        return Ok(Taken { constant, extents: memory.extents, layout: memory.layout, in_place: true, packed: false });
     }
     // Gaps, repeats, foreign byte order: a packed copy in the caller's axis order, which nobody else can change.
     let kwargs = pyo3::types::PyDict::new(py);
@@ -246,7 +254,7 @@ fn take_array(array: &Bound<'_, PyUntypedArray>, copy: CopyOf) -> PyResult<Taken
         .ok_or_else(|| raise(Error::internal("array", "a K-order copy that is not packed")))?;
     let copy = Borrowed { _array: packed.into_any().unbind(), data: memory.data, bytes };
     let constant: Constant = Arc::new(OwnedCopy(copy));
-    Ok(Taken { constant, extents: memory.extents, layout: memory.layout, in_place: false })
+    Ok(Taken { constant, extents: memory.extents, layout: memory.layout, in_place: false, packed: true })
 }
 
 /// The same bytes in memory of ours, unless they are ours already.
@@ -268,27 +276,22 @@ impl HostArray for OwnedCopy {
     }
 }
 
-/// Does the array still hold what was captured? An array that is read in place always does: it is read-only.
-pub fn array_bytes_equal(array: &Bound<'_, PyUntypedArray>, captured: &Constant, layout: &Layout) -> bool {
-    if captured.owned_bytes() == 0 {
-        return true;
+/// Does an array of the dtype, shape and strides of what was captured hold the same elements? `packed`: the constant is
+/// a rearranged copy.
+pub fn array_bytes_equal(
+    array: &Bound<'_, PyUntypedArray>,
+    captured: &Constant,
+    layout: &Layout,
+    packed: bool,
+) -> bool {
+    if packed {
+        return take_array(array, CopyOf::All).is_ok_and(|now| now.constant.bytes() == captured.bytes());
     }
-    let Ok(dtype) = array_dtype(array) else { return false };
-    let bytes = array.len() * dtype.size();
-    let same_shape = || layout.shape.iter().zip(array.shape()).all(|(&ours, &theirs)| ours == theirs as i64);
-    if layout.is_plain() && layout.rank() == array.ndim() && array.is_c_contiguous() && same_shape() {
-        let now = Borrowed { _array: array.clone().into_any().unbind(), data: data_of(array), bytes };
-        return now.bytes() == captured.bytes();
-    }
-    match memory_of(array, dtype.size() as i64) {
-        Some(memory) if memory.layout == *layout && bytes == captured.bytes().len() => {
-            let now = Borrowed { _array: array.clone().into_any().unbind(), data: memory.data, bytes };
-            now.bytes() == captured.bytes()
-        }
-        // Arrays with gaps were packed: pack again and compare.
-        None => take_array(array, CopyOf::All).is_ok_and(|now| now.constant.bytes() == captured.bytes()),
-        Some(_) => false,
-    }
+    let itemsize = array.dtype().itemsize() as isize;
+    // SAFETY: the lowest address of an array that lies as the layout says, as in `memory_of`.
+    let data = unsafe { data_of(array).offset(-(layout.offset as isize) * itemsize) };
+    let now = Borrowed { _array: array.clone().into_any().unbind(), data, bytes: captured.bytes().len() };
+    now.bytes() == captured.bytes()
 }
 
 fn strides_of(array: &Bound<'_, PyUntypedArray>) -> Vec<i64> {
@@ -305,19 +308,20 @@ pub fn array_operand(py: Python<'_>, tape: &Arc<TapeCell>, object: &Bound<'_, Py
     if let Some((node, layout)) = tape.captured_array(py, object, &array)? {
         return Ok(ArrayOperand { node, layout });
     }
-    let Taken { constant, extents, layout, in_place } = take_array(&array, CopyOf::Small)?;
-    if in_place {
-        tape.guard(&array, &constant)?;
+    let taken = take_array(&array, CopyOf::Small)?;
+    let (constant, layout) = (&taken.constant, taken.layout.clone());
+    if taken.in_place {
+        tape.guard(&array, constant)?;
     }
     let node = tape.record(py, |tape| {
-        let shape = tape.builder.intern(&extents)?;
+        let shape = tape.builder.intern(&taken.extents)?;
         let attributes = tape.builder.attributes();
-        let node = tape.builder.graph_mut().push_constant(dtype, shape, Arc::clone(&constant), attributes)?;
+        let node = tape.builder.graph_mut().push_constant(dtype, shape, Arc::clone(constant), attributes)?;
         tables::room_for_keys("capture", &mut tape.values, 1)?;
-        tape.values.insert(node, Value::Array(Arc::clone(&constant)));
+        tape.values.insert(node, Value::Array(Arc::clone(constant)));
         Ok(node)
     })?;
-    tape.note_captured(object, &array, constant, node, layout.clone())?;
+    tape.note_captured(object, &array, node, taken)?;
     Ok(ArrayOperand { node, layout })
 }
 
@@ -354,7 +358,7 @@ pub fn array_argument(tape: &Arc<TapeCell>, object: &Bound<'_, PyAny>, active: b
         None => as_array(object)?,
     };
     let dtype = array_dtype(&array)?;
-    let Taken { constant, extents, layout, in_place } = take_array(&array, CopyOf::Small)?;
+    let Taken { constant, extents, layout, in_place, .. } = take_array(&array, CopyOf::Small)?;
     if in_place {
         tape.guard(&array, &constant)?;
     }

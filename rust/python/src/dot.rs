@@ -9,7 +9,7 @@ use ckad_graph::{DType, DotAxes, Error, ListId, NodeId, shape_text};
 use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
 
-use crate::capture::CapturedMatrix;
+use crate::capture::{CapturedMatrix, is_turned};
 use crate::convert::{ArrayOperand, array_operand};
 use crate::errors::raise;
 use crate::layout::{Layout, inverse, is_identity};
@@ -91,7 +91,7 @@ pub fn plain_product(py: Python<'_>, operands: &[Operand<'_, '_>; 2]) -> PyResul
     };
     let [a, b] = operands;
     let (lhs, rhs, dtype) = (a.shape(), b.shape(), a.own_dtype());
-    let (Some(a_turned), Some(b_turned)) = (is_turned(a), is_turned(b)) else { return Ok(None) };
+    let (Some(a_turned), Some(b_turned)) = (turned(a), turned(b)) else { return Ok(None) };
     if lhs.last() != rhs.first() || dtype != b.own_dtype() || dtype == DType::Bool {
         return Ok(None);
     }
@@ -100,6 +100,15 @@ pub fn plain_product(py: Python<'_>, operands: &[Operand<'_, '_>; 2]) -> PyResul
         _ => Ok(None),
     };
     let (a_captured, b_captured) = (captured(a)?, captured(b)?);
+    // A captured one is as its node says, as in `product`: a column lies in both orders.
+    let as_captured = |captured: &Option<ArrayOperand>, turned: bool| match captured {
+        Some(array) => {
+            let found = tape.read(|tape| is_turned(tape.builder.graph().shape(array.node), &array.layout))?;
+            Ok::<bool, PyErr>(found.unwrap_or(turned))
+        }
+        None => Ok(turned),
+    };
+    let (a_turned, b_turned) = (as_captured(&a_captured, a_turned)?, as_captured(&b_captured, b_turned)?);
     let axes = DotAxes {
         lhs_contract: vec![if a_turned { 0 } else { lhs.len() - 1 }],
         rhs_contract: vec![usize::from(b_turned)],
@@ -199,7 +208,7 @@ pub fn product(py: Python<'_>, tape: &Arc<TapeCell>, factors: [Factor<'_>; 2]) -
 }
 
 /// Of a vector or matrix in C or F order: does it lie in F order alone?
-fn is_turned(operand: &Operand<'_, '_>) -> Option<bool> {
+fn turned(operand: &Operand<'_, '_>) -> Option<bool> {
     let (in_c_order, in_f_order) = match operand {
         Operand::Traced(x) => match x.kind() {
             Kind::Array { view, .. } => (view.layout.is_c_contiguous(1), view.layout.is_f_contiguous(1)),
