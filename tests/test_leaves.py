@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import operator
+import pathlib
 import re
+import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +47,18 @@ ROUTES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "np.maximum": _ufunc(np.maximum),
     "np.power": _ufunc(np.power),
     "np.dot": _function(np.dot),
+}
+
+# With a number or an ordinary array on the left: Python and NumPy ask the traced value on the right.
+REFLECTED: dict[str, Callable[..., Any]] = {
+    "add": _below.__radd__,
+    "subtract": _below.__rsub__,
+    "multiply": _below.__rmul__,
+    "divide": _below.__rtruediv__,
+    "power": _below.__rpow__,
+    "less": _below.__gt__,
+    "equal": _below.__eq__,
+    "matmul": _below.__rmatmul__,
 }
 
 SINGLE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -100,14 +115,20 @@ def test_functions_of_one_value(name: str, value: str) -> None:
 @pytest.mark.parametrize("name", ROUTES)
 def test_functions_of_two_values(name: str) -> None:
     here, below = ROUTES[name]
+    reflected = REFLECTED.get(name, lambda right, left: below(left, right))
     for one in VALUES.values():
         for other in VALUES.values():
             assert _seen(here, one, other) == _seen(below, one, other)
             captured = [lambda x, f=f, other=other: f(x, other) for f in (here, below)]
             assert _seen(captured[0], one) == _seen(captured[1], one)
+            if name not in ("less", "equal"):  # NumPy makes ufuncs of these
+                behind = (lambda x, other=other: here(other, x), lambda x, other=other: reflected(x, other))
+                assert _seen(behind[0], one) == _seen(behind[1], one)
         for number in NUMBERS.values():
             beside = [lambda x, f=f, number=number: f(x, number) for f in (here, below)]
             assert _seen(beside[0], one) == _seen(beside[1], one)
+            behind = (lambda x, number=number: here(number, x), lambda x, number=number: reflected(x, number))
+            assert _seen(behind[0], one) == _seen(behind[1], one)
 
 
 def test_a_captured_matrix_that_changes_is_another() -> None:
@@ -313,6 +334,118 @@ def test_values_of_traces_in_several_threads() -> None:
         thread.join()
     assert len(found) == 6
     assert all(np.array_equal(gradient, expected) for gradient in found)
+
+
+def test_references_to_code_do_not_grow() -> None:
+    """Of frames that lines are read from, the library's, which are passed over, and the user's."""
+    text = """
+def library(x, call):
+    for _ in range(1000):
+        x = call(x * 1.5 + x)
+    return x
+"""
+    made: dict[str, Any] = {}
+    exec(compile(text, str(pathlib.Path(ckad.__file__).parent / "made.py"), "exec"), made)
+    code = made["library"].__code__
+    assert code.co_filename.startswith(str(pathlib.Path(ckad.__file__).parent))
+    calls = (lambda x: x, lambda x: np.sum(x[1:]) * 0.5 + x, lambda x: x * np.float64(0.5))
+    codes = (code, *(call.__code__ for call in calls))
+
+    def f(x: Any) -> Any:
+        for call in calls:
+            before = [sys.getrefcount(each) for each in codes]
+            made["library"](x, call)
+            after = [sys.getrefcount(each) for each in codes]
+            # One for each instruction that records.
+            assert all(now <= then + 8 for now, then in zip(after, before, strict=True))
+        return np.sum(x)
+
+    ckad.trace(f)(np.ones(3))
+
+
+def test_lines_while_classes_look_at_their_own_destruction() -> None:
+    """Python runs where code objects and arrays go, and records itself."""
+    seen: list[Any] = []
+
+    class Recording:
+        def __init__(self, x: Any) -> None:
+            self.x = x
+            self.itself = self
+
+        def __del__(self) -> None:
+            seen.append(self.x * 2.0 + 1.0)
+
+    def f(x: Any) -> Any:
+        total = np.sum(x)
+        for step in range(30):
+            Recording(x)
+            made: dict[str, Any] = {}
+            exec(compile(f"def g(x):\n    return x * {step}.5 + x", f"made{step}.py", "exec"), made)
+            gc.collect(0)
+            total = total + np.sum(made["g"](x))
+        return total
+
+    enabled = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        value = ckad.value_and_grad(f)(np.ones(3))[0]
+    finally:
+        gc.set_threshold(*enabled)
+    assert value == 3.0 + 3.0 * sum(step + 1.5 for step in range(30))
+    assert seen
+    seen.clear()
+
+
+def test_traces_within_and_beside_keep_their_objects() -> None:
+    """A trace that ends lets go of its own objects alone."""
+
+    def inner(t: Any) -> Any:
+        return np.sum(t * t + t)
+
+    def f(x: Any) -> Any:
+        kept = [x * float(step) for step in range(40)]
+        del kept[::2]
+        total = np.sum(x)
+        for value in kept:
+            total = total + np.sum(ckad.grad(inner)(np.ones(3)) * value)
+            total = total + np.sum(ckad.grad(lambda t, value=value: inner(t * value))(np.ones(3)))
+        return total
+
+    x = np.full(3, 2.0)
+    odd = range(1, 40, 2)
+    expected = 6.0 + sum(3.0 * 3.0 * 2.0 * step for step in odd)
+    expected += sum(3.0 * (2.0 * (2.0 * step) ** 2 + 2.0 * step) for step in odd)
+    assert ckad.value_and_grad(f)(x)[0] == expected
+
+
+@pytest.mark.skipif(not hasattr(sys, "gettotalrefcount"), reason="the interpreter counts no references")
+def test_objects_that_are_used_again_are_counted() -> None:
+    run = lambda: ckad.grad(lambda x: np.sum(x * x + x))(np.ones(3))
+    for _ in range(20):
+        run()
+    before = sys.gettotalrefcount()  # pyright: ignore[reportAttributeAccessIssue]
+    for _ in range(100):
+        run()
+    assert sys.gettotalrefcount() - before < 100  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_memory_of_objects_that_are_used_again_is_traced() -> None:
+    tracemalloc.start()
+    try:
+
+        def f(x: Any) -> Any:
+            y = x * 2.0
+            del y
+            y = x * 3.0
+            made = tracemalloc.get_object_traceback(y)
+            assert made is not None
+            first = f.__code__.co_firstlineno
+            assert (made[0].filename, made[0].lineno) == (__file__, first + 3)
+            return np.sum(y)
+
+        ckad.grad(f)(np.ones(3))
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_python_sees_of_the_class() -> None:

@@ -198,7 +198,7 @@ impl TapeCell {
         object: &Bound<'_, PyAny>,
         array: &Bound<'_, PyUntypedArray>,
     ) -> PyResult<Option<(NodeId, Layout)>> {
-        let tape = self.open().map_err(raise)?;
+        let tape = self.open(py).map_err(raise)?;
         let Some(versions) = tape.arrays.known.get(&(object.as_ptr() as usize)) else { return Ok(None) };
         let Some(latest) = versions.last() else { return Ok(None) };
         debug_assert!(latest.object.bind(py).is(object));
@@ -206,8 +206,8 @@ impl TapeCell {
     }
 
     /// The vector or matrix that is the latest capture of that object; None where there is none, or it changed.
-    pub fn captured_matrix(&self, object: *mut pyo3::ffi::PyObject) -> Option<CapturedMatrix> {
-        self.open().ok()?.arrays.known.get(&(object as usize))?.last()?.as_matrix()
+    pub fn captured_matrix(&self, py: Python<'_>, object: *mut pyo3::ffi::PyObject) -> Option<CapturedMatrix> {
+        self.open(py).ok()?.arrays.known.get(&(object as usize))?.last()?.as_matrix()
     }
 
     pub fn note_captured(
@@ -223,15 +223,15 @@ impl TapeCell {
         let matrix = if is_array && !packed { CapturedMatrix::new(node, dtype, &extents, &layout) } else { None };
         let lying = Lying::of(array);
         let captured = CapturedArray { object: object.clone().unbind(), lying, constant, node, layout, packed, matrix };
-        let mut tape = self.open().map_err(raise)?;
+        let mut tape = self.open(array.py()).map_err(raise)?;
         tables::room_for_keys("capture", &mut tape.arrays.known, 1).map_err(raise)?;
         tape.arrays.known.entry(object.as_ptr() as usize).or_default().push(captured);
         Ok(())
     }
 
     /// Arrays that this tape made read-only stay so until `parent` closes.
-    pub fn hand_guards_to(&self, parent: &TapeCell) {
-        if let (Ok(mut tape), Ok(mut parent)) = (self.open(), parent.open()) {
+    pub fn hand_guards_to(&self, py: Python<'_>, parent: &TapeCell) {
+        if let (Ok(mut tape), Ok(mut parent)) = (self.open(py), parent.open(py)) {
             parent.arrays.guards.append(&mut tape.arrays.guards);
             parent.arrays.watched.append(&mut tape.arrays.watched);
         }
@@ -239,7 +239,7 @@ impl TapeCell {
 
     /// Makes the array, which is read in place as `constant`, read-only until the tape closes.
     pub fn guard(&self, array: &Bound<'_, PyUntypedArray>, constant: &Constant) -> PyResult<()> {
-        let mut tape = self.open().map_err(raise)?;
+        let mut tape = self.open(array.py()).map_err(raise)?;
         tape.arrays.watched.push((Arc::clone(constant), fingerprint(constant.bytes())));
         let address = array.as_ptr() as usize;
         // SAFETY: the flag word of a live array, under the GIL.

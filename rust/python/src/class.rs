@@ -359,7 +359,7 @@ impl Tracer {
     #[getter(T)]
     fn transposed(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
-        shapes::transpose(self, None)?.into_object(py)
+        shapes::transpose(py, self, None)?.into_object(py)
     }
 
     /// The last two axes turned round.
@@ -370,7 +370,7 @@ impl Tracer {
             let what = format!("matrix transpose with ndim < 2 is undefined: shape {}", shape_text(self.shape()));
             return Err(refusal(ErrorKind::Shape, "mT", what, "use x.T, or x[:, None] for a column"));
         }
-        shapes::swap_axes(self, -1, -2)?.into_object(py)
+        shapes::swap_axes(py, self, -1, -2)?.into_object(py)
     }
 
     /// Real values are their own real part.
@@ -428,12 +428,12 @@ impl Tracer {
     fn transpose(&self, py: Python<'_>, axes: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
         let axes = transpose_axes(axes, self.shape())?;
-        shapes::transpose(self, axes.as_deref())?.into_object(py)
+        shapes::transpose(py, self, axes.as_deref())?.into_object(py)
     }
 
     fn swapaxes(&self, py: Python<'_>, axis1: Any<'_, '_>, axis2: Any<'_, '_>) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
-        shapes::swap_axes(self, integer_or_bool("swapaxes", axis1)?, integer_or_bool("swapaxes", axis2)?)?
+        shapes::swap_axes(py, self, integer_or_bool("swapaxes", axis1)?, integer_or_bool("swapaxes", axis2)?)?
             .into_object(py)
     }
 

@@ -362,7 +362,7 @@ pub fn array_argument(tape: &Arc<TapeCell>, object: &Bound<'_, PyAny>, active: b
     if in_place {
         tape.guard(&array, &constant)?;
     }
-    let mut open = tape.open().map_err(raise)?;
+    let mut open = tape.open(object.py()).map_err(raise)?;
     open.builder.set_attributes(Attributes::default());
     let node = open.input(dtype, &extents, active, Some(Value::Array(constant))).map_err(raise)?;
     drop(open);

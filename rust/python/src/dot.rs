@@ -69,15 +69,15 @@ pub fn contract(
         .collect::<Option<Vec<usize>>>()
         .ok_or_else(|| raise(Error::internal("dot", "an axis of the result comes from nowhere")))?;
     let node = tape.record(py, |tape| {
-        let a = sources[0].node(tape, counted, false)?;
-        let b = sources[1].node(tape, counted, false)?;
+        let a = sources[0].node(py, tape, counted, false)?;
+        let b = sources[1].node(py, tape, counted, false)?;
         let product = tape.builder.dot(a, b, &in_memory, false)?;
         let product =
             if is_identity(&permutation) { product } else { tape.builder.transpose(product, &permutation)? };
         let product = tape.builder.reshape(product, shape)?;
         if counted == dtype { Ok(product) } else { tape.builder.cast(product, dtype) }
     })?;
-    Tracer::result(&Arc::clone(tape), node, dtype, shape)
+    Tracer::result(py, &Arc::clone(tape), node, dtype, shape)
 }
 
 /// The product of the last axis of `a` with the first of `b`, vectors or matrices of one tape and dtype that lie in C
@@ -103,7 +103,7 @@ pub fn plain_product(py: Python<'_>, operands: &[Operand<'_, '_>; 2]) -> PyResul
     // A captured one is as its node says, as in `product`: a column lies in both orders.
     let as_captured = |captured: &Option<ArrayOperand>, turned: bool| match captured {
         Some(array) => {
-            let found = tape.read(|tape| is_turned(tape.builder.graph().shape(array.node), &array.layout))?;
+            let found = tape.read(py, |tape| is_turned(tape.builder.graph().shape(array.node), &array.layout))?;
             Ok::<bool, PyErr>(found.unwrap_or(turned))
         }
         None => Ok(turned),
@@ -118,8 +118,8 @@ pub fn plain_product(py: Python<'_>, operands: &[Operand<'_, '_>; 2]) -> PyResul
         let upright = |layout: Layout| if turned { layout.transposed(&[1, 0]) } else { layout };
         match (operand, captured) {
             (_, Some(array)) => read_layout(tape, array.node, &upright(array.layout)),
-            (Operand::Traced(x), _) if !turned => x.value(tape),
-            (Operand::Traced(x), _) => x.read(tape, &upright(x.layout())),
+            (Operand::Traced(x), _) if !turned => x.value(py, tape),
+            (Operand::Traced(x), _) => x.read(py, tape, &upright(x.layout())),
             _ => Err(Error::internal("dot", "an operand that is not plain")),
         }
     };
@@ -128,7 +128,7 @@ pub fn plain_product(py: Python<'_>, operands: &[Operand<'_, '_>; 2]) -> PyResul
         let left = in_memory(a, a_captured, a_turned, tape)?;
         let right = in_memory(b, b_captured, b_turned, tape)?;
         let node = tape.builder.dot(left, right, &axes, false)?;
-        tape.retain(node);
+        tape.retain(node)?;
         Ok(node)
     })?;
     if lhs.len() + rhs.len() == 2 {
@@ -183,7 +183,7 @@ pub fn product(py: Python<'_>, tape: &Arc<TapeCell>, factors: [Factor<'_>; 2]) -
                 }
                 Factor::Traced(tracer) => {
                     *shape = tape.builder.intern(tracer.shape())?;
-                    *node = tracer.plain_value(tape, *shape)?;
+                    *node = tracer.plain_value(py, tape, *shape)?;
                 }
             }
         }

@@ -132,7 +132,7 @@ pub fn select(py: Python<'_>, operands: &[Operand<'_, '_>; 3]) -> PyResult<Trace
         tape.builder.elementwise(Elementwise::Select, nodes)
     })?;
     // `np.where` of scalars gives a 0-d array.
-    result.into_array()
+    result.into_array(py)
 }
 
 /// A copy of the operand as a ufunc would lay it out, of dtype `dtype`.
@@ -155,9 +155,9 @@ pub fn record(
     let exponent = name == Elementwise::Power.name();
     let sources = sources(py, tape, operands, dtypes, shape.len(), order.as_deref())?;
     let node = tape.record(py, |tape| {
-        let nodes = nodes(tape, &sources, dtypes, exponent)?;
+        let nodes = nodes(py, tape, &sources, dtypes, exponent)?;
         let node = build(tape, &nodes[..operands.len()])?;
-        tape.retain(node);
+        tape.retain(node)?;
         Ok(node)
     })?;
     let tape = Arc::clone(tape);
@@ -176,6 +176,7 @@ const MAX_OPERANDS: usize = 3;
 type Sources<'a> = [Option<Source<'a>>; MAX_OPERANDS];
 
 fn nodes(
+    py: Python<'_>,
     tape: &mut Tape,
     sources: &Sources<'_>,
     dtypes: &[DType],
@@ -183,7 +184,7 @@ fn nodes(
 ) -> ckad_graph::Result<[NodeId; MAX_OPERANDS]> {
     let mut nodes = [NodeId(0); MAX_OPERANDS];
     for (position, source) in sources.iter().flatten().enumerate() {
-        nodes[position] = source.node(tape, dtypes[position], exponent && position == 1)?;
+        nodes[position] = source.node(py, tape, dtypes[position], exponent && position == 1)?;
     }
     Ok(nodes)
 }
@@ -244,7 +245,7 @@ pub fn record_into(
     target: &Tracer,
     build: impl FnOnce(&mut Tape, &[NodeId]) -> ckad_graph::Result<NodeId>,
 ) -> PyResult<()> {
-    let (storage, view) = target.writable(name)?;
+    let (storage, view) = target.writable(py, name)?;
     if !same_kind(result, storage.dtype) {
         return Err(raise(
             Error::dtype(name, format!("cannot write a result of dtype {result} into an array of {}", storage.dtype))
@@ -273,7 +274,7 @@ pub fn record_into(
     let exponent = name == Elementwise::Power.name();
     let destination = view.layout.transposed(&order);
     storage.write(py, &destination, |tape| {
-        let nodes = nodes(tape, &sources, dtypes, exponent)?;
+        let nodes = nodes(py, tape, &sources, dtypes, exponent)?;
         let node = build(tape, &nodes[..operands.len()])?;
         let node = tape.builder.cast(node, storage.dtype)?;
         tape.builder.broadcast(node, &destination.shape)

@@ -22,8 +22,7 @@ use rustc_hash::FxHashMap;
 use crate::boundary::enter;
 use crate::convert::owned;
 use crate::errors::{raise, to_python};
-use crate::guarded::Guarded;
-use crate::lines::LineTable;
+use crate::lines::Lines;
 use crate::main_thread::is_main_thread;
 use crate::plan_view::is_planning;
 use crate::trace::Recorded;
@@ -233,12 +232,7 @@ fn watch(graph: &Graph, recorded: (usize, usize)) -> Result<Option<Box<Watch>>> 
 }
 
 /// A program for a graph that was transformed already.
-pub fn compile(
-    py: Python<'_>,
-    graph: &Graph,
-    policy: CheckpointPolicy,
-    lines: &Arc<Guarded<LineTable>>,
-) -> PyResult<Executable> {
+pub fn compile(py: Python<'_>, graph: &Graph, policy: CheckpointPolicy, lines: &Arc<Lines>) -> PyResult<Executable> {
     let recorded = (graph.scalars.len(), graph.starts.len());
     let wanted = Wanted::now();
     build(py, graph, lines, || finished(graph, policy, recorded, wanted))
@@ -247,7 +241,7 @@ pub fn compile(
 fn build<R: Send>(
     py: Python<'_>,
     graph: &Graph,
-    lines: &Arc<Guarded<LineTable>>,
+    lines: &Arc<Lines>,
     job: impl FnOnce() -> Result<R> + Send,
 ) -> PyResult<R> {
     enter(py, job)?.map_err(|error| to_python(&error, &refused_at(py, graph, &error, lines)))
@@ -255,12 +249,10 @@ fn build<R: Send>(
 
 /// The line of refused memory. A table of the planner belongs to no operation: it is refused to whoever asked for the
 /// result. "" for other errors.
-pub fn refused_at(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Guarded<LineTable>>) -> String {
+pub fn refused_at(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Lines>) -> String {
     let result = graph.outputs.first().filter(|_| error.kind == ErrorKind::Memory);
-    let place = result.map(|&output| {
-        let lines = lines.hold();
-        lines.text(py, if error.line == 0 { graph.attributes(output).line } else { error.line })
-    });
+    let place =
+        result.map(|&output| lines.text(py, if error.line == 0 { graph.attributes(output).line } else { error.line }));
     place.unwrap_or_default()
 }
 
@@ -275,7 +267,7 @@ pub fn evaluated(
     graph: &Graph,
     kind: &Kind,
     policy: CheckpointPolicy,
-    lines: &Arc<Guarded<LineTable>>,
+    lines: &Arc<Lines>,
 ) -> PyResult<Arc<Executable>> {
     match cached(py, graph, kind.clone(), policy, lines)?.as_ref() {
         Built::One(executable) => Ok(Arc::clone(executable)),
@@ -288,7 +280,7 @@ fn cached(
     graph: &Graph,
     kind: Kind,
     policy: CheckpointPolicy,
-    lines: &Arc<Guarded<LineTable>>,
+    lines: &Arc<Lines>,
 ) -> PyResult<Arc<Built>> {
     let key = Key { kind, policy, recorded: (graph.scalars.len(), graph.starts.len()) };
     let wanted = Wanted::now();
@@ -362,14 +354,14 @@ impl Executable {
     }
 
     /// The plan's table per source line, as text.
-    pub fn line_table(&self, py: Python<'_>, recorded: &Graph, lines: &LineTable) -> Result<String> {
+    pub fn line_table(&self, py: Python<'_>, recorded: &Graph, lines: &Lines) -> Result<String> {
         let texts = crate::graph_view::line_texts(py, recorded, lines);
         let text = |line| texts.get(&line).cloned().unwrap_or_default();
         self.report.as_ref().map_or_else(|| Ok(String::new()), |report| report.text(&text))
     }
 
     /// File and line of each node's recorded operation.
-    pub fn places(&self, py: Python<'_>, recorded: &Graph, lines: &LineTable) -> Result<Vec<(Arc<str>, u32)>> {
+    pub fn places(&self, py: Python<'_>, recorded: &Graph, lines: &Lines) -> Result<Vec<(Arc<str>, u32)>> {
         let unknown: (Arc<str>, u32) = (Arc::from("<ckad>"), 0);
         let mut line_at: FxHashMap<u32, u32> = FxHashMap::default();
         tables::room_for_keys("profile", &mut line_at, recorded.len())?;
@@ -413,7 +405,7 @@ pub fn run(
     executable: &Executable,
     values: &[Value],
     tables: &Tables<'_>,
-    lines: &Arc<Guarded<LineTable>>,
+    lines: &Arc<Lines>,
 ) -> PyResult<Vec<Output>> {
     run_with(py, executable, values, tables, lines, &Donated::NONE, None)
 }
@@ -424,7 +416,7 @@ fn run_with(
     executable: &Executable,
     values: &[Value],
     tables: &Tables<'_>,
-    lines: &Arc<Guarded<LineTable>>,
+    lines: &Arc<Lines>,
     given_up: &Donated<'_>,
     hooks: Option<&mut (dyn ckad_run::AllocationHooks + Send)>,
 ) -> PyResult<Vec<Output>> {
@@ -470,7 +462,7 @@ fn run_with(
 }
 
 /// The error with the line of the operation at fault: a step's line is its tape position plus one.
-fn located(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Guarded<LineTable>>) -> PyErr {
+fn located(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Lines>) -> PyErr {
     let place = match error.line.checked_sub(1) {
         Some(position) => line_at(py, graph, position, lines),
         None => refused_at(py, graph, error, lines),
@@ -479,9 +471,8 @@ fn located(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Guarded<Lin
 }
 
 /// The line of the operation that was recorded at a tape position; "" where there is none.
-pub fn line_at(py: Python<'_>, graph: &Graph, position: u32, lines: &Arc<Guarded<LineTable>>) -> String {
+pub fn line_at(py: Python<'_>, graph: &Graph, position: u32, lines: &Arc<Lines>) -> String {
     let there = graph.ids().map(|id| graph.attributes(id)).find(|attributes| attributes.position == position);
-    let lines = lines.hold();
     there.map_or_else(String::new, |attributes| lines.text(py, attributes.line))
 }
 
@@ -495,7 +486,7 @@ pub fn measure_or_run(
     executable: &Arc<Executable>,
     values: &[Value],
     tables: &Tables<'_>,
-    lines: &Arc<Guarded<LineTable>>,
+    lines: &Arc<Lines>,
     enclosed: bool,
     donated: &Donated<'_>,
 ) -> PyResult<Vec<Output>> {
@@ -513,7 +504,7 @@ pub fn profile_or_run(
     executable: &Arc<Executable>,
     values: &[Value],
     tables: &Tables<'_>,
-    lines: &Arc<Guarded<LineTable>>,
+    lines: &Arc<Lines>,
 ) -> PyResult<Vec<Output>> {
     profile_or_run_donating(py, executable, values, tables, lines, &Donated::NONE)
 }
@@ -523,7 +514,7 @@ fn profile_or_run_donating(
     executable: &Arc<Executable>,
     values: &[Value],
     tables: &Tables<'_>,
-    lines: &Arc<Guarded<LineTable>>,
+    lines: &Arc<Lines>,
     donated: &Donated<'_>,
 ) -> PyResult<Vec<Output>> {
     note(py, executable, values, tables, lines)?;

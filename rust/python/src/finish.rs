@@ -119,7 +119,7 @@ pub fn splice_into(
         for (binding, &input) in bindings.iter().zip(&graph.inputs) {
             inputs.push(match binding {
                 Binding::Outer(outer, node) if outer.id == target.id => *node,
-                Binding::Outer(outer, node) => tape.capture(outer, *node)?,
+                Binding::Outer(outer, node) => tape.capture(py, outer, *node)?,
                 Binding::Value(Value::Scalar(bits)) => tape.builder.scalar(graph.dtype(input), *bits)?,
                 Binding::Value(Value::Array(array)) => {
                     let shape = tape.builder.intern(graph.shape(input))?;
@@ -145,11 +145,11 @@ pub fn same_line(line: u32) -> u32 {
 }
 
 /// A node of an enclosing tape as a traced value.
-pub fn traced(tape: &Arc<TapeCell>, node: NodeId, spec: &ResultSpec) -> PyResult<Tracer> {
+pub fn traced(py: Python<'_>, tape: &Arc<TapeCell>, node: NodeId, spec: &ResultSpec) -> PyResult<Tracer> {
     if spec.layout.rank() == 0 && !spec.is_array {
-        Tracer::scalar(Arc::clone(tape), node)
+        Tracer::scalar(py, Arc::clone(tape), node)
     } else {
-        Tracer::array(Arc::clone(tape), node, spec.layout.clone(), false)
+        Tracer::array(py, Arc::clone(tape), node, spec.layout.clone(), false)
     }
 }
 
@@ -178,7 +178,7 @@ fn realise(
     if let Some(target) = innermost(&bindings) {
         let graph = transformed(py, recorded, |graph| kind.transform(graph))?;
         let nodes = splice_into(py, &target, &graph, &bindings, policy, &same_line)?;
-        return nodes.iter().zip(specs).map(|(&node, spec)| traced(&target, node, spec)?.into_object(py)).collect();
+        return nodes.iter().zip(specs).map(|(&node, spec)| traced(py, &target, node, spec)?.into_object(py)).collect();
     }
     let executable = built(py, recorded, kind, policy.unwrap_or(CheckpointPolicy::Auto))?;
     let Built::One(executable) = executable.as_ref() else {
@@ -346,7 +346,7 @@ pub fn linear(
         let values = nodes[..count]
             .iter()
             .zip(&specs)
-            .map(|(&node, spec)| traced(&target, node, spec)?.into_object(py))
+            .map(|(&node, spec)| traced(py, &target, node, spec)?.into_object(py))
             .collect::<PyResult<Vec<_>>>()?;
         let known: Vec<Binding> = nodes.iter().map(|&node| Binding::Outer(Arc::clone(&target), node)).collect();
         let linear = Parts {

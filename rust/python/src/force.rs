@@ -22,8 +22,8 @@ use crate::value::Value;
 /// The value of a node, computed now if it is not known yet.
 pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Value> {
     let (wanted, missing) = {
-        let mut tape = cell.open().map_err(raise)?;
-        cell.settle(&mut tape);
+        let mut tape = cell.open(py).map_err(raise)?;
+        cell.settle(py, &mut tape);
         if cell.is_around_jit(innermost_jit()) {
             return leaf_value(&tape, node).ok_or_else(|| unknown(&tape, node));
         }
@@ -39,15 +39,15 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
     // Values of enclosing traces that the cone reads are forced there.
     for (input, outer, outer_node) in missing {
         let value = force(py, &outer, outer_node)?;
-        let mut tape = cell.open().map_err(raise)?;
+        let mut tape = cell.open(py).map_err(raise)?;
         tables::room_for_keys("force", &mut tape.values, 1).map_err(raise)?;
         tape.values.insert(input, value);
     }
-    if let Some(value) = cell.open().map_err(raise)?.values.get(&node) {
+    if let Some(value) = cell.open(py).map_err(raise)?.values.get(&node) {
         return Ok(value.clone());
     }
     let (cone, values) = {
-        let tape = cell.open().map_err(raise)?;
+        let tape = cell.open(py).map_err(raise)?;
         let graph = tape.builder.graph();
         let is_unknown = |id| matches!(graph.op(id), Op::Input(_)) && !tape.values.contains_key(&id);
         let known = |id| tape.values.contains_key(&id) || (cell.jit_depth.is_some() && is_unknown(id));
@@ -62,7 +62,7 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
     };
     let executable = evaluated(py, &cone, &Kind::Evaluate, CheckpointPolicy::None, &cell.lines)?;
     let outputs = profile_or_run(py, &executable, &values, &Tables::of(&cone), &cell.lines)?;
-    let mut tape = cell.open().map_err(raise)?;
+    let mut tape = cell.open(py).map_err(raise)?;
     tape.note_forced(&executable);
     let recorded = tape.builder.graph().len() as u32;
     tape.forced_until = recorded;

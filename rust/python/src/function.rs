@@ -93,7 +93,7 @@ pub fn call_method<'py>(
     args: (&Bound<'py, PyAny>,),
     kwargs: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Py<PyAny>> {
-    let this = this.alias()?.into_object(py)?;
+    let this = this.alias(py)?.into_object(py)?;
     call_registered(py, name, (this, args.0), kwargs)
 }
 

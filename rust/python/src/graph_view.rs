@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::boundary::enter;
 use crate::errors::{self, refusal};
-use crate::lines::LineTable;
+use crate::lines::Lines;
 use crate::trace::Recorded;
 
 /// The operation whose errors these are.
@@ -23,7 +23,7 @@ pub struct GraphView {
 }
 
 /// `file:line` of every line that a graph's nodes name; files below the working directory by their short name.
-pub fn line_texts(py: Python<'_>, graph: &Graph, lines: &LineTable) -> rustc_hash::FxHashMap<u32, String> {
+pub fn line_texts(py: Python<'_>, graph: &Graph, lines: &Lines) -> rustc_hash::FxHashMap<u32, String> {
     let folder = std::env::current_dir().map(|path| format!("{}/", path.display())).unwrap_or_default();
     let mut texts = rustc_hash::FxHashMap::default();
     for id in graph.ids() {
@@ -41,8 +41,7 @@ impl GraphView {
         let recorded_graph = &recorded.graph;
         let graph = enter(py, || ckad_transform::extract(recorded_graph, &recorded_graph.outputs))?;
         let graph = graph.map_err(errors::raise)?;
-        let lines = recorded.lines.hold();
-        let lines = line_texts(py, &graph, &lines);
+        let lines = line_texts(py, &graph, &recorded.lines);
         Ok(GraphView { graph, lines })
     }
 

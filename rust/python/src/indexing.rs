@@ -46,8 +46,8 @@ fn viewed(py: Python<'_>, storage: &Arc<Storage>, view: View, scalar: bool) -> P
     if !scalar {
         return Ok(Tracer::view_of(Arc::clone(storage), view));
     }
-    let node = storage.tape.record(py, |tape| storage.read(tape, &view.layout))?;
-    Tracer::new_scalar(Arc::clone(&storage.tape), node, storage.dtype)
+    let node = storage.tape.record(py, |tape| storage.read(py, tape, &view.layout))?;
+    Tracer::new_scalar(py, Arc::clone(&storage.tape), node, storage.dtype)
 }
 
 /// NumPy's scalars take `()`, `...` and `None`.
@@ -59,9 +59,9 @@ fn index_scalar(py: Python<'_>, this: &Tracer, index: &Bound<'_, PyAny>) -> PyRe
     let view = View::new(Layout::contiguous(&[]), false);
     let selection = select(py, &view, items)?;
     if selection.scalar {
-        return Tracer::new_scalar(Arc::clone(tape), *node, *dtype)?.into_object(py);
+        return Tracer::new_scalar(py, Arc::clone(tape), *node, *dtype)?.into_object(py);
     }
-    let storage = Storage::new(Arc::clone(tape), *dtype, *node)?;
+    let storage = Storage::new(py, Arc::clone(tape), *dtype, *node)?;
     if selection.positions.is_empty() {
         return Tracer::view_of(storage, selection.view).into_object(py);
     }
@@ -99,12 +99,12 @@ impl<'a, 'py> Indices<'a, 'py> {
         self.operands.iter().map(|operand| prepare(py, tape, operand, DType::I64, rank, Some(&self.order))).collect()
     }
 
-    fn nodes(&self, tape: &mut Tape, sources: &[Source<'_>]) -> ckad_graph::Result<Vec<NodeId>> {
+    fn nodes(&self, py: Python<'_>, tape: &mut Tape, sources: &[Source<'_>]) -> ckad_graph::Result<Vec<NodeId>> {
         let shape: Vec<i64> = self.order.iter().map(|&axis| self.shape[axis]).collect();
         sources
             .iter()
             .map(|source| {
-                let node = index_node(tape, source)?;
+                let node = index_node(py, tape, source)?;
                 tape.builder.broadcast(node, &shape)
             })
             .collect()
@@ -112,10 +112,10 @@ impl<'a, 'py> Indices<'a, 'py> {
 }
 
 /// An index as a node. Positions are no part of a program's structure: the same program serves `x[0, i]` and `x[1, i]`.
-fn index_node(tape: &mut Tape, source: &Source<'_>) -> ckad_graph::Result<NodeId> {
+fn index_node(py: Python<'_>, tape: &mut Tape, source: &Source<'_>) -> ckad_graph::Result<NodeId> {
     match source {
         Source::Scalar(bits, _) => tape.builder.scalar(DType::I64, *bits),
-        other => other.node(tape, DType::I64, false),
+        other => other.node(py, tape, DType::I64, false),
     }
 }
 
@@ -173,15 +173,15 @@ fn gather<'py>(py: Python<'py>, storage: &Arc<Storage>, selection: &Selection<'p
     let base = prepare_with(py, tape, &operands[0], storage.dtype, |layout| layout.transposed(&arrangement.axes))?;
     let sources = indices.sources(py, tape)?;
     let node = tape.record(py, |tape| {
-        let base = base.node(tape, storage.dtype, false)?;
-        let nodes = indices.nodes(tape, &sources)?;
+        let base = base.node(py, tape, storage.dtype, false)?;
+        let nodes = indices.nodes(py, tape, &sources)?;
         tape.builder.gather(base, &nodes)
     })?;
     if selection.scalar {
-        return Tracer::new_scalar(Arc::clone(tape), node, storage.dtype);
+        return Tracer::new_scalar(py, Arc::clone(tape), node, storage.dtype);
     }
     let layout = Layout::contiguous(&arrangement.memory_shape).transposed(&arrangement.places);
-    Tracer::array(Arc::clone(tape), node, layout, selection.stands_for_view)
+    Tracer::array(py, Arc::clone(tape), node, layout, selection.stands_for_view)
 }
 
 /// `x[index] = value`.
@@ -189,13 +189,13 @@ pub fn set_item(py: Python<'_>, this: &Tracer, index: &Bound<'_, PyAny>, value: 
     let name = "setitem";
     let (storage, view) = match this.kind() {
         Kind::Array { storage, view } => (storage, view),
-        Kind::Scalar { .. } => return this.writable(name).map(|_| ()),
+        Kind::Scalar { .. } => return this.writable(py, name).map(|_| ()),
     };
     let items = parse(index)?;
     if let Some(done) = set_masked(py, this, &items, value)? {
         return Ok(done);
     }
-    this.writable(name)?;
+    this.writable(py, name)?;
     let selection = select(py, view, items)?;
     if selection.positions.is_empty() && writes_itself(storage, &selection.view, value) {
         return Ok(());
@@ -274,7 +274,7 @@ pub fn assign(
     let destination = view.layout.transposed(&order);
     let source = assigned(py, name, storage, value, &view.layout.shape, &order)?;
     storage.write(py, &destination, |tape| {
-        let node = source.node(tape, storage.dtype, false)?;
+        let node = source.node(py, tape, storage.dtype, false)?;
         tape.builder.broadcast(node, &destination.shape)
     })
 }
@@ -297,9 +297,9 @@ fn scatter<'py>(
     let source = assigned(py, name, storage, value, &target, &order)?;
     let sources = indices.sources(py, &storage.tape)?;
     storage.write(py, &base, |tape| {
-        let before = storage.read(tape, &base)?;
-        let nodes = indices.nodes(tape, &sources)?;
-        let node = source.node(tape, storage.dtype, false)?;
+        let before = storage.read(py, tape, &base)?;
+        let nodes = indices.nodes(py, tape, &sources)?;
+        let node = source.node(py, tape, storage.dtype, false)?;
         let node = tape.builder.broadcast(node, &arrangement.memory_shape)?;
         tape.builder.scatter_set(before, node, &nodes)
     })

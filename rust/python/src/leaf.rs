@@ -17,8 +17,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyType};
 
 use crate::errors::raise;
-use crate::guarded::Guarded;
+use crate::guarded::{Guarded, dropping};
 use crate::leaf_slots;
+use crate::lines::symbol;
 use crate::plain::{Plain, Recorded};
 use crate::storage::{Storage, View};
 use crate::tape::TapeCell;
@@ -43,6 +44,9 @@ pub struct Classes {
     pub compare: ffi::richcmpfunc,
     pub matrix_product: ffi::binaryfunc,
     pub element: ffi::binaryfunc,
+    /// What gives an object that had none its first reference, as the interpreter's own lists of free objects do, so
+    /// that whoever counts or traces objects knows of it. Without it, no object is kept.
+    new_reference: Option<unsafe extern "C" fn(Object)>,
     /// Names of keywords, interned as those in programs are.
     pub axis: Object,
     pub keepdims: Object,
@@ -66,6 +70,18 @@ impl Classes {
     pub unsafe fn value(&self, object: Object) -> *mut Tracer {
         // SAFETY: objects of the leaves have the layout of those of `Tracer`, of which `offset` was measured.
         unsafe { object.cast::<u8>().add(self.offset).cast() }
+    }
+
+    /// Gives a kept object its one reference.
+    ///
+    /// # Safety
+    /// It was kept, and nobody else has it.
+    #[inline]
+    unsafe fn revive(&self, object: Object) {
+        if let Some(new_reference) = self.new_reference {
+            // SAFETY: as the interpreter does with its own free objects, whose type and memory are as they were.
+            unsafe { new_reference(object) }
+        }
     }
 
     #[inline]
@@ -105,7 +121,7 @@ impl Classes {
 /// Most objects of each class that are kept.
 const MOST_KEPT: usize = 32;
 
-/// Objects that Python dropped. Their values refer to a node no more, and to all else as before.
+/// Objects that Python dropped, without references. Their values refer to a node no more, and to all else as before.
 struct Kept {
     arrays: Vec<Object>,
     scalars: Vec<Object>,
@@ -120,18 +136,17 @@ static KEPT: Guarded<Kept> = Guarded::new(Kept { arrays: Vec::new(), scalars: Ve
 pub fn object(py: Python<'_>, value: Tracer) -> PyResult<Py<PyAny>> {
     let classes = classes();
     let (class, kept) = {
-        let mut kept = KEPT.hold();
+        let mut kept = KEPT.hold(py);
         match value.kind() {
             Kind::Array { .. } => (classes.array, kept.arrays.pop()),
             Kind::Scalar { .. } => (classes.scalar, kept.scalars.pop()),
         }
     };
-    // SAFETY: a kept object is alive but for its count of references, which becomes 1, and has a value to be replaced;
-    // a new one of the class has room for one. Neither refers to other Python objects, so the garbage collector need
-    // not look at it.
+    // SAFETY: a kept object is alive but for its references, and has a value to be replaced; a new one of the class has
+    // room for one. Neither refers to other Python objects, so the garbage collector need not look at it.
     unsafe {
         if let Some(object) = kept {
-            ffi::Py_INCREF(object);
+            classes.revive(object);
             std::ptr::drop_in_place(classes.value(object));
             classes.value(object).write(value);
             return Ok(Bound::from_owned_ptr(py, object).unbind());
@@ -148,7 +163,7 @@ pub fn object(py: Python<'_>, value: Tracer) -> PyResult<Py<PyAny>> {
 pub fn recorded_object(py: Python<'_>, recorded: &Recorded<'_>, weak: bool) -> PyResult<Object> {
     let &Recorded { tape, node, dtype, layout } = recorded;
     let classes = classes();
-    let mut kept = KEPT.hold();
+    let mut kept = KEPT.hold(py);
     let found = if layout.is_some() { kept.arrays.last() } else { kept.scalars.last() };
     if let Some(&object) = found {
         // SAFETY: as in `object`; nobody else has the kept object's value.
@@ -159,8 +174,8 @@ pub fn recorded_object(py: Python<'_>, recorded: &Recorded<'_>, weak: bool) -> P
             } else {
                 kept.scalars.pop()
             };
-            // SAFETY: the object was kept with no references, and has one now.
-            unsafe { ffi::Py_INCREF(object) };
+            // SAFETY: the object was kept, and is no more.
+            unsafe { classes.revive(object) };
             return Ok(object);
         }
     }
@@ -176,13 +191,15 @@ pub fn recorded_object(py: Python<'_>, recorded: &Recorded<'_>, weak: bool) -> P
 unsafe extern "C" fn deallocate(object: Object) {
     let classes = classes();
     // SAFETY: Python calls this once nobody refers to the object, which is of a leaf. What is kept is not looked at by
-    // anybody until it has a reference again. The class is let go of with the object, as for any class that was made at
-    // run time.
+    // anybody until it has a reference again.
     unsafe {
+        let py = dropping();
         let class = ffi::Py_TYPE(object);
         let value = classes.value(object);
-        if (*value).retire() {
-            let mut kept = KEPT.hold();
+        if classes.new_reference.is_some()
+            && (*value).retire(py)
+            && let Some(mut kept) = KEPT.try_hold(py)
+        {
             let list = if class == classes.array { &mut kept.arrays } else { &mut kept.scalars };
             if list.len() < list.capacity() {
                 list.push(object);
@@ -199,20 +216,24 @@ unsafe extern "C" fn deallocate(object: Object) {
 /// # Safety
 /// Nobody refers to the object.
 unsafe fn free(object: Object) {
-    // SAFETY: allocated by `PyType_GenericAlloc` for a class with the collector's flag, and not tracked.
+    // SAFETY: allocated by `PyType_GenericAlloc` for a class with the collector's flag, and not tracked; such classes
+    // have this slot. The class is let go of with the object, as for any class that was made at run time.
     unsafe {
         let class = ffi::Py_TYPE(object);
-        ffi::PyObject_GC_Del(object.cast());
+        let free: ffi::freefunc = std::mem::transmute(ffi::PyType_GetSlot(class, ffi::Py_tp_free));
+        free(object.cast());
         ffi::Py_DECREF(class.cast());
     }
 }
 
-/// Lets go of what kept objects refer to: when a trace ends.
-pub fn forget_kept() {
+/// Lets go of what kept objects of closed tapes refer to: when a trace ends. Those of other traces stay theirs.
+pub fn forget_closed(py: Python<'_>) {
     let dropped: Vec<Object> = {
-        let mut kept = KEPT.hold();
+        let mut kept = KEPT.hold(py);
         let Kept { arrays, scalars } = &mut *kept;
-        arrays.drain(..).chain(scalars.drain(..)).collect()
+        // SAFETY: kept objects have a value.
+        let is_closed = |object: &mut Object| unsafe { (*classes().value(*object)).tape().is_closed() };
+        arrays.extract_if(.., is_closed).chain(scalars.extract_if(.., is_closed)).collect()
     };
     for object in dropped {
         // SAFETY: kept objects have a value and no references.
@@ -238,7 +259,12 @@ fn leaf(base: &Bound<'_, PyType>) -> PyResult<*mut ffi::PyTypeObject> {
     // SAFETY: the specification and its slots live for the call, which copies what it keeps; the name is a constant.
     unsafe {
         let class = ffi::PyType_FromSpecWithBases(&mut spec, base.as_ptr());
-        Ok(Bound::from_owned_ptr_or_err(base.py(), class)?.into_ptr().cast())
+        let class = Bound::from_owned_ptr_or_err(base.py(), class)?;
+        // What `object` and `free` rest on.
+        if ffi::PyType_HasFeature(class.as_ptr().cast(), ffi::Py_TPFLAGS_HAVE_GC) == 0 {
+            return Err(raise(Error::internal("module", "the class of traced values is not the collector's")));
+        }
+        Ok(class.into_ptr().cast())
     }
 }
 
@@ -282,11 +308,12 @@ pub fn register(py: Python<'_>) -> PyResult<()> {
             compare: inherited(&scalar, ffi::Py_tp_richcompare)?,
             matrix_product: inherited(&scalar, ffi::Py_nb_matrix_multiply)?,
             element: inherited(&scalar, ffi::Py_mp_subscript)?,
+            new_reference: symbol(c"_Py_NewReference").map(|found| std::mem::transmute(found)),
             axis: PyString::intern(py, "axis").into_ptr(),
             keepdims: PyString::intern(py, "keepdims").into_ptr(),
         }
     };
-    let mut kept = KEPT.hold();
+    let mut kept = KEPT.hold(py);
     kept.arrays.reserve_exact(MOST_KEPT);
     kept.scalars.reserve_exact(MOST_KEPT);
     drop(kept);

@@ -151,7 +151,7 @@ unsafe fn plain_product(py: Python<'_>, classes: &Classes, operands: [Object; 2]
         *factor = match tracer {
             Some(tracer) if Arc::ptr_eq(tracer.tape(), tape) => Some(Factor::Traced(tracer)),
             Some(_) => None,
-            None => tape.captured_matrix(operand).map(Factor::Captured),
+            None => tape.captured_matrix(py, operand).map(Factor::Captured),
         };
     }
     let [Some(a), Some(b)] = factors else { return Ok(None) };
@@ -199,8 +199,8 @@ fn vector_element(py: Python<'_>, vector: &Tracer, index: i64) -> PyResult<Optio
     let element = Layout { offset: view.layout.offset + position * stride, shape: Vec::new(), strides: Vec::new() };
     let tape = &storage.tape;
     let node = tape.record(py, |tape| {
-        let node = storage.read(tape, &element)?;
-        tape.retain(node);
+        let node = storage.read(py, tape, &element)?;
+        tape.retain(node)?;
         Ok(node)
     })?;
     recorded_object(py, &Recorded { tape, node, dtype: storage.dtype, layout: None }, false).map(Some)

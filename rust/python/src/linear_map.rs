@@ -28,7 +28,7 @@ pub struct LinearMap {
     takes: Vec<Operand>,
     gives: Vec<Operand>,
     policy: Option<CheckpointPolicy>,
-    lines: Arc<crate::guarded::Guarded<crate::lines::LineTable>>,
+    lines: Arc<crate::lines::Lines>,
 }
 
 /// What an operand or result of a linear function stands beside.
@@ -55,7 +55,7 @@ impl LinearMap {
         takes: Vec<Operand>,
         gives: Vec<Operand>,
         policy: Option<CheckpointPolicy>,
-        lines: &Arc<crate::guarded::Guarded<crate::lines::LineTable>>,
+        lines: &Arc<crate::lines::Lines>,
     ) -> LinearMap {
         let executable = OnceLock::new();
         if let Some(built) = parts.executable {
@@ -122,10 +122,10 @@ impl LinearMap {
             for (&side, spec) in self.sides.iter().zip(&result_specs) {
                 let node = self.pick(side, &nodes, |binding| match binding {
                     Binding::Outer(tape, node) if tape.id == target.id => Ok(*node),
-                    Binding::Outer(tape, node) => target.record(py, |open| open.capture(tape, *node)),
+                    Binding::Outer(tape, node) => target.record(py, |open| open.capture(py, tape, *node)),
                     Binding::Value(value) => crate::convert::value_node(py, &target, value, spec),
                 })?;
-                results.push(traced(&target, node, spec)?.into_object(py)?);
+                results.push(traced(py, &target, node, spec)?.into_object(py)?);
             }
             results
         } else {

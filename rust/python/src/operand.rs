@@ -344,7 +344,7 @@ pub fn prepare_with<'a>(
                 return Ok(Source::Own(tracer, Some(layout)));
             }
             let outer = tracer.tape();
-            let node = outer.record(py, |tape| tracer.read(tape, &layout))?;
+            let node = outer.record(py, |tape| tracer.read(py, tape, &layout))?;
             Ok(Source::Outer(Arc::clone(outer), node))
         }
         Operand::Array { array, .. } => {
@@ -357,13 +357,13 @@ pub fn prepare_with<'a>(
 
 impl Source<'_> {
     /// The operand's node, of dtype `dtype`. `exponent`: it is the second operand of a power.
-    pub fn node(&self, tape: &mut Tape, dtype: DType, exponent: bool) -> ckad_graph::Result<NodeId> {
+    pub fn node(&self, py: Python<'_>, tape: &mut Tape, dtype: DType, exponent: bool) -> ckad_graph::Result<NodeId> {
         let node = match self {
-            Source::Own(tracer, None) => tracer.value(tape)?,
-            Source::Own(tracer, Some(layout)) => tracer.read(tape, layout)?,
-            Source::Outer(outer, node) => tape.capture(outer, *node)?,
+            Source::Own(tracer, None) => tracer.value(py, tape)?,
+            Source::Own(tracer, Some(layout)) => tracer.read(py, tape, layout)?,
+            Source::Outer(outer, node) => tape.capture(py, outer, *node)?,
             Source::Node(node, layout) => read_layout(tape, *node, layout)?,
-            Source::Scalar(bits, Some(object)) => return number_node(tape, object, dtype, *bits, exponent),
+            Source::Scalar(bits, Some(object)) => return number_node(py, tape, object, dtype, *bits, exponent),
             Source::Scalar(bits, None) => return scalar_node(tape, dtype, *bits, exponent),
         };
         if tape.builder.dtype(node) == dtype { Ok(node) } else { tape.builder.cast(node, dtype) }

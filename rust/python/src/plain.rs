@@ -114,9 +114,9 @@ pub fn record<'a>(py: Python<'_>, row: Elementwise, operands: &[Plain<'a>]) -> P
         for (index, (node, operand)) in nodes.iter_mut().zip(operands).enumerate() {
             let exponent = row == Elementwise::Power && index == 1;
             *node = match operand {
-                Plain::Traced(tracer) => tracer.plain_value(tape, shape)?,
+                Plain::Traced(tracer) => tracer.plain_value(py, tape, shape)?,
                 Plain::Number(value, Some(object)) => {
-                    number_node(tape, object, dtype, dtype.bits_of_f64(*value), exponent)?
+                    number_node(py, tape, object, dtype, dtype.bits_of_f64(*value), exponent)?
                 }
                 Plain::Number(value, None) => scalar_node(tape, dtype, dtype.bits_of_f64(*value), exponent)?,
             };

@@ -15,8 +15,7 @@ use pyo3::types::PyDict;
 
 use crate::errors::raise;
 use crate::execute::{Executable, Tables};
-use crate::guarded::Guarded;
-use crate::lines::LineTable;
+use crate::lines::Lines;
 use crate::tape::ForcedRuns;
 
 pyo3::create_exception!(ckad._core, Planned, PyBaseException, "Unwinds a call that was only to be planned.");
@@ -95,13 +94,11 @@ pub fn intercept(
     py: Python<'_>,
     executable: &Arc<Executable>,
     tables: &Tables<'_>,
-    lines: &Arc<Guarded<LineTable>>,
+    lines: &Arc<Lines>,
 ) -> PyResult<()> {
     let Some(wanted) = PLANNING.with_borrow(|open| open.last().cloned()) else { return Ok(()) };
     let compiled = &executable.compiled;
-    let lines = lines.hold();
-    let table = executable.line_table(py, tables.graph, &lines).map_err(raise)?;
-    drop(lines);
+    let table = executable.line_table(py, tables.graph, lines).map_err(raise)?;
     let mut peak = compiled.peak;
     // The cached program's constants are those of the call that built it.
     peak.constants = tables.owned_constants();

@@ -37,7 +37,7 @@ fn zeros(
     let layout = Layout::ordered(&shape, &order);
     let memory: Vec<i64> = order.iter().map(|&axis| shape[axis]).collect();
     let node = tape.record(py, |tape| tape.builder.zeros(dtype, &memory))?;
-    Tracer::new_array(Arc::clone(tape), node, dtype, layout)?.into_object(py)
+    Tracer::new_array(py, Arc::clone(tape), node, dtype, layout)?.into_object(py)
 }
 
 fn view(name: &str, x: &Tracer, change: impl FnOnce(&View) -> View) -> PyResult<Tracer> {
@@ -49,7 +49,7 @@ fn view(name: &str, x: &Tracer, change: impl FnOnce(&View) -> View) -> PyResult<
 /// A read-only view of x repeated to a shape; NumPy's `broadcast_to`.
 #[pyfunction]
 fn broadcast_view(py: Python<'_>, x: Any<'_, '_>, shape: Vec<i64>) -> PyResult<Py<PyAny>> {
-    let x = traced("broadcast_to", x)?.alias()?.into_array()?;
+    let x = traced("broadcast_to", x)?.alias(py)?.into_array(py)?;
     if x.layout().broadcast(&shape).is_none() {
         return Err(raise(
             Error::shape(
@@ -100,7 +100,7 @@ fn with_unknown_layout(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
     };
     match x.with_view(mark) {
         Some(marked) => marked.into_object(py),
-        None => x.alias()?.into_object(py),
+        None => x.alias(py)?.into_object(py),
     }
 }
 
@@ -124,12 +124,12 @@ fn lift(py: Python<'_>, x: Any<'_, '_>, like: Any<'_, '_>) -> PyResult<Py<PyAny>
     let dtype = operand.own_dtype();
     let order = operand.numpy_layout().memory_order(operand.unit());
     let source = prepare(py, tape, &operand, dtype, operand.rank(), Some(&order))?;
-    let node = tape.record(py, |tape| source.node(tape, dtype, false))?;
+    let node = tape.record(py, |tape| source.node(py, tape, dtype, false))?;
     let layout = Layout::ordered(operand.shape(), &order);
     if matches!(operand, Operand::Array { .. }) {
-        Tracer::new_array(Arc::clone(tape), node, dtype, layout)?.into_object(py)
+        Tracer::new_array(py, Arc::clone(tape), node, dtype, layout)?.into_object(py)
     } else {
-        Tracer::new_scalar(Arc::clone(tape), node, dtype)?.into_object(py)
+        Tracer::new_scalar(py, Arc::clone(tape), node, dtype)?.into_object(py)
     }
 }
 
@@ -137,14 +137,14 @@ fn lift(py: Python<'_>, x: Any<'_, '_>, like: Any<'_, '_>) -> PyResult<Py<PyAny>
 #[pyfunction]
 fn as_array(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
     let x = traced("array", x)?;
-    convert(py, &Operand::Traced(x), x.dtype())?.into_array()?.into_object(py)
+    convert(py, &Operand::Traced(x), x.dtype())?.into_array(py)?.into_object(py)
 }
 
 /// The value as NumPy's functions read it: what stands for a Python number as NumPy's scalar.
 #[pyfunction]
 fn strong(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
     match x.cast::<Tracer>() {
-        Ok(tracer) if tracer.get().is_weak() => tracer.get().alias()?.weak_if(false).into_object(py),
+        Ok(tracer) if tracer.get().is_weak() => tracer.get().alias(py)?.weak_if(false).into_object(py),
         _ => Ok(x.clone().unbind()),
     }
 }
@@ -158,7 +158,7 @@ fn is_scalar(x: Any<'_, '_>) -> bool {
 /// Does x depend on a differentiated argument?
 #[pyfunction]
 fn is_active(x: Any<'_, '_>) -> PyResult<bool> {
-    x.cast::<Tracer>().map_or(Ok(false), |tracer| tracer.get().is_active())
+    x.cast::<Tracer>().map_or(Ok(false), |tracer| tracer.get().is_active(x.py()))
 }
 
 /// Adds this file's functions to the module.

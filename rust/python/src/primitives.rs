@@ -86,7 +86,7 @@ fn apply<'py>(
 fn cast(py: Python<'_>, x: Any<'_, '_>, dtype: Any<'_, '_>) -> PyResult<Py<PyAny>> {
     let x = traced("cast", x)?;
     let cast = elementwise::convert(py, &Operand::Traced(x), parse_dtype(dtype)?)?;
-    if x.is_scalar() { cast.into_object(py) } else { cast.into_array()?.into_object(py) }
+    if x.is_scalar() { cast.into_object(py) } else { cast.into_array(py)?.into_object(py) }
 }
 
 /// The value, through which no derivative flows. What is not traced is handed back.
@@ -103,7 +103,7 @@ fn stop_gradient(py: Python<'_>, x: Any<'_, '_>) -> PyResult<Py<PyAny>> {
     let Kind::Array { view, .. } = value.kind() else {
         return stopped.weak_if(value.is_weak()).into_object(py);
     };
-    let stopped = stopped.into_array()?;
+    let stopped = stopped.into_array(py)?;
     let Kind::Array { storage, view: packed } = stopped.kind() else { return stopped.into_object(py) };
     // Outside of a trace the array itself comes back: to NumPy's rules ours lies as it does.
     let strides = view.strides_in_bytes(dtype);
@@ -176,11 +176,11 @@ fn on_logical(
 ) -> PyResult<Py<PyAny>> {
     let tape = x.tape();
     let (node, dtype, shape) = tape.record(py, |tape| {
-        let node = x.read(tape, &x.layout())?;
+        let node = x.read(py, tape, &x.layout())?;
         let node = build(tape, node)?;
         Ok((node, tape.builder.dtype(node), tape.builder.shape(node)))
     })?;
-    Tracer::result(tape, node, dtype, &shape)?.into_object(py)
+    Tracer::result(py, tape, node, dtype, &shape)?.into_object(py)
 }
 
 /// Position of the first greatest (`greatest`) or least element along an axis.
@@ -209,10 +209,10 @@ fn cumulative_sum(py: Python<'_>, x: Any<'_, '_>, axis: usize, reverse: bool) ->
     let memory = x.layout().transposed(&order);
     let tape = x.tape();
     let node = tape.record(py, |tape| {
-        let node = x.read(tape, &memory)?;
+        let node = x.read(py, tape, &memory)?;
         tape.builder.cumulative_sum(node, place, reverse)
     })?;
-    Tracer::new_array(Arc::clone(tape), node, x.dtype(), Layout::ordered(x.shape(), &order))?.into_object(py)
+    Tracer::new_array(py, Arc::clone(tape), node, x.dtype(), Layout::ordered(x.shape(), &order))?.into_object(py)
 }
 
 /// s₀ = b₀, s_k = a_k·s_{k−1} + b_k along an axis of two arrays of one shape.
@@ -302,12 +302,12 @@ fn concatenate<'py>(py: Python<'py>, arrays: &Bound<'py, PyList>, axis: usize) -
     let prepared = operands.iter().map(|operand| prepare(py, tape, operand, dtype, rank, Some(&order)));
     let sources = collected("concatenate", prepared)?;
     let node = tape.record(py, |tape| {
-        let nodes = tables::tried("concatenate", sources.iter().map(|source| source.node(tape, dtype, false)))?;
+        let nodes = tables::tried("concatenate", sources.iter().map(|source| source.node(py, tape, dtype, false)))?;
         tape.builder.concatenate(&nodes, place)
     })?;
     let mut shape = first;
     shape[axis] = operands.iter().map(|operand| operand.shape()[axis]).sum();
-    Tracer::new_array(Arc::clone(tape), node, dtype, Layout::ordered(&shape, &order))?.into_object(py)
+    Tracer::new_array(py, Arc::clone(tape), node, dtype, Layout::ordered(&shape, &order))?.into_object(py)
 }
 
 /// x with `widths[axis] = (before, after)` elements of the scalar `fill` around it.
@@ -325,7 +325,7 @@ fn pad<'py>(py: Python<'py>, x: Any<'_, 'py>, fill: Any<'_, 'py>, widths: Vec<(i
     }
     let dtype = pair[0].own_dtype();
     if let Operand::Traced(fill) = &pair[1] {
-        refuse_lost_gradient("pad", dtype, fill)?;
+        refuse_lost_gradient(py, "pad", dtype, fill)?;
     }
     let tape = innermost(&pair)?;
     // F order stays F, anything else becomes C.
@@ -337,13 +337,13 @@ fn pad<'py>(py: Python<'py>, x: Any<'_, 'py>, fill: Any<'_, 'py>, widths: Vec<(i
     let filling = plain(py, tape, &pair[1], dtype)?;
     let in_memory: Vec<(i64, i64)> = order.iter().map(|&axis| widths[axis]).collect();
     let node = tape.record(py, |tape| {
-        let node = source.node(tape, dtype, false)?;
-        let fill = filling.node(tape, dtype, false)?;
+        let node = source.node(py, tape, dtype, false)?;
+        let fill = filling.node(py, tape, dtype, false)?;
         tape.builder.pad(node, fill, &in_memory)
     })?;
     let shape: Vec<i64> =
         pair[0].shape().iter().zip(&widths).map(|(extent, (before, after))| extent + before + after).collect();
-    Tracer::new_array(Arc::clone(tape), node, dtype, Layout::ordered(&shape, &order))?.into_object(py)
+    Tracer::new_array(py, Arc::clone(tape), node, dtype, Layout::ordered(&shape, &order))?.into_object(py)
 }
 
 /// The innermost tape and int64 sources of one shape for `x[i₀, …]` on leading axes.
@@ -372,17 +372,19 @@ impl<'a, 'py> Scattered<'a, 'py> {
         let indices =
             self.indices.iter().map(|index| plain(py, tape, index, DType::I64)).collect::<PyResult<Vec<_>>>()?;
         let (node, shape) = tape.record(py, |tape| {
-            let values =
-                values.iter().map(|value| value.node(tape, dtype, false)).collect::<ckad_graph::Result<Vec<_>>>()?;
+            let values = values
+                .iter()
+                .map(|value| value.node(py, tape, dtype, false))
+                .collect::<ckad_graph::Result<Vec<_>>>()?;
             let mut positions = Vec::with_capacity(indices.len());
             for index in &indices {
-                let node = index.node(tape, DType::I64, false)?;
+                let node = index.node(py, tape, DType::I64, false)?;
                 positions.push(tape.builder.broadcast(node, &self.shape)?);
             }
             let node = build(tape, &values, &positions)?;
             Ok((node, tape.builder.shape(node)))
         })?;
-        Tracer::result(&Arc::clone(tape), node, dtype, &shape)?.into_object(py)
+        Tracer::result(py, &Arc::clone(tape), node, dtype, &shape)?.into_object(py)
     }
 }
 

@@ -9,8 +9,7 @@ use pyo3::prelude::*;
 
 use crate::errors::raise;
 use crate::execute::{Executable, Output, Tables};
-use crate::guarded::Guarded;
-use crate::lines::LineTable;
+use crate::lines::Lines;
 
 thread_local! {
     /// The contexts that are open on this thread, the innermost last.
@@ -105,7 +104,7 @@ pub fn run(
     profiler: &Py<Profiling>,
     executable: &Arc<Executable>,
     tables: &Tables<'_>,
-    lines: &Arc<Guarded<LineTable>>,
+    lines: &Arc<Lines>,
     go: impl FnOnce(&mut (dyn AllocationHooks + Send)) -> PyResult<Vec<Output>>,
 ) -> PyResult<Vec<Output>> {
     let profiling = profiler.get();
@@ -114,10 +113,7 @@ pub fn run(
         let mut planned = profiling.planned_bytes.lock().unwrap_or_else(PoisonError::into_inner);
         *planned = (*planned).max(executable.compiled.planned.live_peak);
     }
-    let known = {
-        let lines = lines.hold();
-        executable.places(py, tables.graph, &lines).map_err(raise)?
-    };
+    let known = executable.places(py, tables.graph, lines).map_err(raise)?;
     let places = move |node: NodeId| known[node.index()].clone();
     let mut hooks = Hooks { allocator: profiling.allocator.clone_ref(py), places: &places, raised: None };
     let outputs = go(&mut hooks);

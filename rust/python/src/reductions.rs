@@ -85,8 +85,8 @@ pub fn reduce(
     let from_zero = kind == ReduceKind::Sum && dtype.is_float() && axes.iter().all(|&axis| shape[axis] == 1);
     let node = tape.record(py, |tape| {
         let node = match &memory {
-            Some(memory) => this.read(tape, memory)?,
-            None => this.value(tape)?,
+            Some(memory) => this.read(py, tape, memory)?,
+            None => this.value(py, tape)?,
         };
         let node = if tape.builder.dtype(node) == dtype { node } else { tape.builder.cast(node, dtype)? };
         let mut node = tape.builder.reduce(kind, node, reduced.as_deref().unwrap_or(axes))?;
@@ -94,7 +94,7 @@ pub fn reduce(
             let zero = tape.builder.literal(dtype, 0.0)?;
             node = tape.builder.elementwise(Elementwise::Add, &[node, zero])?;
         }
-        tape.retain(node);
+        tape.retain(node)?;
         Ok(node)
     })?;
     if axes.len() == shape.len() && (!keep_axes || axes.is_empty()) {
@@ -153,7 +153,7 @@ pub fn reduce_plainly(
     let axes = || axis.map_or_else(|| (0..rank).collect(), |axis| vec![axis as usize]);
     let (node, layout) = storage.tape.record(py, |tape| {
         let id = tape.builder.intern(shape)?;
-        let operand = this.plain_value(tape, id)?;
+        let operand = this.plain_value(py, tape, id)?;
         let what = Repeated::Reduction { kind, shape: id, axis, keep_axes };
         let append = |tape: &mut Tape| tape.builder.reduce(kind, operand, &axes());
         let (node, layout) =
@@ -206,7 +206,7 @@ pub fn reduced<'py>(
             }
         }
         keywords.set_item("keepdims", keepdims)?;
-        return call_registered(py, kind.name(), (this.alias()?.into_object(py)?,), Some(&keywords));
+        return call_registered(py, kind.name(), (this.alias(py)?.into_object(py)?,), Some(&keywords));
     }
     if out.is_some_and(|out| !out.is_none()) {
         let hint = format!("assign the result: out = x.{}(…), or out[...] = x.{}(…)", kind.name(), kind.name());

@@ -157,11 +157,11 @@ pub fn normal_axes(op: &str, axis: Option<&Bound<'_, PyAny>>, shape: &[i64]) -> 
 }
 
 /// Storage and view of an array; a scalar's value becomes a 0-d array of its own.
-fn as_parts(this: &Tracer) -> PyResult<(Arc<Storage>, View)> {
+fn as_parts(py: Python<'_>, this: &Tracer) -> PyResult<(Arc<Storage>, View)> {
     match this.kind() {
         Kind::Array { storage, view } => Ok((Arc::clone(storage), view.clone())),
         Kind::Scalar { tape, node, dtype, .. } => {
-            let storage = Storage::new(Arc::clone(tape), *dtype, *node)?;
+            let storage = Storage::new(py, Arc::clone(tape), *dtype, *node)?;
             Ok((storage, View::new(Layout::contiguous(&[]), false)))
         }
     }
@@ -195,7 +195,7 @@ fn filled(elements: i64, shape: &[i64]) -> PyResult<Vec<i64>> {
 
 pub fn reshape(py: Python<'_>, this: &Tracer, shape: &[i64], order: Order) -> PyResult<Tracer> {
     let shape = filled(this.elements(), shape)?;
-    let (storage, view) = as_parts(this)?;
+    let (storage, view) = as_parts(py, this)?;
     let fortran = match order {
         Order::C => false,
         Order::F => true,
@@ -208,32 +208,32 @@ pub fn reshape(py: Python<'_>, this: &Tracer, shape: &[i64], order: Order) -> Py
         // Reading and writing the first axis fastest is the same with the axes turned round.
         let reversed: Vec<i64> = shape.iter().rev().copied().collect();
         let turned = Tracer::view_of(storage, reversed_axes(&view));
-        return transpose(&reshape_c(py, turned, &reversed)?, None);
+        return transpose(py, &reshape_c(py, turned, &reversed)?, None);
     }
     reshape_c(py, Tracer::view_of(storage, view), &shape)
 }
 
 fn reshape_c(py: Python<'_>, this: Tracer, shape: &[i64]) -> PyResult<Tracer> {
-    let (storage, view) = as_parts(&this)?;
+    let (storage, view) = as_parts(py, &this)?;
     if view.unknown_layout && view.layout.rank() > 1 && view.layout.shape != shape {
-        storage.mark_undecided_alias();
+        storage.mark_undecided_alias(py);
     }
     if let Some(view) = view.reshaped(shape) {
         return Ok(Tracer::view_of(storage, view));
     }
     let node = this.logical_node(py)?;
-    let copy = Tracer::new_array(Arc::clone(&storage.tape), node, storage.dtype, Layout::contiguous(shape))?;
+    let copy = Tracer::new_array(py, Arc::clone(&storage.tape), node, storage.dtype, Layout::contiguous(shape))?;
     if let Kind::Array { storage: copied, .. } = copy.kind()
-        && storage.has_undecided_alias()
+        && storage.has_undecided_alias(py)
     {
-        copied.mark_undecided_alias();
+        copied.mark_undecided_alias(py);
     }
     Ok(copy)
 }
 
 /// `x.ravel()`: a view only of what is contiguous; `x.reshape(-1)` of a strided view is one, this is not.
 pub fn ravel(py: Python<'_>, this: &Tracer, order: Order) -> PyResult<Tracer> {
-    let (storage, view) = as_parts(this)?;
+    let (storage, view) = as_parts(py, this)?;
     let flat = [view.layout.elements()];
     let view = match order {
         Order::C => view,
@@ -248,7 +248,7 @@ pub fn ravel(py: Python<'_>, this: &Tracer, order: Order) -> PyResult<Tracer> {
     if view.is_c_contiguous() {
         return reshape_c(py, Tracer::view_of(storage, view), &flat);
     }
-    let view = if order == Order::K { in_walking_order(&as_parts(this)?.1) } else { view };
+    let view = if order == Order::K { in_walking_order(&as_parts(py, this)?.1) } else { view };
     copied(py, &storage, &view, &flat)
 }
 
@@ -263,7 +263,7 @@ fn in_walking_order(view: &View) -> View {
 
 /// `x.flatten()`: always a copy.
 pub fn flatten(py: Python<'_>, this: &Tracer, order: Order) -> PyResult<Tracer> {
-    let (storage, view) = as_parts(this)?;
+    let (storage, view) = as_parts(py, this)?;
     let fortran = order == Order::F || (order == Order::A && view.is_f_contiguous() && !view.is_c_contiguous());
     let view = if fortran {
         reversed_axes(&view)
@@ -277,8 +277,8 @@ pub fn flatten(py: Python<'_>, this: &Tracer, order: Order) -> PyResult<Tracer> 
 
 /// A new array of the view's elements in C order, under `shape`.
 fn copied(py: Python<'_>, storage: &Arc<Storage>, view: &View, shape: &[i64]) -> PyResult<Tracer> {
-    let node = storage.tape.record(py, |tape| storage.read(tape, &view.layout))?;
-    Tracer::new_array(Arc::clone(&storage.tape), node, storage.dtype, Layout::contiguous(shape))
+    let node = storage.tape.record(py, |tape| storage.read(py, tape, &view.layout))?;
+    Tracer::new_array(py, Arc::clone(&storage.tape), node, storage.dtype, Layout::contiguous(shape))
 }
 
 fn reversed_axes(view: &View) -> View {
@@ -287,12 +287,12 @@ fn reversed_axes(view: &View) -> View {
 }
 
 /// `x.T`, `x.transpose(axes)`.
-pub fn transpose(this: &Tracer, axes: Option<&[usize]>) -> PyResult<Tracer> {
+pub fn transpose(py: Python<'_>, this: &Tracer, axes: Option<&[usize]>) -> PyResult<Tracer> {
     let Some(view) = this.with_view(|view| match axes {
         Some(axes) => view.map(|layout| layout.transposed(axes)),
         None => reversed_axes(view),
     }) else {
-        return this.alias();
+        return this.alias(py);
     };
     Ok(view)
 }
@@ -317,12 +317,12 @@ pub fn transpose_axes(arguments: &Bound<'_, PyTuple>, shape: &[i64]) -> PyResult
     Ok(Some(axes))
 }
 
-pub fn swap_axes(this: &Tracer, first: i64, second: i64) -> PyResult<Tracer> {
+pub fn swap_axes(py: Python<'_>, this: &Tracer, first: i64, second: i64) -> PyResult<Tracer> {
     let shape = this.shape();
     let (first, second) = (normal_axis("swapaxes", first, shape)?, normal_axis("swapaxes", second, shape)?);
     let mut order: Vec<usize> = (0..shape.len()).collect();
     order.swap(first, second);
-    transpose(this, Some(&order))
+    transpose(py, this, Some(&order))
 }
 
 /// None where there is nothing to squeeze: NumPy then returns the array itself.
@@ -369,7 +369,7 @@ pub fn diagonal(this: &Tracer, shift: i64, first: i64, second: i64) -> PyResult<
 
 /// `x.copy(order)`.
 pub fn copy(py: Python<'_>, this: &Tracer, order: Order) -> PyResult<Tracer> {
-    let Kind::Array { storage, view } = this.kind() else { return this.alias() };
+    let Kind::Array { storage, view } = this.kind() else { return this.alias(py) };
     let rank = view.layout.rank();
     let fortran = order == Order::F || (order == Order::A && view.is_f_contiguous() && !view.is_c_contiguous());
     let order: Vec<usize> = match order {
@@ -378,9 +378,9 @@ pub fn copy(py: Python<'_>, this: &Tracer, order: Order) -> PyResult<Tracer> {
         _ => (0..rank).collect(),
     };
     let memory = view.layout.transposed(&order);
-    let node = storage.tape.record(py, |tape| storage.read(tape, &memory))?;
+    let node = storage.tape.record(py, |tape| storage.read(py, tape, &memory))?;
     let layout = Layout::ordered(&view.layout.shape, &order);
-    Tracer::new_array(Arc::clone(&storage.tape), node, storage.dtype, layout)
+    Tracer::new_array(py, Arc::clone(&storage.tape), node, storage.dtype, layout)
 }
 
 /// `x.astype(dtype)`, always a copy.
@@ -393,14 +393,14 @@ pub fn as_type(py: Python<'_>, this: &Tracer, dtype: DType, order: Order) -> PyR
     let node = copied.current_node();
     let node = tape.record(py, |tape| tape.builder.cast(node, dtype))?;
     match copied.kind() {
-        Kind::Scalar { .. } => Tracer::new_scalar(tape, node, dtype),
-        Kind::Array { view, .. } => Tracer::new_array(tape, node, dtype, Layout::clone(&view.layout)),
+        Kind::Scalar { .. } => Tracer::new_scalar(py, tape, node, dtype),
+        Kind::Array { view, .. } => Tracer::new_array(py, tape, node, dtype, Layout::clone(&view.layout)),
     }
 }
 
 /// `x.fill(value)`.
 pub fn fill(py: Python<'_>, this: &Tracer, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    let (storage, view) = this.writable("fill")?;
+    let (storage, view) = this.writable(py, "fill")?;
     let Some(value) = Operand::new(value)? else {
         let what = format!("the value must be a number, not {}", value.get_type().name()?);
         return Err(refusal(ErrorKind::Type, "fill", what, "write x[...] = values to fill an array from a list"));

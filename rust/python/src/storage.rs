@@ -11,7 +11,7 @@ use ckad_graph::{DType, NodeId, Result};
 use pyo3::prelude::*;
 
 use crate::errors::raise;
-use crate::guarded::Guarded;
+use crate::guarded::{Guarded, dropping};
 use crate::layout::{Layout, inverse, is_identity, same_list};
 use crate::tape::{Tape, TapeCell};
 
@@ -39,14 +39,13 @@ struct State {
 pub const NO_NODE: NodeId = NodeId(u32::MAX);
 
 /// Notes that Python holds `node` until `TapeCell::release`.
-pub fn hold(tape: &Arc<TapeCell>, node: NodeId) -> PyResult<()> {
-    tape.open().map_err(raise)?.retain(node);
-    Ok(())
+pub fn hold(py: Python<'_>, tape: &Arc<TapeCell>, node: NodeId) -> PyResult<()> {
+    tape.open(py).and_then(|mut tape| tape.retain(node)).map_err(raise)
 }
 
 impl Storage {
-    pub fn new(tape: Arc<TapeCell>, dtype: DType, node: NodeId) -> PyResult<Arc<Storage>> {
-        hold(&tape, node)?;
+    pub fn new(py: Python<'_>, tape: Arc<TapeCell>, dtype: DType, node: NodeId) -> PyResult<Arc<Storage>> {
+        hold(py, &tape, node)?;
         Ok(Storage::held(tape, dtype, node))
     }
 
@@ -58,12 +57,12 @@ impl Storage {
 
     /// Lets go of the node for the only owner, where nothing else of the value is remembered.
     #[inline]
-    pub fn retire(this: &Arc<Storage>) -> bool {
+    pub fn retire(py: Python<'_>, this: &Arc<Storage>) -> bool {
         // Nobody has another reference that one could be made of.
         if Arc::strong_count(this) != 1 || this.tape.is_closed() {
             return false;
         }
-        let mut state = this.state.hold();
+        let Some(mut state) = this.state.try_hold(py) else { return false };
         if state.undecided_alias {
             return false;
         }
@@ -71,7 +70,7 @@ impl Storage {
         drop(state);
         let node = this.node();
         this.node.store(NO_NODE.0, Ordering::Relaxed);
-        this.tape.release(node);
+        this.tape.release(py, node);
         true
     }
 
@@ -90,22 +89,22 @@ impl Storage {
         NodeId(self.node.load(Ordering::Relaxed))
     }
 
-    pub fn mark_undecided_alias(&self) {
-        self.state.hold().undecided_alias = true;
+    pub fn mark_undecided_alias(&self, py: Python<'_>) {
+        self.state.hold(py).undecided_alias = true;
     }
 
-    pub fn has_undecided_alias(&self) -> bool {
-        self.state.hold().undecided_alias
+    pub fn has_undecided_alias(&self, py: Python<'_>) -> bool {
+        self.state.hold(py).undecided_alias
     }
 
     /// The elements that `layout` describes, as a node of the layout's shape. `tape` is the storage's own.
-    pub fn read(&self, tape: &mut Tape, layout: &Layout) -> Result<NodeId> {
+    pub fn read(&self, py: Python<'_>, tape: &mut Tape, layout: &Layout) -> Result<NodeId> {
         let node = self.node();
         if same_list(&layout.shape, tape.builder.graph().shape(node)) && layout.offset == 0 && layout.is_c_contiguous(1)
         {
             return Ok(node);
         }
-        let mut state = self.state.hold();
+        let mut state = self.state.hold(py);
         if let Some((_, known)) = state.reads.iter().find(|(read, _)| read == layout) {
             return Ok(*known);
         }
@@ -128,14 +127,14 @@ impl Storage {
             let value = value(tape)?;
             let base = self.node();
             let node = write_layout(tape, base, layout, value)?;
-            tape.retain(node);
+            tape.retain(node)?;
             Ok(node)
         })?;
-        let mut state = self.state.hold();
+        let mut state = self.state.hold(py);
         let before = NodeId(self.node.swap(node.0, Ordering::Relaxed));
         state.reads.clear();
         drop(state);
-        self.tape.release(before);
+        self.tape.release(py, before);
         Ok(())
     }
 }
@@ -143,7 +142,9 @@ impl Storage {
 impl Drop for Storage {
     fn drop(&mut self) {
         if self.node() != NO_NODE {
-            self.tape.release(self.node());
+            // SAFETY: Python drops traced values, and so does what records them, with the interpreter's lock.
+            let py = unsafe { dropping() };
+            self.tape.release(py, self.node());
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::errors::{raise, to_python};
 use crate::execute::Executable;
 use crate::guarded::{Guarded, Hold};
 use crate::leaf;
-use crate::lines::LineTable;
+use crate::lines::Lines;
 use crate::numbers::Numbers;
 use crate::plan_view::note_forced;
 use crate::repeated::RepeatedOperations;
@@ -42,7 +42,7 @@ pub struct TapeCell {
     closing: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
     /// Lines are shared by a trace and those nested in it. What `jit` records outlives the trace around it, and has
     /// lines of its own.
-    pub lines: Arc<Guarded<LineTable>>,
+    pub lines: Arc<Lines>,
 }
 
 /// A value of an enclosing trace that this one uses: input `input` of this tape's graph.
@@ -74,7 +74,7 @@ pub struct Tape {
     pub numbers: Numbers,
     pub repeated: RepeatedOperations,
     /// Those of the cell.
-    pub lines: Arc<Guarded<LineTable>>,
+    pub lines: Arc<Lines>,
     /// The caller's own arrays behind inputs that are not differentiated: `np.asarray` gives them back.
     pub originals: FxHashMap<NodeId, Py<PyAny>>,
 }
@@ -169,14 +169,13 @@ impl TapeCell {
     /// Frees what was recorded; traced values that survive raise from now on.
     pub fn close(&self, py: Python<'_>) {
         self.closed.store(true, Ordering::Relaxed);
-        leaf::forget_kept();
-        let mut tape = self.tape.hold();
-        self.note_survivors(&mut tape);
-        tape.arrays.restore(py);
+        leaf::forget_closed(py);
+        let mut tape = self.tape.hold(py);
+        self.note_survivors(py, &mut tape);
+        let mut arrays = std::mem::take(&mut tape.arrays);
         let emptied = (
             std::mem::take(&mut tape.values),
             std::mem::take(&mut tape.captures),
-            std::mem::take(&mut tape.arrays),
             std::mem::take(&mut tape.originals),
             std::mem::take(&mut tape.numbers),
         );
@@ -187,8 +186,9 @@ impl TapeCell {
         tape.unheld = Vec::new();
         let graph = std::mem::replace(&mut tape.builder, Builder::new(Graph::new()));
         drop(tape);
-        // Dropped without the lock: values may run Python code.
-        drop((emptied, graph));
+        // Without the hold: where arrays and values go, Python code may run.
+        arrays.restore(py);
+        drop((arrays, emptied, graph));
         let closing = std::mem::take(&mut *lock(&self.closing));
         closing.into_iter().for_each(|then| then());
     }
@@ -199,17 +199,16 @@ impl TapeCell {
     }
 
     /// What a line of another table is in this tape's.
-    pub fn line_from(&self, py: Python<'_>, table: &Arc<Guarded<LineTable>>, line: u32) -> u32 {
+    pub fn line_from(&self, py: Python<'_>, table: &Arc<Lines>, line: u32) -> u32 {
         if Arc::ptr_eq(table, &self.lines) {
             return line;
         }
-        let place = table.hold().place(py, line);
-        place.map_or(0, |(code, lasti)| self.lines.hold().of_place(code, lasti))
+        table.place(py, line).map_or(0, |(code, lasti)| self.lines.of_place(&code, lasti))
     }
 
     /// Remembers the lines of what Python holds now, for [`TapeCell::used_after_close`].
-    pub fn note_survivors(&self, tape: &mut Tape) {
-        self.settle(tape);
+    pub fn note_survivors(&self, py: Python<'_>, tape: &mut Tape) {
+        self.settle(py, tape);
         let graph = tape.builder.graph();
         let held = graph.ids().filter(|id| tape.live.get(id.index()).is_some_and(|&count| count > 0));
         let found: Vec<_> = held.take(MOST_SURVIVORS).map(|id| (id, graph.attributes(id).line)).collect();
@@ -221,7 +220,7 @@ impl TapeCell {
     /// The error for a traced value that outlived its transform.
     pub fn used_after_close(&self, py: Python<'_>, node: NodeId) -> PyErr {
         let line = lock(&self.survivors).iter().find(|(survivor, _)| *survivor == node).map(|(_, line)| *line);
-        let place = line.map_or_else(String::new, |line| self.lines.hold().text(py, line));
+        let place = line.map_or_else(String::new, |line| self.lines.text(py, line));
         to_python(&closed(), &place)
     }
 
@@ -231,22 +230,22 @@ impl TapeCell {
 
     /// The tape for reading and recording, after checking that it is this thread's and still open.
     #[inline]
-    pub fn open(&self) -> Result<Hold<'_, Tape>> {
+    pub fn open<'a>(&'a self, py: Python<'a>) -> Result<Hold<'a, Tape>> {
         if self.thread != this_thread() {
             return Err(of_another_thread());
         }
         if self.is_closed() {
             return Err(closed());
         }
-        Ok(self.tape.hold())
+        Ok(self.tape.hold(py))
     }
 
     /// Appends what `append` builds, under the user's current line, and returns what it returns.
     #[inline]
     pub fn record<R>(&self, py: Python<'_>, append: impl FnOnce(&mut Tape) -> Result<R>) -> PyResult<R> {
-        let line = self.lines.hold().current(py);
+        let line = self.lines.current(py);
         shortage::check("record").map_err(raise)?;
-        let mut tape = self.open().map_err(raise)?;
+        let mut tape = self.open(py).map_err(raise)?;
         let position = tape.builder.graph().len() as u32;
         tape.builder.set_attributes(Attributes { line, position, pass: 0, region: tape.region });
         let result = append(&mut tape).and_then(|value| tape.builder.take_error().map(|()| value));
@@ -255,7 +254,7 @@ impl TapeCell {
 
     /// Remembers the caller's array behind an input.
     pub fn keep_original(&self, node: NodeId, array: &Bound<'_, PyAny>) -> PyResult<()> {
-        let mut tape = self.open().map_err(raise)?;
+        let mut tape = self.open(array.py()).map_err(raise)?;
         tables::room_for_keys("record", &mut tape.originals, 1).map_err(raise)?;
         tape.originals.insert(node, array.clone().unbind());
         Ok(())
@@ -263,25 +262,31 @@ impl TapeCell {
 
     /// The caller's array behind an input that is not differentiated.
     pub fn original(&self, py: Python<'_>, node: NodeId) -> Option<Py<PyAny>> {
-        self.open().ok()?.originals.get(&node).map(|array| array.clone_ref(py))
+        self.open(py).ok()?.originals.get(&node).map(|array| array.clone_ref(py))
     }
 
     /// Reads from the tape.
-    pub fn read<R>(&self, look: impl FnOnce(&Tape) -> R) -> PyResult<R> {
-        self.open().map(|tape| look(&tape)).map_err(raise)
+    pub fn read<R>(&self, py: Python<'_>, look: impl FnOnce(&Tape) -> R) -> PyResult<R> {
+        self.open(py).map(|tape| look(&tape)).map_err(raise)
     }
 
     /// Notes that Python holds `node`; each call is balanced by one `release`.
-    pub fn release(&self, node: NodeId) {
-        if !self.is_closed() && tables::push("record", &mut self.dropped.hold(), node).is_err() {
-            // Nobody can be told here. The node counts as held until the trace ends, which only costs memory.
+    pub fn release(&self, py: Python<'_>, node: NodeId) {
+        if self.is_closed() {
+            return;
+        }
+        // Nobody can be told here. A node that is not noted counts as held until the trace ends, which only costs
+        // memory.
+        let Some(mut dropped) = self.dropped.try_hold(py) else { return };
+        if tables::push("record", &mut dropped, node).is_err() {
             shortage::note(size_of::<NodeId>());
         }
     }
 
     /// Takes note of every released node.
-    pub fn settle(&self, tape: &mut Tape) {
-        for node in std::mem::take(&mut *self.dropped.hold()) {
+    pub fn settle(&self, py: Python<'_>, tape: &mut Tape) {
+        let dropped = std::mem::take(&mut *self.dropped.hold(py));
+        for node in dropped {
             let count = &mut tape.live[node.index()];
             *count = count.saturating_sub(1);
             if *count == 0 && tables::push("record", &mut tape.unheld, node).is_err() {
@@ -314,9 +319,10 @@ impl Tape {
         Ok(())
     }
 
-    /// [`Tape::note_new_nodes`] of one node that is no leaf with its dtype, and [`Tape::retain`] of it.
+    /// [`Tape::retain`] of a node with its dtype that was just recorded and is no leaf.
     #[inline]
     pub fn retain_new(&mut self, node: NodeId, dtype: DType, operands: &[NodeId]) -> Result<()> {
+        self.builder.take_error()?;
         let index = node.index();
         if self.active.len() == index && self.active.capacity() > index && self.live.capacity() > index {
             let active = dtype.is_float() && operands.iter().any(|operand| self.active[operand.index()]);
@@ -348,13 +354,13 @@ impl Tape {
         self.active[node.index()]
     }
 
-    /// Notes that Python holds `node` from now on; it may be one that is just being recorded.
-    pub fn retain(&mut self, node: NodeId) {
-        if node.index() >= self.live.len() && self.note_new_nodes().is_err() {
-            // `record` meets the same error again and raises it.
-            return;
-        }
+    /// Notes that Python holds `node` from now on; it may be one that is just being recorded. The last thing that may
+    /// fail while that is: nobody would release the node.
+    pub fn retain(&mut self, node: NodeId) -> Result<()> {
+        self.builder.take_error()?;
+        self.note_new_nodes()?;
         self.live[node.index()] += 1;
+        Ok(())
     }
 
     /// Values that nobody can ask for any more, to be dropped by the caller once the tape is unlocked. Only when all
@@ -388,12 +394,12 @@ impl Tape {
     }
 
     /// The input of this tape that stands for a node of an enclosing tape; the same one at each use.
-    pub fn capture(&mut self, outer: &Arc<TapeCell>, node: NodeId) -> Result<NodeId> {
+    pub fn capture(&mut self, py: Python<'_>, outer: &Arc<TapeCell>, node: NodeId) -> Result<NodeId> {
         if let Some(&known) = self.captured.get(&(outer.id, node)) {
             return Ok(known);
         }
         let (dtype, shape, active, value) = {
-            let tape = outer.open()?;
+            let tape = outer.open(py)?;
             let graph = tape.builder.graph();
             let value = tape.values.get(&node).filter(|_| !outer.is_around_jit(self.jit_depth)).cloned();
             (graph.dtype(node), graph.shape(node).to_vec(), tape.is_active(node), value)

@@ -70,7 +70,7 @@ pub struct Recorded {
     pub values: FxHashMap<u32, Value>,
     /// Values of enclosing traces, by input index.
     pub captures: FxHashMap<u32, Capture>,
-    pub lines: Arc<crate::guarded::Guarded<crate::lines::LineTable>>,
+    pub lines: Arc<crate::lines::Lines>,
     /// Another trace records around this one.
     pub enclosed: bool,
 }
@@ -102,7 +102,7 @@ impl Trace {
 
     /// A leaf of an argument as a traced value.
     fn argument(&self, py: Python<'_>, leaf: &Bound<'_, PyAny>, differentiated: bool) -> PyResult<Py<PyAny>> {
-        let index = self.tape.read(|tape| tape.builder.graph().inputs.len())?;
+        let index = self.tape.read(py, |tape| tape.builder.graph().inputs.len())?;
         let (tracer, dtype, layout) = if let Ok(outer) = leaf.cast::<Tracer>() {
             self.outer_argument(py, outer.get(), differentiated)?
         } else {
@@ -113,6 +113,7 @@ impl Trace {
                         self.tape.keep_original(argument.node, leaf)?;
                     }
                     let tracer = Tracer::argument(
+                        py,
                         &self.tape,
                         argument.node,
                         argument.layout.clone(),
@@ -249,7 +250,7 @@ impl Trace {
         });
         // What was spliced into the enclosing trace may still read arrays that this one made read-only.
         if let Ok(Some(parent)) = parent {
-            self.tape.hand_guards_to(&parent);
+            self.tape.hand_guards_to(py, &parent);
         }
         self.tape.close(py);
     }
@@ -261,10 +262,11 @@ impl Trace {
         differentiated: bool,
     ) -> PyResult<(Tracer, DType, Layout)> {
         let bits = scalar_bits(leaf, dtype)?;
-        let mut tape = self.tape.open().map_err(raise)?;
+        let py = leaf.py();
+        let mut tape = self.tape.open(py).map_err(raise)?;
         let node = tape.input(dtype, &[], differentiated, Some(Value::Scalar(bits))).map_err(raise)?;
         drop(tape);
-        Ok((Tracer::scalar(Arc::clone(&self.tape), node)?, dtype, Layout::contiguous(&[])))
+        Ok((Tracer::scalar(py, Arc::clone(&self.tape), node)?, dtype, Layout::contiguous(&[])))
     }
 
     /// An argument that is a value of an enclosing trace: an input of its own, even where the value is also captured.
@@ -276,21 +278,21 @@ impl Trace {
     ) -> PyResult<(Tracer, DType, Layout)> {
         let (outer_node, layout) = outer.memory_node(py)?;
         let outer_tape = outer.tape();
-        let (dtype, shape, active, value) = outer_tape.read(|tape| {
+        let (dtype, shape, active, value) = outer_tape.read(py, |tape| {
             let graph = tape.builder.graph();
             let value = tape.values.get(&outer_node).filter(|_| !outer_tape.is_around_jit(self.tape.jit_depth));
             (graph.dtype(outer_node), graph.shape(outer_node).to_vec(), tape.is_active(outer_node), value.cloned())
         })?;
-        let mut tape = self.tape.open().map_err(raise)?;
+        let mut tape = self.tape.open(py).map_err(raise)?;
         let node = tape.input(dtype, &shape, differentiated || active, value).map_err(raise)?;
         let index = tape.builder.graph().inputs.len() as u32 - 1;
         tables::room_for_keys("trace", &mut tape.captures, 1).map_err(raise)?;
         tape.captures.insert(index, Capture { tape: Arc::clone(outer_tape), node: outer_node });
         drop(tape);
         let tracer = if outer.is_scalar() {
-            Tracer::scalar(Arc::clone(&self.tape), node)?.weak_if(outer.is_weak())
+            Tracer::scalar(py, Arc::clone(&self.tape), node)?.weak_if(outer.is_weak())
         } else {
-            Tracer::array(Arc::clone(&self.tape), node, layout.clone(), outer.is_read_only())?
+            Tracer::array(py, Arc::clone(&self.tape), node, layout.clone(), outer.is_read_only())?
         };
         Ok((tracer, dtype, layout))
     }
@@ -306,7 +308,7 @@ impl Trace {
                 (node, layout)
             } else {
                 let outer = Arc::clone(tracer.tape());
-                (self.tape.record(py, |tape| tape.capture(&outer, node))?, layout)
+                (self.tape.record(py, |tape| tape.capture(py, &outer, node))?, layout)
             }
         } else {
             let dtype = match classify(object)? {
@@ -316,7 +318,7 @@ impl Trace {
                 Foreign::NumpyScalar(dtype) => dtype,
                 Foreign::Array => {
                     let operand = array_operand(py, &self.tape, object)?;
-                    return self.output_info(operand.node, operand.layout, true);
+                    return self.output_info(py, operand.node, operand.layout, true);
                 }
                 Foreign::Other => {
                     let kind = object.get_type().name()?.to_string();
@@ -328,18 +330,18 @@ impl Trace {
             };
             (scalar_operand(py, &self.tape, object, dtype)?, Layout::contiguous(&[]))
         };
-        self.output_info(node, layout, is_array)
+        self.output_info(py, node, layout, is_array)
     }
 
-    fn output_info(&self, node: NodeId, layout: Layout, is_array: bool) -> PyResult<OutputInfo> {
-        let dtype = self.tape.read(|tape| tape.builder.dtype(node))?;
+    fn output_info(&self, py: Python<'_>, node: NodeId, layout: Layout, is_array: bool) -> PyResult<OutputInfo> {
+        let dtype = self.tape.read(py, |tape| tape.builder.dtype(node))?;
         Ok(OutputInfo { node, dtype, layout, is_array })
     }
 
     /// As [`Trace::take`], with the arrays that were read from outside.
     pub fn take_with_arrays(&self, py: Python<'_>, outputs: &Bound<'_, PyList>) -> PyResult<(Recorded, ReadArrays)> {
         let recorded = self.take(py, outputs)?;
-        let arrays = self.tape.read(|tape| tape.arrays.captured(py))?;
+        let arrays = self.tape.read(py, |tape| tape.arrays.captured(py))?;
         Ok((recorded, arrays))
     }
 
@@ -350,9 +352,9 @@ impl Trace {
             found.push(self.output(py, &object)?);
         }
         let outputs = found;
-        let mut tape = self.tape.open().map_err(raise)?;
+        let mut tape = self.tape.open(py).map_err(raise)?;
         tape.arrays.check_unchanged().map_err(raise)?;
-        self.tape.note_survivors(&mut tape);
+        self.tape.note_survivors(py, &mut tape);
         let mut graph = tape.take_graph();
         graph.outputs = tables::list("trace", outputs.iter().map(|output| output.node)).map_err(raise)?;
         // Values that were forced are not needed any more, and would be held beside the run.
@@ -411,10 +413,10 @@ impl Region {
         Region { entered: Mutex::new(Vec::new()) }
     }
 
-    fn __enter__(&self) -> PyResult<()> {
+    fn __enter__(&self, py: Python<'_>) -> PyResult<()> {
         let mut entered = self.entered.lock().unwrap_or_else(PoisonError::into_inner);
         for cell in open_tapes() {
-            let mut tape = cell.open().map_err(raise)?;
+            let mut tape = cell.open(py).map_err(raise)?;
             let outer = tape.region;
             let id = {
                 let mut graph = tape.builder.graph_mut();
@@ -428,9 +430,9 @@ impl Region {
         Ok(())
     }
 
-    fn __exit__(&self, _kind: &Bound<'_, PyAny>, _error: &Bound<'_, PyAny>, _traceback: &Bound<'_, PyAny>) -> bool {
+    fn __exit__(&self, kind: &Bound<'_, PyAny>, _error: &Bound<'_, PyAny>, _traceback: &Bound<'_, PyAny>) -> bool {
         for (cell, outer) in self.entered.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            if let Ok(mut tape) = cell.open() {
+            if let Ok(mut tape) = cell.open(kind.py()) {
                 tape.region = outer;
             }
         }

@@ -9,6 +9,7 @@ use ckad_graph::{DType, Error, ErrorKind, ListId, NodeId, shape_text};
 use pyo3::prelude::*;
 
 use crate::errors::{raise, refusal};
+use crate::guarded::dropping;
 use crate::layout::Layout;
 use crate::leaf;
 use crate::operand::Operand;
@@ -43,34 +44,41 @@ pub enum Kind {
 
 impl Tracer {
     /// An immutable value.
-    pub fn scalar(tape: Arc<TapeCell>, node: NodeId) -> PyResult<Tracer> {
-        let dtype = tape.read(|tape| tape.builder.dtype(node))?;
-        Tracer::new_scalar(tape, node, dtype)
+    pub fn scalar(py: Python<'_>, tape: Arc<TapeCell>, node: NodeId) -> PyResult<Tracer> {
+        let dtype = tape.read(py, |tape| tape.builder.dtype(node))?;
+        Tracer::new_scalar(py, tape, node, dtype)
     }
 
     /// A new storage, whose flat memory is `node`, seen through `layout`.
-    pub fn array(tape: Arc<TapeCell>, node: NodeId, layout: Layout, read_only: bool) -> PyResult<Tracer> {
-        let dtype = tape.read(|tape| tape.builder.dtype(node))?;
-        let storage = Storage::new(tape, dtype, node)?;
+    pub fn array(
+        py: Python<'_>,
+        tape: Arc<TapeCell>,
+        node: NodeId,
+        layout: Layout,
+        read_only: bool,
+    ) -> PyResult<Tracer> {
+        let dtype = tape.read(py, |tape| tape.builder.dtype(node))?;
+        let storage = Storage::new(py, tape, dtype, node)?;
         Ok(Tracer::view_of(storage, View::new(layout, read_only)))
     }
 
     /// An argument, whose caller's array has these strides in bytes. It is our copy, writeable where the caller's array
     /// is.
     pub fn argument(
+        py: Python<'_>,
         tape: &Arc<TapeCell>,
         node: NodeId,
         layout: Layout,
         numpy_strides: Vec<i64>,
         read_only: bool,
     ) -> PyResult<Tracer> {
-        let dtype = tape.read(|tape| tape.builder.dtype(node))?;
+        let dtype = tape.read(py, |tape| tape.builder.dtype(node))?;
         let view = View::of_argument(layout, &numpy_strides, dtype.size() as i64, read_only);
-        Ok(Tracer::view_of(Storage::new(Arc::clone(tape), dtype, node)?, view))
+        Ok(Tracer::view_of(Storage::new(py, Arc::clone(tape), dtype, node)?, view))
     }
 
-    pub fn new_scalar(tape: Arc<TapeCell>, node: NodeId, dtype: DType) -> PyResult<Tracer> {
-        hold(&tape, node)?;
+    pub fn new_scalar(py: Python<'_>, tape: Arc<TapeCell>, node: NodeId, dtype: DType) -> PyResult<Tracer> {
+        hold(py, &tape, node)?;
         Ok(Tracer::held_scalar(tape, node, dtype))
     }
 
@@ -84,16 +92,22 @@ impl Tracer {
         Tracer::view_of(Storage::held(tape, dtype, node), View::new(layout, false))
     }
 
-    pub fn new_array(tape: Arc<TapeCell>, node: NodeId, dtype: DType, layout: Layout) -> PyResult<Tracer> {
-        Ok(Tracer::view_of(Storage::new(tape, dtype, node)?, View::new(layout, false)))
+    pub fn new_array(
+        py: Python<'_>,
+        tape: Arc<TapeCell>,
+        node: NodeId,
+        dtype: DType,
+        layout: Layout,
+    ) -> PyResult<Tracer> {
+        Ok(Tracer::view_of(Storage::new(py, tape, dtype, node)?, View::new(layout, false)))
     }
 
     /// A fresh result in C order: a scalar where NumPy gives one.
-    pub fn result(tape: &Arc<TapeCell>, node: NodeId, dtype: DType, shape: &[i64]) -> PyResult<Tracer> {
+    pub fn result(py: Python<'_>, tape: &Arc<TapeCell>, node: NodeId, dtype: DType, shape: &[i64]) -> PyResult<Tracer> {
         if shape.is_empty() {
-            return Tracer::new_scalar(Arc::clone(tape), node, dtype);
+            return Tracer::new_scalar(py, Arc::clone(tape), node, dtype);
         }
-        Tracer::new_array(Arc::clone(tape), node, dtype, Layout::contiguous(shape))
+        Tracer::new_array(py, Arc::clone(tape), node, dtype, Layout::contiguous(shape))
     }
 
     pub fn view_of(storage: Arc<Storage>, view: View) -> Tracer {
@@ -101,10 +115,10 @@ impl Tracer {
     }
 
     /// The same value under another object: the scalar, or the same view.
-    pub fn alias(&self) -> PyResult<Tracer> {
+    pub fn alias(&self, py: Python<'_>) -> PyResult<Tracer> {
         match &self.kind {
             Kind::Scalar { tape, node, dtype, weak } => {
-                Ok(Tracer::new_scalar(Arc::clone(tape), *node, *dtype)?.weak_if(*weak))
+                Ok(Tracer::new_scalar(py, Arc::clone(tape), *node, *dtype)?.weak_if(*weak))
             }
             Kind::Array { storage, view } => Ok(Tracer::view_of(Arc::clone(storage), view.clone())),
         }
@@ -132,11 +146,11 @@ impl Tracer {
     }
 
     /// The value as an array: a scalar becomes a 0-d array of its own.
-    pub fn into_array(self) -> PyResult<Tracer> {
+    pub fn into_array(self, py: Python<'_>) -> PyResult<Tracer> {
         match &self.kind {
             Kind::Array { .. } => Ok(self),
             Kind::Scalar { tape, node, dtype, .. } => {
-                Tracer::new_array(Arc::clone(tape), *node, *dtype, Layout::contiguous(&[]))
+                Tracer::new_array(py, Arc::clone(tape), *node, *dtype, Layout::contiguous(&[]))
             }
         }
     }
@@ -149,17 +163,17 @@ impl Tracer {
     /// Lets go of the node where Python has dropped the value, and nobody else has what it refers to: the rest may be
     /// kept for another. False where it may not.
     #[inline]
-    pub fn retire(&mut self) -> bool {
+    pub fn retire(&mut self, py: Python<'_>) -> bool {
         match &mut self.kind {
             Kind::Scalar { tape, node, .. } => {
                 if tape.is_closed() {
                     return false;
                 }
-                tape.release(*node);
+                tape.release(py, *node);
                 *node = NO_NODE;
                 true
             }
-            Kind::Array { storage, view } => view.lies_as_numpys() && Storage::retire(storage),
+            Kind::Array { storage, view } => view.lies_as_numpys() && Storage::retire(py, storage),
         }
     }
 
@@ -256,31 +270,31 @@ impl Tracer {
     }
 
     /// The current elements that `layout` describes, on this value's own tape.
-    pub fn read(&self, tape: &mut Tape, layout: &Layout) -> ckad_graph::Result<NodeId> {
+    pub fn read(&self, py: Python<'_>, tape: &mut Tape, layout: &Layout) -> ckad_graph::Result<NodeId> {
         match &self.kind {
             Kind::Scalar { node, .. } if layout.shape.is_empty() => Ok(*node),
             Kind::Scalar { node, .. } => tape.builder.broadcast(*node, &layout.shape),
-            Kind::Array { storage, .. } => storage.read(tape, layout),
+            Kind::Array { storage, .. } => storage.read(py, tape, layout),
         }
     }
 
     /// The current value in C order of its shape, while its tape is being recorded.
-    pub fn value(&self, tape: &mut Tape) -> ckad_graph::Result<NodeId> {
+    pub fn value(&self, py: Python<'_>, tape: &mut Tape) -> ckad_graph::Result<NodeId> {
         match &self.kind {
             Kind::Scalar { node, .. } => Ok(*node),
-            Kind::Array { storage, view } => storage.read(tape, &view.layout),
+            Kind::Array { storage, view } => storage.read(py, tape, &view.layout),
         }
     }
 
     /// As [`Tracer::value`] of a scalar, or of a packed array in C order whose shape has the id `shape`.
     #[inline]
-    pub fn plain_value(&self, tape: &mut Tape, shape: ListId) -> ckad_graph::Result<NodeId> {
+    pub fn plain_value(&self, py: Python<'_>, tape: &mut Tape, shape: ListId) -> ckad_graph::Result<NodeId> {
         match &self.kind {
             Kind::Scalar { node, .. } => Ok(*node),
             Kind::Array { storage, view } => {
                 let node = storage.node();
                 let same = tape.builder.graph().node(node).shape == shape;
-                if same { Ok(node) } else { storage.read(tape, &view.layout) }
+                if same { Ok(node) } else { storage.read(py, tape, &view.layout) }
             }
         }
     }
@@ -297,8 +311,8 @@ impl Tracer {
     pub fn logical_node(&self, py: Python<'_>) -> PyResult<NodeId> {
         self.check_alive(py)?;
         match &self.kind {
-            Kind::Scalar { node, tape, .. } => tape.read(|_| *node),
-            Kind::Array { storage, view } => storage.tape.record(py, |tape| storage.read(tape, &view.layout)),
+            Kind::Scalar { node, tape, .. } => tape.read(py, |_| *node),
+            Kind::Array { storage, view } => storage.tape.record(py, |tape| storage.read(py, tape, &view.layout)),
         }
     }
 
@@ -306,26 +320,26 @@ impl Tracer {
     pub fn memory_node(&self, py: Python<'_>) -> PyResult<(NodeId, Layout)> {
         self.check_alive(py)?;
         match &self.kind {
-            Kind::Scalar { node, tape, .. } => Ok((tape.read(|_| *node)?, Layout::contiguous(&[]))),
+            Kind::Scalar { node, tape, .. } => Ok((tape.read(py, |_| *node)?, Layout::contiguous(&[]))),
             Kind::Array { storage, view } => {
                 let (layout, order) = view.in_memory_order();
-                let node = storage.tape.record(py, |tape| storage.read(tape, &layout))?;
+                let node = storage.tape.record(py, |tape| storage.read(py, tape, &layout))?;
                 Ok((node, Layout::ordered(&view.layout.shape, &order)))
             }
         }
     }
 
     /// Does it depend on a differentiated argument?
-    pub fn is_active(&self) -> PyResult<bool> {
+    pub fn is_active(&self, py: Python<'_>) -> PyResult<bool> {
         if !self.dtype().is_float() {
             return Ok(false);
         }
         let node = self.current_node();
-        self.tape().read(|tape| tape.is_active(node))
+        self.tape().read(py, |tape| tape.is_active(node))
     }
 
     /// The storage and view to write through, or the error that says why not.
-    pub fn writable(&self, name: &str) -> PyResult<(&Arc<Storage>, &View)> {
+    pub fn writable(&self, py: Python<'_>, name: &str) -> PyResult<(&Arc<Storage>, &View)> {
         match &self.kind {
             Kind::Scalar { .. } => Err(raise(
                 Error::new(ErrorKind::Tracer, name, "a traced scalar cannot be changed in place")
@@ -342,7 +356,7 @@ impl Tracer {
                     }
                 },
             )),
-            Kind::Array { storage, .. } if storage.has_undecided_alias() => Err(raise(
+            Kind::Array { storage, .. } if storage.has_undecided_alias(py) => Err(raise(
                 Error::new(
                     ErrorKind::Tracer,
                     name,
@@ -356,7 +370,7 @@ impl Tracer {
 
     /// Refuses to write values of a nested trace into this array of an enclosing one, and differentiated values
     /// into integers.
-    pub fn check_owns(&self, _py: Python<'_>, name: &str, operands: &[Operand<'_, '_>]) -> PyResult<()> {
+    pub fn check_owns(&self, py: Python<'_>, name: &str, operands: &[Operand<'_, '_>]) -> PyResult<()> {
         for operand in operands {
             let Operand::Traced(value) = operand else { continue };
             if value.tape().depth > self.tape().depth {
@@ -369,15 +383,15 @@ impl Tracer {
                     .with_hint("return the value from the inner function and write it outside"),
                 ));
             }
-            refuse_lost_gradient(name, self.dtype(), value)?;
+            refuse_lost_gradient(py, name, self.dtype(), value)?;
         }
         Ok(())
     }
 }
 
 /// Refuses a differentiated value where it would become an element of an array of integers.
-pub fn refuse_lost_gradient(name: &str, dtype: DType, value: &Tracer) -> PyResult<()> {
-    if dtype.is_float() || !value.is_active()? {
+pub fn refuse_lost_gradient(py: Python<'_>, name: &str, dtype: DType, value: &Tracer) -> PyResult<()> {
+    if dtype.is_float() || !value.is_active(py)? {
         return Ok(());
     }
     let what = format!("a differentiated value written into an array of {dtype} loses its gradient");
@@ -391,7 +405,8 @@ impl Drop for Tracer {
         if let Kind::Scalar { tape, node, .. } = &self.kind
             && *node != NO_NODE
         {
-            tape.release(*node);
+            // SAFETY: as for storages.
+            tape.release(unsafe { dropping() }, *node);
         }
     }
 }

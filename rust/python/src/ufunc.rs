@@ -496,7 +496,7 @@ pub fn no_value(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 fn strong<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     match object.cast::<Tracer>() {
         Ok(tracer) if tracer.get().is_weak() => {
-            Ok(tracer.get().alias()?.weak_if(false).into_object(object.py())?.into_bound(object.py()))
+            Ok(tracer.get().alias(object.py())?.weak_if(false).into_object(object.py())?.into_bound(object.py()))
         }
         Ok(_) => Ok(object.clone()),
         Err(_) => Ok(as_array(object)?.into_any()),
@@ -538,7 +538,7 @@ fn outer<'py>(
                 let rank = layout.rank();
                 layout = layout.expanded(rank);
             }
-            Some(Tracer::array(tape, placed.node, layout, true)?)
+            Some(Tracer::array(py, tape, placed.node, layout, true)?)
         }
         _ => None,
     };

@@ -31,8 +31,8 @@ pub fn forced_integer(py: Python<'_>, this: &Tracer) -> PyResult<i64> {
 }
 
 /// Refuses where a differentiated float would become an ordinary number.
-fn refuse_if_active(this: &Tracer, name: &str, what: &str, hint: &str) -> PyResult<()> {
-    if !this.is_active()? {
+fn refuse_if_active(py: Python<'_>, this: &Tracer, name: &str, what: &str, hint: &str) -> PyResult<()> {
+    if !this.is_active(py)? {
         return Ok(());
     }
     let described = format!("{} array of shape {}", this.dtype(), shape_text(this.shape()));
@@ -94,13 +94,13 @@ const FLOAT_HINT: &str = "where it is written into an array (y[0] = x), make tha
                           ckad.stop_gradient(x) where no gradient should flow";
 
 pub fn float(py: Python<'_>, this: &Tracer) -> PyResult<f64> {
-    refuse_if_active(this, "float", "a number is wanted", FLOAT_HINT)?;
+    refuse_if_active(py, this, "float", "a number is wanted", FLOAT_HINT)?;
     single(py, this)?.extract(py)
 }
 
 /// `x.item()`, `x.item(3)`, `x.item(0, 1)`.
 pub fn item(py: Python<'_>, this: &Tracer, position: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
-    refuse_if_active(this, "item", "a Python number is wanted", FLOAT_HINT)?;
+    refuse_if_active(py, this, "item", "a Python number is wanted", FLOAT_HINT)?;
     if position.is_empty() {
         return single(py, this);
     }
@@ -108,7 +108,7 @@ pub fn item(py: Python<'_>, this: &Tracer, position: &Bound<'_, PyTuple>) -> PyR
 }
 
 pub fn to_list(py: Python<'_>, this: &Tracer) -> PyResult<Py<PyAny>> {
-    refuse_if_active(this, "tolist", "Python numbers are wanted", FLOAT_HINT)?;
+    refuse_if_active(py, this, "tolist", "Python numbers are wanted", FLOAT_HINT)?;
     forced_array(py, this)?.call_method0("tolist").map(Bound::unbind)
 }
 
@@ -126,7 +126,7 @@ pub fn to_array(
     dtype: Option<&Bound<'_, PyAny>>,
     copy: Option<bool>,
 ) -> PyResult<Py<PyAny>> {
-    refuse_if_active(this, "asarray", "an ordinary array is wanted", ARRAY_HINT)?;
+    refuse_if_active(py, this, "asarray", "an ordinary array is wanted", ARRAY_HINT)?;
     let plain = dtype.is_none_or(|dtype| dtype.is_none());
     if plain
         && copy != Some(true)
@@ -176,7 +176,7 @@ pub fn round(py: Python<'_>, this: &Tracer, digits: Option<&Bound<'_, PyAny>>) -
         None => Ok(single(py, this)?.call_method0(py, "__round__")?),
         Some(digits) => {
             let rounded = crate::function::call_method(py, "round", this, (digits,), None)?;
-            rounded.bind(py).cast::<Tracer>()?.get().alias()?.weak_if(this.is_weak()).into_object(py)
+            rounded.bind(py).cast::<Tracer>()?.get().alias(py)?.weak_if(this.is_weak()).into_object(py)
         }
     }
 }

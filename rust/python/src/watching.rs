@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pyo3::prelude::*;
 
 use crate::execute::{Executable, Tables, line_at, run};
-use crate::guarded::Guarded;
-use crate::lines::LineTable;
+use crate::lines::Lines;
 use crate::value::Value;
 
 thread_local! {
@@ -59,7 +58,7 @@ pub fn note(
     executable: &Executable,
     values: &[Value],
     tables: &Tables<'_>,
-    lines: &Arc<Guarded<LineTable>>,
+    lines: &Arc<Lines>,
 ) -> PyResult<()> {
     let (Some(watch), Some(found)) = (&executable.watch, WATCHING.with_borrow(|open| open.last().cloned())) else {
         return Ok(());

@@ -364,7 +364,8 @@ impl Leaf {
     fn of_tracer(py: Python<'_>, tracer: &Tracer) -> PyResult<Leaf> {
         let (node, layout) = tracer.memory_node(py)?;
         let tape = tracer.tape();
-        let (extents, active) = tape.read(|open| (open.builder.graph().shape(node).to_vec(), open.is_active(node)))?;
+        let (extents, active) =
+            tape.read(py, |open| (open.builder.graph().shape(node).to_vec(), open.is_active(node)))?;
         let spec = Spec {
             dtype: tracer.dtype(),
             extents,

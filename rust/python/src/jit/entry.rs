@@ -16,8 +16,7 @@ use crate::convert::{array_operand, is_array};
 use crate::errors::raise;
 use crate::execute::{Executable, Kind, Tables, evaluated, is_looked_at, measure_or_run};
 use crate::finish::{Binding, ResultSpec, innermost, settled, splice_into, to_python, traced};
-use crate::guarded::Guarded;
-use crate::lines::LineTable;
+use crate::lines::Lines;
 use crate::tape::TapeCell;
 use crate::trace::{Recorded, open_tapes};
 use crate::tracer::Tracer;
@@ -49,7 +48,7 @@ pub struct Entry {
     captures: Vec<(Arc<TapeCell>, NodeId)>,
     /// Arrays that the graph reads where they lie.
     in_place: ReadArrays,
-    lines: Arc<Guarded<LineTable>>,
+    lines: Arc<Lines>,
     /// None until it is run, and after the cache of programs was emptied.
     executable: Mutex<Option<Arc<Executable>>>,
 }
@@ -99,9 +98,9 @@ impl Entry {
     }
 
     /// May it serve another call? Not where a value of a trace around it was found in a place that is not watched.
-    pub fn can_be_kept(&self) -> PyResult<bool> {
+    pub fn can_be_kept(&self, py: Python<'_>) -> PyResult<bool> {
         for (tape, node) in &self.captures {
-            if !tape.read(|open| self.watches.covers(tape, &open.builder.graph(), *node))? {
+            if !tape.read(py, |open| self.watches.covers(tape, &open.builder.graph(), *node))? {
                 return Ok(false);
             }
         }
@@ -211,7 +210,7 @@ impl Entry {
             splice_into(py, target, &self.graph, &bindings, None, &line)?
         };
         let results = nodes.iter().zip(&self.specs);
-        results.map(|(&node, spec)| traced(target, node, spec)?.into_object(py)).collect()
+        results.map(|(&node, spec)| traced(py, target, node, spec)?.into_object(py)).collect()
     }
 
     fn returned<'py>(&self, py: Python<'py>, outputs: &[Py<PyAny>]) -> PyResult<Bound<'py, PyAny>> {
@@ -254,7 +253,7 @@ impl Entry {
 /// What stands for a Python number where the function computed with nothing else.
 fn as_python_number<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     match value.cast::<Tracer>() {
-        Ok(tracer) => Ok(tracer.get().alias()?.weak_if(true).into_object(value.py())?.into_bound(value.py())),
+        Ok(tracer) => Ok(tracer.get().alias(value.py())?.weak_if(true).into_object(value.py())?.into_bound(value.py())),
         Err(_) => value.call_method0("item"),
     }
 }

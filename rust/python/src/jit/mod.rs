@@ -84,15 +84,15 @@ impl JitCall {
                 }
                 Leaf::Traced(spec, _) => spec,
             };
-            let mut tape = trace.tape.open().map_err(raise)?;
+            let mut tape = trace.tape.open(py).map_err(raise)?;
             tape.builder.set_attributes(Attributes::default());
             let node = tape.input(spec.dtype, &spec.extents, spec.active, None).map_err(raise)?;
             drop(tape);
             let tracer = match (spec.is_array, &spec.strides) {
-                (false, _) => Tracer::scalar(Arc::clone(&trace.tape), node)?.weak_if(spec.weak),
-                (true, None) => Tracer::array(Arc::clone(&trace.tape), node, spec.layout.clone(), spec.read_only)?,
+                (false, _) => Tracer::scalar(py, Arc::clone(&trace.tape), node)?.weak_if(spec.weak),
+                (true, None) => Tracer::array(py, Arc::clone(&trace.tape), node, spec.layout.clone(), spec.read_only)?,
                 (true, Some(strides)) => {
-                    Tracer::argument(&trace.tape, node, spec.layout.clone(), strides.clone(), spec.read_only)?
+                    Tracer::argument(py, &trace.tape, node, spec.layout.clone(), strides.clone(), spec.read_only)?
                 }
             };
             leaves.push(tracer.into_object(py)?.into_bound(py));
@@ -247,7 +247,7 @@ impl Jitted {
         watches.add_arrays(py, arrays_read.collect())?;
         let returns = Returns { leaves: returned, structure };
         let entry = Arc::new(Entry::new(py, &call.call, watches, returns, recorded, arrays)?);
-        if entry.can_be_kept()? {
+        if entry.can_be_kept(py)? {
             self.keep(&entry);
         }
         // The run belongs to the traces around this one.
