@@ -174,6 +174,8 @@ pub fn recorded_object(py: Python<'_>, recorded: &Recorded<'_>, weak: bool) -> P
             } else {
                 kept.scalars.pop()
             };
+            // Whoever traces references is told of it, and may do anything.
+            drop(kept);
             // SAFETY: the object was kept, and is no more.
             unsafe { classes.revive(object) };
             return Ok(object);
