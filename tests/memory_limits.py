@@ -83,7 +83,7 @@ def programs(large: bool) -> dict[str, Callable[[], Any]]:
         "hvp": lambda: ckad.hvp(lambda x: np.sum(sines(x, 600)), POINT, POINT).tolist(),
         "concatenate": lambda: ckad.grad(lambda x: np.sum(np.concatenate([x] * 30_000) ** 2))(POINT).tolist(),
         "stack": lambda: ckad.grad(lambda x: np.sum(np.stack([x * float(i) for i in range(pieces)])))(1.0),
-        "looking": lambda: ckad.grad(lambda x: looking(x, 2000 if large else 800))(1.0),
+        "looking": lambda: ckad.grad(lambda x: looking(x, 2000))(1.0),
         "plan": lambda: ckad.plan(ckad.grad(lambda x: chain(x, long)))(1.0).peak_bytes,
         "products": lambda: ckad.grad(products)(MATRIX).tolist(),
     }
