@@ -55,7 +55,7 @@ pub fn compile_donating(
     Ok(none)
 }
 
-fn lowered(graph: &Graph, planned: Planned, target: &Target, donated: &[bool]) -> Result<Compiled> {
+pub(crate) fn lowered(graph: &Graph, planned: Planned, target: &Target, donated: &[bool]) -> Result<Compiled> {
     let mut program = lower(graph, &planned.schedule, target)?;
     take_over(&mut program, donated, target)?;
     if verifying() {

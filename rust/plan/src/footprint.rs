@@ -30,16 +30,11 @@ impl PeakBytes {
         let bytes = |spec: &ArraySpec| spec.shape.iter().product::<usize>() * spec.dtype.size();
         let taken_over = program.takeovers.iter().map(|takeover| bytes(&program.outputs[takeover.output as usize]));
         let outputs = program.outputs.iter().map(bytes).sum::<usize>() - taken_over.sum::<usize>();
-        // One snapshot may be captured by several nodes.
-        let snapshots = graph.constants.iter().map(|constant| (Arc::as_ptr(constant).cast::<u8>(), constant));
-        let mut snapshots = collected(snapshots)?;
-        snapshots.sort_unstable_by_key(|&(address, _)| address);
-        snapshots.dedup_by_key(|&mut (address, _)| address);
         Ok(PeakBytes {
             arena: program.arena_bytes,
             outputs,
             scratch: program.scratch_bytes,
-            constants: snapshots.iter().map(|(_, constant)| constant.owned_bytes()).sum(),
+            constants: captured_bytes(graph)?,
             graph: graph.own_bytes(),
             program: program.own_bytes(),
         })
@@ -49,6 +44,15 @@ impl PeakBytes {
         let parts = [self.arena, self.outputs, self.scratch, self.constants, self.graph, self.program];
         parts.iter().fold(0, |sum, &part| sum.saturating_add(part))
     }
+}
+
+/// Bytes of captured arrays that were copied. One snapshot may be captured by several nodes.
+pub(crate) fn captured_bytes(graph: &Graph) -> Result<usize> {
+    let snapshots = graph.constants.iter().map(|constant| (Arc::as_ptr(constant).cast::<u8>(), constant));
+    let mut snapshots = collected(snapshots)?;
+    snapshots.sort_unstable_by_key(|&(address, _)| address);
+    snapshots.dedup_by_key(|&mut (address, _)| address);
+    Ok(snapshots.iter().map(|(_, constant)| constant.owned_bytes()).sum())
 }
 
 /// Bytes of a list that does not lie in place.

@@ -11,6 +11,7 @@
 //! * `lower` turns it into a [`Program`](program::Program): kernels (`lower_fused` with `lower_axes` and
 //!   `lower_registers`, `lower_structural`) over buffers (`lower_buffers`) that `allocate` places; of long schedules by
 //!   two threads (`lower_halves`). `lower_joined` says which steps run together.
+//! * `within` takes the cheapest of all plans that keeps to a limit on memory.
 //! * `verify` proves the program safe, `footprint` says what it occupies. `tables` allocates for all of them.
 //!
 //! Schedules and programs are plain data, and nothing outside this crate decides what is kept.
@@ -42,3 +43,4 @@ mod tables;
 mod takeover;
 pub mod verify;
 pub mod view;
+pub mod within;

@@ -7,6 +7,7 @@
 mod auto;
 pub mod cells;
 mod emit;
+pub(crate) mod frontier;
 mod none;
 mod pinned;
 mod profile;

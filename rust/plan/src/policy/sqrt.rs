@@ -18,10 +18,10 @@ pub(crate) struct Pace {
     pub(crate) slack: f64,
     /// Whether what crosses the end of a segment counts as held by it, and not only by the segments after it. The
     /// backward part of a net reads it before it rebuilds the segment, that of another program may need it until then.
-    with_end: bool,
+    pub(crate) with_end: bool,
     /// Whether what the budget leaves is taken from the first segment: else the last one, which is never recomputed,
     /// is as short as it comes.
-    late_start: bool,
+    pub(crate) late_start: bool,
 }
 
 const fn pace(slack: f64, with_end: bool, late_start: bool) -> Pace {

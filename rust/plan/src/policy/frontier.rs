@@ -1,0 +1,149 @@
+//! Memory against work: what all planners make of one graph, for whoever has a limit on memory.
+//!
+//! The ladder of attempts is fixed by the graph and not by the limit that is asked for. So the plan for a limit, the
+//! least limit that can be kept and the curve between them read one list and cannot disagree. Each attempt is emitted
+//! and simulated once; what is dearer than another and allocates no less is dropped. A candidate remembers its cells,
+//! from which its schedule is emitted again where it is looked at exactly.
+
+use ckad_graph::{CheckpointPolicy, Graph, Result};
+
+use crate::cluster::cluster;
+use crate::cost::forward_flops;
+use crate::policy::cells::Cells;
+use crate::policy::sqrt::{ANY, Budgets, EQUAL_SEGMENTS, PACES, PACES_OF_SHORT, Pace, SHORT};
+use crate::policy::{Material, Planned, auto, region};
+use crate::program::Target;
+use crate::tables::push;
+
+/// The budgets that are walked beside those that "sqrt" tries, in least ones.
+const SLACKS: &[f64] =
+    &[1.0, 1.03, 1.07, 1.15, 1.3, 1.5, 1.75, 2.0, 2.3, 2.7, 3.1, 3.6, 4.2, 5.0, 5.9, 7.0, 8.4, 10.0, 14.0, 20.0, 28.0];
+
+/// The same for long tapes, where an attempt takes time.
+const SLACKS_OF_LONG: &[f64] = &[1.5, 2.7, 5.0];
+
+/// So many of those that allocate least are kept though others beat them: which needs least in the end is decided by
+/// what joined steps do not store.
+const LEAST_ONES: usize = 6;
+
+/// Clusters of all attempts together, of tapes that are not long: what some tens of milliseconds are enough for.
+const CLUSTERS_TRIED: usize = 40_000;
+
+/// A schedule that was tried and not kept.
+pub(crate) struct Candidate {
+    /// Whether its clusters are those called auto.
+    auto: bool,
+    cells: Cells,
+    /// The most bytes of values allocated at once, as the simulator says: joined steps may store fewer.
+    pub(crate) allocated: u64,
+    pub(crate) flops: u64,
+}
+
+/// The candidates of one graph, the least work first.
+pub(crate) struct Frontier<'a> {
+    plain: Material<'a>,
+    auto: Option<Material<'a>>,
+    /// Operations where everything is kept.
+    once: u64,
+    forward_flops: u64,
+    pub(crate) candidates: Vec<Candidate>,
+}
+
+impl<'a> Frontier<'a> {
+    pub(crate) fn of(graph: &'a Graph, target: &Target) -> Result<Frontier<'a>> {
+        let plain = Material::new(graph, cluster(graph, target, false)?)?;
+        let forward_flops = forward_flops(graph, &plain.clustering, &plain.flow.flops, usize::from(plain.flow.passes));
+        let whole = Cells::whole(plain.positions.count)?;
+        let everything = plain.attempt(&whole)?.simulation;
+        let mut found = Frontier { plain, auto: None, once: everything.flops, forward_flops, candidates: Vec::new() };
+        let everything =
+            Candidate { auto: false, cells: whole, allocated: everything.allocated, flops: everything.flops };
+        if found.plain.flow.passes == 1 {
+            push(&mut found.candidates, everything)?;
+            return Ok(found);
+        }
+        found.auto = auto::material(&found.plain, target)?;
+        found.candidates = found.tried(&found.plain, false)?;
+        if let Some(auto) = &found.auto {
+            let others = found.tried(auto, true)?;
+            for candidate in others {
+                push(&mut found.candidates, candidate)?;
+            }
+        }
+        // Regions that the user asked to recompute are recomputed, but where that would not save anything.
+        let regions = region::asks_for_recomputation(graph);
+        let fewer = |candidate: &Candidate| candidate.allocated < everything.allocated;
+        if !regions || !found.candidates.iter().any(fewer) {
+            push(&mut found.candidates, everything)?;
+        }
+        keep_the_best(&mut found.candidates);
+        Ok(found)
+    }
+
+    /// What the planners make of one clustering.
+    fn tried(&self, material: &Material<'_>, is_auto: bool) -> Result<Vec<Candidate>> {
+        let profile = material.profile()?;
+        let mut budgets = Budgets::default();
+        let mut cells: Vec<Cells> = Vec::new();
+        for (policy, pace) in ladder(material) {
+            let made = region::cells(material, &profile, &mut budgets, policy, pace)?;
+            if !cells.contains(&made) {
+                push(&mut cells, made)?;
+            }
+        }
+        let mut candidates = Vec::new();
+        for cells in cells {
+            let simulation = material.attempt(&cells)?.simulation;
+            let (allocated, flops) = (simulation.allocated, simulation.flops);
+            push(&mut candidates, Candidate { auto: is_auto, cells, allocated, flops })?;
+        }
+        Ok(candidates)
+    }
+
+    /// The schedule of a candidate.
+    pub(crate) fn planned(&self, candidate: &Candidate) -> Result<Planned> {
+        let material = self.auto.as_ref().filter(|_| candidate.auto).unwrap_or(&self.plain);
+        let attempt = material.attempt(&candidate.cells)?;
+        Ok(Planned {
+            flops: attempt.simulation.flops,
+            forward_flops: self.forward_flops,
+            extra_flops: attempt.simulation.flops.saturating_sub(self.once),
+            segments: attempt.segments,
+            live_peak: attempt.simulation.peak,
+            schedule: attempt.schedule,
+            note: None,
+        })
+    }
+}
+
+/// What is tried on one clustering: keeping everything first, then as much as the length of the tape leaves time for.
+fn ladder(material: &Material<'_>) -> Vec<(CheckpointPolicy, Pace)> {
+    let short = material.positions.count <= SHORT;
+    let (paces, slacks) = if short { (PACES_OF_SHORT, SLACKS) } else { (PACES, SLACKS_OF_LONG) };
+    let ways: &[(bool, bool)] = &[(true, true), (false, true), (true, false), (false, false)];
+    let most = CLUSTERS_TRIED / material.clustering.clusters.len().max(1) / slacks.len();
+    let mut ladder = vec![(CheckpointPolicy::None, ANY)];
+    ladder.extend(paces.iter().map(|&pace| (CheckpointPolicy::Sqrt, pace)));
+    for &(with_end, late_start) in &ways[..most.clamp(1, ways.len())] {
+        let walks = slacks.iter().map(|&slack| (CheckpointPolicy::Sqrt, Pace { slack, with_end, late_start }));
+        ladder.extend(walks.filter(|(_, pace)| !paces.contains(pace)));
+    }
+    if short {
+        ladder.extend(EQUAL_SEGMENTS.iter().map(|&count| (CheckpointPolicy::Segments(count), ANY)));
+    }
+    ladder
+}
+
+/// Drops what another beats in both figures, but for the least ones, and sorts by work.
+fn keep_the_best(candidates: &mut Vec<Candidate>) {
+    candidates.sort_by_key(|candidate| (candidate.allocated, candidate.flops));
+    let mut cheapest = u64::MAX;
+    let mut rank = 0;
+    candidates.retain(|candidate| {
+        let better = candidate.flops < cheapest;
+        cheapest = cheapest.min(candidate.flops);
+        rank += 1;
+        better || rank <= LEAST_ONES
+    });
+    candidates.sort_by_key(|candidate| (candidate.flops, candidate.allocated));
+}

@@ -1,0 +1,124 @@
+//! The cheapest program within a limit on memory, or how much the least one needs.
+//!
+//! Candidates come from the policies' frontier, the least work first. Exact are the bytes of a lowered program
+//! alone ([`PeakBytes::total`]), so candidates are lowered one after the other until one fits. What the simulator says
+//! of a candidate spares lowering those that are far too large: a candidate *needs* what its program takes, and no less
+//! than the simulator's figure without an allowance for what joined steps do not store. Whether a limit is kept and
+//! which is the least that is kept are both read off that one number, so they cannot disagree.
+
+use std::sync::Arc;
+
+use ckad_graph::{CheckpointPolicy, Graph, Result};
+
+use crate::compile::{Compiled, compile_donating, lowered, verifying};
+use crate::footprint::captured_bytes;
+use crate::policy::Planned;
+use crate::policy::frontier::{Candidate, Frontier};
+use crate::program::Target;
+use crate::report::{Report, report};
+
+/// What becomes of a graph under a limit.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Fitted {
+    Fits(Box<Compiled>),
+    TooSmall(TooSmall),
+}
+
+/// No plan that was found fits.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TooSmall {
+    /// The least limit for which there is a plan.
+    pub minimum: usize,
+    /// That plan's table: the lines that hold the memory.
+    pub report: Arc<Report>,
+}
+
+/// How many of the largest values joined steps may leave out beside each other.
+const LEFT_OUT: u64 = 4;
+
+/// The program with the least work whose bytes are at most `limit`; under a policy that the user asked for, its own.
+pub fn compile_within(
+    graph: &Graph,
+    policy: Option<CheckpointPolicy>,
+    limit: usize,
+    target: &Target,
+    donated: &[bool],
+) -> Result<Fitted> {
+    if verifying() {
+        ckad_prim::verify(graph)?;
+    }
+    if let Some(policy) = policy {
+        let compiled = compile_donating(graph, policy, target, donated)?;
+        let needed = compiled.peak.total();
+        return if needed <= limit { Ok(fits(compiled)) } else { too_small(graph, needed, &compiled.planned) };
+    }
+    let search = Search { graph, frontier: Frontier::of(graph, target)?, target, donated };
+    let known = captured_bytes(graph)?.saturating_add(graph.own_bytes());
+    let values = graph.ids().filter(|&id| !graph.op(id).is_leaf()).map(|id| graph.bytes(id) as u64);
+    let given_up = graph.outputs.iter().map(|&output| graph.bytes(output) as u64).filter(|_| donated.contains(&true));
+    let allowance = LEFT_OUT * values.max().unwrap_or(0) + given_up.sum::<u64>();
+    let at_least = |candidate: &Candidate| {
+        usize::try_from(candidate.allocated.saturating_sub(allowance)).unwrap_or(usize::MAX).saturating_add(known)
+    };
+    // What a lowered candidate needs, for the case that none fits.
+    let mut least: Option<(usize, &Candidate)> = None;
+    let mut improve = |needed: usize, candidate| {
+        if least.is_none_or(|(least, _)| needed < least) {
+            least = Some((needed, candidate));
+        }
+        least
+    };
+    let (near, far): (Vec<&Candidate>, Vec<&Candidate>) =
+        search.frontier.candidates.iter().partition(|candidate| at_least(candidate) <= limit);
+    let mut found = None;
+    for candidate in near {
+        let compiled = search.compiled(candidate)?;
+        let needed = compiled.peak.total();
+        if needed <= limit {
+            return Ok(fits(compiled));
+        }
+        found = improve(needed, candidate);
+    }
+    // The last ones allocate least.
+    for candidate in far.into_iter().rev() {
+        let bound = at_least(candidate);
+        if found.is_none_or(|(least, _)| bound < least) {
+            found = improve(search.compiled(candidate)?.peak.total().max(bound), candidate);
+        }
+    }
+    let Some((minimum, candidate)) = found else {
+        return Err(ckad_graph::Error::internal("plan", "there is no plan at all"));
+    };
+    too_small(graph, minimum, &search.frontier.planned(candidate)?)
+}
+
+struct Search<'a> {
+    graph: &'a Graph,
+    frontier: Frontier<'a>,
+    target: &'a Target,
+    donated: &'a [bool],
+}
+
+impl Search<'_> {
+    fn compiled(&self, candidate: &Candidate) -> Result<Compiled> {
+        lowered(self.graph, self.frontier.planned(candidate)?, self.target, self.donated)
+    }
+}
+
+fn fits(compiled: Compiled) -> Fitted {
+    Fitted::Fits(Box::new(compiled))
+}
+
+fn too_small(graph: &Graph, minimum: usize, planned: &Planned) -> Result<Fitted> {
+    Ok(Fitted::TooSmall(TooSmall { minimum, report: Arc::new(report(graph, planned)?) }))
+}
+
+/// What each candidate needs and how much work beyond keeping everything it takes, the least work first.
+pub fn frontier(graph: &Graph, target: &Target, donated: &[bool]) -> Result<Vec<(usize, u64)>> {
+    let search = Search { graph, frontier: Frontier::of(graph, target)?, target, donated };
+    let figures = search.frontier.candidates.iter().map(|candidate| {
+        let compiled = search.compiled(candidate)?;
+        Ok((compiled.peak.total(), compiled.planned.extra_flops))
+    });
+    figures.collect()
+}

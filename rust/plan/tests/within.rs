@@ -1,0 +1,86 @@
+//! Limits on memory: kept exactly, by the cheapest candidate that keeps them, and refused with the least that works.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
+mod programs;
+
+use ckad_graph::{CheckpointPolicy, Graph};
+use ckad_plan::compile::{Compiled, compile};
+use ckad_plan::simulate::simulate;
+use ckad_plan::verify::verify_program;
+use ckad_plan::within::{Fitted, TooSmall, compile_within, frontier};
+use programs::{blocks, heat, hvp, lstm, mlp, penalty, target, trajectory, unet};
+
+fn within(graph: &Graph, limit: usize) -> Result<Compiled, TooSmall> {
+    match compile_within(graph, None, limit, &target(), &[]).unwrap() {
+        Fitted::Fits(compiled) => Ok(*compiled),
+        Fitted::TooSmall(refused) => Err(refused),
+    }
+}
+
+fn check(name: &str, graph: &Graph) {
+    let none = compile(graph, CheckpointPolicy::None, &target()).unwrap();
+    let candidates = frontier(graph, &target(), &[]).unwrap();
+    let refused = within(graph, 1).unwrap_err();
+    let (minimum, most) = (refused.minimum, none.peak.total());
+    assert_eq!(minimum, candidates.iter().map(|&(bytes, _)| bytes).min().unwrap(), "{name}");
+    assert!(refused.report.lines[0].peak_bytes > 0);
+    assert_eq!(within(graph, minimum - 1).unwrap_err().minimum, minimum, "{name}");
+    assert_eq!(within(graph, minimum).unwrap().peak.total(), minimum, "{name}");
+    // Never above the other policies.
+    for policy in [CheckpointPolicy::None, CheckpointPolicy::Auto, CheckpointPolicy::Sqrt] {
+        let other = compile(graph, policy, &target()).unwrap().peak.total();
+        assert!(within(graph, other).is_ok(), "{name}: {policy:?} needs {other}, the least is {minimum}");
+    }
+    let mut before = u64::MAX;
+    for step in 0..=12 {
+        let limit = minimum + (most - minimum) * step / 12;
+        let compiled = within(graph, limit).unwrap();
+        verify_program(&compiled.program).unwrap();
+        simulate(graph, &compiled.planned.schedule).unwrap();
+        assert!(compiled.peak.total() <= limit, "{name}");
+        assert!(compiled.planned.flops <= before, "{name}: more memory, more work");
+        before = compiled.planned.flops;
+        let cheapest = candidates.iter().filter(|&&(bytes, _)| bytes <= limit).map(|&(_, extra)| extra).min();
+        assert_eq!(Some(compiled.planned.extra_flops), cheapest, "{name}");
+        if step % 3 == 0 {
+            let share = compiled.planned.extra_flops as f64 / none.planned.flops as f64;
+            println!("{name:12} {:.2} of none: extra {share:.3}", limit as f64 / most as f64);
+        }
+    }
+}
+
+#[test]
+fn nets() {
+    check("mlp", &mlp(64, 16, 256));
+    check("unet", &unet(4, 128, 128));
+    check("blocks", &blocks(8, 4, 16, 256, CheckpointPolicy::Recompute));
+    check("blocks sqrt", &blocks(1, 32, 16, 256, CheckpointPolicy::Sqrt));
+}
+
+#[test]
+fn loops() {
+    check("lstm", &lstm(40, 16, 64));
+    check("heat", &heat(100, 2048));
+    check("trajectory", &trajectory(40, 64));
+}
+
+#[test]
+fn second_order() {
+    for (name, graph) in [("mlp", mlp(24, 16, 256)), ("lstm", lstm(12, 16, 64)), ("heat", heat(30, 2048))] {
+        check(&format!("{name} hvp"), &hvp(&graph));
+        check(&format!("{name} rr"), &penalty(&graph));
+    }
+}
+
+#[test]
+fn a_policy_beside_a_limit_is_kept() {
+    let graph = mlp(32, 16, 256);
+    for policy in [CheckpointPolicy::None, CheckpointPolicy::Sqrt, CheckpointPolicy::Segments(4)] {
+        let alone = compile(&graph, policy, &target()).unwrap();
+        let needed = alone.peak.total();
+        let beside = |limit| compile_within(&graph, Some(policy), limit, &target(), &[]).unwrap();
+        assert_eq!(beside(needed), Fitted::Fits(Box::new(alone)));
+        let Fitted::TooSmall(refused) = beside(needed - 1) else { panic!("{policy:?} within less than it needs") };
+        assert_eq!(refused.minimum, needed);
+    }
+}
