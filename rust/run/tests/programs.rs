@@ -7,6 +7,7 @@ use ckad_graph::{CheckpointPolicy, Graph};
 use ckad_plan::compile::{compile, compile_donating};
 use ckad_plan::program::{BufferId, Kernel, Place, Program, Source};
 use ckad_plan::verify::verify_program;
+use ckad_plan::within::{Fitted, compile_within};
 use ckad_run::{GivenUp, MemoryTrace, RunOptions, target};
 use common::{Aligned, bytes_of, inputs, naive, programs, run_on, run_on_memory, unfused};
 
@@ -49,6 +50,15 @@ fn check(name: &str, graph: &Graph) {
         assert_eq!(trace.peak().unwrap().1.live_bytes, compiled.planned.live_peak, "{name} under {policy:?}");
         let donated = bytes_where_inputs_are_given_up(graph, policy, &inputs);
         assert!(donated == expected, "{name} under {policy:?} differs where inputs are given up");
+    }
+    let within = |limit| compile_within(graph, None, limit, &target().unwrap(), &[]).unwrap();
+    let Fitted::TooSmall(refused) = within(1) else { panic!("{name} fits into a byte") };
+    for limit in [refused.minimum, refused.minimum.midpoint(none), none] {
+        let Fitted::Fits(compiled) = within(limit) else { panic!("{name} does not fit into {limit} bytes") };
+        verify_program(&compiled.program).unwrap();
+        assert!(compiled.peak.total() <= limit);
+        let found = bytes_of(&run_on(&compiled.program, graph, &inputs, RunOptions::default()));
+        assert!(found == expected, "{name} within {limit} bytes differs by bits");
     }
 }
 

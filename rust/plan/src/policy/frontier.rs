@@ -16,11 +16,13 @@ use crate::program::Target;
 use crate::tables::push;
 
 /// The budgets that are walked beside those that "sqrt" tries, in least ones.
-const SLACKS: &[f64] =
-    &[1.0, 1.03, 1.07, 1.15, 1.3, 1.5, 1.75, 2.0, 2.3, 2.7, 3.1, 3.6, 4.2, 5.0, 5.9, 7.0, 8.4, 10.0, 14.0, 20.0, 28.0];
+const SLACKS: &[f64] = &[1.15, 1.3, 1.5, 1.75, 2.0, 2.3, 2.7, 3.1, 3.6, 4.2];
 
-/// The same for long tapes, where an attempt takes time.
-const SLACKS_OF_LONG: &[f64] = &[1.5, 2.7, 5.0];
+/// Further ones, of short tapes in twentieths of what later passes use in all.
+const SHARES: &[u8] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19];
+
+/// The same of long tapes, where an attempt takes time.
+const SHARES_OF_LONG: &[u8] = &[2, 4, 7, 10, 13, 17];
 
 /// So many of those that allocate least are kept though others beat them: which needs least in the end is decided by
 /// what joined steps do not store.
@@ -119,14 +121,19 @@ impl<'a> Frontier<'a> {
 /// What is tried on one clustering: keeping everything first, then as much as the length of the tape leaves time for.
 fn ladder(material: &Material<'_>) -> Vec<(CheckpointPolicy, Pace)> {
     let short = material.positions.count <= SHORT;
-    let (paces, slacks) = if short { (PACES_OF_SHORT, SLACKS) } else { (PACES, SLACKS_OF_LONG) };
-    let ways: &[(bool, bool)] = &[(true, true), (false, true), (true, false), (false, false)];
-    let most = CLUSTERS_TRIED / material.clustering.clusters.len().max(1) / slacks.len();
+    let (paces, slacks, shares) = match short {
+        true => (PACES_OF_SHORT, SLACKS, SHARES),
+        false => (PACES, &SLACKS[..0], SHARES_OF_LONG),
+    };
+    // The last segment is not recomputed: it is made as long as the budget lets it be.
+    let walk = |slack, twentieths, with_end| Pace { slack, twentieths, with_end, late_start: true, fewest: true };
+    let budgets = slacks.iter().map(|&slack| (slack, 0)).chain(shares.iter().map(|&share| (1.0, share)));
     let mut ladder = vec![(CheckpointPolicy::None, ANY)];
     ladder.extend(paces.iter().map(|&pace| (CheckpointPolicy::Sqrt, pace)));
-    for &(with_end, late_start) in &ways[..most.clamp(1, ways.len())] {
-        let walks = slacks.iter().map(|&slack| (CheckpointPolicy::Sqrt, Pace { slack, with_end, late_start }));
-        ladder.extend(walks.filter(|(_, pace)| !paces.contains(pace)));
+    let both = 2 * budgets.clone().count() * material.clustering.clusters.len() <= CLUSTERS_TRIED;
+    for &with_end in if both { &[true, false][..] } else { &[true] } {
+        let walks = budgets.clone().map(|(slack, share)| (CheckpointPolicy::Sqrt, walk(slack, share, with_end)));
+        ladder.extend(walks);
     }
     if short {
         ladder.extend(EQUAL_SEGMENTS.iter().map(|&count| (CheckpointPolicy::Segments(count), ANY)));

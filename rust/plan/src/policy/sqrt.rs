@@ -16,16 +16,20 @@ use crate::tables::{collected, push};
 pub(crate) struct Pace {
     /// The budget, in least ones: the walk counts no passing values, the simulator does.
     pub(crate) slack: f64,
+    /// The budget is no less than so many twentieths of what later passes use in all.
+    pub(crate) twentieths: u8,
     /// Whether what crosses the end of a segment counts as held by it, and not only by the segments after it. The
     /// backward part of a net reads it before it rebuilds the segment, that of another program may need it until then.
     pub(crate) with_end: bool,
     /// Whether what the budget leaves is taken from the first segment: else the last one, which is never recomputed,
     /// is as short as it comes.
     pub(crate) late_start: bool,
+    /// Where it is: only as far as that takes no further segment, so that the last one is as long as it comes.
+    pub(crate) fewest: bool,
 }
 
 const fn pace(slack: f64, with_end: bool, late_start: bool) -> Pace {
-    Pace { slack, with_end, late_start }
+    Pace { slack, twentieths: 0, with_end, late_start, fewest: false }
 }
 
 /// How a policy without budgets goes.
@@ -93,9 +97,15 @@ impl Budgets {
             Entry::Vacant(place) => place.insert(bisected(stretch.total(), BISECTIONS, |budget| walk(budget, budget))?),
         };
         let Some(least) = least else { return Ok(Vec::new()) };
-        let budget = (least.budget as f64 * pace.slack) as u64;
+        let share = u128::from(stretch.total()) * u128::from(pace.twentieths) / 20;
+        let budget = ((least.budget as f64 * pace.slack) as u64).max(share as u64);
+        let most = match pace.fewest {
+            true => walk(budget, budget)?.map_or(usize::MAX, |borders| borders.len()),
+            false => usize::MAX,
+        };
+        let start = |first| Ok(walk(budget, first)?.filter(|borders| borders.len() <= most));
         let found = match pace.late_start {
-            true => bisected(budget, BISECTIONS_OF_START, |first| walk(budget, first))?.map(|served| served.borders),
+            true => bisected(budget, BISECTIONS_OF_START, start)?.map(|served| served.borders),
             false if budget > least.budget => walk(budget, budget)?,
             false => None,
         };
