@@ -103,6 +103,9 @@ class Plan:
     def parts(self) -> dict[str, int]:
         """What the final run allocates, by what it is for."""
     @property
+    def memory_limit(self) -> int | None:
+        """The limit in bytes that it was planned for, if there was one."""
+    @property
     def planning_bytes(self) -> int:
         """The most bytes that deriving, planning and lowering held before the run, as measured. A call whose structure
         was planned before holds none of them; with one thread it is a little less."""
@@ -177,7 +180,7 @@ _Policy = str | int | None
 class Trace:
     """One traced call: arguments go in, the function records, and one of the methods that take outputs finishes it."""
 
-    def __init__(self, jitted: bool = False) -> None: ...
+    def __init__(self, transform: str, jitted: bool = False, memory_limit: int | None = None) -> None: ...
     def argument(self, leaf: Any, differentiated: bool) -> Any:
         """A leaf of an argument as a traced value."""
     def value_and_grad(self, outputs: list[Any], policy: _Policy) -> tuple[list[Any], list[Any]]:

@@ -26,6 +26,7 @@ __all__ = [
     "CkadValueError",
     "DTypeError",
     "InternalError",
+    "MemoryLimitError",
     "ShapeError",
     "TracerError",
 ]
@@ -113,6 +114,40 @@ class TracerError(CkadError, RuntimeError):
 
 class CkadMemoryError(CkadError, MemoryError):
     """The system had no memory for a tape or a buffer. ckad keeps working afterwards."""
+
+
+class MemoryLimitError(CkadError, MemoryError):
+    """No plan was found that keeps to `memory_limit=`. Nothing ran.
+
+    Attributes:
+        minimum: the smallest limit, in bytes, for which there is a plan.
+        lines: the source lines that hold most of that plan's memory, as (file:line, bytes), the largest first.
+    """
+
+    minimum: int
+    lines: list[tuple[str, int]]
+
+    @classmethod
+    def of_plan(cls, minimum: int, lines: list[tuple[str, int]]) -> MemoryLimitError:
+        """The error for a least plan of so many bytes; the core calls it."""
+        where = ", ".join(f"{place} ({_in_units(held)})" for place, held in lines)
+        what = f"no plan keeps to the limit: the least one that was found needs {minimum} bytes ({_in_units(minimum)})"
+        hint = f"memory_limit={minimum}, or smaller arrays"
+        error = cls.of("memory_limit", what + (f", most of them for values of {where}" if where else ""), hint)
+        error.minimum, error.lines = minimum, lines
+        return error
+
+    def __reduce__(self) -> tuple[object, ...]:
+        fields = {"op": self.op, "hint": self.hint, "minimum": self.minimum, "lines": self.lines}
+        return (type(self), self.args, fields)
+
+
+def _in_units(size: int) -> str:
+    """Bytes to read: in the largest unit of which there is one."""
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} B"
 
 
 class CkadRuntimeError(CkadError, RuntimeError):

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from ckad.errors import DTypeError, ShapeError
+from ckad.transforms.limit import MemoryLimit
+from ckad.transforms.limit import parse as parse_limit
 from ckad.transforms.policy import INHERIT, Checkpoint, parse
 from ckad.transforms.recording import (
     Recording,
@@ -26,6 +28,7 @@ def value_and_grad(
     *,
     has_aux: bool = False,
     checkpoint: Checkpoint = INHERIT,
+    memory_limit: MemoryLimit = None,
 ) -> Callable[..., Any]:
     """A function that returns `f`'s value and its gradient.
 
@@ -34,6 +37,8 @@ def value_and_grad(
         argnums: position or positions of the arguments to differentiate; their leaves are float64 or float32.
         has_aux: `f` returns `(value, aux)`; `aux` is handed through, traced values in it evaluated.
         checkpoint: 'none', 'auto', 'sqrt' or a number of segments: what is kept and what recomputed.
+        memory_limit: the most bytes that the call may allocate, an int or a text such as '512MiB': the plan with the
+            least work that keeps to it is taken.
 
     Returns:
         A function of the same arguments that returns `(value, gradient)`, or `((value, aux), gradient)`. The
@@ -42,6 +47,7 @@ def value_and_grad(
     Raises:
         ShapeError: `f` returned no scalar.
         DTypeError: a leaf to differentiate, or the value, is not a float.
+        MemoryLimitError: no plan was found that keeps to `memory_limit`.
 
     Source: Griewank and Walther, Evaluating Derivatives, 2nd ed., chapter 3 (reverse mode).
 
@@ -50,7 +56,9 @@ def value_and_grad(
     >>> print(value, gradient)
     5.0 [2. 4.]
     """
-    return value_and_grad_for("value_and_grad", f, argnums, has_aux=has_aux, checkpoint=checkpoint)
+    return value_and_grad_for(
+        "value_and_grad", f, argnums, has_aux=has_aux, checkpoint=checkpoint, memory_limit=memory_limit
+    )
 
 
 def value_and_grad_for(
@@ -60,15 +68,16 @@ def value_and_grad_for(
     *,
     has_aux: bool = False,
     checkpoint: Checkpoint = INHERIT,
+    memory_limit: MemoryLimit = None,
 ) -> Callable[..., Any]:
     """`value_and_grad` on behalf of the transform of that name, which its errors name."""
     check_function(name, f)
     check_argnums(name, argnums)
-    policy = parse(checkpoint)
+    policy, limit = parse(checkpoint), parse_limit(memory_limit)
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with Recording(name, f, args, kwargs, argnums) as recording:
+        with Recording(name, f, args, kwargs, argnums, limit) as recording:
             value, aux = split_auxiliary(name, recording.call(), has_aux)
             _check_scalar(name, value)
             values, gradients = recording.trace.value_and_grad([value, *aux.traced], policy)
@@ -86,6 +95,7 @@ def grad(
     *,
     has_aux: bool = False,
     checkpoint: Checkpoint = INHERIT,
+    memory_limit: MemoryLimit = None,
 ) -> Callable[..., Any]:
     """A function that returns the gradient of `f`.
 
@@ -94,6 +104,8 @@ def grad(
         argnums: position or positions of the arguments to differentiate.
         has_aux: `f` returns `(value, aux)`; the result is then `(gradient, aux)`.
         checkpoint: 'none', 'auto', 'sqrt' or a number of segments: what is kept and what recomputed.
+        memory_limit: the most bytes that the call may allocate, an int or a text such as '512MiB': the plan with the
+            least work that keeps to it is taken.
 
     Returns:
         A function of the same arguments that returns the gradient, in the structure of the argument.
@@ -101,6 +113,7 @@ def grad(
     Raises:
         ShapeError: `f` returned no scalar.
         DTypeError: a leaf to differentiate, or the value, is not a float.
+        MemoryLimitError: no plan was found that keeps to `memory_limit`.
 
     Source: Griewank and Walther, Evaluating Derivatives, 2nd ed., chapter 3 (reverse mode).
 
@@ -108,7 +121,7 @@ def grad(
     >>> float(ckad.grad(np.sin)(0.0))
     1.0
     """
-    both = value_and_grad_for("grad", f, argnums, has_aux=has_aux, checkpoint=checkpoint)
+    both = value_and_grad_for("grad", f, argnums, has_aux=has_aux, checkpoint=checkpoint, memory_limit=memory_limit)
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from ckad import _core
 from ckad.errors import CkadRuntimeError, CkadTypeError, TracerError
 from ckad.transforms.gradient import value_and_grad_for
+from ckad.transforms.limit import MemoryLimit
 from ckad.transforms.policy import INHERIT, Checkpoint
 from ckad.transforms.recording import Recording, check_function, is_float_leaf, is_transform
 from ckad.tree import flatten, unflatten
@@ -62,6 +63,7 @@ def plan(
     argnums: int | Sequence[int] | None = None,
     *,
     checkpoint: Checkpoint = INHERIT,
+    memory_limit: MemoryLimit = None,
 ) -> Callable[..., Plan]:
     """A function that plans a run instead of doing it.
 
@@ -70,14 +72,16 @@ def plan(
             which its `value_and_grad` is planned.
         argnums: for a plain function: position or positions of the arguments to differentiate; the first if left out.
         checkpoint: for a plain function: 'none', 'auto', 'sqrt' or a number of segments.
+        memory_limit: for a plain function: the most bytes that the run may allocate, as in `grad`.
 
     Returns:
         A function of the same arguments that returns a `Plan`: `peak_bytes` and its parts, `planning_bytes`,
         `live_bytes`, `flops`, `forward_flops`, `extra_flops`, `segments`, and a table per source line as text.
 
     Raises:
-        TypeError: `argnums` or `checkpoint` for a function that is transformed already.
+        TypeError: `argnums`, `checkpoint` or `memory_limit` for a function that is transformed already.
         TracerError: the arguments are traced values, so that nothing would run.
+        MemoryLimitError: no plan was found that keeps to `memory_limit`.
 
     Source: docs/checkpointing.md.
 
@@ -88,12 +92,14 @@ def plan(
     """
     check_function("plan", f)
     if not is_transform(f):
-        transformed = value_and_grad_for("plan", f, 0 if argnums is None else argnums, checkpoint=checkpoint)
-    elif argnums is None and checkpoint is INHERIT:
+        transformed = value_and_grad_for(
+            "plan", f, 0 if argnums is None else argnums, checkpoint=checkpoint, memory_limit=memory_limit
+        )
+    elif argnums is None and checkpoint is INHERIT and memory_limit is None:
         transformed = f
     else:
-        hint = "give it to the transform: ckad.plan(ckad.grad(f, argnums=…, checkpoint=…))"
-        what = "argnums" if argnums is not None else "checkpoint"
+        hint = "give it to the transform: ckad.plan(ckad.grad(f, argnums=…, checkpoint=…, memory_limit=…))"
+        what = "argnums" if argnums is not None else "checkpoint" if checkpoint is not INHERIT else "memory_limit"
         raise CkadTypeError.of("plan", f"{what}= of a transformed function is not used", hint)
 
     @functools.wraps(f)

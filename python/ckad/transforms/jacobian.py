@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ckad.errors import CkadValueError, DTypeError
+from ckad.transforms.limit import MemoryLimit
+from ckad.transforms.limit import parse as parse_limit
 from ckad.transforms.policy import INHERIT, Checkpoint, parse
 from ckad.transforms.recording import Recording, check_argnums, check_function, check_returned, mark_transform
 from ckad.tree import flatten, unflatten
@@ -22,6 +24,7 @@ def jacobian(
     *,
     mode: Mode = "auto",
     checkpoint: Checkpoint = INHERIT,
+    memory_limit: MemoryLimit = None,
 ) -> Callable[..., Any]:
     """A function that returns the Jacobian of `f`.
 
@@ -31,6 +34,7 @@ def jacobian(
         mode: 'forward' runs the linearised program once per input element, 'reverse' its transpose once per
             output element, 'auto' the one for which count × flops is less.
         checkpoint: 'none', 'auto', 'sqrt' or a number of segments.
+        memory_limit: the most bytes that each run may allocate: of the function, of its derivative along one direction.
 
     Returns:
         A function whose result has, for each output leaf and argument leaf, an array of shape `out.shape + arg.shape`
@@ -39,6 +43,7 @@ def jacobian(
     Raises:
         ValueError: an unknown mode.
         DTypeError: an argument leaf or an output is not a float.
+        MemoryLimitError: no plan was found that keeps to `memory_limit`.
 
     Source: Griewank and Walther, Evaluating Derivatives, 2nd ed., chapters 3 and 4.
 
@@ -51,11 +56,11 @@ def jacobian(
         raise CkadValueError.of("jacobian", f"unknown mode {mode!r}", "use 'forward', 'reverse' or 'auto'")
     check_function("jacobian", f)
     check_argnums("jacobian", argnums)
-    policy = parse(checkpoint)
+    policy, limit = parse(checkpoint), parse_limit(memory_limit)
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with Recording("jacobian", f, args, kwargs, argnums) as recording:
+        with Recording("jacobian", f, args, kwargs, argnums, limit) as recording:
             out = recording.call()
             check_returned("jacobian", out)
             outputs, structure = flatten(out)

@@ -87,7 +87,7 @@ def _record(
     watches = _core.JitWatches(reach.places)
     before = reach.generator_states()
     modules = len(sys.modules)
-    trace = _core.Trace(jitted=True)
+    trace = _core.Trace("jit", jitted=True)
     try:
         traced_args, traced_kwargs = call.traced(trace)
         result = f(*traced_args, **traced_kwargs)

@@ -10,6 +10,8 @@ import numpy as np
 from ckad import _core
 from ckad.errors import CkadTypeError, DTypeError, ShapeError
 from ckad.transforms.gradient import value_and_grad_for
+from ckad.transforms.limit import MemoryLimit
+from ckad.transforms.limit import parse as parse_limit
 from ckad.transforms.policy import INHERIT, Checkpoint, parse
 from ckad.transforms.recording import Recording, split_auxiliary
 from ckad.tree import flatten, is_leaf, unflatten
@@ -79,6 +81,7 @@ def jvp(
     *,
     has_aux: bool = False,
     checkpoint: Checkpoint = INHERIT,
+    memory_limit: MemoryLimit = None,
 ) -> Any:
     """The value of `f` and its directional derivative: forward mode.
 
@@ -88,6 +91,8 @@ def jvp(
         tangents: tuple of directions, of the arguments' structure, shapes and dtypes.
         has_aux: `f` returns `(out, aux)`; the result is then `(out, tangent, aux)`.
         checkpoint: 'none', 'auto', 'sqrt' or a number of segments.
+        memory_limit: the most bytes that the call may allocate, an int or a text such as '512MiB': the plan with the
+            least work that keeps to it is taken.
 
     Returns:
         `(out, tangent)`, both of the structure that `f` returns.
@@ -95,6 +100,7 @@ def jvp(
     Raises:
         ShapeError: the tangents do not fit the arguments.
         DTypeError: an argument is not a float.
+        MemoryLimitError: no plan was found that keeps to `memory_limit`.
 
     Source: Griewank and Walther, Evaluating Derivatives, 2nd ed., section 3.1 (forward mode).
 
@@ -106,7 +112,9 @@ def jvp(
     if not isinstance(args, (tuple, list)) or not isinstance(tangents, (tuple, list)):
         kinds = f"{type(args).__name__} and {type(tangents).__name__}"
         raise CkadTypeError.of("jvp", f"args and tangents must be tuples, not {kinds}", "write jvp(f, (x,), (v,))")
-    return directional_derivative("jvp", f, tuple(args), tuple(tangents), has_aux=has_aux, checkpoint=checkpoint)
+    return directional_derivative(
+        "jvp", f, tuple(args), tuple(tangents), has_aux=has_aux, checkpoint=checkpoint, memory_limit=memory_limit
+    )
 
 
 def directional_derivative(
@@ -117,9 +125,10 @@ def directional_derivative(
     *,
     has_aux: bool = False,
     checkpoint: Checkpoint = INHERIT,
+    memory_limit: MemoryLimit = None,
 ) -> Any:
     """`jvp` on behalf of the transform of that name, which its errors name."""
-    with Recording(name, f, args, {}, tuple(range(len(args)))) as recording:
+    with Recording(name, f, args, {}, tuple(range(len(args))), parse_limit(memory_limit)) as recording:
         structure = flatten(args)[1]
         directions = _matching_leaves(name, "tangent", tangents, structure, recording.leaves)
         out, aux = split_auxiliary(name, recording.call(), has_aux)
@@ -130,7 +139,13 @@ def directional_derivative(
         return (*result, aux.with_values(values[count:])) if has_aux else result
 
 
-def linearize(f: Callable[..., Any], *args: Any, has_aux: bool = False, checkpoint: Checkpoint = INHERIT) -> Any:
+def linearize(
+    f: Callable[..., Any],
+    *args: Any,
+    has_aux: bool = False,
+    checkpoint: Checkpoint = INHERIT,
+    memory_limit: MemoryLimit = None,
+) -> Any:
     """The value of `f` and its derivative there as a linear function, for many directions.
 
     Args:
@@ -138,10 +153,15 @@ def linearize(f: Callable[..., Any], *args: Any, has_aux: bool = False, checkpoi
         args: the point; all leaves are float64 or float32.
         has_aux: `f` returns `(out, aux)`; the result is then `(out, linear, aux)`.
         checkpoint: 'none', 'auto', 'sqrt' or a number of segments.
+        memory_limit: the most bytes that each run may allocate, the function's and that of the linear function,
+            an int or a text such as '512MiB'.
 
     Returns:
         `(out, linear)`; `linear(*tangents)` is the tangent of `out`. It owns what it needs: changing the arguments
         afterwards changes nothing.
+
+    Raises:
+        MemoryLimitError: no plan was found that keeps to `memory_limit`.
 
     Source: Radul et al., You Only Linearize Once, POPL 2023.
 
@@ -150,7 +170,7 @@ def linearize(f: Callable[..., Any], *args: Any, has_aux: bool = False, checkpoi
     >>> print(value, linear(2.0))
     0.0 2.0
     """
-    with Recording("linearize", f, args, {}, tuple(range(len(args)))) as recording:
+    with Recording("linearize", f, args, {}, tuple(range(len(args))), parse_limit(memory_limit)) as recording:
         structure = flatten(args)[1]
         out, aux = split_auxiliary("linearize", recording.call(), has_aux)
         leaves, out_structure = flatten(out)
@@ -166,7 +186,13 @@ def linearize(f: Callable[..., Any], *args: Any, has_aux: bool = False, checkpoi
         return (value, linear, aux.with_values(values[count:])) if has_aux else (value, linear)
 
 
-def vjp(f: Callable[..., Any], *args: Any, has_aux: bool = False, checkpoint: Checkpoint = INHERIT) -> Any:
+def vjp(
+    f: Callable[..., Any],
+    *args: Any,
+    has_aux: bool = False,
+    checkpoint: Checkpoint = INHERIT,
+    memory_limit: MemoryLimit = None,
+) -> Any:
     """The value of `f` and its pullback: reverse mode.
 
     Args:
@@ -174,9 +200,14 @@ def vjp(f: Callable[..., Any], *args: Any, has_aux: bool = False, checkpoint: Ch
         args: the point; all leaves are float64 or float32.
         has_aux: `f` returns `(out, aux)`; the result is then `(out, pullback, aux)`.
         checkpoint: 'none', 'auto', 'sqrt' or a number of segments.
+        memory_limit: the most bytes that each run may allocate, the function's and that of the linear function,
+            an int or a text such as '512MiB'.
 
     Returns:
         `(out, pullback)`; `pullback(cotangent)` is a tuple with a cotangent per argument. It owns what it needs.
+
+    Raises:
+        MemoryLimitError: no plan was found that keeps to `memory_limit`.
 
     Source: Griewank and Walther, Evaluating Derivatives, 2nd ed., section 3.2 (reverse mode).
 
@@ -185,7 +216,7 @@ def vjp(f: Callable[..., Any], *args: Any, has_aux: bool = False, checkpoint: Ch
     >>> print(*(float(cotangent) for cotangent in pullback(1.0)))
     3.0 2.0
     """
-    with Recording("vjp", f, args, {}, tuple(range(len(args)))) as recording:
+    with Recording("vjp", f, args, {}, tuple(range(len(args))), parse_limit(memory_limit)) as recording:
         out, aux = split_auxiliary("vjp", recording.call(), has_aux)
         leaves, out_structure = flatten(out)
         values, linear_map = recording.trace.vjp([*leaves, *aux.traced], parse(checkpoint))
@@ -209,7 +240,9 @@ class _Signature:
         self.dtype = np.dtype(getattr(leaf, "dtype", np.float64))
 
 
-def hvp(f: Callable[..., Any], x: Any, v: Any, *, checkpoint: Checkpoint = INHERIT) -> Any:
+def hvp(
+    f: Callable[..., Any], x: Any, v: Any, *, checkpoint: Checkpoint = INHERIT, memory_limit: MemoryLimit = None
+) -> Any:
     """The product of the Hessian of `f` at `x` with `v`, without the Hessian.
 
     Args:
@@ -217,9 +250,14 @@ def hvp(f: Callable[..., Any], x: Any, v: Any, *, checkpoint: Checkpoint = INHER
         x: the point.
         v: the direction, of the structure, shapes and dtypes of `x`.
         checkpoint: 'none', 'auto', 'sqrt' or a number of segments.
+        memory_limit: the most bytes that the call may allocate, an int or a text such as '512MiB': the plan with the
+            least work that keeps to it is taken.
 
     Returns:
         ∇²f(x)·v, in the structure of `x`.
+
+    Raises:
+        MemoryLimitError: no plan was found that keeps to `memory_limit`.
 
     Source: Pearlmutter, Fast Exact Multiplication by the Hessian, Neural Computation 6 (1994): forward over reverse.
 
@@ -228,7 +266,9 @@ def hvp(f: Callable[..., Any], x: Any, v: Any, *, checkpoint: Checkpoint = INHER
     [6. 0.]
     """
     gradient = value_and_grad_for("hvp", f, 0, checkpoint=checkpoint)
-    return directional_derivative("hvp", lambda x: gradient(x)[1], (x,), (v,), checkpoint=checkpoint)[1]
+    return directional_derivative(
+        "hvp", lambda x: gradient(x)[1], (x,), (v,), checkpoint=checkpoint, memory_limit=memory_limit
+    )[1]
 
 
 def stop_gradient(x: Any) -> Any:

@@ -127,6 +127,7 @@ class Recording:
         f: the function.
         args, kwargs: its arguments; leaves of `args[i]` for i in `argnums` are differentiated.
         argnums: positions of the differentiated arguments.
+        memory_limit: the most bytes that a run may allocate.
     """
 
     def __init__(
@@ -136,12 +137,14 @@ class Recording:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         argnums: int | Sequence[int],
+        memory_limit: int | None = None,
     ) -> None:
         check_function(name, f)
         self.name = name
         self._f = f
         self._args = args
         self._kwargs = kwargs
+        self._memory_limit = memory_limit
         self._single = isinstance(argnums, (int, np.integer))
         self._argnums = normalise_argnums(name, argnums, len(args))
         self.structures: list[Any] = []
@@ -150,7 +153,7 @@ class Recording:
         """Their leaves, as the caller gave them."""
 
     def __enter__(self) -> Recording:
-        self.trace = _core.Trace()
+        self.trace = _core.Trace(self.name, memory_limit=self._memory_limit)
         try:
             self._trace_arguments()
         except BaseException:

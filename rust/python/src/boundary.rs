@@ -16,8 +16,8 @@ use pyo3::prelude::*;
 /// How long an interrupt may go unheard, beside the time of a few thousand nodes.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(25);
 
-fn guarded<R>(job: impl FnOnce() -> Result<R>) -> Result<R> {
-    catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|panic| Err(panicked("run", &*panic)))
+fn guarded<R, E: From<Error>>(job: impl FnOnce() -> Result<R, E>) -> Result<R, E> {
+    catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|panic| Err(panicked("run", &*panic).into()))
 }
 
 /// The error for a panic in the operation `op`.
@@ -31,7 +31,10 @@ pub fn panicked(op: &str, panic: &(dyn Any + Send)) -> Error {
 }
 
 /// Runs `job` without the GIL. The outer result is Python's (a signal handler that raised), the inner the job's.
-pub fn enter<R: Send>(py: Python<'_>, job: impl FnOnce() -> Result<R> + Send) -> PyResult<Result<R>> {
+pub fn enter<R: Send, E: Send + From<Error>>(
+    py: Python<'_>,
+    job: impl FnOnce() -> Result<R, E> + Send,
+) -> PyResult<Result<R, E>> {
     let raised = Arc::new(Mutex::new(None));
     let listening = interrupt::listen({
         let (raised, asked) = (Arc::clone(&raised), Cell::new(Instant::now()));

@@ -1,10 +1,13 @@
 //! The one mapping from the core's errors to Python's exceptions: a class of `ckad.errors` for each kind.
 
 use ckad_graph::{Error, ErrorKind};
+use ckad_plan::within::TooSmall;
 use pyo3::PyTypeInfo;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+
+use crate::lines::Lines;
 
 pyo3::import_exception!(ckad.errors, ShapeError);
 pyo3::import_exception!(ckad.errors, DTypeError);
@@ -16,6 +19,7 @@ pyo3::import_exception!(ckad.errors, CkadTypeError);
 pyo3::import_exception!(ckad.errors, CkadMemoryError);
 pyo3::import_exception!(ckad.errors, CkadRuntimeError);
 pyo3::import_exception!(ckad.errors, InternalError);
+pyo3::import_exception!(ckad.errors, MemoryLimitError);
 
 /// The Python exception for an error of the core; `location` is `file:line` of the node at fault, or empty.
 pub fn to_python(error: &Error, location: &str) -> PyErr {
@@ -48,6 +52,29 @@ pub fn to_python(error: &Error, location: &str) -> PyErr {
         }
     })
 }
+
+/// The error for a limit that no plan keeps. `held` bytes are there before the run.
+pub fn over_limit(py: Python<'_>, refused: &TooSmall, held: usize, lines: &Lines) -> PyErr {
+    let mut places: Vec<(String, u64)> = Vec::new();
+    // Several ids may name one line: an id stands for an instruction of it.
+    for cost in refused.report.lines.iter().filter(|cost| cost.peak_bytes > 0).take(LINES_LOOKED_AT) {
+        let text = lines.text(py, cost.line);
+        match places.iter_mut().find(|(place, _)| *place == text) {
+            Some((_, bytes)) => *bytes += cost.peak_bytes,
+            None => places.push((text, cost.peak_bytes)),
+        }
+    }
+    places.retain(|(place, _)| !place.is_empty());
+    places.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+    places.truncate(LINES_NAMED);
+    let minimum = refused.minimum.saturating_add(held);
+    let made = py.get_type::<MemoryLimitError>().call_method1("of_plan", (minimum, places));
+    made.map_or_else(|broken| broken, PyErr::from_value)
+}
+
+/// How many lines of the plan's table are read, and how many an error names.
+const LINES_LOOKED_AT: usize = 64;
+const LINES_NAMED: usize = 3;
 
 /// A text that grows with a program, as Python's. PyO3 would panic where Python has no memory for it.
 pub fn text<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {

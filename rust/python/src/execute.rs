@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use ckad_graph::{
     CheckpointPolicy, Constant, Error, ErrorKind, Graph, HostArray, NodeId, Op, Result, ScalarBits, tables, working,
 };
-use ckad_plan::compile::Compiled;
+use ckad_plan::compile::{Compiled, compile_donating};
 use ckad_plan::report::{Report, report};
+use ckad_plan::within::{Fitted, TooSmall, compile_within};
 use ckad_run::{Bindings, GivenUp, InputArray, OutputBuffer, ProgramCache, RunOptions};
 use ckad_transform::{Absorbed, Side};
 use pyo3::prelude::*;
@@ -21,7 +22,7 @@ use rustc_hash::FxHashMap;
 
 use crate::boundary::enter;
 use crate::convert::owned;
-use crate::errors::{raise, to_python};
+use crate::errors::{over_limit, raise, to_python};
 use crate::lines::Lines;
 use crate::main_thread::is_main_thread;
 use crate::plan_view::is_planning;
@@ -41,11 +42,30 @@ pub enum Kind {
     Donating(Vec<bool>),
 }
 
+/// How the user wants a program planned.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Ask {
+    /// `None`: whatever fits the limit, "auto" without one.
+    pub policy: Option<CheckpointPolicy>,
+    /// The most bytes that a run may allocate.
+    pub limit: Option<usize>,
+    /// Bytes that were taken off the user's limit, as they are held before the run.
+    pub held: usize,
+}
+
+impl From<CheckpointPolicy> for Ask {
+    fn from(policy: CheckpointPolicy) -> Ask {
+        Ask { policy: Some(policy), limit: None, held: 0 }
+    }
+}
+
 /// What a cached program was built from, beside the graph.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Key {
     kind: Kind,
-    policy: CheckpointPolicy,
+    ask: Ask,
+    /// Under a limit: bytes of captured arrays that were copied, which count.
+    captured: usize,
     /// Lengths of the tables of scalars and starts, behind which the program has its own: a graph may have entries that
     /// none of its nodes needs any more.
     recorded: (usize, usize),
@@ -58,7 +78,10 @@ pub struct Executable {
     pub positions: Vec<u32>,
     /// The table per source line, where the program was built only to be looked at.
     report: Option<Report>,
-    /// There, too: the most bytes held while the graph was derived, planned and lowered, the recorded one included.
+    /// The limit that it was planned for.
+    pub limit: Option<usize>,
+    /// Where it was built only to be looked at: the most bytes held while the graph was derived, planned and lowered,
+    /// the recorded one included.
     pub planning_bytes: usize,
     /// Where somebody is watching: the program that says where products absorbed.
     pub watch: Option<Box<Watch>>,
@@ -202,32 +225,50 @@ pub fn flops_of(executable: &Executable) -> u64 {
     executable.compiled.planned.flops
 }
 
-fn finished(graph: &Graph, policy: CheckpointPolicy, recorded: (usize, usize), wanted: Wanted) -> Result<Executable> {
-    finished_donating(graph, policy, recorded, wanted, &[])
+/// Why there is no program.
+enum Stop {
+    Failed(Error),
+    TooSmall(TooSmall),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Failed(error)
+    }
+}
+
+fn finished(graph: &Graph, ask: Ask, recorded: (usize, usize), wanted: Wanted) -> Result<Executable, Stop> {
+    finished_donating(graph, ask, recorded, wanted, &[])
 }
 
 fn finished_donating(
     graph: &Graph,
-    policy: CheckpointPolicy,
+    ask: Ask,
     recorded: (usize, usize),
     wanted: Wanted,
     donated: &[bool],
-) -> Result<Executable> {
+) -> Result<Executable, Stop> {
     let target = ckad_run::target()?;
-    let mut compiled = ckad_plan::compile::compile_donating(graph, policy, &target, donated)?;
+    let mut compiled = match ask.limit {
+        None => compile_donating(graph, ask.policy.unwrap_or(CheckpointPolicy::Auto), &target, donated)?,
+        Some(limit) => match compile_within(graph, ask.policy, limit, &target, donated)? {
+            Fitted::Fits(compiled) => *compiled,
+            Fitted::TooSmall(refused) => return Err(Stop::TooSmall(refused)),
+        },
+    };
     compiled.program.set_recorded(graph, recorded.0, recorded.1)?;
     let positions = tables::list("plan", graph.ids().map(|id| graph.attributes(id).position))?;
     let report = if wanted.report { Some(report(graph, &compiled.planned)?) } else { None };
     let watch = if wanted.watch { watch(graph, recorded)? } else { None };
-    Ok(Executable { compiled, positions, report, planning_bytes: 0, watch })
+    Ok(Executable { compiled, positions, report, limit: ask.limit, planning_bytes: 0, watch })
 }
 
-fn watch(graph: &Graph, recorded: (usize, usize)) -> Result<Option<Box<Watch>>> {
+fn watch(graph: &Graph, recorded: (usize, usize)) -> Result<Option<Box<Watch>>, Stop> {
     let Absorbed { graph, positions } = ckad_transform::absorbed(graph)?;
     if positions.is_empty() {
         return Ok(None);
     }
-    let executable = finished(&graph, CheckpointPolicy::None, recorded, Wanted::default())?;
+    let executable = finished(&graph, CheckpointPolicy::None.into(), recorded, Wanted::default())?;
     Ok(Some(Box::new(Watch { executable, positions })))
 }
 
@@ -235,16 +276,20 @@ fn watch(graph: &Graph, recorded: (usize, usize)) -> Result<Option<Box<Watch>>> 
 pub fn compile(py: Python<'_>, graph: &Graph, policy: CheckpointPolicy, lines: &Arc<Lines>) -> PyResult<Executable> {
     let recorded = (graph.scalars.len(), graph.starts.len());
     let wanted = Wanted::now();
-    build(py, graph, lines, || finished(graph, policy, recorded, wanted))
+    build(py, graph, lines, 0, || finished(graph, policy.into(), recorded, wanted))
 }
 
 fn build<R: Send>(
     py: Python<'_>,
     graph: &Graph,
     lines: &Arc<Lines>,
-    job: impl FnOnce() -> Result<R> + Send,
+    held: usize,
+    job: impl FnOnce() -> Result<R, Stop> + Send,
 ) -> PyResult<R> {
-    enter(py, job)?.map_err(|error| to_python(&error, &refused_at(py, graph, &error, lines)))
+    enter(py, job)?.map_err(|stop| match stop {
+        Stop::Failed(error) => to_python(&error, &refused_at(py, graph, &error, lines)),
+        Stop::TooSmall(refused) => over_limit(py, &refused, held, lines),
+    })
 }
 
 /// The line of refused memory. A table of the planner belongs to no operation: it is refused to whoever asked for the
@@ -257,8 +302,14 @@ pub fn refused_at(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Line
 }
 
 /// The program for a recorded graph under a transform and a policy, from the cache or newly built.
-pub fn built(py: Python<'_>, recorded: &Recorded, kind: Kind, policy: CheckpointPolicy) -> PyResult<Arc<Built>> {
-    cached(py, &recorded.graph, kind, policy, &recorded.lines)
+pub fn built(
+    py: Python<'_>,
+    recorded: &Recorded,
+    kind: Kind,
+    policy: Option<CheckpointPolicy>,
+) -> PyResult<Arc<Built>> {
+    let ask = Ask { policy, limit: recorded.limit, held: 0 };
+    cached(py, &recorded.graph, kind, ask, &recorded.lines)
 }
 
 /// The program that computes a graph's outputs as they are.
@@ -266,46 +317,51 @@ pub fn evaluated(
     py: Python<'_>,
     graph: &Graph,
     kind: &Kind,
-    policy: CheckpointPolicy,
+    ask: Ask,
     lines: &Arc<Lines>,
 ) -> PyResult<Arc<Executable>> {
-    match cached(py, graph, kind.clone(), policy, lines)?.as_ref() {
+    match cached(py, graph, kind.clone(), ask, lines)?.as_ref() {
         Built::One(executable) => Ok(Arc::clone(executable)),
         Built::Two { known, .. } => Ok(Arc::clone(known)),
     }
 }
 
-fn cached(
-    py: Python<'_>,
-    graph: &Graph,
-    kind: Kind,
-    policy: CheckpointPolicy,
-    lines: &Arc<Lines>,
-) -> PyResult<Arc<Built>> {
-    let key = Key { kind, policy, recorded: (graph.scalars.len(), graph.starts.len()) };
+fn cached(py: Python<'_>, graph: &Graph, kind: Kind, mut ask: Ask, lines: &Arc<Lines>) -> PyResult<Arc<Built>> {
+    if ask.limit.is_none() {
+        ask.policy = ask.policy.or(Some(CheckpointPolicy::Auto));
+    }
+    let captured = ask.limit.map_or(0, |_| Tables::of(graph).owned_constants());
+    let key = Key { kind, ask, captured, recorded: (graph.scalars.len(), graph.starts.len()) };
     let wanted = Wanted::now();
     if wanted != Wanted::default() {
-        return Ok(Arc::new(build(py, graph, lines, || {
+        return Ok(Arc::new(build(py, graph, lines, ask.held, || {
             let (made, held) = working::measure(|| make(graph, &key, wanted));
             Ok(made?.planned_in(graph.own_bytes() + held.most.unsigned_abs()))
         })?));
     }
     CACHE.get_or_make(graph, key.clone(), || {
-        let made = build(py, graph, lines, || make(graph, &key, wanted))?;
+        let made = build(py, graph, lines, ask.held, || make(graph, &key, wanted))?;
         let bytes = bytes_of(&made);
         Ok((made, bytes))
     })
 }
 
-fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built> {
+fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
     if ckad_plan::compile::verifying() {
         ckad_prim::verify(graph)?;
     }
     let recorded = key.recorded;
     if matches!(key.kind, Kind::Linearize(_) | Kind::Vjp(_)) {
         let parts = key.kind.partition(graph)?;
-        let known = Arc::new(finished(&parts.known, key.policy, recorded, wanted)?);
-        let unknown = Arc::new(finished(&parts.unknown, key.policy, recorded, wanted)?);
+        let known = finished(&parts.known, key.ask, recorded, wanted);
+        let unknown = finished(&parts.unknown, key.ask, recorded, wanted);
+        // A limit that both parts can keep is named at once.
+        let (known, unknown) = match (known, unknown) {
+            (Err(Stop::TooSmall(known)), Err(Stop::TooSmall(unknown))) => {
+                return Err(Stop::TooSmall(if known.minimum < unknown.minimum { unknown } else { known }));
+            }
+            (known, unknown) => (Arc::new(known?), Arc::new(unknown?)),
+        };
         let mut graph = parts.unknown;
         graph.constants = Vec::new();
         return Ok(Built::Two {
@@ -323,7 +379,7 @@ fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built> {
         Kind::Donating(donated) => donated.as_slice(),
         _ => &[],
     };
-    let executable = finished_donating(&derived, key.policy, recorded, wanted, donated)?;
+    let executable = finished_donating(&derived, key.ask, recorded, wanted, donated)?;
     BUILDING.set((deriving, begun.elapsed() - deriving));
     Ok(Built::One(Arc::new(executable)))
 }

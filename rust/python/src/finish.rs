@@ -180,7 +180,7 @@ fn realise(
         let nodes = splice_into(py, &target, &graph, &bindings, policy, &same_line)?;
         return nodes.iter().zip(specs).map(|(&node, spec)| traced(py, &target, node, spec)?.into_object(py)).collect();
     }
-    let executable = built(py, recorded, kind, policy.unwrap_or(CheckpointPolicy::Auto))?;
+    let executable = built(py, recorded, kind, policy)?;
     let Built::One(executable) = executable.as_ref() else {
         return Err(raise(Error::internal("run", "a transform of one graph built two")));
     };
@@ -358,7 +358,7 @@ pub fn linear(
         };
         return Ok((values, LinearMap::new(linear, takes, gives, policy, &recorded.lines)));
     }
-    let built = built(py, recorded, kind, policy.unwrap_or(CheckpointPolicy::Auto))?;
+    let built = built(py, recorded, kind, policy)?;
     let Built::Two { known, unknown, graph, sides, residuals } = built.as_ref() else {
         return Err(raise(Error::internal("run", "a linearisation built one graph")));
     };

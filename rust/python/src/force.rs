@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 
 use crate::convert::leaf_value;
 use crate::errors::raise;
-use crate::execute::{Kind, Tables, evaluated, profile_or_run};
+use crate::execute::{Ask, Kind, Tables, evaluated, profile_or_run};
 use crate::tape::{Tape, TapeCell};
 use crate::trace::innermost_jit;
 use crate::value::Value;
@@ -60,7 +60,16 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
         let values: Vec<Value> = tables::tried("force", cone.inputs.iter().map(value)).map_err(raise)?;
         (cone.graph, values)
     };
-    let executable = evaluated(py, &cone, &Kind::Evaluate, CheckpointPolicy::None, &cell.lines)?;
+    let mut executable = evaluated(py, &cone, &Kind::Evaluate, CheckpointPolicy::None.into(), &cell.lines)?;
+    if let Some(limit) = cell.limit {
+        let held = cell.open(py).map_err(raise)?.held_bytes();
+        let left = limit.saturating_sub(held);
+        // Most runs fit as they are: a plan for what is left would be made anew for each amount.
+        if executable.peak_bytes() > left {
+            let ask = Ask { policy: None, limit: Some(left), held };
+            executable = evaluated(py, &cone, &Kind::Evaluate, ask, &cell.lines)?;
+        }
+    }
     let outputs = profile_or_run(py, &executable, &values, &Tables::of(&cone), &cell.lines)?;
     let mut tape = cell.open(py).map_err(raise)?;
     tape.note_forced(&executable);

@@ -22,7 +22,7 @@ use crate::leaf_slots;
 use crate::lines::symbol;
 use crate::plain::{Plain, Recorded};
 use crate::storage::{Storage, View};
-use crate::tape::TapeCell;
+use crate::tape::{Purpose, TapeCell};
 use crate::tracer::{ArrayTracer, Kind, Tracer};
 
 pub type Object = *mut ffi::PyObject;
@@ -289,7 +289,7 @@ unsafe fn inherited<F: Copy>(base: &Bound<'_, PyType>, slot: c_int) -> PyResult<
 pub fn register(py: Python<'_>) -> PyResult<()> {
     let (scalar, array) = (py.get_type::<Tracer>(), py.get_type::<ArrayTracer>());
     // A value of no trace shows where values lie.
-    let tape = TapeCell::new(None, false);
+    let tape = TapeCell::new(None, Purpose::default());
     tape.close(py);
     let sample = Bound::new(py, Tracer::held_scalar(tape, NodeId(0), DType::F64))?;
     let offset = std::ptr::from_ref(sample.get()) as usize - sample.as_ptr() as usize;

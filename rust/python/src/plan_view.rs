@@ -37,6 +37,7 @@ pub struct PlanView {
     forced: ForcedRuns,
     bytes_moved: u64,
     planning_bytes: usize,
+    limit: Option<usize>,
     table: String,
 }
 
@@ -108,6 +109,7 @@ pub fn intercept(
         forced: FORCED.with_borrow(|f| *f),
         bytes_moved: compiled.program.bytes_moved(),
         planning_bytes: executable.planning_bytes,
+        limit: executable.limit,
         table,
     };
     *wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
@@ -145,6 +147,12 @@ impl PlanView {
     #[getter]
     fn planning_bytes(&self) -> usize {
         self.planning_bytes
+    }
+
+    /// The limit that it was planned for.
+    #[getter]
+    fn memory_limit(&self) -> Option<usize> {
+        self.limit
     }
 
     /// The most bytes of values live at once in one run, outputs included.
@@ -199,6 +207,9 @@ impl PlanView {
         let row = |name: &str, bytes: u64| format!("{name:<12} {}\n", bytes_text(bytes));
         let peak = &self.peak;
         let mut text = row("peak", self.peak_bytes() as u64);
+        if let Some(limit) = self.limit {
+            text.push_str(&row("limit", limit as u64));
+        }
         for (name, bytes) in [
             ("  arena", peak.arena),
             ("  outputs", peak.outputs),

@@ -23,6 +23,17 @@ use crate::plan_view::note_forced;
 use crate::repeated::RepeatedOperations;
 use crate::value::Value;
 
+/// What a tape is for.
+#[derive(Default)]
+pub struct Purpose {
+    /// The transform that records, as the user calls it.
+    pub transform: String,
+    /// What it records is run later, for other values of the arguments.
+    pub jitted: bool,
+    /// The most bytes that a run of it may allocate.
+    pub limit: Option<usize>,
+}
+
 /// A tape and what may be asked without locking it.
 pub struct TapeCell {
     /// Identity: no two tapes of a process share it.
@@ -31,6 +42,10 @@ pub struct TapeCell {
     pub depth: u32,
     /// The depth of the innermost `jit` that records here or around: values from this depth down are not known.
     pub jit_depth: Option<u32>,
+    /// The transform that records, as the user calls it.
+    pub transform: String,
+    /// The most bytes that a run may allocate: its own, or else that of the trace around.
+    pub limit: Option<usize>,
     thread: u64,
     closed: AtomicBool,
     tape: Guarded<Tape>,
@@ -126,8 +141,9 @@ fn closed() -> Error {
 }
 
 impl TapeCell {
-    /// `jitted`: what it records is run later, for other values of the arguments.
-    pub fn new(parent: Option<&Arc<TapeCell>>, jitted: bool) -> Arc<TapeCell> {
+    pub fn new(parent: Option<&Arc<TapeCell>>, purpose: Purpose) -> Arc<TapeCell> {
+        let Purpose { transform, jitted, limit } = purpose;
+        let limit = limit.or_else(|| parent.and_then(|parent| parent.limit));
         let depth = parent.map_or(0, |parent| parent.depth + 1);
         let jit_depth = if jitted { Some(depth) } else { parent.and_then(|parent| parent.jit_depth) };
         let lines = parent.filter(|_| !jitted).map_or_else(Arc::default, |parent| Arc::clone(&parent.lines));
@@ -135,6 +151,8 @@ impl TapeCell {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             depth,
             jit_depth,
+            transform,
+            limit,
             thread: this_thread(),
             closed: AtomicBool::new(false),
             tape: Guarded::new(Tape {
@@ -337,7 +355,12 @@ impl Tape {
 
     /// Counts a run that forced values: its peak and what is held beside it.
     pub fn note_forced(&self, executable: &Executable) {
-        note_forced(self.values.values().map(Value::owned_bytes).sum(), executable);
+        note_forced(self.held_bytes(), executable);
+    }
+
+    /// Bytes of the values that are known and that nobody else has.
+    pub fn held_bytes(&self) -> usize {
+        self.values.values().map(Value::owned_bytes).sum()
     }
 
     /// The recorded graph; the tape starts again from nothing.

@@ -19,7 +19,7 @@ use crate::graph_view::GraphView;
 use crate::layout::Layout;
 use crate::linear_map::LinearMap;
 use crate::plan_view::forget_forced;
-use crate::tape::{Capture, TapeCell};
+use crate::tape::{Capture, Purpose, TapeCell};
 use crate::tracer::Tracer;
 use crate::value::Value;
 
@@ -73,6 +73,8 @@ pub struct Recorded {
     pub lines: Arc<crate::lines::Lines>,
     /// Another trace records around this one.
     pub enclosed: bool,
+    /// The most bytes that a run may allocate.
+    pub limit: Option<usize>,
 }
 
 /// One traced call.
@@ -84,20 +86,29 @@ pub struct Trace {
 
 #[pymethods]
 impl Trace {
-    /// `jitted`: arguments have no values, and what is recorded is run later.
+    /// `transform`: who asks. `jitted`: arguments have no values, and what is recorded is run later.
+    /// `memory_limit`: the most bytes that a run may allocate.
     #[new]
-    #[pyo3(signature = (jitted=false))]
-    fn new(jitted: bool) -> Trace {
+    #[pyo3(signature = (transform, jitted=false, memory_limit=None))]
+    fn new(transform: String, jitted: bool, memory_limit: Option<usize>) -> PyResult<Trace> {
+        let outermost = OPEN.with_borrow(|open| open.first().map(Arc::clone));
+        if let Some(outer) = outermost.filter(|_| memory_limit.is_some()) {
+            let what =
+                format!("memory_limit= of a transform under ckad.{}, which plans the whole run", outer.transform);
+            let hint = format!("give it to ckad.{}: memory_limit= of the outermost transform counts", outer.transform);
+            return Err(refusal(ErrorKind::Value, &transform, what, hint));
+        }
+        let purpose = Purpose { transform, jitted, limit: memory_limit };
         let tape = OPEN.with(|open| {
             let mut open = open.borrow_mut();
             if open.is_empty() {
                 forget_forced();
             }
-            let tape = TapeCell::new(open.last(), jitted);
+            let tape = TapeCell::new(open.last(), purpose);
             open.push(Arc::clone(&tape));
             tape
         });
-        Trace { tape, arguments: Mutex::new(Vec::new()) }
+        Ok(Trace { tape, arguments: Mutex::new(Vec::new()) })
     }
 
     /// A leaf of an argument as a traced value.
@@ -377,6 +388,7 @@ impl Trace {
             captures,
             lines: Arc::clone(&self.tape.lines),
             enclosed: self.tape.depth > 0,
+            limit: self.tape.limit,
         })
     }
 }

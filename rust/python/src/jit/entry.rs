@@ -160,7 +160,7 @@ impl Entry {
             true => Kind::Donating(call.donated_inputs()),
             false => Kind::Evaluate,
         };
-        let build = || evaluated(py, &self.graph, &kind(), CheckpointPolicy::Auto, &self.lines);
+        let build = || evaluated(py, &self.graph, &kind(), CheckpointPolicy::Auto.into(), &self.lines);
         if is_looked_at() {
             return build();
         }
