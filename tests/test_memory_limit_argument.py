@@ -201,6 +201,28 @@ def test_forced_runs_keep_to_the_limit() -> None:
     assert caught.value.minimum > 1000
 
 
+def test_jit_keeps_to_a_limit() -> None:
+    gradient = ckad.grad(net)
+    expected = gradient(POINT)
+    with pytest.raises(MemoryLimitError) as caught:
+        ckad.jit(gradient, memory_limit=1)(POINT)
+    least, free = ckad.jit(gradient, memory_limit=caught.value.minimum), ckad.jit(gradient)
+    for _ in range(2):
+        np.testing.assert_array_equal(least(POINT), expected)
+        np.testing.assert_array_equal(free(POINT), expected)
+    assert ckad.plan(least)(POINT).peak_bytes == caught.value.minimum < ckad.plan(free)(POINT).peak_bytes
+    with pytest.raises(MemoryLimitError):
+        ckad.jit(gradient, memory_limit=caught.value.minimum - 1)(POINT)
+    # Recorded before or not, under another transform it is refused.
+    for inner in (least, ckad.jit(gradient, memory_limit="1GB")):
+        with pytest.raises(CkadValueError, match=r"\[jit\] memory_limit= .* under ckad\.vjp"):
+            ckad.vjp(inner, POINT)
+    # The limit of a trace around it is no property of the recording.
+    with pytest.raises(MemoryLimitError):
+        ckad.grad(lambda x: np.sum(x) + np.sum(free(POINT)), memory_limit=300_000)(np.ones(3))
+    np.testing.assert_array_equal(free(POINT), expected)
+
+
 def test_an_outer_limit_rules_inner_runs() -> None:
     def f(x: Any) -> Any:
         return np.sum(x) + np.sum(ckad.grad(loop)(STATE))

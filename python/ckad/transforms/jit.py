@@ -12,6 +12,8 @@ import numpy as np
 
 from ckad import _core
 from ckad.errors import CkadTypeError, CkadValueError, TracerError
+from ckad.transforms.limit import MemoryLimit
+from ckad.transforms.limit import parse as parse_limit
 from ckad.transforms.recording import check_function, check_returned, mark_transform
 from ckad.tree import flatten, is_leaf
 
@@ -21,6 +23,7 @@ def jit(
     *,
     static_argnums: int | Sequence[int] = (),
     donate_argnums: int | Sequence[int] = (),
+    memory_limit: MemoryLimit = None,
 ) -> Callable[..., Any]:
     """A function that records `f` once per shapes and dtypes of its arguments, and then runs without calling it.
 
@@ -35,6 +38,8 @@ def jit(
             recorded anew for each value.
         donate_argnums: position or positions of arguments whose memory the results may take over. Their arrays cannot
             be used afterwards.
+        memory_limit: the most bytes that a run may allocate, an int or a text such as '512MiB': the plan with the least
+            work that keeps to it is taken.
 
     Returns:
         A function of the same arguments with the same results. Inside other transforms it becomes part of what they
@@ -43,6 +48,7 @@ def jit(
     Raises:
         TracerError: `f` looks at a value, or drew random numbers while it was recorded.
         TypeError: a static argument is not hashable.
+        MemoryLimitError: no plan was found that keeps to `memory_limit`.
         ValueError: a donated array is used twice in the call, read-only, or a part of another array.
 
     Source: Frostig, Johnson and Leary, Compiling machine learning programs via high-level tracing, 2018.
@@ -53,6 +59,7 @@ def jit(
     0.0 0.0
     """
     check_function("jit", f)
+    limit = parse_limit(memory_limit)
     statics = _Marked("static_argnums", f, static_argnums)
     donated = _Marked("donate_argnums", f, donate_argnums)
     both = set(statics.positions) & set(donated.positions)
@@ -64,7 +71,7 @@ def jit(
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         result = recordings.call(args, kwargs)
-        return result if result is not _core.NotRecorded else _record(recordings, f, statics, args, kwargs)
+        return result if result is not _core.NotRecorded else _record(recordings, f, statics, args, kwargs, limit)
 
     return mark_transform(wrapped)
 
@@ -75,6 +82,7 @@ def _record(
     statics: _Marked,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    limit: int | None,
 ) -> Any:
     # Only here: who jits nothing need not wait for it.
     from ckad.transforms.reach import Reach
@@ -87,7 +95,7 @@ def _record(
     watches = _core.JitWatches(reach.places)
     before = reach.generator_states()
     modules = len(sys.modules)
-    trace = _core.Trace("jit", jitted=True)
+    trace = _core.Trace("jit", jitted=True, memory_limit=limit)
     try:
         traced_args, traced_kwargs = call.traced(trace)
         result = f(*traced_args, **traced_kwargs)

@@ -143,7 +143,8 @@ fn closed() -> Error {
 impl TapeCell {
     pub fn new(parent: Option<&Arc<TapeCell>>, purpose: Purpose) -> Arc<TapeCell> {
         let Purpose { transform, jitted, limit } = purpose;
-        let limit = limit.or_else(|| parent.and_then(|parent| parent.limit));
+        // What `jit` records outlives the trace around it.
+        let limit = limit.or_else(|| parent.filter(|_| !jitted).and_then(|parent| parent.limit));
         let depth = parent.map_or(0, |parent| parent.depth + 1);
         let jit_depth = if jitted { Some(depth) } else { parent.and_then(|parent| parent.jit_depth) };
         let lines = parent.filter(|_| !jitted).map_or_else(Arc::default, |parent| Arc::clone(&parent.lines));

@@ -93,10 +93,7 @@ impl Trace {
     fn new(transform: String, jitted: bool, memory_limit: Option<usize>) -> PyResult<Trace> {
         let outermost = OPEN.with_borrow(|open| open.first().map(Arc::clone));
         if let Some(outer) = outermost.filter(|_| memory_limit.is_some()) {
-            let what =
-                format!("memory_limit= of a transform under ckad.{}, which plans the whole run", outer.transform);
-            let hint = format!("give it to ckad.{}: memory_limit= of the outermost transform counts", outer.transform);
-            return Err(refusal(ErrorKind::Value, &transform, what, hint));
+            return Err(inner_limit(&transform, &outer));
         }
         let purpose = Purpose { transform, jitted, limit: memory_limit };
         let tape = OPEN.with(|open| {
@@ -391,6 +388,14 @@ impl Trace {
             limit: self.tape.limit,
         })
     }
+}
+
+/// The error for a limit of a transform under another one.
+pub fn inner_limit(transform: &str, outer: &TapeCell) -> PyErr {
+    let outer = &outer.transform;
+    let what = format!("memory_limit= of a transform under ckad.{outer}, which plans the whole run");
+    let hint = format!("give it to ckad.{outer}: memory_limit= of the outermost transform counts");
+    refusal(ErrorKind::Value, transform, what, hint)
 }
 
 /// The policy that Python's `policy.parse` returned; None inherits.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ckad_graph::{CheckpointPolicy, Error, Graph, NodeId};
+use ckad_graph::{Error, Graph, NodeId};
 use numpy::PyUntypedArray;
 use pyo3::PyTraverseError;
 use pyo3::PyVisit;
@@ -14,11 +14,11 @@ use super::donation::Donation;
 use crate::capture::ReadArrays;
 use crate::convert::{array_operand, is_array};
 use crate::errors::raise;
-use crate::execute::{Executable, Kind, Tables, evaluated, is_looked_at, measure_or_run};
+use crate::execute::{Ask, Executable, Kind, Tables, evaluated, is_looked_at, measure_or_run};
 use crate::finish::{Binding, ResultSpec, innermost, settled, splice_into, to_python, traced};
 use crate::lines::Lines;
 use crate::tape::TapeCell;
-use crate::trace::{Recorded, open_tapes};
+use crate::trace::{Recorded, inner_limit, open_tapes};
 use crate::tracer::Tracer;
 use crate::value::Value;
 
@@ -49,6 +49,8 @@ pub struct Entry {
     /// Arrays that the graph reads where they lie.
     in_place: ReadArrays,
     lines: Arc<Lines>,
+    /// The most bytes that a run may allocate.
+    limit: Option<usize>,
     /// None until it is run, and after the cache of programs was emptied.
     executable: Mutex<Option<Arc<Executable>>>,
 }
@@ -63,7 +65,7 @@ impl Entry {
         arrays: ReadArrays,
     ) -> PyResult<Entry> {
         let specs = recorded.output_specs()?;
-        let Recorded { graph, captures: mut found, lines, .. } = recorded;
+        let Recorded { graph, captures: mut found, lines, limit, .. } = recorded;
         let graph = settled(graph).map_err(raise)?;
         let arguments = call.traced().count();
         let mut captures = Vec::new();
@@ -83,6 +85,7 @@ impl Entry {
             captures,
             in_place,
             lines,
+            limit,
             executable: Mutex::new(None),
         })
     }
@@ -114,6 +117,11 @@ impl Entry {
 
     /// The results for the arguments of a call that it is for.
     pub fn results<'py>(&self, py: Python<'py>, call: &Call) -> PyResult<Bound<'py, PyAny>> {
+        // The recording's own trace may still be open.
+        let is_own = |tape: &TapeCell| tape.jit_depth == Some(tape.depth) && tape.limit == self.limit;
+        if let Some(outer) = open_tapes().iter().find(|tape| self.limit.is_some() && !is_own(tape)) {
+            return Err(inner_limit("jit", outer));
+        }
         let outer = call.traced().filter_map(|(_, value)| match value {
             LeafValue::Outer(tape, node) => Some(Binding::Outer(Arc::clone(tape), *node)),
             _ => None,
@@ -160,16 +168,25 @@ impl Entry {
             true => Kind::Donating(call.donated_inputs()),
             false => Kind::Evaluate,
         };
-        let build = || evaluated(py, &self.graph, &kind(), CheckpointPolicy::Auto.into(), &self.lines);
+        let within = |limit| {
+            let ask = Ask { policy: None, limit, held: 0 };
+            evaluated(py, &self.graph, &kind(), ask, &self.lines)
+        };
         if is_looked_at() {
-            return build();
+            return within(self.limit);
         }
-        if let Some(built) = self.program().as_ref() {
-            return Ok(Arc::clone(built));
-        }
-        let built = build()?;
-        *self.program() = Some(Arc::clone(&built));
-        Ok(built)
+        let kept = self.program().as_ref().map(Arc::clone);
+        let built = match kept {
+            Some(built) => built,
+            None => {
+                let built = within(self.limit)?;
+                *self.program() = Some(Arc::clone(&built));
+                built
+            }
+        };
+        // A trace around it may have a limit: what runs for it keeps to that one.
+        let around = open_tapes().last().and_then(|tape| tape.limit);
+        if around.is_some_and(|limit| built.peak_bytes() > limit) { within(around) } else { Ok(built) }
     }
 
     fn program(&self) -> MutexGuard<'_, Option<Arc<Executable>>> {
