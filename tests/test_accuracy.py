@@ -48,3 +48,15 @@ def test_the_page_has_every_row_within_two_ulp() -> None:
     assert [name for name, *_ in found] == [row["name"] for row in ROWS]
     for name, *errors in found:
         assert all(float(error) <= accuracy.LIMIT for error in errors), name
+
+
+@pytest.mark.parametrize("dtype", accuracy.DTYPES, ids=str)
+def test_a_power_that_is_a_float_is_that_float(dtype: np.dtype[Any]) -> None:
+    largest = 200 if dtype == np.float32 else 90_000
+    base = np.arange(-largest, largest + 1).astype(dtype)
+    power = accuracy.ckad.jit(np.power)
+    for exponent in (1.0, 2.0, 3.0):
+        assert np.array_equal(power(base, np.full_like(base, exponent)), base.astype(object) ** int(exponent))
+    whole = np.arange(-20, 21).astype(dtype)
+    assert np.array_equal(power(np.full_like(whole, 2), whole), np.ldexp(dtype.type(1), whole.astype(int)))
+    assert np.array_equal(power(np.square(base), np.full_like(base, 0.5)), np.abs(base))
