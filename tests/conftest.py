@@ -6,14 +6,18 @@ import os
 
 os.environ.setdefault("CKAD_VERIFY", "1")
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-POLICIES = ["none", "auto", "sqrt", 1, 3]
+import ckad
+
+POLICIES = ["none", "auto", "sqrt", 1, 3, ckad.Offload(min_bytes=1)]
 
 
 @pytest.fixture(params=POLICIES, ids=str)
-def policy(request: pytest.FixtureRequest) -> str | int:
+def policy(request: pytest.FixtureRequest) -> Any:
     """Every checkpoint policy in turn."""
     return request.param
 

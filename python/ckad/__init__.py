@@ -14,6 +14,7 @@ from ckad._core import Tracer, __version__
 from ckad.errors import CkadError
 from ckad.transforms import (
     Graph,
+    Offload,
     Plan,
     check_grads,
     checkpoint,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CkadError",
     "Graph",
+    "Offload",
     "Plan",
     "Tracer",
     "__version__",

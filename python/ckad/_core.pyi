@@ -125,6 +125,9 @@ class Plan:
     def bytes_moved(self) -> int:
         """Bytes that kernels read and write in the final run, each operand and result once per kernel."""
     @property
+    def offloaded_bytes(self) -> int:
+        """Bytes of values that the final run writes to its file, see `ckad.Offload`."""
+    @property
     def segments(self) -> int:
         """Number of stretches of the program that are recomputed as one; 1 where nothing is."""
     @property
@@ -175,7 +178,7 @@ class Region(_Context):
 
     def __init__(self) -> None: ...
 
-_Policy = str | int | None
+_Policy = str | int | tuple[str, int] | None
 
 class Trace:
     """One traced call: arguments go in, the function records, and one of the methods that take outputs finishes it."""

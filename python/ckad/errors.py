@@ -28,6 +28,7 @@ __all__ = [
     "InternalError",
     "MemoryLimitError",
     "ShapeError",
+    "StorageError",
     "TracerError",
 ]
 
@@ -148,6 +149,13 @@ def _in_units(size: int) -> str:
         if size >= unit:
             return f"{size / unit:.1f} {name}"
     return f"{size} B"
+
+
+class StorageError(CkadError, OSError):
+    """The disk refused a file, or had no room for values that wait there. ckad keeps working afterwards."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class CkadRuntimeError(CkadError, RuntimeError):

@@ -7,10 +7,12 @@ from ckad.transforms.inspection import Graph, Plan, plan, trace
 from ckad.transforms.jacobian import jacobian, jacobian_mode
 from ckad.transforms.jit import jit
 from ckad.transforms.linear import hvp, jvp, linearize, stop_gradient, vjp
+from ckad.transforms.policy import Offload
 from ckad.transforms.region import checkpoint
 
 __all__ = [
     "Graph",
+    "Offload",
     "Plan",
     "check_grads",
     "checkpoint",

@@ -19,6 +19,8 @@ pub enum ErrorKind {
     Tracer,
     /// An allocation failed (CkadMemoryError, a MemoryError).
     Memory,
+    /// The disk refused (StorageError, an OSError).
+    Storage,
     /// What a call needs is not there (CkadRuntimeError, a RuntimeError).
     Missing,
     /// The user pressed Ctrl-C (KeyboardInterrupt).

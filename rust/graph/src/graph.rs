@@ -36,6 +36,8 @@ pub enum CheckpointPolicy {
     Segments(u32),
     /// Keep only what enters the region: `ckad.checkpoint(fn)`.
     Recompute,
+    /// Keep everything, values of at least so many bytes on disk until the backward part needs them.
+    Offload(u32),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -6,7 +6,8 @@ use ckad_graph::{Graph, Op, Result, ScalarBits};
 use smallvec::SmallVec;
 
 use crate::program::{
-    ArrayRef, ArraySpec, Buffer, BufferId, Instruction, Kernel, Load, Place, Program, Source, Step, Store, Takeover,
+    ArrayRef, ArraySpec, Buffer, BufferId, Instruction, Kernel, Load, Motion, Place, Program, Source, Step, Store,
+    Takeover, Transfer,
 };
 use crate::tables::{collected, filled, push};
 
@@ -85,6 +86,7 @@ impl Program {
             + kernels.sum::<usize>()
             + self.buffers.capacity() * size_of::<Buffer>()
             + self.takeovers.capacity() * size_of::<Takeover>()
+            + self.transfers.capacity() * size_of::<Transfer>()
             + self.scalars_added.1.capacity() * size_of::<ScalarBits>()
             + self.starts_added.1.capacity() * size_of::<i64>()
     }
@@ -94,6 +96,12 @@ impl Program {
     /// lies in memory as a whole is not counted.
     pub fn bytes_moved(&self) -> u64 {
         self.steps.iter().fold(0, |sum, step| sum.saturating_add(self.moved_by(&step.kernel)))
+    }
+
+    /// Bytes of values that are written to the run's file.
+    pub fn offloaded_bytes(&self) -> u64 {
+        let written = self.transfers.iter().filter(|transfer| transfer.motion == Motion::BeginWrite);
+        written.map(|transfer| self.buffers[transfer.buffer.0 as usize].bytes as u64).sum()
     }
 
     /// Bytes of values alive at each step, outputs from when they are first written. Their maximum is what the

@@ -10,9 +10,11 @@
 //!   judges it, `report` explains it.
 //! * `lower` turns it into a [`Program`](program::Program): kernels (`lower_fused` with `lower_axes` and
 //!   `lower_registers`, `lower_structural`) over buffers (`lower_buffers`) that `allocate` places; of long schedules by
-//!   two threads (`lower_halves`). `lower_joined` says which steps run together.
+//!   two threads (`lower_halves`). `lower_joined` says which steps run together, `lower_transfers` what is on disk
+//!   meanwhile.
 //! * `within` takes the cheapest of all plans that keeps to a limit on memory.
-//! * `verify` proves the program safe, `footprint` says what it occupies. `tables` allocates for all of them.
+//! * `verify` (with `verify_transfers`) proves the program safe, `footprint` says what it occupies. `tables` allocates
+//!   for all of them.
 //!
 //! Schedules and programs are plain data, and nothing outside this crate decides what is kept.
 
@@ -34,6 +36,7 @@ mod lower_halves;
 mod lower_joined;
 mod lower_registers;
 mod lower_structural;
+mod lower_transfers;
 pub mod policy;
 pub mod program;
 pub mod report;
@@ -42,5 +45,6 @@ pub mod simulate;
 mod tables;
 mod takeover;
 pub mod verify;
+mod verify_transfers;
 pub mod view;
 pub mod within;

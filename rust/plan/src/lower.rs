@@ -9,6 +9,7 @@
 //! * An overwriting operation whose base dies there runs in the base's bytes (`simulate::base_taken`).
 //! * An array of no elements takes no step and no bytes.
 //! * Steps that make and read the same rows may run as one: `lower_joined`.
+//! * Values that wait in a file are written and read while steps run: `lower_transfers`.
 //!
 //! Writing kernels takes long and playing the schedule does not, so of a long schedule a second thread writes the later
 //! kernels: `lower_halves`.
@@ -24,6 +25,7 @@ use crate::lower_fused::{Workspace, fused_kernel, is_fusible, iteration_node};
 use crate::lower_halves::{WORTH_A_THREAD, in_halves};
 use crate::lower_joined::{join, part};
 use crate::lower_structural::{AddedStarts, as_copy, structural_kernel};
+use crate::lower_transfers::Transfers;
 use crate::program::{ArraySpec, BufferId, FusedKernel, Kernel, Load, Program, Source, Step, Store, Target};
 use crate::schedule::{Action, Cluster, Schedule};
 use crate::simulate::base_taken;
@@ -38,8 +40,9 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Prog
     let script = Script { graph, schedule, last_store: &last_store };
     let computes = schedule.actions.iter().filter(|action| matches!(action, Action::Compute(_))).count();
     let room = computes + graph.outputs.len();
+    let offloads = schedule.actions.iter().any(|action| matches!(action, Action::Store(_)));
     let mut lowering = match target.threads {
-        2.. if computes >= WORTH_A_THREAD => in_halves(&script, room)?,
+        2.. if computes >= WORTH_A_THREAD && !offloads => in_halves(&script, room)?,
         _ => Lowering::of(&script, 0..schedule.actions.len(), room)?,
     };
     lowering.place_outputs()?;
@@ -78,6 +81,7 @@ pub(crate) struct Lowering<'g> {
     pub steps: Vec<Step>,
     pub starts: AddedStarts,
     workspace: Workspace,
+    transfers: Transfers,
 }
 
 impl<'g> Lowering<'g> {
@@ -95,6 +99,7 @@ impl<'g> Lowering<'g> {
             steps: tables::room(room)?,
             starts: AddedStarts::default(),
             workspace: Workspace::new(graph)?,
+            transfers: Transfers::default(),
         };
         for index in 0..written.end {
             interrupt::check_at(index)?;
@@ -113,12 +118,38 @@ impl<'g> Lowering<'g> {
                 let taken = base_taken(graph, schedule, index);
                 let line = cluster.members.last().map_or(0, |&root| graph.attributes(root).line);
                 let stores = &schedule.stores[index];
+                self.end_transfers(cluster, taken)?;
                 self.compute(cluster, stores, taken, write).map_err(|error| error.at_line(line))
             }
             // What is returned stays.
             Action::Free(value) if script.last_store[value.index()] <= index => Ok(()),
-            Action::Free(value) => self.buffers.free(value, self.step),
+            Action::Free(value) => {
+                self.transfers.written(value, self.step)?;
+                self.buffers.free(value, self.step)
+            }
+            Action::Store(value) => {
+                let buffer = self.buffers.of(value);
+                let buffer =
+                    buffer.ok_or_else(|| Error::internal("lower", format!("%{} is stored, not live", value.0)))?;
+                self.transfers.store(value, buffer, graph.bytes(value), self.step)
+            }
+            Action::Load(value) => {
+                let buffer = self.buffers.create(value, self.step)?;
+                self.buffers.hold(value, buffer);
+                self.transfers.load(value, buffer, self.step)
+            }
         }
+    }
+
+    /// Ends the transfers of what the next step reads, and of the base whose bytes it takes.
+    fn end_transfers(&mut self, cluster: &Cluster, taken: Option<NodeId>) -> Result<()> {
+        if self.transfers.is_empty() {
+            return Ok(());
+        }
+        for &member in &cluster.members {
+            self.graph.operands(member).iter().try_for_each(|&operand| self.transfers.read(operand, self.step))?;
+        }
+        taken.map_or(Ok(()), |base| self.transfers.written(base, self.step))
     }
 
     fn compute(&mut self, cluster: &Cluster, stores: &[NodeId], taken: Option<NodeId>, write: bool) -> Result<()> {
@@ -207,7 +238,8 @@ impl<'g> Lowering<'g> {
         let mut buffers = self.buffers.finish(self.step);
         let alone = self.steps.iter().map(|step| (target.scratch)(&step.kernel, target.threads));
         let mut scratch = alone.max().unwrap_or(0);
-        let joined = join(&mut self.steps, &mut buffers, target)?;
+        let asked = self.transfers.asked(buffers.len())?;
+        let joined = join(&mut self.steps, &mut buffers, &asked, target)?;
         let mut arena_bytes = place(&self.steps, &mut buffers, target.alignment)?;
         if joined > scratch {
             // A run may need more for its blocks of rows than it saves.
@@ -216,7 +248,7 @@ impl<'g> Lowering<'g> {
             if apart + scratch < arena_bytes + joined {
                 arena_bytes = apart;
             } else {
-                scratch = join(&mut self.steps, &mut buffers, target)?;
+                scratch = join(&mut self.steps, &mut buffers, &asked, target)?;
                 place(&self.steps, &mut buffers, target.alignment)?;
             }
         }
@@ -226,6 +258,7 @@ impl<'g> Lowering<'g> {
             inputs: collected(graph.inputs.iter().map(spec))?,
             outputs: collected(graph.outputs.iter().map(spec))?,
             takeovers: Vec::new(),
+            transfers: self.transfers.finish(),
             arena_bytes,
             scratch_bytes: scratch,
             scalars_added: (graph.scalars.len(), Vec::new()),

@@ -10,15 +10,16 @@
 
 use ckad_graph::{Result, interrupt};
 
+use crate::lower_transfers::Asked;
 use crate::program::{Buffer, BufferId, Joining, Kernel, Place, Source, Step, Target};
 use crate::tables::{collected, filled};
 
 /// Most steps of a group.
-const MOST_STEPS: usize = 32;
+pub(crate) const MOST_STEPS: usize = 32;
 
-/// Joins what can be. Lifetimes of buffers are known, places in the arena not yet. The most scratch that joined steps
-/// need.
-pub(crate) fn join(steps: &mut [Step], buffers: &mut [Buffer], target: &Target) -> Result<usize> {
+/// Joins what can be. Lifetimes of buffers are known, places in the arena not yet. `asked` is what transfers to
+/// a file ask for. The most scratch that joined steps need.
+pub(crate) fn join(steps: &mut [Step], buffers: &mut [Buffer], asked: &Asked, target: &Target) -> Result<usize> {
     let live = arena_bytes(steps.len(), buffers)?;
     let (mut start, mut most) = (0, 0);
     while start + 1 < steps.len() {
@@ -26,7 +27,8 @@ pub(crate) fn join(steps: &mut [Step], buffers: &mut [Buffer], target: &Target) 
         let ahead = &steps[start..steps.len().min(start + MOST_STEPS)];
         let longest = (target.joined)(ahead);
         let groups = (2..=longest).rev().map(|len| (len, &ahead[..len]));
-        let found = groups.filter_map(|(len, group)| Some((len, joined(group, start, buffers, &live, target)?))).next();
+        let found =
+            groups.filter_map(|(len, group)| Some((len, joined(group, start, buffers, asked, &live, target)?))).next();
         let Some((len, Joining { scratch, unstored })) = found else {
             start += 1;
             continue;
@@ -66,15 +68,25 @@ fn arena_bytes(steps: usize, buffers: &[Buffer]) -> Result<Vec<usize>> {
 }
 
 /// What the steps take as a group; None if that is more bytes than in turn.
-fn joined(group: &[Step], start: usize, buffers: &[Buffer], live: &[usize], target: &Target) -> Option<Joining> {
+fn joined(
+    group: &[Step],
+    start: usize,
+    buffers: &[Buffer],
+    asked: &Asked,
+    live: &[usize],
+    target: &Target,
+) -> Option<Joining> {
     let end = start + group.len() - 1;
+    if !asked.allows(start, end) {
+        return None;
+    }
     let (mut dying, mut born) = (Vec::new(), 0usize);
     for (step, index) in group.iter().zip(start..) {
         for id in results(&step.kernel) {
             let buffer = buffers.get(id.0 as usize)?;
             if matches!(buffer.place, Place::Arena(_)) && buffer.first_step as usize == index {
                 born += if index > start { buffer.bytes } else { 0 };
-                if buffer.last_step as usize <= end {
+                if buffer.last_step as usize <= end && !asked.lies_whole(id) {
                     dying.push(id);
                 }
             }

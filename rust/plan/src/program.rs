@@ -175,6 +175,27 @@ pub struct Takeover {
     pub input: u32,
 }
 
+/// What becomes of a buffer's bytes beside the steps. A transfer goes on while steps run, from its beginning to its
+/// end; until then nobody writes what is being written to the file, or touches what is being read from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Motion {
+    BeginWrite,
+    EndWrite,
+    BeginRead,
+    EndRead,
+}
+
+/// The beginning or the end of a transfer to the run's file or back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transfer {
+    /// Between the step of this index and the one before it.
+    pub gap: u32,
+    pub motion: Motion,
+    pub buffer: BufferId,
+    /// Where the bytes are in the file.
+    pub offset: u64,
+}
+
 /// A lowered schedule: runs as often as wanted, on any inputs of the same structure.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Program {
@@ -184,6 +205,9 @@ pub struct Program {
     pub outputs: Vec<ArraySpec>,
     /// In the order of outputs.
     pub takeovers: Vec<Takeover>,
+    /// What is written to a file meanwhile and read back, where steps run in turn. In the order of gaps, in one gap
+    /// first what is written.
+    pub transfers: Vec<Transfer>,
     /// Bytes of the one arena, 64-byte aligned.
     pub arena_bytes: usize,
     /// Bytes that kernels may use beside the arena: the sum over threads of the largest need.

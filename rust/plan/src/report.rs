@@ -51,7 +51,7 @@ pub fn report(graph: &Graph, planned: &Planned) -> Result<Report> {
             let root = clusters[id.0 as usize].members.last();
             root.is_some_and(|&root| graph.attributes(root).pass > 0)
         }
-        Action::Free(_) => false,
+        Action::Free(_) | Action::Store(_) | Action::Load(_) => false,
     });
     let mut lines: BTreeMap<u32, LineCost> = BTreeMap::new();
     let mut alive = filled(false, graph.len())?;
@@ -73,6 +73,8 @@ pub fn report(graph: &Graph, planned: &Planned) -> Result<Report> {
                 }
             }
             Action::Free(value) => alive[value.index()] = false,
+            Action::Store(_) => {}
+            Action::Load(value) => alive[value.index()] = true,
         }
         if index == simulation.peak_action {
             let taken = base_taken(graph, schedule, index);

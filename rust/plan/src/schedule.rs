@@ -37,6 +37,10 @@ pub struct Clustering {
 pub enum Action {
     Compute(ClusterId),
     Free(NodeId),
+    /// Begins to write the value to the run's file. Its bytes stay until it is freed.
+    Store(NodeId),
+    /// Begins to read a value back that was stored. From now on it is live again.
+    Load(NodeId),
 }
 
 /// Values, in place where they are few.
@@ -46,7 +50,7 @@ pub type Stores = SmallVec<[NodeId; 4]>;
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Schedule {
     pub clustering: Arc<Clustering>,
-    /// `stores[i]`: which members action i leaves in memory (empty for Free).
+    /// `stores[i]`: which members action i leaves in memory (empty but for Compute).
     pub actions: Vec<Action>,
     pub stores: Vec<Stores>,
 }

@@ -1,9 +1,9 @@
 //! An independent judge of schedules: it shares no code with the policies that write them.
 //!
 //! It plays the actions on a table of live values and refuses what could not run: an operand that is not live,
-//! a value freed twice or stored twice, an output that is missing at the end, a value that is left over, more
-//! extra work than (P − 1)·F for P passes and each level of regions inside one another. It also says how many
-//! bytes are live at each action, and how many a run of them allocates.
+//! a value freed twice or stored twice, one that comes back from a file that it was not written to, an output that is
+//! missing at the end, a value that is left over, more extra work than (P − 1)·F for P passes and each level of regions
+//! inside one another. It also says how many bytes are live at each action, and how many a run of them allocates.
 //!
 //! **Which bytes count.** Live values, outputs included; inputs, constants and scalars not. At a `Compute` its
 //! operands and its results are live at once, with one exception that `lower` shares: where the cluster is a
@@ -16,6 +16,7 @@
 //! value whose bytes an output takes in the end lies in the output's memory from the start.
 
 use ckad_graph::{CheckpointPolicy, Error, Graph, NodeId, Result, interrupt};
+use rustc_hash::FxHashSet;
 
 use crate::cost::cluster_flops;
 use crate::schedule::{Action, ClusterKind, Schedule};
@@ -50,7 +51,7 @@ pub fn base_taken(graph: &Graph, schedule: &Schedule, action: usize) -> Option<N
     let usable = !graph.op(base).is_leaf() && !others.contains(&base) && schedule.stores[action].contains(&root);
     let mut frees = schedule.actions[action + 1..].iter().map_while(|action| match action {
         Action::Free(value) => Some(*value),
-        Action::Compute(_) => None,
+        Action::Compute(_) | Action::Store(_) | Action::Load(_) => None,
     });
     (usable && frees.any(|value| value == base)).then_some(base)
 }
@@ -69,6 +70,7 @@ pub(crate) fn simulate_costing(graph: &Graph, schedule: &Schedule, flops: impl F
     }
     let clusters = &schedule.clustering.clusters;
     let mut alive = filled(false, graph.len())?;
+    let mut in_file: FxHashSet<NodeId> = FxHashSet::default();
     // The action that last listed a node as a member.
     let mut listed = filled(usize::MAX, graph.len())?;
     let mut runs = filled(0u64, clusters.len())?;
@@ -119,6 +121,19 @@ pub(crate) fn simulate_costing(graph: &Graph, schedule: &Schedule, flops: impl F
                 bytes -= graph.bytes(value) as u64;
                 memory.free(value, index);
                 taken = taken.filter(|&base| base != value);
+            }
+            Action::Store(value) => {
+                if alive.get(value.index()) != Some(&true) || taken == Some(value) {
+                    return Err(fail(index, format!("writes %{} to the file, which is not live", value.0)));
+                }
+                in_file.insert(value);
+            }
+            Action::Load(value) => {
+                if !in_file.contains(&value) || std::mem::replace(&mut alive[value.index()], true) {
+                    return Err(fail(index, format!("reads %{} back, which is live or not in the file", value.0)));
+                }
+                bytes += graph.bytes(value) as u64;
+                memory.store(value, None, index)?;
             }
         }
         out.live.push(bytes - taken.map_or(0, |base| graph.bytes(base) as u64));
@@ -214,7 +229,9 @@ fn recomputing_levels(graph: &Graph) -> u64 {
     let mut levels: Vec<u64> = Vec::with_capacity(graph.regions.len());
     for (index, region) in graph.regions.iter().enumerate() {
         let around = levels.get(region.parent.0 as usize).copied().filter(|_| index > 0).unwrap_or(0);
-        let own = index == 0 || !matches!(region.policy, CheckpointPolicy::None | CheckpointPolicy::Auto);
+        let keeps =
+            matches!(region.policy, CheckpointPolicy::None | CheckpointPolicy::Auto | CheckpointPolicy::Offload(_));
+        let own = index == 0 || !keeps;
         levels.push(around + u64::from(own));
     }
     levels.into_iter().max().unwrap_or(1)

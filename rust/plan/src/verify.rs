@@ -4,6 +4,8 @@
 //!   until the step is over that is joined with it.
 //! * No step reads what was not written before, or outside the life of a buffer; inputs and constants are never
 //!   written; every output is written by the end.
+//! * What is being written to the file is written by no step, what is being read from it is read by none; what comes
+//!   back was written there, as a whole, and lies where nothing else does.
 //! * An output that may have an input's memory is written where no step has that still to read.
 //! * No fused load reaches outside its buffer (where a start is known only to the run, the kernel
 //!   checks), and every register is written before it is read.
@@ -15,21 +17,19 @@ use ckad_graph::{Error, Op, Result, interrupt};
 use crate::lower_joined::{results, uses};
 use crate::program::{ArrayRef, Buffer, BufferId, FusedKernel, Kernel, Load, Place, Program, Source, Takeover};
 use crate::takeover::{Readers, fits};
+use crate::verify_transfers::Transfers;
 
-fn broken(what: String) -> Error {
+pub(crate) fn broken(what: String) -> Error {
     Error::internal("verify", what)
 }
 
 /// Checks the whole program.
 pub fn verify_program(program: &Program) -> Result<()> {
     verify_arena(program)?;
-    let mut written: Vec<bool> =
-        program.buffers.iter().map(|buffer| matches!(buffer.place, Place::Input(_) | Place::Constant(_))).collect();
     verify_joined(program)?;
-    for (index, step) in program.steps.iter().enumerate() {
-        interrupt::check_at(index)?;
-        verify_step(program, index, &step.kernel, &mut written)
-            .map_err(|error| broken(format!("step {index} (%{}): {}", step.node.0, error.what)))?;
+    let written = verify_order(program, false)?;
+    if !program.transfers.is_empty() {
+        verify_order(program, true)?;
     }
     let mut produced = vec![false; program.outputs.len()];
     let last = program.steps.len().saturating_sub(1) as u32;
@@ -48,6 +48,26 @@ pub fn verify_program(program: &Program) -> Result<()> {
         Some(output) => Err(broken(format!("output {output} has no buffer"))),
         None => Ok(()),
     }
+}
+
+/// Plays the steps, and the transfers as they are where steps run in turn or where joined ones run as one. Which
+/// buffers are written in the end.
+fn verify_order(program: &Program, joined: bool) -> Result<Vec<bool>> {
+    let mut written: Vec<bool> =
+        program.buffers.iter().map(|buffer| matches!(buffer.place, Place::Input(_) | Place::Constant(_))).collect();
+    let mut transfers = Transfers::of(program, joined)?;
+    for (index, step) in program.steps.iter().enumerate() {
+        interrupt::check_at(index)?;
+        transfers.play(index, &mut written)?;
+        if results(&step.kernel).iter().any(|id| transfers.is_under_way(id)) {
+            return Err(broken(format!("step {index} writes what is being written to the file or read from it")));
+        }
+        verify_step(program, index, &step.kernel, &mut written)
+            .map_err(|error| broken(format!("step {index} (%{}): {}", step.node.0, error.what)))?;
+    }
+    transfers.play(program.steps.len(), &mut written)?;
+    transfers.end()?;
+    Ok(written)
 }
 
 /// Steps that are joined are fused kernels, gathers and scatters, the first of them maybe a product; none writes what

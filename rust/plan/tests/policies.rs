@@ -12,13 +12,14 @@ use ckad_plan::simulate::simulate;
 use ckad_plan::verify::verify_program;
 use programs::{blocks, heat, hvp, lstm, mlp, penalty, target, trajectory, unet};
 
-const POLICIES: [CheckpointPolicy; 6] = [
+const POLICIES: [CheckpointPolicy; 7] = [
     CheckpointPolicy::None,
     CheckpointPolicy::Auto,
     CheckpointPolicy::Sqrt,
     CheckpointPolicy::Segments(1),
     CheckpointPolicy::Segments(6),
     CheckpointPolicy::Recompute,
+    CheckpointPolicy::Offload(1),
 ];
 
 /// Plans and checks; the plan and the peak without the outputs.

@@ -121,6 +121,7 @@ fn check(graph: &Graph, what: &str, target: &Target) {
         CheckpointPolicy::Auto,
         CheckpointPolicy::Sqrt,
         CheckpointPolicy::Segments(4),
+        CheckpointPolicy::Offload(1),
         CheckpointPolicy::Recompute,
     ];
     for policy in policies {

@@ -18,6 +18,7 @@ pyo3::import_exception!(ckad.errors, CkadValueError);
 pyo3::import_exception!(ckad.errors, CkadTypeError);
 pyo3::import_exception!(ckad.errors, CkadMemoryError);
 pyo3::import_exception!(ckad.errors, CkadRuntimeError);
+pyo3::import_exception!(ckad.errors, StorageError);
 pyo3::import_exception!(ckad.errors, InternalError);
 pyo3::import_exception!(ckad.errors, MemoryLimitError);
 
@@ -37,6 +38,7 @@ pub fn to_python(error: &Error, location: &str) -> PyErr {
             ErrorKind::Value => py.get_type::<CkadValueError>(),
             ErrorKind::Type => py.get_type::<CkadTypeError>(),
             ErrorKind::Memory => py.get_type::<CkadMemoryError>(),
+            ErrorKind::Storage => py.get_type::<StorageError>(),
             ErrorKind::Missing => py.get_type::<CkadRuntimeError>(),
             ErrorKind::Interrupted => return PyKeyboardInterrupt::new_err(()),
             ErrorKind::Internal => py.get_type::<InternalError>(),

@@ -36,6 +36,7 @@ pub struct PlanView {
     figures: Figures,
     forced: ForcedRuns,
     bytes_moved: u64,
+    offloaded_bytes: u64,
     planning_bytes: usize,
     limit: Option<usize>,
     table: String,
@@ -108,6 +109,7 @@ pub fn intercept(
         figures: compiled.planned.figures(),
         forced: FORCED.with_borrow(|f| *f),
         bytes_moved: compiled.program.bytes_moved(),
+        offloaded_bytes: compiled.program.offloaded_bytes(),
         planning_bytes: executable.planning_bytes,
         limit: executable.limit,
         table,
@@ -185,6 +187,12 @@ impl PlanView {
         self.bytes_moved
     }
 
+    /// Bytes of values that the final run writes to its file; they are read back as often as a later pass needs them.
+    #[getter]
+    fn offloaded_bytes(&self) -> u64 {
+        self.offloaded_bytes
+    }
+
     /// Number of stretches of the program that are recomputed as one; 1 where nothing is.
     #[getter]
     fn segments(&self) -> usize {
@@ -221,6 +229,10 @@ impl PlanView {
             text.push_str(&row(name, bytes as u64));
         }
         text.push_str(&row("live", self.live_bytes()));
+        if self.offloaded_bytes > 0 {
+            let on_disk = row("on disk", self.offloaded_bytes);
+            text.push_str(&format!("{}, in a file while they wait\n", on_disk.trim_end()));
+        }
         if self.forced.count > 0 {
             let largest = row("forced runs", self.forced.peak_bytes as u64);
             text.push_str(&format!("{}, the peak of the largest of {}\n", largest.trim_end(), self.forced.count));

@@ -404,6 +404,11 @@ pub fn parse_policy(policy: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Checkp
     if let Ok(segments) = policy.extract::<u32>() {
         return Ok(Some(CheckpointPolicy::Segments(segments)));
     }
+    if let Ok((name, size)) = policy.extract::<(String, u32)>()
+        && name == "offload"
+    {
+        return Ok(Some(CheckpointPolicy::Offload(size)));
+    }
     match policy.extract::<&str>()? {
         "none" => Ok(Some(CheckpointPolicy::None)),
         "auto" => Ok(Some(CheckpointPolicy::Auto)),

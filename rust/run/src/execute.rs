@@ -1,12 +1,13 @@
 //! The executor: one kernel after another over memory that the program has laid out.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ckad_cpu::{Check, Environment, Memory, Poll, alone, together};
 use ckad_graph::{Error, NodeId, Result, shortage, tables};
-use ckad_plan::program::{Place, Program, Step};
+use ckad_plan::program::{Motion, Place, Program, Step, Transfer};
 
 use crate::arena::lease;
 use crate::bindings::Bindings;
@@ -14,6 +15,7 @@ use crate::block::ALIGNMENT;
 use crate::output::{GivenUp, OutputBuffer};
 use crate::separate::{AllocationHooks, Change, Separate};
 use crate::short::gains_from_threads;
+use crate::spill::Spill;
 use crate::threads::{Share, thread_count};
 use crate::trace::{MemoryTrace, TraceEntry};
 
@@ -141,6 +143,12 @@ fn run_here(
         let entries = entries.map(|(&live_bytes, step)| TraceEntry { node: step.node, live_bytes });
         tables::extend("run", &mut trace.entries, entries)?;
     }
+    // The last to be made and so the first to be dropped: until then its thread may touch the run's memory.
+    let transfers = match separate.is_some() || program.transfers.is_empty() {
+        true => Cow::Borrowed(&program.transfers),
+        false => Cow::Owned(program.transfers_beside_joined()?),
+    };
+    let mut file = Transfers { left: &transfers, spill: None };
     for (index, step) in program.steps.iter().enumerate() {
         if let Some(separate) = &mut separate {
             separate.begin(index, &places, |change| apply(program, &mut buffers, change))?;
@@ -149,6 +157,7 @@ fn run_here(
                 tables::push("run", &mut trace.entries, entry)?;
             }
         }
+        file.play(index, &buffers, poll, cancel)?;
         shortage::check("run").map_err(|error| error.at_line(line.map_or(0, |line| line(step.node))))?;
         let environment = Environment {
             buffers: &buffers,
@@ -171,11 +180,58 @@ fn run_here(
         let first = (0..=index).rev().find(|&index| !joined(&program.steps[index])).unwrap_or(0);
         launch(&program.steps[first..=index], &environment)
             .map_err(|(step, error)| error.at_line(line.map_or(0, |line| line(program.steps[first + step].node))))?;
+        // What is written to the file was computed by now, and is there before its memory is another's.
+        file.play_writes(index + 1, &buffers, poll, cancel)?;
         if let Some(separate) = &mut separate {
             separate.end(index, |change| apply(program, &mut buffers, change));
         }
     }
     Ok(outputs)
+}
+
+/// What is left of a program's transfers, and the file once there is one.
+struct Transfers<'p> {
+    left: &'p [Transfer],
+    spill: Option<Spill>,
+}
+
+impl Transfers<'_> {
+    /// What happens before step `gap`.
+    fn play(&mut self, gap: usize, buffers: &[Memory], poll: Option<&dyn Check>, cancel: &AtomicBool) -> Result<()> {
+        self.play_while(|transfer| transfer.gap as usize <= gap, buffers, poll, cancel)
+    }
+
+    /// What is written to the file before step `gap`.
+    fn play_writes(
+        &mut self,
+        gap: usize,
+        buffers: &[Memory],
+        poll: Option<&dyn Check>,
+        cancel: &AtomicBool,
+    ) -> Result<()> {
+        let written = |transfer: &Transfer| {
+            transfer.gap as usize <= gap && matches!(transfer.motion, Motion::BeginWrite | Motion::EndWrite)
+        };
+        self.play_while(written, buffers, poll, cancel)
+    }
+
+    fn play_while(
+        &mut self,
+        mut wanted: impl FnMut(&Transfer) -> bool,
+        buffers: &[Memory],
+        poll: Option<&dyn Check>,
+        cancel: &AtomicBool,
+    ) -> Result<()> {
+        while let Some((transfer, rest)) = self.left.split_first().filter(|(first, _)| wanted(first)) {
+            self.left = rest;
+            let spill = match &mut self.spill {
+                Some(spill) => spill,
+                None => self.spill.insert(Spill::new()?),
+            };
+            spill.play(transfer, buffers[transfer.buffer.0 as usize], poll, cancel)?;
+        }
+        Ok(())
+    }
 }
 
 /// The memory that the output takes over. `given_up` is in the order of inputs.

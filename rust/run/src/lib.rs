@@ -4,7 +4,8 @@
 //! from the process-wide pool (`arena`), has threads help where that is worth waking them (`threads`, `short`) and
 //! launches one kernel after another; results are allocations of their own ([`OutputBuffer`]) that the caller keeps.
 //! Nothing here decides what to keep or where a buffer lies: that is in the program. [`ProgramCache`] keeps lowered
-//! programs by the structure of their graph. Runs may nest and overlap; no lock is held while one goes on.
+//! programs by the structure of their graph. Values that wait on disk are moved by a thread beside the steps (`spill`).
+//! Runs may nest and overlap; no lock is held while one goes on.
 
 mod arena;
 mod bindings;
@@ -18,6 +19,7 @@ mod reserve;
 mod separate;
 mod short;
 mod spare;
+mod spill;
 mod target;
 mod threads;
 mod trace;

@@ -9,6 +9,7 @@ pub mod cells;
 mod emit;
 pub(crate) mod frontier;
 mod none;
+mod offload;
 mod pinned;
 mod profile;
 mod region;
@@ -190,7 +191,12 @@ impl Best {
             if tried.contains(&cells) {
                 continue;
             }
-            let attempt = material.attempt(&cells)?;
+            let mut attempt = material.attempt(&cells)?;
+            if let CheckpointPolicy::Offload(least_bytes) = policy {
+                attempt.schedule = offload::offloaded(material, &attempt.schedule, least_bytes)?;
+                let flops = |cluster: usize| material.flow.flops[cluster];
+                attempt.simulation = simulate_costing(material.graph, &attempt.schedule, flops)?;
+            }
             if self.attempt.as_ref().is_none_or(|best| order(&attempt) < order(best)) {
                 self.attempt = Some(attempt);
             }

@@ -20,7 +20,7 @@ pub(crate) fn asks_for_recomputation(graph: &Graph) -> bool {
 }
 
 fn recomputes(policy: CheckpointPolicy) -> bool {
-    !matches!(policy, CheckpointPolicy::None | CheckpointPolicy::Auto)
+    !matches!(policy, CheckpointPolicy::None | CheckpointPolicy::Auto | CheckpointPolicy::Offload(_))
 }
 
 /// What is worth trying for a policy: itself in several sizes, and on short tapes equal segments too, which win
@@ -64,7 +64,7 @@ pub(crate) fn cells(
         let part = &parts[index];
         let Interval { low, high } = part.interval;
         let borders = match part.policy {
-            CheckpointPolicy::None | CheckpointPolicy::Auto => {
+            CheckpointPolicy::None | CheckpointPolicy::Auto | CheckpointPolicy::Offload(_) => {
                 cells.paint(low as usize, high as usize, parent);
                 part.children.iter().try_for_each(|&child| push(&mut waiting, (child, parent)))?;
                 continue;
