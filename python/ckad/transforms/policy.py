@@ -19,8 +19,8 @@ class Offload:
     A value goes to the file as soon as it is computed and comes back while the one before it is worked on, by a
     thread beside the computation. No heavy operation is computed twice; results are bit-identical. The file has no
     name, so that nothing is left however the process ends; it lies in the folder that the environment variable
-    ``CKAD_TMPDIR`` names, else where Python's ``tempfile`` would put it. Memory that the system uses to cache the file is not the
-    process's own; a ``CKAD_TMPDIR`` on a file system in memory (often ``/tmp``) saves nothing.
+    ``CKAD_TMPDIR`` names, else where Python's ``tempfile`` would put it. Memory that the system uses to cache the file
+    is not the process's own; a ``CKAD_TMPDIR`` on a file system in memory (often ``/tmp``) saves nothing.
 
     Args:
         min_bytes: the size, in bytes, from which on a value is worth a transfer (an int ≥ 1).
