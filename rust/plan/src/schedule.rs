@@ -53,4 +53,6 @@ pub struct Schedule {
     /// `stores[i]`: which members action i leaves in memory (empty but for Compute).
     pub actions: Vec<Action>,
     pub stores: Vec<Stores>,
+    /// What it promises of its work: beyond each cluster once, no more than all of them so many times.
+    pub repeats: u64,
 }

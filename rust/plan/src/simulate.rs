@@ -2,8 +2,8 @@
 //!
 //! It plays the actions on a table of live values and refuses what could not run: an operand that is not live,
 //! a value freed twice or stored twice, one that comes back from a file that it was not written to, an output that is
-//! missing at the end, a value that is left over, more extra work than (P − 1)·F for P passes and each level of regions
-//! inside one another. It also says how many bytes are live at each action, and how many a run of them allocates.
+//! missing at the end, a value that is left over, more extra work than the schedule promises. It also says how many
+//! bytes are live at each action, and how many a run of them allocates.
 //!
 //! **Which bytes count.** Live values, outputs included; inputs, constants and scalars not. At a `Compute` its
 //! operands and its results are live at once, with one exception that `lower` shares: where the cluster is a
@@ -15,7 +15,7 @@
 //! **Which are allocated.** Outputs have their memory from the start, all else from its `Compute` to its `Free`. A
 //! value whose bytes an output takes in the end lies in the output's memory from the start.
 
-use ckad_graph::{CheckpointPolicy, Error, Graph, NodeId, Result, interrupt};
+use ckad_graph::{Error, Graph, NodeId, Result, interrupt};
 use rustc_hash::FxHashSet;
 
 use crate::cost::cluster_flops;
@@ -76,7 +76,6 @@ pub(crate) fn simulate_costing(graph: &Graph, schedule: &Schedule, flops: impl F
     let mut runs = filled(0u64, clusters.len())?;
     let mut bytes = 0u64;
     let mut out = Simulation { live: room(schedule.actions.len())?, ..Simulation::default() };
-    let mut passes = 1u64;
     let mut memory = Memory::new(graph, schedule.actions.len())?;
     // The base whose bytes the last result took, until it is freed.
     let mut taken: Option<NodeId> = None;
@@ -96,7 +95,6 @@ pub(crate) fn simulate_costing(graph: &Graph, schedule: &Schedule, flops: impl F
                         }
                     }
                     listed[member.index()] = index;
-                    passes = passes.max(u64::from(graph.attributes(member).pass) + 1);
                 }
                 for &value in &schedule.stores[index] {
                     if listed[value.index()] != index || graph.op(value).is_leaf() {
@@ -165,7 +163,7 @@ pub(crate) fn simulate_costing(graph: &Graph, schedule: &Schedule, flops: impl F
         out.flops = out.flops.saturating_add(flops.saturating_mul(runs));
     }
     out.extra_flops = out.flops - once;
-    if out.extra_flops > once.saturating_mul((passes - 1) * recomputing_levels(graph)) {
+    if out.extra_flops > once.saturating_mul(schedule.repeats) {
         return Err(Error::internal("simulate", format!("{} extra operations on {once}", out.extra_flops)));
     }
     Ok(out)
@@ -222,17 +220,4 @@ impl<'g> Memory<'g> {
         });
         live.max().map_or(0, |most| most as u64)
     }
-}
-
-/// How deep regions that recompute are nested, the whole graph included.
-fn recomputing_levels(graph: &Graph) -> u64 {
-    let mut levels: Vec<u64> = Vec::with_capacity(graph.regions.len());
-    for (index, region) in graph.regions.iter().enumerate() {
-        let around = levels.get(region.parent.0 as usize).copied().filter(|_| index > 0).unwrap_or(0);
-        let keeps =
-            matches!(region.policy, CheckpointPolicy::None | CheckpointPolicy::Auto | CheckpointPolicy::Offload(_));
-        let own = index == 0 || !keeps;
-        levels.push(around + u64::from(own));
-    }
-    levels.into_iter().max().unwrap_or(1)
 }

@@ -17,7 +17,7 @@ pub const ROOT: u32 = 0;
 pub struct Cells {
     parent: Vec<u32>,
     depth: Vec<u32>,
-    nested: bool,
+    deepest: u32,
     /// The innermost cell at each position.
     innermost: Vec<u32>,
 }
@@ -25,14 +25,14 @@ pub struct Cells {
 impl Cells {
     /// The root alone.
     pub fn whole(positions: usize) -> Result<Cells> {
-        Ok(Cells { parent: vec![ROOT], depth: vec![0], nested: false, innermost: filled(ROOT, positions)? })
+        Ok(Cells { parent: vec![ROOT], depth: vec![0], deepest: 0, innermost: filled(ROOT, positions)? })
     }
 
     /// A new cell inside `parent`; it covers no position until it is painted.
     pub fn add(&mut self, parent: u32) -> Result<u32> {
         push(&mut self.parent, parent)?;
-        self.nested |= parent != ROOT;
         let depth = self.depth[parent as usize] + 1;
+        self.deepest = self.deepest.max(depth);
         push(&mut self.depth, depth)?;
         Ok(self.parent.len() as u32 - 1)
     }
@@ -48,7 +48,13 @@ impl Cells {
 
     /// Whether some cell lies inside another that is not the root.
     pub fn is_nested(&self) -> bool {
-        self.nested
+        self.deepest > 1
+    }
+
+    /// How many cells lie inside one another at most, the root not counted: in each pass but the first a cluster is
+    /// recomputed at most so many times.
+    pub fn deepest(&self) -> u32 {
+        self.deepest
     }
 
     pub fn len(&self) -> usize {

@@ -275,6 +275,7 @@ impl<'a> Writer<'a> {
         }
         actions.reverse();
         stores.reverse();
-        Ok(Schedule { clustering: Arc::clone(&material.clustering), actions, stores })
+        let repeats = u64::from(self.flow.passes - 1) * u64::from(self.cells.deepest());
+        Ok(Schedule { clustering: Arc::clone(&material.clustering), actions, stores, repeats })
     }
 }

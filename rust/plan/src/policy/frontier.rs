@@ -2,8 +2,8 @@
 //!
 //! The ladder of attempts is fixed by the graph and not by the limit that is asked for. So the plan for a limit, the
 //! least limit that can be kept and the curve between them read one list and cannot disagree. Each attempt is emitted
-//! and simulated once; what is dearer than another and allocates no less is dropped. A candidate remembers its cells,
-//! from which its schedule is emitted again where it is looked at exactly.
+//! and simulated once; what is dearer than another and allocates no less is dropped. A candidate remembers how it was
+//! made, from which its schedule is emitted again where it is looked at exactly.
 
 use ckad_graph::{CheckpointPolicy, Graph, Result};
 
@@ -33,12 +33,16 @@ const CLUSTERS_TRIED: usize = 40_000;
 
 /// A schedule that was tried and not kept.
 pub(crate) struct Candidate {
-    /// Whether its clusters are those called auto.
-    auto: bool,
-    cells: Cells,
+    made: Made,
     /// The most bytes of values allocated at once, as the simulator says: joined steps may store fewer.
     pub(crate) allocated: u64,
     pub(crate) flops: u64,
+}
+
+/// What a schedule is emitted from.
+pub(crate) enum Made {
+    /// Cells, over the clusters called auto or the plain ones.
+    Cells { auto: bool, cells: Cells },
 }
 
 /// The candidates of one graph, the least work first.
@@ -58,8 +62,11 @@ impl<'a> Frontier<'a> {
         let whole = Cells::whole(plain.positions.count)?;
         let everything = plain.attempt(&whole)?.simulation;
         let mut found = Frontier { plain, auto: None, once: everything.flops, forward_flops, candidates: Vec::new() };
-        let everything =
-            Candidate { auto: false, cells: whole, allocated: everything.allocated, flops: everything.flops };
+        let everything = Candidate {
+            made: Made::Cells { auto: false, cells: whole },
+            allocated: everything.allocated,
+            flops: everything.flops,
+        };
         if found.plain.flow.passes == 1 {
             push(&mut found.candidates, everything)?;
             return Ok(found);
@@ -97,15 +104,20 @@ impl<'a> Frontier<'a> {
         for cells in cells {
             let simulation = material.attempt(&cells)?.simulation;
             let (allocated, flops) = (simulation.allocated, simulation.flops);
-            push(&mut candidates, Candidate { auto: is_auto, cells, allocated, flops })?;
+            push(&mut candidates, Candidate { made: Made::Cells { auto: is_auto, cells }, allocated, flops })?;
         }
         Ok(candidates)
     }
 
+    fn material(&self, is_auto: bool) -> &Material<'a> {
+        self.auto.as_ref().filter(|_| is_auto).unwrap_or(&self.plain)
+    }
+
     /// The schedule of a candidate.
     pub(crate) fn planned(&self, candidate: &Candidate) -> Result<Planned> {
-        let material = self.auto.as_ref().filter(|_| candidate.auto).unwrap_or(&self.plain);
-        let attempt = material.attempt(&candidate.cells)?;
+        let attempt = match &candidate.made {
+            Made::Cells { auto, cells } => self.material(*auto).attempt(cells)?,
+        };
         Ok(Planned {
             flops: attempt.simulation.flops,
             forward_flops: self.forward_flops,

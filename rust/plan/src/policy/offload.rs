@@ -112,5 +112,5 @@ fn woven(schedule: &Schedule, loads: &[(usize, NodeId)], behind: &[(usize, Actio
         }
         add(action, schedule.stores[index].clone())?;
     }
-    Ok(Schedule { clustering: std::sync::Arc::clone(&schedule.clustering), actions, stores })
+    Ok(Schedule { clustering: std::sync::Arc::clone(&schedule.clustering), actions, stores, repeats: schedule.repeats })
 }
