@@ -4,8 +4,11 @@
 //! from values that are kept anyway, inside the very group that reads it, nothing needs to be kept: the nodes
 //! become members of that group too. Rebuilding costs operations on each use, so it is bounded per value and
 //! over the whole graph; within the bound, the values that free most bytes per operation come first.
+//!
+//! Random bits, and what is made of them element by element (the mask of a dropout), are rebuilt beyond the bound: they
+//! are a function of a key, drawn so that nobody has to keep them.
 
-use ckad_graph::{NodeId, Op, Result, interrupt};
+use ckad_graph::{Graph, NodeId, Op, Result, interrupt};
 
 use crate::cluster::{Grouping, MOST_MEMBERS};
 use crate::cluster_limits::respects_limits;
@@ -18,6 +21,8 @@ use crate::view::is_view;
 
 /// Most nodes that rebuild one value.
 const MOST_NODES: usize = 12;
+/// Most nodes where some of them draw random bits: enough for normal noise that scales a value.
+const MOST_DRAWN: usize = 20;
 /// Share of all operations that may be spent: one in this many.
 const SHARE: u64 = 20;
 /// What has this many times fewer bytes than the value is kept for it.
@@ -29,6 +34,8 @@ struct Candidate {
     value: NodeId,
     bytes: u64,
     flops: u64,
+    /// Whether random bits are drawn again for it.
+    drawn: bool,
 }
 
 /// Makes members of later groups out of values that they read.
@@ -43,10 +50,8 @@ pub(crate) fn rebuild_cheap_values(grouping: &mut Grouping<'_>) -> Result<()> {
             dropped[value.index()] = true;
             let flops: u64 = nodes.iter().map(|&node| node_flops(graph, node)).sum();
             let bytes = graph.bytes(value) as u64;
-            push(
-                &mut candidates,
-                Candidate { value, bytes, flops: flops.max(1).saturating_mul(readers.len() as u64) },
-            )?;
+            let flops = flops.max(1).saturating_mul(readers.len() as u64);
+            push(&mut candidates, Candidate { value, bytes, flops, drawn: draws(graph, &nodes) })?;
         }
     }
     if candidates.is_empty() {
@@ -60,7 +65,9 @@ pub(crate) fn rebuild_cheap_values(grouping: &mut Grouping<'_>) -> Result<()> {
     let mut budget = total / SHARE;
     let mut chosen = room(candidates.len())?;
     for candidate in candidates {
-        if candidate.flops <= budget {
+        if candidate.drawn {
+            chosen.push(candidate.value);
+        } else if candidate.flops <= budget {
             budget -= candidate.flops;
             chosen.push(candidate.value);
         }
@@ -128,7 +135,7 @@ fn recipe(grouping: &Grouping<'_>, dropped: &[bool], value: NodeId) -> Option<Ve
                 continue;
             }
             let elementwise = roles.of(operand) == Role::Fused && !is_view(graph.op(operand));
-            if !elementwise || graph.node(operand).shape != shape || nodes.len() == MOST_NODES {
+            if !elementwise || graph.node(operand).shape != shape || nodes.len() == MOST_DRAWN {
                 return None;
             }
             nodes.push(operand);
@@ -136,7 +143,12 @@ fn recipe(grouping: &Grouping<'_>, dropped: &[bool], value: NodeId) -> Option<Ve
         next += 1;
     }
     nodes.sort_unstable();
-    Some(nodes)
+    Some(nodes).filter(|nodes| nodes.len() <= MOST_NODES || draws(graph, nodes))
+}
+
+/// Whether random bits are among the nodes.
+fn draws(graph: &Graph, nodes: &[NodeId]) -> bool {
+    nodes.iter().any(|&node| graph.op(node) == Op::RandomBits)
 }
 
 /// Adds the nodes to all readers, or to none where one would exceed a limit.

@@ -21,12 +21,13 @@ pub(crate) fn split<'g>(grouping: &Grouping<'_>, group: &'g Group) -> Option<Vec
     let (graph, limits, computed) = (grouping.graph, grouping.limits, group.members.len());
     // If every member was stored and every load lived to the end.
     let in_memory = group.loads.iter().filter(|&&load| is_in_memory(graph, load)).count();
-    let fits = in_memory + computed <= limits.operands && group.loads.len() + computed <= limits.registers;
+    let loads = group.loads.len() + usize::from(reads_its_place(graph, &group.members));
+    let fits = in_memory + computed <= limits.operands && loads + computed <= limits.registers;
     if group.kind == ClusterKind::Single || computed == 1 || fits {
         return None;
     }
     let (stores, registers) = at_most(grouping, &group.members);
-    let fits = in_memory + stores <= limits.operands && group.loads.len() + registers <= limits.registers;
+    let fits = in_memory + stores <= limits.operands && loads + registers <= limits.registers;
     if fits || respects_limits(grouping, &group.members) {
         return None;
     }
@@ -131,7 +132,8 @@ impl Scratch {
             self.place[node.index()] = NONE;
         }
         in_memory + stores <= grouping.limits.operands
-            && self.most_registers(members.len()) <= grouping.limits.registers
+            && self.most_registers(members.len()) + usize::from(reads_its_place(graph, members))
+                <= grouping.limits.registers
     }
 
     /// The most registers taken at once: members' from their instruction on, loads' from the start.
@@ -149,6 +151,11 @@ impl Scratch {
         });
         counts.max().unwrap_or(0) as usize
     }
+}
+
+/// Whether a kernel of these members has a register for the place of each element, which no node stands for.
+fn reads_its_place(graph: &Graph, members: &[NodeId]) -> bool {
+    members.iter().any(|&member| graph.op(member) == Op::RandomBits)
 }
 
 /// Scalars come with the run and take no operand.

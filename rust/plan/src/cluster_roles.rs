@@ -145,7 +145,7 @@ impl Roles {
 }
 
 fn is_fusable(op: Op) -> bool {
-    matches!(op, Op::Elementwise(_) | Op::Cast | Op::StopGradient | Op::Iota { .. }) || is_view(op)
+    matches!(op, Op::Elementwise(_) | Op::Cast | Op::StopGradient | Op::Iota { .. } | Op::RandomBits) || is_view(op)
 }
 
 /// Which views are computed. `views` and `in_memory` are those that are needed, and the operations that read memory,

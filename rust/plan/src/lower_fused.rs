@@ -155,6 +155,7 @@ pub(crate) fn fused_kernel(
         let op = match graph.op(member) {
             Op::Elementwise(id) => Some(TileOp::Elementwise(id)),
             Op::Cast if dtype != graph.dtype(member) => Some(TileOp::Cast),
+            Op::RandomBits => Some(TileOp::RandomBits),
             _ => None,
         };
         let arguments = body.arguments(member)?;
@@ -273,6 +274,10 @@ impl Body<'_, '_> {
             if !self.workspace.needed[index] {
                 continue;
             }
+            if self.graph.op(member) == Op::RandomBits {
+                let index = self.index();
+                push(&mut self.workspace.origins, index)?;
+            }
             for &operand in self.graph.operands(member) {
                 let origin = self.origin(operand)?;
                 if let Origin::Member(member) = origin {
@@ -286,7 +291,9 @@ impl Body<'_, '_> {
 
     /// The operands of the next member that is computed, from the first on.
     fn arguments(&mut self, member: NodeId) -> Result<Arguments> {
-        let mut arguments = Arguments { values: [0; 3], count: self.graph.operands(member).len() };
+        // Random bits are drawn by place, which is no operand of the node.
+        let count = self.graph.operands(member).len() + usize::from(self.graph.op(member) == Op::RandomBits);
+        let mut arguments = Arguments { values: [0; 3], count };
         let origins = &self.workspace.origins;
         let first = origins.len().checked_sub(arguments.count).filter(|_| arguments.count <= arguments.values.len());
         let first = first.ok_or_else(|| self.misplaced(member))?;
@@ -362,6 +369,15 @@ impl Body<'_, '_> {
         origin
     }
 
+    /// The place of each element in the iteration, one load for all that ask.
+    fn index(&mut self) -> Origin {
+        let mut strides = packed_strides(self.shape);
+        self.still_where_alone(&mut strides);
+        self.viewed = true;
+        let (source, dtype) = (Source::Index, DType::U64);
+        self.add_load(Load { source, dtype, strides, offset: 0, starts: Vec::new(), register: 0 })
+    }
+
     /// The load of a value that lies in memory under its own shape, which broadcasts.
     fn whole(&mut self, source: Source, node: NodeId) -> Result<Origin> {
         let mut strides = match (self.graph.node(node).shape == self.id, self.shape) {
@@ -396,7 +412,7 @@ impl Body<'_, '_> {
 
     /// Whether a member is computed at every point of the iteration.
     fn is_register(&self, node: NodeId) -> bool {
-        let computed = matches!(self.graph.op(node), Op::Elementwise(_) | Op::Cast | Op::StopGradient);
+        let computed = matches!(self.graph.op(node), Op::Elementwise(_) | Op::Cast | Op::StopGradient | Op::RandomBits);
         computed && self.graph.node(node).shape == self.id
     }
 
@@ -448,5 +464,6 @@ impl Body<'_, '_> {
 
 /// Whether a node's kernel is a fused one even where it is alone in its cluster.
 pub(crate) fn is_fusible(op: Op) -> bool {
-    is_view(op) || matches!(op, Op::Elementwise(_) | Op::Cast | Op::StopGradient | Op::Iota { .. } | Op::Reduce { .. })
+    let fused = matches!(op, Op::Elementwise(_) | Op::Cast | Op::StopGradient | Op::Iota { .. } | Op::RandomBits);
+    fused || is_view(op) || matches!(op, Op::Reduce { .. })
 }

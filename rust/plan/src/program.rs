@@ -58,7 +58,7 @@ pub enum Source {
     Literal(u32),
     /// Entry of the run's table of scalars.
     Scalar(u32),
-    /// The affine index itself as a value (an iota): only in fused kernels.
+    /// The affine index itself as a value (an iota, or what random bits are drawn by): only in fused kernels.
     Index,
 }
 
@@ -129,6 +129,9 @@ pub enum TileOp {
     Elementwise(ElementwiseId),
     /// From `Instruction::dtype` to `Instruction::result_dtype`.
     Cast,
+    /// Bits of the element's index, a key and the counter of index 0, all of them uint64; of the last two only the first
+    /// element is read.
+    RandomBits,
 }
 
 /// `result = op(operands…)` on whole tiles. `result` is never one of `operands`.

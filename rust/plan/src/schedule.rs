@@ -15,7 +15,7 @@ pub struct Cluster {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ClusterKind {
-    /// Elementwise operations, casts, iotas and view-like reads over one iteration shape.
+    /// Elementwise operations, casts, iotas, random bits and view-like reads over one iteration shape.
     Fused,
     /// A fused group with one `Reduce` of a value of the iteration shape, which no other member reads.
     Reduce,

@@ -8,8 +8,8 @@ use crate::infer::Inferred;
 use crate::shape::check_shape;
 use crate::{
     Accumulator, Cost, Expr, accumulate, arg_reduce, argsort, broadcast, cast, concatenate, cumulative_sum, dot,
-    gather, iota, leaf, linear_recurrence, pad, reduce, reshape, scatter_add, scatter_set, stop_gradient, strided_add,
-    strided_read, strided_write, transpose as transpose_axes,
+    gather, iota, leaf, linear_recurrence, pad, random_bits, reduce, reshape, scatter_add, scatter_set, stop_gradient,
+    strided_add, strided_read, strided_write, transpose as transpose_axes,
 };
 
 /// Tangent of a node of `source`, whose operands and result are given as mapped to the derived graph, where the
@@ -28,7 +28,7 @@ pub fn diff<'b>(
     }
     let at = Diff { source, node, operands, out, tangents };
     let tangent = match source.op(node) {
-        Op::Input(_) | Op::Literal(_) | Op::Scalar(_) | Op::Constant(_) | Op::Iota { .. } => Ok(None),
+        Op::Input(_) | Op::Literal(_) | Op::Scalar(_) | Op::Constant(_) | Op::Iota { .. } | Op::RandomBits => Ok(None),
         Op::Elementwise(id) => elementwise::diff(&at, Elementwise::from_id(id)),
         Op::Cast => cast::diff(&at),
         Op::StopGradient => Ok(None),
@@ -88,7 +88,7 @@ pub fn transpose<'b>(
         Op::LinearRecurrence { axis, reverse, absorb: _ } => linear_recurrence::transpose(at, axis.into(), reverse),
         Op::Dot { axes, absorb: _ } => dot::transpose(at, axes),
         Op::Accumulate => accumulate::transpose(at),
-        Op::Input(_) | Op::Literal(_) | Op::Scalar(_) | Op::Constant(_) | Op::Iota { .. } => Ok(()),
+        Op::Input(_) | Op::Literal(_) | Op::Scalar(_) | Op::Constant(_) | Op::Iota { .. } | Op::RandomBits => Ok(()),
         Op::StopGradient | Op::ArgReduce { .. } | Op::Argsort { .. } => {
             Err(Error::internal(op_label(op), "it is not linear, but a tangent passes through it"))
         }
@@ -112,6 +112,7 @@ fn structural_cost(graph: &Graph, node: NodeId, op: Op) -> Cost {
         // Read through strides by their users, or one copy.
         Op::StopGradient | Op::Reshape | Op::Transpose { .. } | Op::Broadcast | Op::StridedRead { .. } => Cost::FREE,
         Op::Iota { .. } => iota::cost(graph, node),
+        Op::RandomBits => random_bits::cost(graph, node),
         Op::Elementwise(id) => elementwise::cost(graph, node, Elementwise::from_id(id)),
         Op::Cast => cast::cost(graph, node),
         Op::StridedWrite { .. } => strided_write::cost(graph, node),
@@ -136,6 +137,7 @@ fn infer(graph: &Graph, node: NodeId) -> Result<Inferred> {
     match graph.op(node) {
         Op::Input(_) | Op::Literal(_) | Op::Scalar(_) | Op::Constant(_) => leaf::infer(graph, node),
         Op::Iota { axis } => iota::infer(operands, dtype, shape, axis.into()),
+        Op::RandomBits => random_bits::infer(graph, operands, dtype, shape),
         Op::Elementwise(id) => elementwise::infer(graph, Elementwise::from_id(id), operands),
         Op::Cast => cast::infer(graph, operands, dtype),
         Op::StopGradient => stop_gradient::infer(graph, operands),
@@ -195,6 +197,7 @@ pub(crate) fn op_label(op: Op) -> &'static str {
         Op::Scalar(_) => "scalar",
         Op::Constant(_) => "constant",
         Op::Iota { .. } => "arange",
+        Op::RandomBits => "random_bits",
         Op::Elementwise(id) => Elementwise::from_id(id).name(),
         Op::Cast => "astype",
         Op::StopGradient => "stop_gradient",

@@ -39,6 +39,7 @@ mod iota;
 mod leaf;
 mod linear_recurrence;
 mod pad;
+mod random_bits;
 mod reduce;
 mod reshape;
 mod scatter_add;
@@ -54,6 +55,7 @@ pub use absorbed::absorbed;
 pub use builder::{Builder, Expr};
 pub use dispatch::{cost, diff, op_name, transpose, verify};
 pub use elementwise::Elementwise;
+pub use random_bits::RANDOM_BITS_COST;
 pub use sample::{Sample, samples, samples_of};
 
 use ckad_graph::Op;

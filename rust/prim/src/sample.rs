@@ -9,8 +9,8 @@ use ckad_graph::{Attributes, DType, Graph, NodeId, ReduceKind, Result};
 use crate::elementwise::Elementwise;
 use crate::{
     Builder, accumulate, arg_reduce, argsort, broadcast, cast, concatenate, cumulative_sum, dot, gather, iota,
-    linear_recurrence, op_name, pad, reduce, reshape, scatter_add, scatter_set, stop_gradient, strided_add,
-    strided_read, strided_write, transpose,
+    linear_recurrence, op_name, pad, random_bits, reduce, reshape, scatter_add, scatter_set, stop_gradient,
+    strided_add, strided_read, strided_write, transpose,
 };
 
 /// One primitive applied to inputs: the graph's last node, which is its one output.
@@ -124,6 +124,7 @@ pub fn samples_of(dtype: DType) -> Result<Vec<Sample>> {
     }
     let structural = [
         iota::samples,
+        random_bits::samples,
         cast::samples,
         stop_gradient::samples,
         reshape::samples,

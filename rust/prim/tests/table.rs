@@ -31,6 +31,7 @@ fn every_primitive_has_samples() {
     }
     let structural = [
         "arange",
+        "random_bits",
         "astype",
         "stop_gradient",
         "reshape",
@@ -91,8 +92,8 @@ fn verify_finds_a_node_of_the_wrong_shape_or_dtype() {
         let graph = &sample.graph;
         let output = graph.outputs[0];
         // A shape or dtype that is a parameter of the node can be wrong only against its operand.
-        let takes_any_dtype = matches!(graph.op(output), Op::Cast | Op::Iota { .. });
-        let takes_any_shape = matches!(graph.op(output), Op::Iota { .. } | Op::StridedRead { .. });
+        let takes_any_dtype = matches!(graph.op(output), Op::Cast | Op::Iota { .. } | Op::RandomBits);
+        let takes_any_shape = matches!(graph.op(output), Op::Iota { .. } | Op::RandomBits | Op::StridedRead { .. });
         let rebuilt = |dtype: DType, longer: bool| {
             let mut copy = graph.derived().unwrap();
             for node in graph.ids() {

@@ -51,6 +51,7 @@ mod plan_view;
 mod primitive_arrays;
 mod primitives;
 mod profile;
+mod random;
 mod reductions;
 mod repeated;
 mod shapes;
@@ -95,6 +96,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     primitives::register(module)?;
     primitive_arrays::register(module)?;
+    random::register(module)?;
     module.add_class::<trace::Trace>()?;
     module.add_class::<trace::Region>()?;
     module.add_class::<graph_view::GraphView>()?;

@@ -5,7 +5,7 @@
 //! is mostly kept anyway. Where this would keep more bytes than it saves (a mask of x moved away from an x that nobody
 //! else needs later) the node stays.
 //!
-//! Only cheap nodes move: elementwise operations, casts, iotas and views by shape; of derived nodes also reductions,
+//! Only cheap nodes move: elementwise operations, casts, iotas, random bits and views by shape; of derived nodes also reductions,
 //! slices and padding.
 //! A node that reads a value which some other node overwrites stays too: moving it would keep the old version alive.
 
@@ -92,7 +92,7 @@ impl Movable {
     fn of(op: Op) -> Movable {
         match op {
             Op::Elementwise(_) | Op::Cast | Op::StopGradient => Movable::Always,
-            Op::Iota { .. } | Op::Reshape | Op::Transpose { .. } | Op::Broadcast => Movable::Always,
+            Op::Iota { .. } | Op::RandomBits | Op::Reshape | Op::Transpose { .. } | Op::Broadcast => Movable::Always,
             Op::Reduce { .. } | Op::Pad { .. } | Op::StridedRead { .. } => Movable::Derived,
             _ => Movable::Never,
         }

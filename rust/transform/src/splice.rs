@@ -191,6 +191,7 @@ impl Tables {
             Op::Input(_)
             | Op::Literal(_)
             | Op::Iota { .. }
+            | Op::RandomBits
             | Op::Elementwise(_)
             | Op::Cast
             | Op::StopGradient

@@ -6,6 +6,7 @@
 
 mod cast;
 mod loops;
+mod random;
 mod reduce;
 mod repeat;
 mod rows;
@@ -13,6 +14,7 @@ mod rows;
 use crate::Isa;
 
 pub use cast::cast;
+pub use random::random_bits;
 pub use reduce::{BLOCK, LEVELS, ReduceLanes, reduce};
 pub use repeat::repeat;
 pub use rows::elementwise;

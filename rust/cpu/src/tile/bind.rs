@@ -68,6 +68,8 @@ impl Bound {
 pub fn lane(instruction: &Instruction, isa: Isa) -> Result<Lane> {
     match instruction.op {
         TileOp::Cast => Ok(lanes::cast(instruction.dtype, instruction.result_dtype, isa)),
+        TileOp::RandomBits => lanes::random_bits(instruction.result_dtype, isa)
+            .ok_or_else(|| broken(format!("random bits of {}", instruction.result_dtype))),
         TileOp::Elementwise(id) => {
             let row = Elementwise::from_id(id);
             match lanes::elementwise(row, instruction.dtype, isa) {

@@ -3,7 +3,7 @@
 
 use ckad_graph::{DType, Error, Result};
 use ckad_plan::program::{FusedKernel, Instruction, Load, Source, TileOp};
-use ckad_prim::Elementwise;
+use ckad_prim::{Elementwise, RANDOM_BITS_COST};
 
 /// Where a value is while a tile is evaluated.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -124,6 +124,7 @@ fn work(kernel: &FusedKernel) -> usize {
         .map(|instruction| match instruction.op {
             TileOp::Elementwise(id) => Elementwise::from_id(id).cost() as usize,
             TileOp::Cast => 1,
+            TileOp::RandomBits => RANDOM_BITS_COST as usize,
         })
         .sum();
     (moved + computed).max(1)
@@ -266,8 +267,10 @@ impl Builder {
 /// Number of an instruction's operands, and how many of them are bools ahead of those of its dtype.
 #[inline]
 pub fn signature(instruction: &Instruction) -> Result<(usize, usize)> {
-    let TileOp::Elementwise(id) = instruction.op else { return Ok((1, 0)) };
-    let row = Elementwise::from_id(id);
+    let row = match instruction.op {
+        TileOp::Elementwise(id) => Elementwise::from_id(id),
+        TileOp::Cast | TileOp::RandomBits => return Ok((arity(instruction.op), 0)),
+    };
     if row.result_dtype(instruction.dtype) != Some(instruction.result_dtype) {
         return Err(undefined(row, instruction.dtype));
     }
@@ -283,6 +286,7 @@ fn arity(op: TileOp) -> usize {
     match op {
         TileOp::Elementwise(id) => Elementwise::from_id(id).arity(),
         TileOp::Cast => 1,
+        TileOp::RandomBits => 3,
     }
 }
 

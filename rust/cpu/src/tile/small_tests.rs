@@ -145,6 +145,28 @@ fn every_cast_and_layout() {
     }
 }
 
+#[test]
+fn random_bits_of_every_shape() {
+    let mut random = Random(0xb175);
+    for result_dtype in [DType::U8, DType::U16, DType::U32, DType::U64] {
+        let (op, dtype) = (TileOp::RandomBits, DType::U64);
+        let instruction = Instruction { op, dtype, result_dtype, result: 3, operands: [0, 1, 2] };
+        for extents in SHAPES {
+            let (total, still) = (extents.iter().product::<usize>(), vec![0; extents.len()]);
+            let mut buffers: Vec<Buffer> = (0..3).map(|_| random_buffer(dtype, REACH, &mut random)).collect();
+            buffers.extend([0, 1].map(|_| Buffer::zeroed(total * result_dtype.size())));
+            for first in [Source::Buffer(BufferId(2)), Source::Literal(0), Source::Scalar(1)] {
+                let index = load(Source::Index, dtype, &packed_strides(extents), 0, 0);
+                let key = load(Source::Buffer(BufferId(1)), dtype, &still, 9, 1);
+                let kernel = single(instruction, extents, vec![index, key, load(first, dtype, &still, 0, 2)]);
+                for isa in available() {
+                    check(&kernel, &mut buffers, 3, isa);
+                }
+            }
+        }
+    }
+}
+
 /// An instruction on every shape, with the layouts of its operands in turn.
 fn every_layout(instruction: Instruction, arity: usize, typed: usize, random: &mut Random) {
     for extents in SHAPES {

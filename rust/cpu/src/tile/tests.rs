@@ -60,6 +60,7 @@ fn naive(kernel: &FusedKernel, buffers: &mut [Buffer], isa: Isa) {
         for instruction in &kernel.instructions {
             let lane = match instruction.op {
                 TileOp::Cast => lanes::cast(instruction.dtype, instruction.result_dtype, isa),
+                TileOp::RandomBits => lanes::random_bits(instruction.result_dtype, isa).unwrap(),
                 TileOp::Elementwise(id) => {
                     lanes::elementwise(Elementwise::from_id(id), instruction.dtype, isa).unwrap()
                 }

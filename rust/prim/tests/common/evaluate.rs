@@ -66,6 +66,23 @@ fn lmul(a: f64, b: f64) -> f64 {
     if a == 0.0 || b == 0.0 { 0.0 } else { a * b }
 }
 
+/// Threefry2x32 of 20 rounds, round by round as it is published.
+fn threefry(key: u64, counter: u64) -> [u32; 2] {
+    let (k0, k1) = ((key >> 32) as u32, key as u32);
+    let keys = [k0, k1, 0x1bd1_1bda ^ k0 ^ k1];
+    let (mut x, mut y) = (((counter >> 32) as u32).wrapping_add(k0), (counter as u32).wrapping_add(k1));
+    for round in 0..20 {
+        x = x.wrapping_add(y);
+        y = y.rotate_left([13, 15, 26, 6, 17, 29, 16, 24][round % 8]) ^ x;
+        if round % 4 == 3 {
+            let turn = round / 4 + 1;
+            x = x.wrapping_add(keys[turn % 3]);
+            y = y.wrapping_add(keys[(turn + 1) % 3]).wrapping_add(turn as u32);
+        }
+    }
+    [x, y]
+}
+
 fn node(graph: &Graph, node: NodeId, values: &[Array], inputs: &[Array]) -> Option<Array> {
     let shape = extents(graph, node);
     let operands = graph.operands(node);
@@ -96,6 +113,15 @@ fn node(graph: &Graph, node: NodeId, values: &[Array], inputs: &[Array]) -> Opti
         Op::Scalar(index) => vec![graph.dtype(node).f64_of_bits(graph.scalars[index as usize])],
         Op::Constant(index) => decode(graph.dtype(node), graph.constants[index as usize].bytes()),
         Op::Iota { axis } => positions(&shape).iter().map(|p| p[axis as usize] as f64).collect(),
+        Op::RandomBits => {
+            let (key, first, dtype) = (operand(0)[0] as u64, operand(1)[0] as u64, graph.dtype(node));
+            let bits = (0..positions(&shape).len() as u64).map(|i| threefry(key, first.wrapping_add(i)));
+            let narrow = |[x, y]: [u32; 2]| match dtype {
+                DType::U64 => u64::from(x) << 32 | u64::from(y),
+                _ => u64::from(x ^ y) & ((1 << (8 * dtype.size())) - 1),
+            };
+            bits.map(|words| dtype.f64_of_bits(narrow(words))).collect()
+        }
         Op::Elementwise(id) => positions(&shape)
             .iter()
             .map(|p| {

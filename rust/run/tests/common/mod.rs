@@ -124,7 +124,7 @@ pub fn unfused_schedule(graph: &Graph) -> Schedule {
     let mut schedule = Schedule::default();
     for id in graph.ids().filter(|&id| !graph.op(id).is_leaf()) {
         let kind = match graph.op(id) {
-            Op::Elementwise(_) | Op::Cast | Op::StopGradient | Op::Iota { .. } => ClusterKind::Fused,
+            Op::Elementwise(_) | Op::Cast | Op::StopGradient | Op::Iota { .. } | Op::RandomBits => ClusterKind::Fused,
             op if is_view(op) => ClusterKind::Fused,
             Op::Reduce { .. } => ClusterKind::Reduce,
             _ => ClusterKind::Single,
