@@ -6,6 +6,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from ckad.picture.data import FrontierPoint, LineCost
+
 __version__: str
 
 class Tracer:
@@ -136,6 +138,25 @@ class Plan:
     @property
     def note(self) -> str | None:
         """Why the plan is not what the policy would have been, where it is not."""
+    @property
+    def lines(self) -> list[LineCost]:
+        """What each source line costs, derivatives included; those that hold most at the peak first."""
+    def frontier(self) -> list[FrontierPoint]:
+        """The plans of which no other needs as few bytes and as little work, the least memory first."""
+    def timeline(self, columns: int = 600, lines: int = 12) -> dict[str, Any]:
+        """The steps of the final run in at most so many columns, and one for the end, when the results are there. A
+        step is a kernel, and a column shows that step of its stretch at which most bytes are live.
+
+        Returns:
+            steps: their number, the end included.
+            lines: (file, number) of the source lines that hold most at some time, in the order of the source.
+            first_step, step, live, allocated: of each column, where it begins, the step that it shows, the bytes of
+                values that are live there, and the bytes that those and all results occupy.
+            held: a list for each of `lines`, and one for all others: bytes live in each column.
+            computes: of each column, the (file, number) of what the step computes; None at the end.
+            forward, recomputed, backward: of each column, the lowest and highest place in the recorded program at
+                which it does such work; None where it does not.
+        """
 
 class Planned(BaseException):
     """Unwinds a call that was only to be planned."""

@@ -3,7 +3,7 @@
 from ckad.transforms.checking import check_grads
 from ckad.transforms.debugging import debug_nans
 from ckad.transforms.gradient import grad, value_and_grad
-from ckad.transforms.inspection import Graph, Plan, plan, trace
+from ckad.transforms.inspection import Graph, Plan, memory_frontier, plan, trace
 from ckad.transforms.jacobian import jacobian, jacobian_mode
 from ckad.transforms.jit import jit
 from ckad.transforms.linear import hvp, jvp, linearize, stop_gradient, vjp
@@ -24,6 +24,7 @@ __all__ = [
     "jit",
     "jvp",
     "linearize",
+    "memory_frontier",
     "plan",
     "stop_gradient",
     "trace",

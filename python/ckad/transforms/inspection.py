@@ -1,4 +1,4 @@
-"""Looking before running: `trace` returns the recorded graph, `plan` the plan of a run."""
+"""Looking before running: `trace` returns the recorded graph, `plan` the plan of a run, `memory_frontier` others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from ckad import _core
 from ckad.errors import CkadRuntimeError, CkadTypeError, TracerError
+from ckad.picture.data import FrontierPoint
 from ckad.transforms.gradient import value_and_grad_for
 from ckad.transforms.limit import MemoryLimit
 from ckad.transforms.policy import INHERIT, Checkpoint
@@ -76,7 +77,8 @@ def plan(
 
     Returns:
         A function of the same arguments that returns a `Plan`: `peak_bytes` and its parts, `planning_bytes`,
-        `live_bytes`, `flops`, `forward_flops`, `extra_flops`, `segments`, and a table per source line as text.
+        `live_bytes`, `flops`, `forward_flops`, `extra_flops`, `segments`, and a table per source line: `lines`, or
+        `print(plan)`. `timeline()` and `frontier()` are the data of its pictures.
 
     Raises:
         TypeError: `argnums`, `checkpoint` or `memory_limit` for a function that is transformed already.
@@ -115,5 +117,50 @@ def plan(
             raise TracerError.of("plan", what, hint)
         hint = "pass a transformed function, or a plain one of floats"
         raise CkadRuntimeError.of("plan", "the function ran nothing that ckad plans", hint)
+
+    return wrapped
+
+
+def memory_frontier(
+    f: Callable[..., Any], argnums: int | Sequence[int] | None = None
+) -> Callable[..., list[FrontierPoint]]:
+    """A function that says what less memory would cost: every plan worth taking, and its extra work.
+
+    Args:
+        f: a transformed function such as `ckad.grad(loss)`; or a plain function, for which its `value_and_grad` is
+            planned.
+        argnums: for a plain function: position or positions of the arguments to differentiate; the first if left out.
+
+    Returns:
+        A function of the same arguments that returns a list of `(peak_bytes, extra_flops, policy)`, the least memory
+        first: plans of which no other needs as few bytes and as little work, whatever policy `f` names. The first one's
+        bytes are the least limit that any plan keeps. `memory_limit=peak_bytes` takes that plan; `policy` is a text
+        that says how it came about. Nothing runs, but where control flow on values forces it; then the frontier is
+        that of the last run.
+
+    Raises:
+        TypeError: `argnums` for a function that is transformed already.
+        TracerError: the arguments are traced values, so that nothing would run.
+
+    Source: docs/checkpointing.md.
+
+    >>> import numpy as np, ckad
+    >>> def loss(x):
+    ...     for _ in range(20):
+    ...         x = np.sin(x) * x
+    ...     return np.sum(x)
+    >>> least, *_, most = ckad.memory_frontier(loss)(np.ones(10_000))
+    >>> least.peak_bytes < 0.9 * most.peak_bytes, most.extra_flops, most.policy
+    (True, 0, 'none')
+    """
+    check_function("memory_frontier", f)
+    if argnums is not None and is_transform(f):
+        hint = "give it to the transform: ckad.memory_frontier(ckad.grad(f, argnums=…))"
+        raise CkadTypeError.of("memory_frontier", "argnums= of a transformed function is not used", hint)
+    planned = plan(f, argnums)
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> list[FrontierPoint]:
+        return planned(*args, **kwargs).frontier()
 
     return wrapped

@@ -7,7 +7,7 @@
 //!   `cluster_auto` what a later pass rebuilds by itself.
 //! * `liveness` and `cost` are the tables over clusters that policies read: which values flow, what they cost.
 //! * `policy` decides what to keep and what to recompute, and writes a [`Schedule`](schedule::Schedule); `simulate`
-//!   judges it, `report` explains it.
+//!   judges it, `report` explains it, `timeline` draws it.
 //! * `lower` turns it into a [`Program`](program::Program): kernels (`lower_fused` with `lower_axes` and
 //!   `lower_registers`, `lower_structural`) over buffers (`lower_buffers`) that `allocate` places; of long schedules by
 //!   two threads (`lower_halves`). `lower_joined` says which steps run together, `lower_transfers` what is on disk
@@ -44,6 +44,7 @@ pub mod schedule;
 pub mod simulate;
 mod tables;
 mod takeover;
+pub mod timeline;
 pub mod verify;
 mod verify_transfers;
 pub mod view;

@@ -153,7 +153,7 @@ impl Report {
 impl Report {
     /// The lines by name, most bytes at the peak first. Several ids may name one line: an id stands for an
     /// instruction of it.
-    fn by_name(&self, line: &dyn Fn(u32) -> String) -> Result<Vec<(String, LineCost)>> {
+    pub fn by_name(&self, line: &dyn Fn(u32) -> String) -> Result<Vec<(String, LineCost)>> {
         let mut rows: BTreeMap<String, LineCost> = BTreeMap::new();
         for cost in &self.lines {
             let row = rows.entry(line(cost.line)).or_default();

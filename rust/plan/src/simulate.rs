@@ -155,7 +155,7 @@ pub(crate) fn simulate_costing(graph: &Graph, schedule: &Schedule, flops: impl F
     if returned > out.peak {
         (out.peak, out.peak_action) = (returned, schedule.actions.len());
     }
-    out.allocated = returned.saturating_add(memory.most());
+    out.allocated = returned.saturating_add(memory.held().max().unwrap_or(0));
     let mut once = 0u64;
     for (cluster, &runs) in runs.iter().enumerate().filter(|(_, runs)| **runs > 0) {
         let flops = flops(cluster);
@@ -170,7 +170,7 @@ pub(crate) fn simulate_costing(graph: &Graph, schedule: &Schedule, flops: impl F
 }
 
 /// Who holds which bytes beside the outputs.
-struct Memory<'g> {
+pub(crate) struct Memory<'g> {
     graph: &'g Graph,
     /// For each node the block that holds its value now, or held the last one.
     of: Vec<u32>,
@@ -187,11 +187,11 @@ struct Block {
 }
 
 impl<'g> Memory<'g> {
-    fn new(graph: &'g Graph, actions: usize) -> Result<Memory<'g>> {
+    pub(crate) fn new(graph: &'g Graph, actions: usize) -> Result<Memory<'g>> {
         Ok(Memory { graph, of: filled(0, graph.len())?, blocks: Vec::new(), change: filled(0, actions)? })
     }
 
-    fn store(&mut self, value: NodeId, taken: Option<NodeId>, action: usize) -> Result<()> {
+    pub(crate) fn store(&mut self, value: NodeId, taken: Option<NodeId>, action: usize) -> Result<()> {
         if let Some(base) = taken {
             self.of[value.index()] = self.of[base.index()];
             self.blocks[self.of[base.index()] as usize].holders += 1;
@@ -202,7 +202,7 @@ impl<'g> Memory<'g> {
     }
 
     /// A block that is never freed holds an output.
-    fn free(&mut self, value: NodeId, action: usize) {
+    pub(crate) fn free(&mut self, value: NodeId, action: usize) {
         let block = &mut self.blocks[self.of[value.index()] as usize];
         block.holders -= 1;
         if block.holders == 0 {
@@ -211,13 +211,12 @@ impl<'g> Memory<'g> {
         }
     }
 
-    /// The most bytes of blocks that are freed, at one time.
-    fn most(&self) -> u64 {
+    /// The bytes of blocks that are freed, during each action.
+    pub(crate) fn held(&self) -> impl Iterator<Item = u64> + '_ {
         let mut now = 0;
-        let live = self.change.iter().map(|&change| {
+        self.change.iter().map(move |&change| {
             now += change;
-            now
-        });
-        live.max().map_or(0, |most| most as u64)
+            now.unsigned_abs()
+        })
     }
 }

@@ -16,6 +16,7 @@ use crate::policy::Planned;
 use crate::policy::frontier::{Candidate, Frontier};
 use crate::program::Target;
 use crate::report::{Report, report};
+use crate::tables::push;
 
 /// What becomes of a graph under a limit.
 #[derive(Clone, PartialEq, Debug)]
@@ -52,14 +53,7 @@ pub fn compile_within(
         let needed = compiled.peak.total();
         return if needed <= limit { Ok(fits(compiled)) } else { too_small(graph, needed, &compiled.planned) };
     }
-    let search = Search { graph, frontier: Frontier::of(graph, target)?, target, donated };
-    let known = captured_bytes(graph)?.saturating_add(graph.own_bytes());
-    let values = graph.ids().filter(|&id| !graph.op(id).is_leaf()).map(|id| graph.bytes(id) as u64);
-    let given_up = graph.outputs.iter().map(|&output| graph.bytes(output) as u64).filter(|_| donated.contains(&true));
-    let allowance = LEFT_OUT * values.max().unwrap_or(0) + given_up.sum::<u64>();
-    let at_least = |candidate: &Candidate| {
-        usize::try_from(candidate.allocated.saturating_sub(allowance)).unwrap_or(usize::MAX).saturating_add(known)
-    };
+    let search = Search::of(graph, target, donated)?;
     // What a lowered candidate needs, for the case that none fits.
     let mut least: Option<(usize, &Candidate)> = None;
     let mut improve = |needed: usize, candidate| {
@@ -69,7 +63,7 @@ pub fn compile_within(
         least
     };
     let (near, far): (Vec<&Candidate>, Vec<&Candidate>) =
-        search.frontier.candidates.iter().partition(|candidate| at_least(candidate) <= limit);
+        search.frontier.candidates.iter().partition(|candidate| search.at_least(candidate) <= limit);
     let mut found = None;
     for candidate in near {
         let compiled = search.compiled(candidate)?;
@@ -81,9 +75,8 @@ pub fn compile_within(
     }
     // The last ones allocate least.
     for candidate in far.into_iter().rev() {
-        let bound = at_least(candidate);
-        if found.is_none_or(|(least, _)| bound < least) {
-            found = improve(search.compiled(candidate)?.peak.total().max(bound), candidate);
+        if found.is_none_or(|(least, _)| search.at_least(candidate) < least) {
+            found = improve(search.needed(candidate)?.0, candidate);
         }
     }
     let Some((minimum, candidate)) = found else {
@@ -97,11 +90,36 @@ struct Search<'a> {
     frontier: Frontier<'a>,
     target: &'a Target,
     donated: &'a [bool],
+    /// Bytes of captured arrays and of the graph, which each candidate needs.
+    known: usize,
+    /// How far the simulator's figure may be above a program's.
+    allowance: u64,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn of(graph: &'a Graph, target: &'a Target, donated: &'a [bool]) -> Result<Search<'a>> {
+        let known = captured_bytes(graph)?.saturating_add(graph.own_bytes());
+        let values = graph.ids().filter(|&id| !graph.op(id).is_leaf()).map(|id| graph.bytes(id) as u64);
+        let given_up =
+            graph.outputs.iter().map(|&output| graph.bytes(output) as u64).filter(|_| donated.contains(&true));
+        let allowance = LEFT_OUT * values.max().unwrap_or(0) + given_up.sum::<u64>();
+        Ok(Search { graph, frontier: Frontier::of(graph, target)?, target, donated, known, allowance })
+    }
+
     fn compiled(&self, candidate: &Candidate) -> Result<Compiled> {
         lowered(self.graph, self.frontier.planned(candidate)?, self.target, self.donated)
+    }
+
+    /// What the candidate's program takes can be no less.
+    fn at_least(&self, candidate: &Candidate) -> usize {
+        let simulated = candidate.allocated.saturating_sub(self.allowance);
+        usize::try_from(simulated).unwrap_or(usize::MAX).saturating_add(self.known)
+    }
+
+    /// The least limit that the candidate keeps, and its work beyond keeping everything.
+    fn needed(&self, candidate: &Candidate) -> Result<(usize, u64)> {
+        let compiled = self.compiled(candidate)?;
+        Ok((compiled.peak.total().max(self.at_least(candidate)), compiled.planned.extra_flops))
     }
 }
 
@@ -113,12 +131,31 @@ fn too_small(graph: &Graph, minimum: usize, planned: &Planned) -> Result<Fitted>
     Ok(Fitted::TooSmall(TooSmall { minimum, report: Arc::new(report(graph, planned)?) }))
 }
 
-/// What each candidate needs and how much work beyond keeping everything it takes, the least work first.
-pub fn frontier(graph: &Graph, target: &Target, donated: &[bool]) -> Result<Vec<(usize, u64)>> {
-    let search = Search { graph, frontier: Frontier::of(graph, target)?, target, donated };
-    let figures = search.frontier.candidates.iter().map(|candidate| {
-        let compiled = search.compiled(candidate)?;
-        Ok((compiled.peak.total(), compiled.planned.extra_flops))
+/// A plan on the curve of memory against work.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Point {
+    /// The least limit that it keeps.
+    pub bytes: usize,
+    /// Operations beyond those of keeping everything.
+    pub extra_flops: u64,
+    /// What was tried, to read.
+    pub policy: String,
+}
+
+/// The plans of which no other needs as few bytes and as little work, the least memory first.
+pub fn frontier(graph: &Graph, target: &Target, donated: &[bool]) -> Result<Vec<Point>> {
+    let search = Search::of(graph, target, donated)?;
+    let mut points = Vec::new();
+    for candidate in &search.frontier.candidates {
+        let (bytes, extra_flops) = search.needed(candidate)?;
+        push(&mut points, Point { bytes, extra_flops, policy: candidate.label() })?;
+    }
+    points.sort_by_key(|point| (point.bytes, point.extra_flops));
+    let mut least = u64::MAX;
+    points.retain(|point| {
+        let better = point.extra_flops < least;
+        least = least.min(point.extra_flops);
+        better
     });
-    figures.collect()
+    Ok(points)
 }

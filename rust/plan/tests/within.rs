@@ -7,7 +7,7 @@ use ckad_graph::{CheckpointPolicy, Graph};
 use ckad_plan::compile::{Compiled, compile};
 use ckad_plan::simulate::simulate;
 use ckad_plan::verify::verify_program;
-use ckad_plan::within::{Fitted, TooSmall, compile_within, frontier};
+use ckad_plan::within::{Fitted, Point, TooSmall, compile_within, frontier};
 use programs::{blocks, heat, hvp, lstm, mlp, penalty, target, trajectory, unet};
 
 fn within(graph: &Graph, limit: usize) -> Result<Compiled, TooSmall> {
@@ -22,7 +22,9 @@ fn check(name: &str, graph: &Graph) {
     let candidates = frontier(graph, &target(), &[]).unwrap();
     let refused = within(graph, 1).unwrap_err();
     let (minimum, most) = (refused.minimum, none.peak.total());
-    assert_eq!(minimum, candidates.iter().map(|&(bytes, _)| bytes).min().unwrap(), "{name}");
+    assert_eq!(minimum, candidates[0].bytes, "{name}");
+    let falls = |pair: &[Point]| pair[0].bytes < pair[1].bytes && pair[0].extra_flops > pair[1].extra_flops;
+    assert!(candidates.windows(2).all(falls), "{name}");
     assert!(refused.report.lines[0].peak_bytes > 0);
     assert_eq!(within(graph, minimum - 1).unwrap_err().minimum, minimum, "{name}");
     assert_eq!(within(graph, minimum).unwrap().peak.total(), minimum, "{name}");
@@ -40,8 +42,8 @@ fn check(name: &str, graph: &Graph) {
         assert!(compiled.peak.total() <= limit, "{name}");
         assert!(compiled.planned.flops <= before, "{name}: more memory, more work");
         before = compiled.planned.flops;
-        let cheapest = candidates.iter().filter(|&&(bytes, _)| bytes <= limit).map(|&(_, extra)| extra).min();
-        assert_eq!(Some(compiled.planned.extra_flops), cheapest, "{name}");
+        let cheapest = candidates.iter().rfind(|point| point.bytes <= limit).unwrap();
+        assert_eq!(compiled.planned.extra_flops, cheapest.extra_flops, "{name}");
         if step % 3 == 0 {
             let share = compiled.planned.extra_flops as f64 / none.planned.flops as f64;
             println!("{name:12} {:.2} of none: extra {share:.3}", limit as f64 / most as f64);
@@ -83,4 +85,12 @@ fn a_policy_beside_a_limit_is_kept() {
         let Fitted::TooSmall(refused) = beside(needed - 1) else { panic!("{policy:?} within less than it needs") };
         assert_eq!(refused.minimum, needed);
     }
+}
+
+#[test]
+fn candidates_are_named() {
+    let graph = mlp(64, 16, 256);
+    let names: Vec<String> = frontier(&graph, &target(), &[]).unwrap().into_iter().map(|point| point.policy).collect();
+    assert!(["none", "auto"].contains(&names.last().unwrap().as_str()), "{names:?}");
+    assert!(names[0].starts_with("sqrt, ") && names[0].contains(" segments"), "{names:?}");
 }

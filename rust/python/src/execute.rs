@@ -13,7 +13,6 @@ use ckad_graph::{
     CheckpointPolicy, Constant, Error, ErrorKind, Graph, HostArray, NodeId, Op, Result, ScalarBits, tables, working,
 };
 use ckad_plan::compile::{Compiled, compile_donating};
-use ckad_plan::report::{Report, report};
 use ckad_plan::within::{Fitted, TooSmall, compile_within};
 use ckad_run::{Bindings, GivenUp, InputArray, OutputBuffer, ProgramCache, RunOptions};
 use ckad_transform::{Absorbed, Side};
@@ -24,6 +23,7 @@ use crate::boundary::enter;
 use crate::convert::owned;
 use crate::errors::{over_limit, raise, to_python};
 use crate::lines::Lines;
+use crate::looked_at::LookedAt;
 use crate::main_thread::is_main_thread;
 use crate::plan_view::is_planning;
 use crate::trace::Recorded;
@@ -76,8 +76,8 @@ pub struct Executable {
     pub compiled: Compiled,
     /// Tape position of each node: names the line of a step in whatever trace runs it.
     pub positions: Vec<u32>,
-    /// The table per source line, where the program was built only to be looked at.
-    report: Option<Report>,
+    /// What a plan is explained from, where the program was built only to be looked at.
+    pub looked_at: Option<Box<LookedAt>>,
     /// The limit that it was planned for.
     pub limit: Option<usize>,
     /// Where it was built only to be looked at: the most bytes held while the graph was derived, planned and lowered,
@@ -258,9 +258,12 @@ fn finished_donating(
     };
     compiled.program.set_recorded(graph, recorded.0, recorded.1)?;
     let positions = tables::list("plan", graph.ids().map(|id| graph.attributes(id).position))?;
-    let report = if wanted.report { Some(report(graph, &compiled.planned)?) } else { None };
+    let looked_at = match wanted.report {
+        true => Some(Box::new(LookedAt::new(graph, &compiled.planned, donated)?)),
+        false => None,
+    };
     let watch = if wanted.watch { watch(graph, recorded)? } else { None };
-    Ok(Executable { compiled, positions, report, limit: ask.limit, planning_bytes: 0, watch })
+    Ok(Executable { compiled, positions, looked_at, limit: ask.limit, planning_bytes: 0, watch })
 }
 
 fn watch(graph: &Graph, recorded: (usize, usize)) -> Result<Option<Box<Watch>>, Stop> {
@@ -407,13 +410,6 @@ impl Executable {
     /// Bytes that the program itself occupies.
     pub fn own_bytes(&self) -> usize {
         self.compiled.peak.program + self.compiled.peak.graph + self.positions.len() * size_of::<u32>()
-    }
-
-    /// The plan's table per source line, as text.
-    pub fn line_table(&self, py: Python<'_>, recorded: &Graph, lines: &Lines) -> Result<String> {
-        let texts = crate::graph_view::line_texts(py, recorded, lines);
-        let text = |line| texts.get(&line).cloned().unwrap_or_default();
-        self.report.as_ref().map_or_else(|| Ok(String::new()), |report| report.text(&text))
     }
 
     /// File and line of each node's recorded operation.

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::boundary::enter;
 use crate::errors::{self, refusal};
-use crate::lines::Lines;
+use crate::places::Places;
 use crate::trace::Recorded;
 
 /// The operation whose errors these are.
@@ -18,22 +18,7 @@ const OP: &str = "trace";
 #[pyclass(frozen, module = "ckad", name = "Graph")]
 pub struct GraphView {
     graph: Graph,
-    /// Text of each line id that the graph uses, by id.
-    lines: rustc_hash::FxHashMap<u32, String>,
-}
-
-/// `file:line` of every line that a graph's nodes name; files below the working directory by their short name.
-pub fn line_texts(py: Python<'_>, graph: &Graph, lines: &Lines) -> rustc_hash::FxHashMap<u32, String> {
-    let folder = std::env::current_dir().map(|path| format!("{}/", path.display())).unwrap_or_default();
-    let mut texts = rustc_hash::FxHashMap::default();
-    for id in graph.ids() {
-        let line = graph.attributes(id).line;
-        texts.entry(line).or_insert_with(|| {
-            let text = lines.text(py, line);
-            text.strip_prefix(&folder).map(str::to_owned).unwrap_or(text)
-        });
-    }
-    texts
+    places: Places,
 }
 
 impl GraphView {
@@ -41,16 +26,12 @@ impl GraphView {
         let recorded_graph = &recorded.graph;
         let graph = enter(py, || ckad_transform::extract(recorded_graph, &recorded_graph.outputs))?;
         let graph = graph.map_err(errors::raise)?;
-        let lines = line_texts(py, &graph, &recorded.lines);
-        Ok(GraphView { graph, lines })
-    }
-
-    fn line(&self, id: u32) -> &str {
-        self.lines.get(&id).map_or("", String::as_str)
+        let places = Places::new(py, &graph, &recorded.lines);
+        Ok(GraphView { graph, places })
     }
 
     fn printed(&self) -> Result<String> {
-        print_graph(&self.graph, &NodeText { op: &ckad_prim::op_name, line: &|id| self.line(id).to_owned() })
+        print_graph(&self.graph, &NodeText { op: &ckad_prim::op_name, line: &|id| self.places.short(id).to_owned() })
     }
 
     fn dot(&self) -> Result<String> {
@@ -66,7 +47,7 @@ impl GraphView {
                 escaped(&ckad_prim::op_name(node.op)),
                 node.dtype,
                 shape_text(self.graph.shape(id)),
-                escaped(self.line(node.attributes.line))
+                escaped(self.places.short(node.attributes.line))
             );
             let style = match node.op {
                 Op::Input(_) => ", style=filled, fillcolor=lightblue",

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ckad_graph::Error;
 use ckad_plan::footprint::PeakBytes;
 use ckad_plan::policy::Planned as Figures;
 use ckad_plan::report::bytes_text;
@@ -16,6 +17,8 @@ use pyo3::types::PyDict;
 use crate::errors::raise;
 use crate::execute::{Executable, Tables};
 use crate::lines::Lines;
+use crate::looked_at::LookedAt;
+use crate::places::Places;
 use crate::tape::ForcedRuns;
 
 pyo3::create_exception!(ckad._core, Planned, PyBaseException, "Unwinds a call that was only to be planned.");
@@ -40,6 +43,9 @@ pub struct PlanView {
     planning_bytes: usize,
     limit: Option<usize>,
     table: String,
+    /// What the table was made from.
+    program: Arc<Executable>,
+    places: Arc<Places>,
 }
 
 /// A context in which programs are planned instead of run.
@@ -100,7 +106,9 @@ pub fn intercept(
 ) -> PyResult<()> {
     let Some(wanted) = PLANNING.with_borrow(|open| open.last().cloned()) else { return Ok(()) };
     let compiled = &executable.compiled;
-    let table = executable.line_table(py, tables.graph, lines).map_err(raise)?;
+    let Some(looked_at) = &executable.looked_at else { return Ok(()) };
+    let places = Places::new(py, tables.graph, lines);
+    let table = looked_at.report.text(&|line| places.short(line).to_owned()).map_err(raise)?;
     let mut peak = compiled.peak;
     // The cached program's constants are those of the call that built it.
     peak.constants = tables.owned_constants();
@@ -113,9 +121,18 @@ pub fn intercept(
         planning_bytes: executable.planning_bytes,
         limit: executable.limit,
         table,
+        program: Arc::clone(executable),
+        places: Arc::new(places),
     };
     *wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
     Err(Planned::new_err(()))
+}
+
+impl PlanView {
+    fn looked_at(&self) -> PyResult<&LookedAt> {
+        let missing = || raise(Error::internal("plan", "nothing was kept to explain the plan from"));
+        self.program.looked_at.as_deref().ok_or_else(missing)
+    }
 }
 
 #[pymethods]
@@ -209,6 +226,23 @@ impl PlanView {
     #[getter]
     fn note(&self) -> Option<&str> {
         self.figures.note.as_deref()
+    }
+
+    /// What each source line costs, derivatives included: the lines that hold most at the peak first.
+    #[getter]
+    fn lines<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        self.looked_at()?.lines(py, &self.places)
+    }
+
+    /// The plans of which no other needs as few bytes and as little work, the least memory first.
+    fn frontier<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        self.looked_at()?.frontier(py, self.forced.peak_bytes)
+    }
+
+    /// Live bytes over the steps of the final run, by source line.
+    #[pyo3(signature = (columns = 600, lines = 12))]
+    fn timeline<'py>(&self, py: Python<'py>, columns: usize, lines: usize) -> PyResult<Bound<'py, PyDict>> {
+        self.looked_at()?.timeline(py, &self.program.compiled.planned, &self.places, columns, lines)
     }
 
     fn __str__(&self) -> String {

@@ -41,8 +41,27 @@ pub(crate) struct Candidate {
 
 /// What a schedule is emitted from.
 pub(crate) enum Made {
-    /// Cells, over the clusters called auto or the plain ones.
-    Cells { auto: bool, cells: Cells },
+    /// Cells, over the clusters called auto or the plain ones, as that policy asks for them.
+    Cells { auto: bool, cells: Cells, asked: CheckpointPolicy },
+}
+
+impl Candidate {
+    /// What was tried, to read.
+    pub(crate) fn label(&self) -> String {
+        match &self.made {
+            Made::Cells { auto, cells, asked } => {
+                let segments = cells.segments();
+                match (asked, auto) {
+                    (CheckpointPolicy::None, false) => "none".to_owned(),
+                    (CheckpointPolicy::None, true) => "auto".to_owned(),
+                    (CheckpointPolicy::Segments(_), false) => format!("{segments} segments"),
+                    (CheckpointPolicy::Segments(_), true) => format!("{segments} segments, auto"),
+                    (_, false) => format!("sqrt, {segments} segments"),
+                    (_, true) => format!("sqrt, {segments} segments, auto"),
+                }
+            }
+        }
+    }
 }
 
 /// The candidates of one graph, the least work first.
@@ -63,7 +82,7 @@ impl<'a> Frontier<'a> {
         let everything = plain.attempt(&whole)?.simulation;
         let mut found = Frontier { plain, auto: None, once: everything.flops, forward_flops, candidates: Vec::new() };
         let everything = Candidate {
-            made: Made::Cells { auto: false, cells: whole },
+            made: Made::Cells { auto: false, cells: whole, asked: CheckpointPolicy::None },
             allocated: everything.allocated,
             flops: everything.flops,
         };
@@ -93,18 +112,18 @@ impl<'a> Frontier<'a> {
     fn tried(&self, material: &Material<'_>, is_auto: bool) -> Result<Vec<Candidate>> {
         let profile = material.profile()?;
         let mut budgets = Budgets::default();
-        let mut cells: Vec<Cells> = Vec::new();
+        let mut cells: Vec<(Cells, CheckpointPolicy)> = Vec::new();
         for (policy, pace) in ladder(material) {
             let made = region::cells(material, &profile, &mut budgets, policy, pace)?;
-            if !cells.contains(&made) {
-                push(&mut cells, made)?;
+            if !cells.iter().any(|(cells, _)| *cells == made) {
+                push(&mut cells, (made, policy))?;
             }
         }
         let mut candidates = Vec::new();
-        for cells in cells {
+        for (cells, asked) in cells {
             let simulation = material.attempt(&cells)?.simulation;
             let (allocated, flops) = (simulation.allocated, simulation.flops);
-            push(&mut candidates, Candidate { made: Made::Cells { auto: is_auto, cells }, allocated, flops })?;
+            push(&mut candidates, Candidate { made: Made::Cells { auto: is_auto, cells, asked }, allocated, flops })?;
         }
         Ok(candidates)
     }
@@ -116,7 +135,7 @@ impl<'a> Frontier<'a> {
     /// The schedule of a candidate.
     pub(crate) fn planned(&self, candidate: &Candidate) -> Result<Planned> {
         let attempt = match &candidate.made {
-            Made::Cells { auto, cells } => self.material(*auto).attempt(cells)?,
+            Made::Cells { auto, cells, asked: _ } => self.material(*auto).attempt(cells)?,
         };
         Ok(Planned {
             flops: attempt.simulation.flops,

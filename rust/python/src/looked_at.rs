@@ -1,0 +1,117 @@
+//! What a plan is explained from: the graph that was planned, its figures by line, and the names of its lines.
+//!
+//! It is kept where a program is built only to be looked at. Pictures of it are computed when they are asked for:
+//! the timeline from the schedule, the frontier from the graph.
+
+use std::sync::Arc;
+
+use ckad_graph::{Constant, Graph, HostArray, Result, tables};
+use ckad_plan::policy::Planned;
+use ckad_plan::report::{Report, report};
+use ckad_plan::timeline::{Timeline, timeline};
+use ckad_plan::within::{Point, frontier};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use rustc_hash::FxHashMap;
+
+use crate::boundary::enter;
+use crate::errors::raise;
+use crate::places::{Places, parts};
+
+/// A graph that was planned.
+pub struct LookedAt {
+    pub report: Report,
+    graph: Graph,
+    /// By how many bytes the graph that was planned was larger than its copy: lists grow in leaps.
+    leaps: usize,
+    /// Which inputs are given up.
+    donated: Vec<bool>,
+}
+
+/// Stands for a captured array, of which a plan needs the size alone.
+#[derive(Debug)]
+struct SizeOf(usize);
+
+impl HostArray for SizeOf {
+    fn bytes(&self) -> &[u8] {
+        &[]
+    }
+
+    fn owned_bytes(&self) -> usize {
+        self.0
+    }
+}
+
+impl LookedAt {
+    pub fn new(graph: &Graph, planned: &Planned, donated: &[bool]) -> Result<LookedAt> {
+        let report = report(graph, planned)?;
+        let size = graph.own_bytes();
+        let mut graph = graph.copied()?;
+        let leaps = size.saturating_sub(graph.own_bytes());
+        // The plan may outlive the arrays. One that is captured twice counts once.
+        let mut stand_ins: FxHashMap<*const u8, Constant> = FxHashMap::default();
+        for constant in &mut graph.constants {
+            let stand_in = stand_ins.entry(Arc::as_ptr(constant).cast());
+            *constant = Arc::clone(stand_in.or_insert_with(|| Arc::new(SizeOf(constant.owned_bytes()))));
+        }
+        Ok(LookedAt { report, graph, leaps, donated: tables::list("plan", donated.iter().copied())? })
+    }
+
+    /// `ckad.picture.data.LineCost` of each line.
+    pub fn lines<'py>(&self, py: Python<'py>, places: &Places) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let class = py.import("ckad.picture.data")?.getattr("LineCost")?;
+        let rows = self.report.by_name(&|line| places.text(line).to_owned()).map_err(raise)?;
+        let made = rows.iter().map(|(name, cost)| {
+            let (file, line) = parts(name);
+            class.call1((file, line, cost.peak_bytes, cost.saved_bytes, cost.computed, cost.flops))
+        });
+        made.collect()
+    }
+
+    /// `ckad.picture.data.FrontierPoint` of each plan; a forced run held `least` bytes.
+    pub fn frontier<'py>(&self, py: Python<'py>, least: usize) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let class = py.import("ckad.picture.data")?.getattr("FrontierPoint")?;
+        let points = enter(py, || frontier(&self.graph, &ckad_run::target()?, &self.donated))?.map_err(raise)?;
+        let bytes = |point: &Point| point.bytes.saturating_add(self.leaps);
+        // Of those that the forced run makes equal, the one with the least work stands last.
+        let hidden = points.iter().filter(|point| bytes(point) <= least).count().saturating_sub(1);
+        let made = points[hidden..]
+            .iter()
+            .map(|point| class.call1((bytes(point).max(least), point.extra_flops, &point.policy)));
+        made.collect()
+    }
+
+    /// The run as plain data: see `ckad._core.Plan.timeline`.
+    pub fn timeline<'py>(
+        &self,
+        py: Python<'py>,
+        planned: &Planned,
+        places: &Places,
+        columns: usize,
+        shown: usize,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let (rows, of_line) = places.rows();
+        let graph = &self.graph;
+        let row = |node| of_line.get(&graph.attributes(node).line).copied().unwrap_or(0);
+        let drawn = enter(py, || timeline(graph, planned, (&row, rows.len()), shown, columns))?.map_err(raise)?;
+        let Timeline { steps, rows: shown, columns } = drawn;
+        let name = |row: usize| rows.get(row).map_or(("", 0), |name| parts(name));
+        let data = PyDict::new(py);
+        data.set_item("steps", steps)?;
+        data.set_item("lines", shown.iter().map(|&row| name(row)).collect::<Vec<_>>())?;
+        data.set_item("first_step", columns.iter().map(|column| column.first_step).collect::<Vec<_>>())?;
+        data.set_item("step", columns.iter().map(|column| column.step).collect::<Vec<_>>())?;
+        data.set_item("live", columns.iter().map(|column| column.live).collect::<Vec<_>>())?;
+        data.set_item("allocated", columns.iter().map(|column| column.allocated).collect::<Vec<_>>())?;
+        let held = (0..=shown.len()).map(|row| columns.iter().map(|column| column.held[row]).collect::<Vec<_>>());
+        data.set_item("held", held.collect::<Vec<_>>())?;
+        data.set_item(
+            "computes",
+            columns.iter().map(|column| column.computes.map(|node| name(row(node)))).collect::<Vec<_>>(),
+        )?;
+        for (index, work) in ["forward", "recomputed", "backward"].into_iter().enumerate() {
+            data.set_item(work, columns.iter().map(|column| column.reach[index]).collect::<Vec<_>>())?;
+        }
+        Ok(data)
+    }
+}
