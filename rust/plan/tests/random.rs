@@ -4,11 +4,13 @@
 mod programs;
 
 use ckad_graph::{CheckpointPolicy, DType, Graph, NodeId, ReduceKind};
+use ckad_plan::compile::compile;
 use ckad_plan::lower::lower;
 use ckad_plan::policy::schedule;
 use ckad_plan::program::Target;
 use ckad_plan::simulate::simulate;
 use ckad_plan::verify::verify_program;
+use ckad_plan::within::{Fitted, compile_within, frontier};
 use programs::{Tape, hvp, target};
 
 struct Random(u64);
@@ -136,6 +138,33 @@ fn check(graph: &Graph, what: &str, target: &Target) {
             planned.live_peak,
             "{what} {policy:?}"
         );
+    }
+}
+
+/// Every candidate of the frontier, by the limits at which it is the cheapest.
+fn check_limits(graph: &Graph, what: &str, target: &Target) {
+    let none = compile(graph, CheckpointPolicy::None, target).unwrap().peak.total();
+    let candidates = frontier(graph, target, &[]).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(candidates.iter().any(|point| point.bytes <= none), "{what}");
+    for limit in candidates.iter().step_by(3).map(|point| point.bytes) {
+        let Fitted::Fits(found) = compile_within(graph, None, limit, target, &[]).unwrap() else {
+            panic!("{what}: {limit} was found")
+        };
+        assert!(found.peak.total() <= limit, "{what}");
+        assert_eq!(simulate(graph, &found.planned.schedule).unwrap().peak, found.planned.live_peak, "{what}");
+        verify_program(&found.program).unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+}
+
+#[test]
+fn every_limit_on_random_programs() {
+    for seed in 0..60 {
+        let n = if seed % 2 == 0 { 6 } else { 40 };
+        let gradient = program(seed, 10 + (seed as usize % 7) * 15, n);
+        check_limits(&gradient, &format!("seed {seed}"), &target());
+        if seed % 5 < 2 {
+            check_limits(&hvp(&gradient), &format!("seed {seed} hvp"), &target());
+        }
     }
 }
 

@@ -5,8 +5,8 @@
 //! post-order and remembered until the visit of their cell ends. Where the walk leads into a cell that is not
 //! being visited (what leaves an inner region is needed in the cell around it), it also computes whatever else leaves
 //! that cell, and forgets the inside at once: a cell is recomputed at most once in each visit of each cell around it,
-//! and once in its own. What is stored and when it is freed follows
-//! from a walk backwards over the computes: stored if used before the next computation, freed after the last use.
+//! and once in its own. What is stored and when it is freed follows from the [`Sequence`] of computes, by a walk
+//! backwards: stored if used before the next computation, freed after the last use.
 
 use std::sync::Arc;
 
@@ -28,7 +28,8 @@ pub(crate) fn emit(material: &Material<'_>, cells: &Cells) -> Result<Schedule> {
         writer.move_to(places.cell[cluster as usize]);
         writer.compute(cluster)?;
     }
-    writer.finish(material)
+    let repeats = u64::from(material.flow.passes - 1) * u64::from(cells.deepest());
+    writer.sequence.schedule(material, repeats)
 }
 
 /// When and where each cluster is first computed.
@@ -106,10 +107,64 @@ fn leaving(material: &Material<'_>, cells: &Cells, cell: &[u32], scopes: &[u32])
     Lists::group(cells.len(), pairs.iter().copied())
 }
 
-/// A compute before it is known which results are needed: those not at hand, as a range of `made`.
+/// What is computed, in order, before it is known what is stored of it and when that is freed.
+pub(crate) struct Sequence {
+    computed: Vec<Computed>,
+    made: Vec<u32>,
+}
+
+/// One compute and the results that were not at hand, as a range of `made` that ends there.
 struct Computed {
     cluster: u32,
     end: usize,
+}
+
+impl Sequence {
+    pub(crate) fn new(clusters: usize) -> Result<Sequence> {
+        Ok(Sequence { computed: room(clusters)?, made: room(clusters)? })
+    }
+
+    /// The cluster at hand makes the value too.
+    pub(crate) fn make(&mut self, value: u32) -> Result<()> {
+        push(&mut self.made, value)
+    }
+
+    /// Ends what the cluster makes.
+    pub(crate) fn end(&mut self, cluster: u32) -> Result<()> {
+        interrupt::check_at(self.computed.len())?;
+        push(&mut self.computed, Computed { cluster, end: self.made.len() })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.computed.len()
+    }
+
+    /// Stored is what is used before it is made again, freed after its last use. `repeats` bounds the work.
+    pub(crate) fn schedule(self, material: &Material<'_>, repeats: u64) -> Result<Schedule> {
+        let mut live = collected(material.flow.output.iter().copied())?;
+        let mut actions = room(self.computed.len() + self.made.len())?;
+        let mut stores: Vec<Stores> = room(self.computed.len() + self.made.len())?;
+        for index in (0..self.computed.len()).rev() {
+            let start = index.checked_sub(1).map_or(0, |before| self.computed[before].end);
+            let Computed { cluster, end } = self.computed[index];
+            let made = self.made[start..end].iter().copied();
+            let stored: Stores = made.filter(|&value| std::mem::take(&mut live[value as usize])).map(NodeId).collect();
+            if stored.is_empty() {
+                continue;
+            }
+            for &operand in material.flow.operands.get(cluster as usize) {
+                if !std::mem::replace(&mut live[operand as usize], true) {
+                    push(&mut actions, Action::Free(NodeId(operand)))?;
+                    push(&mut stores, Stores::new())?;
+                }
+            }
+            push(&mut actions, Action::Compute(ClusterId(cluster)))?;
+            push(&mut stores, stored)?;
+        }
+        actions.reverse();
+        stores.reverse();
+        Ok(Schedule { clustering: Arc::clone(&material.clustering), actions, stores, repeats })
+    }
 }
 
 /// An open cell and what is forgotten when its visit ends.
@@ -128,8 +183,7 @@ struct Writer<'a> {
     at_hand: Vec<bool>,
     was_made: Vec<bool>,
     open: Vec<Open>,
-    computed: Vec<Computed>,
-    made: Vec<u32>,
+    sequence: Sequence,
     /// Clusters under way, with the number of their operands that are at hand.
     walk: Vec<(u32, usize)>,
     /// Values computed by the present walk whose cell is not visited, and the cells that it led into.
@@ -149,8 +203,7 @@ impl<'a> Writer<'a> {
             at_hand: filled(false, flow.producer.len())?,
             was_made: filled(false, flow.producer.len())?,
             open: vec![Open { cell: ROOT, remembered: Vec::new() }],
-            computed: room(flow.flops.len())?,
-            made: room(flow.flops.len())?,
+            sequence: Sequence::new(flow.flops.len())?,
             walk: Vec::new(),
             inside: Vec::new(),
             led_into: Vec::new(),
@@ -238,7 +291,7 @@ impl<'a> Writer<'a> {
                 continue;
             }
             self.was_made[result as usize] = true;
-            push(&mut self.made, result)?;
+            self.sequence.make(result)?;
             let scope = self.scopes[result as usize];
             if scope == ROOT {
                 continue;
@@ -248,34 +301,6 @@ impl<'a> Writer<'a> {
                 None => push(&mut self.inside, result)?,
             }
         }
-        interrupt::check_at(self.computed.len())?;
-        push(&mut self.computed, Computed { cluster, end: self.made.len() })
-    }
-
-    fn finish(self, material: &Material<'_>) -> Result<Schedule> {
-        let mut live = collected(self.flow.output.iter().copied())?;
-        let mut actions = room(self.computed.len() + self.made.len())?;
-        let mut stores: Vec<Stores> = room(self.computed.len() + self.made.len())?;
-        for index in (0..self.computed.len()).rev() {
-            let start = index.checked_sub(1).map_or(0, |before| self.computed[before].end);
-            let Computed { cluster, end } = self.computed[index];
-            let made = self.made[start..end].iter().copied();
-            let stored: Stores = made.filter(|&value| std::mem::take(&mut live[value as usize])).map(NodeId).collect();
-            if stored.is_empty() {
-                continue;
-            }
-            for &operand in self.flow.operands.get(cluster as usize) {
-                if !std::mem::replace(&mut live[operand as usize], true) {
-                    push(&mut actions, Action::Free(NodeId(operand)))?;
-                    push(&mut stores, Stores::new())?;
-                }
-            }
-            push(&mut actions, Action::Compute(ClusterId(cluster)))?;
-            push(&mut stores, stored)?;
-        }
-        actions.reverse();
-        stores.reverse();
-        let repeats = u64::from(self.flow.passes - 1) * u64::from(self.cells.deepest());
-        Ok(Schedule { clustering: Arc::clone(&material.clustering), actions, stores, repeats })
+        self.sequence.end(cluster)
     }
 }

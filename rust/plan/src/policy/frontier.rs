@@ -10,6 +10,7 @@ use ckad_graph::{CheckpointPolicy, Graph, Result};
 use crate::cluster::cluster;
 use crate::cost::forward_flops;
 use crate::policy::cells::Cells;
+use crate::policy::evict::{self, Eviction, Evictions, WEIGHTS};
 use crate::policy::sqrt::{ANY, Budgets, EQUAL_SEGMENTS, PACES, PACES_OF_SHORT, Pace, SHORT};
 use crate::policy::{Material, Planned, auto, region};
 use crate::program::Target;
@@ -24,8 +25,8 @@ const SHARES: &[u8] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 1
 /// The same of long tapes, where an attempt takes time.
 const SHARES_OF_LONG: &[u8] = &[2, 4, 7, 10, 13, 17];
 
-/// So many of those that allocate least are kept though others beat them: which needs least in the end is decided by
-/// what joined steps do not store.
+/// So many of those of each kind that allocate least are kept though others beat them: which needs least in the end is
+/// decided by what joined steps do not store.
 const LEAST_ONES: usize = 6;
 
 /// Clusters of all attempts together, of tapes that are not long: what some tens of milliseconds are enough for.
@@ -34,6 +35,8 @@ const CLUSTERS_TRIED: usize = 40_000;
 /// A schedule that was tried and not kept.
 pub(crate) struct Candidate {
     made: Made,
+    /// Whether it stays in any case: so a limit that a policy keeps by itself is kept.
+    stays: bool,
     /// The most bytes of values allocated at once, as the simulator says: joined steps may store fewer.
     pub(crate) allocated: u64,
     pub(crate) flops: u64,
@@ -43,24 +46,34 @@ pub(crate) struct Candidate {
 pub(crate) enum Made {
     /// Cells, over the clusters called auto or the plain ones, as that policy asks for them.
     Cells { auto: bool, cells: Cells, asked: CheckpointPolicy },
+    /// Evictions, over either.
+    Evicted { auto: bool, eviction: Eviction },
+}
+
+impl Made {
+    const KINDS: usize = 2;
+
+    fn kind(&self) -> usize {
+        match self {
+            Made::Cells { .. } => 0,
+            Made::Evicted { .. } => 1,
+        }
+    }
 }
 
 impl Candidate {
     /// What was tried, to read.
     pub(crate) fn label(&self) -> String {
-        match &self.made {
-            Made::Cells { auto, cells, asked } => {
-                let segments = cells.segments();
-                match (asked, auto) {
-                    (CheckpointPolicy::None, false) => "none".to_owned(),
-                    (CheckpointPolicy::None, true) => "auto".to_owned(),
-                    (CheckpointPolicy::Segments(_), false) => format!("{segments} segments"),
-                    (CheckpointPolicy::Segments(_), true) => format!("{segments} segments, auto"),
-                    (_, false) => format!("sqrt, {segments} segments"),
-                    (_, true) => format!("sqrt, {segments} segments, auto"),
-                }
+        let (text, auto) = match &self.made {
+            Made::Cells { auto: false, asked: CheckpointPolicy::None, .. } => return "none".to_owned(),
+            Made::Cells { auto: true, asked: CheckpointPolicy::None, .. } => return "auto".to_owned(),
+            Made::Cells { auto, cells, asked: CheckpointPolicy::Segments(_) } => {
+                (format!("{} segments", cells.segments()), *auto)
             }
-        }
+            Made::Cells { auto, cells, .. } => (format!("sqrt, {} segments", cells.segments()), *auto),
+            Made::Evicted { auto, .. } => ("eviction".to_owned(), *auto),
+        };
+        if auto { format!("{text}, auto") } else { text }
     }
 }
 
@@ -83,6 +96,7 @@ impl<'a> Frontier<'a> {
         let mut found = Frontier { plain, auto: None, once: everything.flops, forward_flops, candidates: Vec::new() };
         let everything = Candidate {
             made: Made::Cells { auto: false, cells: whole, asked: CheckpointPolicy::None },
+            stays: true,
             allocated: everything.allocated,
             flops: everything.flops,
         };
@@ -92,17 +106,16 @@ impl<'a> Frontier<'a> {
         }
         found.auto = auto::material(&found.plain, target)?;
         found.candidates = found.tried(&found.plain, false)?;
+        // Regions that the user asked to recompute are recomputed, but where that would not save anything.
+        let fewer = |candidate: &Candidate| candidate.stays && candidate.allocated < everything.allocated;
+        if region::asks_for_recomputation(graph) && !found.candidates.iter().any(fewer) {
+            push(&mut found.candidates, everything)?;
+        }
         if let Some(auto) = &found.auto {
             let others = found.tried(auto, true)?;
             for candidate in others {
                 push(&mut found.candidates, candidate)?;
             }
-        }
-        // Regions that the user asked to recompute are recomputed, but where that would not save anything.
-        let regions = region::asks_for_recomputation(graph);
-        let fewer = |candidate: &Candidate| candidate.allocated < everything.allocated;
-        if !regions || !found.candidates.iter().any(fewer) {
-            push(&mut found.candidates, everything)?;
         }
         keep_the_best(&mut found.candidates);
         Ok(found)
@@ -123,9 +136,39 @@ impl<'a> Frontier<'a> {
         for (cells, asked) in cells {
             let simulation = material.attempt(&cells)?.simulation;
             let (allocated, flops) = (simulation.allocated, simulation.flops);
-            push(&mut candidates, Candidate { made: Made::Cells { auto: is_auto, cells, asked }, allocated, flops })?;
+            let stays = asked == CheckpointPolicy::None;
+            let made = Made::Cells { auto: is_auto, cells, asked };
+            push(&mut candidates, Candidate { made, stays, allocated, flops })?;
         }
+        self.evicted(material, is_auto, &mut candidates)?;
         Ok(candidates)
+    }
+
+    /// Programs of evictions, of graphs that are small enough and have no regions with a policy of their own.
+    fn evicted(&self, material: &Material<'_>, is_auto: bool, candidates: &mut Vec<Candidate>) -> Result<()> {
+        if material.clustering.clusters.len() > evict::MOST_CLUSTERS || region::asks_for_recomputation(material.graph) {
+            return Ok(());
+        }
+        let evictions = Evictions::new(material)?;
+        let everything = candidates.first().map_or(0, |candidate| candidate.allocated);
+        for &weight in WEIGHTS {
+            let mut failures = 0;
+            for budget in evictions.budgets(everything) {
+                let eviction = Eviction { budget, weight };
+                let Some(schedule) = evictions.schedule(eviction)? else {
+                    failures += 1;
+                    if failures == evict::FAILURES {
+                        break;
+                    }
+                    continue;
+                };
+                let simulation = material.simulated(&schedule)?;
+                let (allocated, flops) = (simulation.allocated, simulation.flops);
+                let made = Made::Evicted { auto: is_auto, eviction };
+                push(candidates, Candidate { made, stays: false, allocated, flops })?;
+            }
+        }
+        Ok(())
     }
 
     fn material(&self, is_auto: bool) -> &Material<'a> {
@@ -136,6 +179,7 @@ impl<'a> Frontier<'a> {
     pub(crate) fn planned(&self, candidate: &Candidate) -> Result<Planned> {
         let attempt = match &candidate.made {
             Made::Cells { auto, cells, asked: _ } => self.material(*auto).attempt(cells)?,
+            Made::Evicted { auto, eviction } => self.material(*auto).evicted(*eviction)?,
         };
         Ok(Planned {
             flops: attempt.simulation.flops,
@@ -159,7 +203,7 @@ fn ladder(material: &Material<'_>) -> Vec<(CheckpointPolicy, Pace)> {
     // The last segment is not recomputed: it is made as long as the budget lets it be.
     let walk = |slack, twentieths, with_end| Pace { slack, twentieths, with_end, late_start: true, fewest: true };
     let budgets = slacks.iter().map(|&slack| (slack, 0)).chain(shares.iter().map(|&share| (1.0, share)));
-    let mut ladder = vec![(CheckpointPolicy::None, ANY)];
+    let mut ladder = region::variants(material, CheckpointPolicy::None);
     ladder.extend(paces.iter().map(|&pace| (CheckpointPolicy::Sqrt, pace)));
     let both = 2 * budgets.clone().count() * material.clustering.clusters.len() <= CLUSTERS_TRIED;
     for &with_end in if both { &[true, false][..] } else { &[true] } {
@@ -176,12 +220,13 @@ fn ladder(material: &Material<'_>) -> Vec<(CheckpointPolicy, Pace)> {
 fn keep_the_best(candidates: &mut Vec<Candidate>) {
     candidates.sort_by_key(|candidate| (candidate.allocated, candidate.flops));
     let mut cheapest = u64::MAX;
-    let mut rank = 0;
+    let mut ranks = [0; Made::KINDS];
     candidates.retain(|candidate| {
         let better = candidate.flops < cheapest;
         cheapest = cheapest.min(candidate.flops);
-        rank += 1;
-        better || rank <= LEAST_ONES
+        let rank = &mut ranks[candidate.made.kind()];
+        *rank += 1;
+        better || candidate.stays || *rank <= LEAST_ONES
     });
     candidates.sort_by_key(|candidate| (candidate.flops, candidate.allocated));
 }

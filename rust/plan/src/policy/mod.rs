@@ -7,6 +7,7 @@
 mod auto;
 pub mod cells;
 mod emit;
+mod evict;
 pub(crate) mod frontier;
 mod none;
 mod offload;
@@ -18,12 +19,13 @@ mod sqrt;
 
 use std::sync::Arc;
 
-use ckad_graph::{CheckpointPolicy, Graph, Result};
+use ckad_graph::{CheckpointPolicy, Error, Graph, Result};
 
 use crate::cluster::cluster;
 use crate::cost::forward_flops;
 use crate::liveness::Flow;
 use crate::policy::cells::Cells;
+use crate::policy::evict::{Eviction, Evictions};
 use crate::policy::pinned::pinned_values;
 use crate::policy::profile::{Positions, Profile};
 use crate::policy::sqrt::Budgets;
@@ -84,8 +86,20 @@ impl<'a> Material<'a> {
 
     fn attempt(&self, cells: &Cells) -> Result<Attempt> {
         let schedule = emit::emit(self, cells)?;
-        let simulation = simulate_costing(self.graph, &schedule, |cluster| self.flow.flops[cluster])?;
+        let simulation = self.simulated(&schedule)?;
         Ok(Attempt { schedule, simulation, segments: cells.segments() })
+    }
+
+    /// The program of evictions again.
+    fn evicted(&self, eviction: Eviction) -> Result<Attempt> {
+        let schedule = Evictions::new(self)?.schedule(eviction)?;
+        let schedule = schedule.ok_or_else(|| Error::internal("plan", "evictions do not come out as they did"))?;
+        let simulation = self.simulated(&schedule)?;
+        Ok(Attempt { schedule, simulation, segments: 1 })
+    }
+
+    fn simulated(&self, schedule: &Schedule) -> Result<Simulation> {
+        simulate_costing(self.graph, schedule, |cluster| self.flow.flops[cluster])
     }
 
     fn profile(&self) -> Result<Profile> {

@@ -303,3 +303,46 @@ pub fn updates(count: usize, n: i64) -> Graph {
     graph.outputs = outputs;
     simplify(graph).unwrap()
 }
+
+/// Layers with a shortcut: x ← x + tanh(x W) V.
+pub fn residual(blocks: usize, width: i64, batch: i64) -> Graph {
+    let mut tape = Tape::new();
+    let mut x = tape.input(&[batch, width]);
+    let weights: Vec<_> = (0..blocks).map(|_| (tape.input(&[width, width]), tape.input(&[width, width]))).collect();
+    for (w, v) in weights {
+        let z = tape.matmul(x, w);
+        let h = tape.unary(z, |z| z.tanh());
+        let y = tape.matmul(h, v);
+        x = tape.binary(x, y, |x, y| x + y);
+    }
+    let squares = tape.unary(x, |x| x.square());
+    let loss = tape.sum(squares);
+    tape.gradient(loss)
+}
+
+/// A U-Net of dense layers of one width, two a level: every level down leaves a skip for the level up.
+pub fn equal_unet(levels: usize, width: i64, batch: i64) -> Graph {
+    let mut tape = Tape::new();
+    let mut x = tape.input(&[batch, width]);
+    let weights: Vec<_> = (0..4 * levels + 2).map(|_| tape.input(&[width, width])).collect();
+    let layers = |tape: &Tape, x, level: usize| {
+        weights[2 * level..2 * level + 2].iter().fold(x, |x, &w| {
+            let z = tape.matmul(x, w);
+            tape.unary(z, |z| z.tanh())
+        })
+    };
+    let mut skips = Vec::new();
+    for level in 0..levels {
+        x = layers(&tape, x, level);
+        skips.push(x);
+    }
+    x = layers(&tape, x, levels);
+    for level in levels + 1..=2 * levels {
+        let skip = skips.pop().unwrap();
+        x = tape.binary(x, skip, |x, skip| x + skip);
+        x = layers(&tape, x, level);
+    }
+    let squares = tape.unary(x, |x| x.square());
+    let loss = tape.sum(squares);
+    tape.gradient(loss)
+}
