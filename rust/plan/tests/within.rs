@@ -109,5 +109,6 @@ fn candidates_are_named() {
     let graph = mlp(64, 16, 256);
     let names: Vec<String> = frontier(&graph, &target(), &[]).unwrap().into_iter().map(|point| point.policy).collect();
     assert!(["none", "auto"].contains(&names.last().unwrap().as_str()), "{names:?}");
-    assert!(names[0].starts_with("sqrt, ") && names[0].contains(" segments"), "{names:?}");
+    let one_of = |text: &str| names.iter().any(|name| name.starts_with(text) && name.contains(" segments"));
+    assert!(one_of("sqrt, ") && names.iter().any(|name| name.starts_with("eviction")), "{names:?}");
 }
