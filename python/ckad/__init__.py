@@ -35,7 +35,7 @@ from ckad.transforms import (
 )
 
 if TYPE_CHECKING:
-    from ckad import nn, optim
+    from ckad import nn, optim, random
 
 __all__ = [
     "CkadError",
@@ -61,6 +61,7 @@ __all__ = [
     "numpy",
     "optim",
     "plan",
+    "random",
     "stop_gradient",
     "trace",
     "tree",
@@ -70,7 +71,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Layers and optimisers are imported by those who use them.
-    if name in ("nn", "optim"):
+    # Layers, optimisers and random numbers are imported by those who use them.
+    if name in ("nn", "optim", "random"):
         return importlib.import_module(f"ckad.{name}")
     raise AttributeError(f"[ckad] module 'ckad' has no attribute {name!r}. Hint: ckad.__all__ lists what it has")

@@ -102,7 +102,7 @@ def _record(
         for generator, state in before.items():
             if reach.state_of(generator) != state:
                 what = f"{reach.name_of(generator)} was drawn from while the function was recorded: every later call "
-                hint = "draw outside, and pass the drawn array as an argument"
+                hint = "draw outside, and pass the array as an argument; or draw with ckad.random and a key that is one"
                 raise TracerError.of("jit", what + "would see the same numbers", hint)
         check_returned("jit", result)
         if len(sys.modules) != modules:  # What it imported where it ran was not there to be found.

@@ -5,8 +5,8 @@
 //! become members of that group too. Rebuilding costs operations on each use, so it is bounded per value and
 //! over the whole graph; within the bound, the values that free most bytes per operation come first.
 //!
-//! Random bits, and what is made of them element by element (the mask of a dropout), are rebuilt beyond the bound: they
-//! are a function of a key, drawn so that nobody has to keep them.
+//! Random bits, and what is made of them alone (the mask of a dropout), are rebuilt beyond the bound: they are a function
+//! of a key, drawn so that nobody has to keep them.
 
 use ckad_graph::{Graph, NodeId, Op, Result, interrupt};
 
@@ -21,7 +21,7 @@ use crate::view::is_view;
 
 /// Most nodes that rebuild one value.
 const MOST_NODES: usize = 12;
-/// Most nodes where some of them draw random bits: enough for normal noise that scales a value.
+/// Most nodes that rebuild one value from a key: enough for normal noise.
 const MOST_DRAWN: usize = 20;
 /// Share of all operations that may be spent: one in this many.
 const SHARE: u64 = 20;
@@ -34,7 +34,7 @@ struct Candidate {
     value: NodeId,
     bytes: u64,
     flops: u64,
-    /// Whether random bits are drawn again for it.
+    /// Whether it is rebuilt from a key.
     drawn: bool,
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn rebuild_cheap_values(grouping: &mut Grouping<'_>) -> Result<()> {
             let flops: u64 = nodes.iter().map(|&node| node_flops(graph, node)).sum();
             let bytes = graph.bytes(value) as u64;
             let flops = flops.max(1).saturating_mul(readers.len() as u64);
-            push(&mut candidates, Candidate { value, bytes, flops, drawn: draws(graph, &nodes) })?;
+            push(&mut candidates, Candidate { value, bytes, flops, drawn: is_drawn(graph, &nodes, value) })?;
         }
     }
     if candidates.is_empty() {
@@ -143,12 +143,16 @@ fn recipe(grouping: &Grouping<'_>, dropped: &[bool], value: NodeId) -> Option<Ve
         next += 1;
     }
     nodes.sort_unstable();
-    Some(nodes).filter(|nodes| nodes.len() <= MOST_NODES || draws(graph, nodes))
+    Some(nodes).filter(|nodes| nodes.len() <= MOST_NODES || is_drawn(graph, nodes, value))
 }
 
-/// Whether random bits are among the nodes.
-fn draws(graph: &Graph, nodes: &[NodeId]) -> bool {
+/// Whether the nodes compute the value of random bits and of what is nothing beside it: of a key and a few numbers.
+fn is_drawn(graph: &Graph, nodes: &[NodeId], value: NodeId) -> bool {
+    let is_small = |operand: &NodeId| {
+        nodes.binary_search(operand).is_ok() || graph.bytes(*operand).saturating_mul(SMALL) <= graph.bytes(value)
+    };
     nodes.iter().any(|&node| graph.op(node) == Op::RandomBits)
+        && nodes.iter().all(|&node| graph.operands(node).iter().all(is_small))
 }
 
 /// Adds the nodes to all readers, or to none where one would exceed a limit.
