@@ -21,6 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo 'make demo       set up, build, run the three examples; pictures and flame graphs go to demo-output/'
 	@echo 'make test       make check, then the tests of the Rust crates and of the Python package'
+	@echo 'make test-browser  the tests of pages, in Chromium (Debian: apt-get install chromium)'
 	@echo 'make check      format, lints, types, generated files'
 	@echo 'make format     format, and write the generated files anew'
 	@echo 'make build      build the core into .venv, if a source changed'
@@ -77,6 +78,11 @@ check: $(CORE)
 test: check
 	@cargo test --quiet --workspace --exclude ckad-python --locked
 	@$(BIN)/python -m pytest -q -n 2
+
+# Drives the system's Chromium; playwright downloads nothing.
+.PHONY: test-browser
+test-browser: $(CORE)
+	@$(BIN)/python -m pytest -q -m browser tests/test_browser.py
 
 .PHONY: format
 format: $(CORE)

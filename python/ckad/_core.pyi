@@ -1,6 +1,7 @@
 """The native module: tracing, planning and running. What is public of it is re-exported by `ckad`."""
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -157,6 +158,11 @@ class Plan:
             forward, recomputed, backward: of each column, the lowest and highest place in the recorded program at
                 which it does such work; None where it does not.
         """
+    def to_html(self, path: str | PathLike[str] | None = None) -> str:
+        """The plan as one HTML page that needs nothing else; with a path it is written there, too."""
+    def to_png(self, path: str | PathLike[str]) -> None:
+        """Writes the timeline and the frontier as a PNG file. It needs matplotlib: `pip install 'ckad[plot]'`."""
+    def _repr_html_(self) -> str: ...
 
 class Planned(BaseException):
     """Unwinds a call that was only to be planned."""

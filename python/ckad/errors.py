@@ -131,8 +131,8 @@ class MemoryLimitError(CkadError, MemoryError):
     @classmethod
     def of_plan(cls, minimum: int, lines: list[tuple[str, int]]) -> MemoryLimitError:
         """The error for a least plan of so many bytes; the core calls it."""
-        where = ", ".join(f"{place} ({_in_units(held)})" for place, held in lines)
-        what = f"no plan keeps to the limit: the least one that was found needs {minimum} bytes ({_in_units(minimum)})"
+        where = ", ".join(f"{place} ({in_units(held)})" for place, held in lines)
+        what = f"no plan keeps to the limit: the least one that was found needs {minimum} bytes ({in_units(minimum)})"
         hint = f"memory_limit={minimum}, or smaller arrays"
         error = cls.of("memory_limit", what + (f", most of them for values of {where}" if where else ""), hint)
         error.minimum, error.lines = minimum, lines
@@ -143,7 +143,7 @@ class MemoryLimitError(CkadError, MemoryError):
         return (type(self), self.args, fields)
 
 
-def _in_units(size: int) -> str:
+def in_units(size: int) -> str:
     """Bytes to read: in the largest unit of which there is one."""
     for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if size >= unit:

@@ -245,6 +245,22 @@ impl PlanView {
         self.looked_at()?.timeline(py, &self.program.compiled.planned, &self.places, columns, lines)
     }
 
+    /// The plan as one page.
+    #[pyo3(signature = (path = None))]
+    fn to_html<'py>(this: &Bound<'py, Self>, path: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+        this.py().import("ckad.picture.page")?.call_method1("write_page", (this, path))
+    }
+
+    /// The page inside a notebook's.
+    fn _repr_html_<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        this.py().import("ckad.picture.page")?.call_method1("frame", (this,))
+    }
+
+    /// The timeline and the frontier as a PNG file.
+    fn to_png<'py>(this: &Bound<'py, Self>, path: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        this.py().import("ckad.picture.png")?.call_method1("write_png", (this, path))
+    }
+
     fn __str__(&self) -> String {
         let row = |name: &str, bytes: u64| format!("{name:<12} {}\n", bytes_text(bytes));
         let peak = &self.peak;
