@@ -70,12 +70,14 @@ fn waits(material: &Material<'_>, schedule: &Schedule, least_bytes: u32) -> Resu
         interrupt::check_at(index)?;
         let &Action::Compute(cluster) = action else { continue };
         let pass = material.positions.pass[cluster.0 as usize];
+        // What computes nothing takes no step that could wait for a value.
+        let is_step = schedule.stores[index].iter().any(|&value| graph.elements(value) > 0);
         for &operand in flow.operands.get(cluster.0 as usize) {
             let value = NodeId(operand);
             let (last_use, last_pass) = std::mem::replace(&mut touched[value.index()], (index, pass));
             let large = graph.bytes(value) as u64 >= u64::from(least_bytes.max(1));
             let stays = flow.output[value.index()] || material.pinned[value.index()];
-            if last_use != NEVER && pass > last_pass && large && !stays {
+            if last_use != NEVER && pass > last_pass && large && !stays && is_step {
                 push(&mut waits, Wait { value, made: made[value.index()], last_use, next_use: index })?;
             }
         }
