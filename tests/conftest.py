@@ -13,7 +13,7 @@ import pytest
 
 import ckad
 
-POLICIES = ["none", "auto", "sqrt", 1, 3, ckad.Offload(min_bytes=1)]
+POLICIES = ["none", "auto", "sqrt", 1, 3, "log", ckad.Revolve(3), ckad.Mixed(3), ckad.Offload(min_bytes=1)]
 
 
 @pytest.fixture(params=POLICIES, ids=str)

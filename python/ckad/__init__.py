@@ -14,8 +14,10 @@ from ckad._core import Tracer, __version__
 from ckad.errors import CkadError
 from ckad.transforms import (
     Graph,
+    Mixed,
     Offload,
     Plan,
+    Revolve,
     check_grads,
     checkpoint,
     debug_nans,
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
 __all__ = [
     "CkadError",
     "Graph",
+    "Mixed",
     "Offload",
     "Plan",
+    "Revolve",
     "Tracer",
     "__version__",
     "check_grads",

@@ -7,13 +7,16 @@ from ckad.transforms.inspection import Graph, Plan, memory_frontier, plan, trace
 from ckad.transforms.jacobian import jacobian, jacobian_mode
 from ckad.transforms.jit import jit
 from ckad.transforms.linear import hvp, jvp, linearize, stop_gradient, vjp
-from ckad.transforms.policy import Offload
+from ckad.transforms.offload import Offload
 from ckad.transforms.region import checkpoint
+from ckad.transforms.slots import Mixed, Revolve
 
 __all__ = [
     "Graph",
+    "Mixed",
     "Offload",
     "Plan",
+    "Revolve",
     "check_grads",
     "checkpoint",
     "debug_nans",

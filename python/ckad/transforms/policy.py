@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from ckad.errors import CkadValueError
+from ckad.transforms.offload import Offload
+from ckad.transforms.slots import Mixed, Revolve
 
-ALLOWED: Final = "'none', 'auto', 'sqrt', ckad.Offload(), or a number of segments (an int ≥ 1)"
-
-
-@dataclass(frozen=True)
-class Offload:
-    """The policy that keeps everything, large values on disk until the backward part needs them.
-
-    A value goes to the file as soon as it is computed and comes back while the one before it is worked on, by a
-    thread beside the computation. No heavy operation is computed twice; results are bit-identical. The file has no
-    name, so that nothing is left however the process ends; it lies in the folder that the environment variable
-    ``CKAD_TMPDIR`` names, else where Python's ``tempfile`` would put it. Memory that the system uses to cache the file
-    is not the process's own; a ``CKAD_TMPDIR`` on a file system in memory (often ``/tmp``) saves nothing.
-
-    Args:
-        min_bytes: the size, in bytes, from which on a value is worth a transfer (an int ≥ 1).
-
-    Raises:
-        ValueError: `min_bytes` is not such an int.
-        StorageError: in a run: the file cannot be made, or there is no room for it.
-
-    Source: swapping as in Rhu et al., "vDNN" (2016), planned before the run.
-
-    >>> import numpy as np, ckad
-    >>> def loss(x):
-    ...     for _ in range(60):
-    ...         x = np.tanh(x) * 1.01
-    ...     return (x * x).sum()
-    >>> x = np.linspace(-1.0, 1.0, 20_000)
-    >>> plan = ckad.plan(loss, checkpoint=ckad.Offload())(x)
-    >>> everything = ckad.plan(loss, checkpoint="none")(x)
-    >>> plan.peak_bytes < everything.peak_bytes / 2, plan.offloaded_bytes > 0
-    (True, True)
-    """
-
-    min_bytes: int = 1 << 16
-
-    def __post_init__(self) -> None:
-        size = self.min_bytes
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or not 1 <= size < 2**32:
-            what = f"min_bytes must be an int between 1 and 2**32 − 1, not {size!r:.40}"
-            raise CkadValueError.of("Offload", what, "give the least size of a value in bytes, such as 1 << 20")
+ALLOWED: Final = (
+    "'none', 'auto', 'sqrt', 'log', a number of segments (an int ≥ 1), ckad.Revolve(…), ckad.Mixed(…) or ckad.Offload()"
+)
 
 
 class _Inherit:
@@ -61,11 +24,11 @@ class _Inherit:
 
 INHERIT: Final = _Inherit()
 
-Checkpoint = str | int | np.integer[Any] | Offload | None | _Inherit
+Checkpoint = str | int | np.integer[Any] | Revolve | Mixed | Offload | None | _Inherit
 
 
 def parse(checkpoint: Checkpoint) -> str | int | tuple[str, int] | None:
-    """The policy as the core reads it: a name, a number of segments, a name with a number, or None to inherit.
+    """The policy as the core reads it: a name, a number of segments, a name and its number, or None to inherit.
 
     Raises:
         ValueError: the policy is not one of those allowed.
@@ -80,8 +43,13 @@ def parse(checkpoint: Checkpoint) -> str | int | tuple[str, int] | None:
         checkpoint = int(checkpoint)
     if isinstance(checkpoint, int) and not isinstance(checkpoint, bool) and 1 <= checkpoint < 2**31:
         return checkpoint
-    if isinstance(checkpoint, str) and checkpoint in ("none", "auto", "sqrt"):
+    if isinstance(checkpoint, str) and checkpoint in ("none", "auto", "sqrt", "log"):
         return checkpoint
+    if isinstance(checkpoint, (Revolve, Mixed)):
+        return ("revolve" if isinstance(checkpoint, Revolve) else "mixed", checkpoint.slots)
+    if isinstance(checkpoint, type) and issubclass(checkpoint, (Revolve, Mixed)):
+        name = f"ckad.{checkpoint.__name__}"
+        raise CkadValueError.of("checkpoint", f"the class {name}", f"say how many slots, such as {name}(10)")
     if isinstance(checkpoint, int) and not isinstance(checkpoint, bool):
         what = f"a number of segments must be between 1 and 2**31 − 1, not {_number(checkpoint)}"
         raise CkadValueError.of("checkpoint", what, f"use {ALLOWED}; more segments than operations are none")

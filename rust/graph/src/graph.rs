@@ -34,6 +34,12 @@ pub enum CheckpointPolicy {
     Sqrt,
     /// That many segments.
     Segments(u32),
+    /// Halved again and again: as many states as halvings.
+    Log,
+    /// So many states held, with the least work for equal steps.
+    Revolve(u32),
+    /// So many held, each a state or what one step computes.
+    Mixed(u32),
     /// Keep only what enters the region: `ckad.checkpoint(fn)`.
     Recompute,
     /// Keep everything, values of at least so many bytes on disk until the backward part needs them.

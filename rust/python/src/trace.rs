@@ -404,20 +404,23 @@ pub fn parse_policy(policy: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Checkp
     if let Ok(segments) = policy.extract::<u32>() {
         return Ok(Some(CheckpointPolicy::Segments(segments)));
     }
-    if let Ok((name, size)) = policy.extract::<(String, u32)>()
-        && name == "offload"
-    {
-        return Ok(Some(CheckpointPolicy::Offload(size)));
+    if let Ok((name, number)) = policy.extract::<(String, u32)>() {
+        return Ok(Some(match name.as_str() {
+            "revolve" => CheckpointPolicy::Revolve(number),
+            "mixed" => CheckpointPolicy::Mixed(number),
+            _ => CheckpointPolicy::Offload(number),
+        }));
     }
     match policy.extract::<&str>()? {
         "none" => Ok(Some(CheckpointPolicy::None)),
         "auto" => Ok(Some(CheckpointPolicy::Auto)),
         "sqrt" => Ok(Some(CheckpointPolicy::Sqrt)),
+        "log" => Ok(Some(CheckpointPolicy::Log)),
         other => Err(refusal(
             ErrorKind::Value,
             "checkpoint",
             format!("unknown policy {other:?}"),
-            "use 'none', 'auto', 'sqrt' or a number of segments",
+            "use 'none', 'auto', 'sqrt', 'log' or a number of segments",
         )),
     }
 }

@@ -11,7 +11,9 @@ use crate::cluster::cluster;
 use crate::cost::forward_flops;
 use crate::policy::cells::Cells;
 use crate::policy::evict::{self, Eviction, Evictions, WEIGHTS};
-use crate::policy::sqrt::{ANY, Budgets, EQUAL_SEGMENTS, PACES, PACES_OF_SHORT, Pace, SHORT};
+use crate::policy::profile::Profile;
+use crate::policy::region::{Known, Variant};
+use crate::policy::sqrt::{ANY, EQUAL_SEGMENTS, PACES, PACES_OF_SHORT, Pace, SHORT};
 use crate::policy::{Material, Planned, auto, region};
 use crate::program::Target;
 use crate::tables::push;
@@ -24,6 +26,12 @@ const SHARES: &[u8] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 1
 
 /// The same of long tapes, where an attempt takes time.
 const SHARES_OF_LONG: &[u8] = &[2, 4, 7, 10, 13, 17];
+
+/// How many memories of a chain's table are tried, the same on long tapes, and how many slots.
+const SIZES: usize = 24;
+const SIZES_OF_LONG: usize = 4;
+const SLOTS: &[u32] = &[4, 5, 6, 8, 10, 13, 17, 22, 28, 36, 47, 61, 80];
+const SLOTS_OF_LONG: &[u32] = &[8, 24, 56];
 
 /// So many of those of each kind that allocate least are kept though others beat them: which needs least in the end is
 /// decided by what joined steps do not store.
@@ -70,6 +78,9 @@ impl Candidate {
             Made::Cells { auto, cells, asked: CheckpointPolicy::Segments(_) } => {
                 (format!("{} segments", cells.segments()), *auto)
             }
+            Made::Cells { auto, asked: CheckpointPolicy::Revolve(slots), .. } => (format!("{slots} states"), *auto),
+            // Tried in several memories.
+            Made::Cells { auto, asked: CheckpointPolicy::Log, .. } => ("chain".to_owned(), *auto),
             Made::Cells { auto, cells, .. } => (format!("sqrt, {} segments", cells.segments()), *auto),
             Made::Evicted { auto, .. } => ("eviction".to_owned(), *auto),
         };
@@ -124,12 +135,12 @@ impl<'a> Frontier<'a> {
     /// What the planners make of one clustering.
     fn tried(&self, material: &Material<'_>, is_auto: bool) -> Result<Vec<Candidate>> {
         let profile = material.profile()?;
-        let mut budgets = Budgets::default();
+        let mut known = Known::default();
         let mut cells: Vec<(Cells, CheckpointPolicy)> = Vec::new();
-        for (policy, pace) in ladder(material) {
-            let made = region::cells(material, &profile, &mut budgets, policy, pace)?;
+        for variant in ladder(material, &profile, &mut known)? {
+            let made = region::cells(material, &profile, &mut known, variant)?;
             if !cells.iter().any(|(cells, _)| *cells == made) {
-                push(&mut cells, (made, policy))?;
+                push(&mut cells, (made, variant.policy))?;
             }
         }
         let mut candidates = Vec::new();
@@ -194,7 +205,7 @@ impl<'a> Frontier<'a> {
 }
 
 /// What is tried on one clustering: keeping everything first, then as much as the length of the tape leaves time for.
-fn ladder(material: &Material<'_>) -> Vec<(CheckpointPolicy, Pace)> {
+fn ladder(material: &Material<'_>, profile: &Profile, known: &mut Known) -> Result<Vec<Variant>> {
     let short = material.positions.count <= SHORT;
     let (paces, slacks, shares) = match short {
         true => (PACES_OF_SHORT, SLACKS, SHARES),
@@ -204,16 +215,28 @@ fn ladder(material: &Material<'_>) -> Vec<(CheckpointPolicy, Pace)> {
     let walk = |slack, twentieths, with_end| Pace { slack, twentieths, with_end, late_start: true, fewest: true };
     let budgets = slacks.iter().map(|&slack| (slack, 0)).chain(shares.iter().map(|&share| (1.0, share)));
     let mut ladder = region::variants(material, CheckpointPolicy::None);
-    ladder.extend(paces.iter().map(|&pace| (CheckpointPolicy::Sqrt, pace)));
+    ladder.extend(paces.iter().map(|&pace| Variant::new(CheckpointPolicy::Sqrt, pace)));
     let both = 2 * budgets.clone().count() * material.clustering.clusters.len() <= CLUSTERS_TRIED;
     for &with_end in if both { &[true, false][..] } else { &[true] } {
-        let walks = budgets.clone().map(|(slack, share)| (CheckpointPolicy::Sqrt, walk(slack, share, with_end)));
+        let walks =
+            budgets.clone().map(|(slack, share)| Variant::new(CheckpointPolicy::Sqrt, walk(slack, share, with_end)));
         ladder.extend(walks);
     }
     if short {
-        ladder.extend(EQUAL_SEGMENTS.iter().map(|&count| (CheckpointPolicy::Segments(count), ANY)));
+        ladder.extend(EQUAL_SEGMENTS.iter().map(|&count| Variant::new(CheckpointPolicy::Segments(count), ANY)));
     }
-    ladder
+    if material.flow.passes == 2 {
+        let (sizes, slots) = match short {
+            true => (SIZES, SLOTS),
+            false => (SIZES_OF_LONG, SLOTS_OF_LONG),
+        };
+        let (sizes, steps) = region::sizes(material, profile, known, sizes)?;
+        let policy = CheckpointPolicy::Log;
+        ladder.extend(sizes.into_iter().map(|units| Variant { policy, pace: ANY, units: Some(units) }));
+        let slots = slots.iter().filter(|&&slots| (slots as usize) < steps);
+        ladder.extend(slots.map(|&slots| Variant::new(CheckpointPolicy::Revolve(slots), ANY)));
+    }
+    Ok(ladder)
 }
 
 /// Drops what another beats in both figures, but for the least ones, and sorts by work.

@@ -4,11 +4,16 @@
 //! a [`Schedule`]. [`schedule`] tries what the policy asks for, lets `simulate` measure each, and returns the
 //! one that allocates least, never one above keeping everything.
 
+mod actions;
 mod auto;
+mod binomial;
 pub mod cells;
+mod chain;
+mod chained;
 mod emit;
 mod evict;
 pub(crate) mod frontier;
+mod mixed;
 mod none;
 mod offload;
 mod pinned;
@@ -16,6 +21,7 @@ mod profile;
 mod region;
 mod segments;
 mod sqrt;
+mod table;
 
 use std::sync::Arc;
 
@@ -28,7 +34,7 @@ use crate::policy::cells::Cells;
 use crate::policy::evict::{Eviction, Evictions};
 use crate::policy::pinned::pinned_values;
 use crate::policy::profile::{Positions, Profile};
-use crate::policy::sqrt::Budgets;
+use crate::policy::region::Known;
 use crate::program::Target;
 use crate::schedule::{Clustering, Schedule};
 use crate::simulate::{Simulation, simulate_costing};
@@ -155,7 +161,12 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
     let (chosen, everything) = match best.attempt {
         None => (finish(none, None), None),
         Some(best) if order(&best) < (false, none.simulation.allocated, 0) => {
-            (finish(best, None), Some(finish(none, None)))
+            let borders = best.segments - 1;
+            let note = (chained::is_chained(policy) && plain.flow.passes > 2).then(|| {
+                let passes = plain.flow.passes;
+                format!("with {passes} passes over the tape states are kept at {borders} borders and held throughout")
+            });
+            (finish(best, note), Some(finish(none, None)))
         }
         Some(best) => {
             let (kept, asked) = match order(&best).0 {
@@ -198,10 +209,10 @@ impl Best {
     fn of(&mut self, material: &Material<'_>, policy: CheckpointPolicy) -> Result<()> {
         let order = self.order();
         let profile = material.profile()?;
-        let mut budgets = Budgets::default();
+        let mut known = Known::default();
         let mut tried: Vec<Cells> = Vec::new();
-        for (policy, pace) in region::variants(material, policy) {
-            let cells = region::cells(material, &profile, &mut budgets, policy, pace)?;
+        for variant in region::variants(material, policy) {
+            let cells = region::cells(material, &profile, &mut known, variant)?;
             if tried.contains(&cells) {
                 continue;
             }

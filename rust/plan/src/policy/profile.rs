@@ -178,6 +178,36 @@ impl Stretch {
         })
     }
 
+    /// Bytes of the spans shorter than `length` positions that straddle each border.
+    pub(crate) fn crossing_for_less_than(&self, length: usize) -> Result<Vec<u64>> {
+        let mut crossing = filled(0u64, self.length + 2)?;
+        for span in self.spans.iter().filter(|span| ((span.end - span.begin) as usize) < length) {
+            // Differences, whose sums are never below 0.
+            let (first, behind) = (span.begin as usize + 1, span.end as usize + 1);
+            crossing[first] = crossing[first].wrapping_add(span.bytes);
+            crossing[behind] = crossing[behind].wrapping_sub(span.bytes);
+        }
+        for border in 1..crossing.len() {
+            crossing[border] = crossing[border].wrapping_add(crossing[border - 1]);
+        }
+        Ok(crossing)
+    }
+
+    /// Between each border and the next one the bytes that a later pass uses and that cross neither.
+    pub(crate) fn inner_bytes(&self, borders: &[usize]) -> Result<Vec<u64>> {
+        let mut inner = filled(0u64, borders.len().saturating_sub(1))?;
+        let mut step = 0;
+        for span in self.spans.iter().filter(|span| span.late) {
+            while borders.get(step + 1).is_some_and(|&end| end <= span.begin as usize) {
+                step += 1;
+            }
+            if borders.get(step + 1).is_some_and(|&end| (span.end as usize) < end) {
+                inner[step] += span.bytes;
+            }
+        }
+        Ok(inner)
+    }
+
     /// Bytes that a later pass uses, in all.
     pub(crate) fn total(&self) -> u64 {
         self.held[self.length]

@@ -7,12 +7,13 @@
 
 use ckad_graph::{CheckpointPolicy, Graph, RegionId, Result};
 
-use crate::policy::Material;
+use crate::policy::actions::Leaf;
 use crate::policy::cells::{Cells, ROOT};
-use crate::policy::profile::{Interval, Profile};
+use crate::policy::chained::Chains;
+use crate::policy::profile::{Interval, Profile, Stretch};
 use crate::policy::sqrt::{Budgets, Pace};
-use crate::policy::{segments, sqrt};
-use crate::tables::{collected, filled, push};
+use crate::policy::{Material, chained, segments, sqrt};
+use crate::tables::{collected, filled, push, room};
 
 /// Whether some region recomputes.
 pub(crate) fn asks_for_recomputation(graph: &Graph) -> bool {
@@ -23,9 +24,31 @@ fn recomputes(policy: CheckpointPolicy) -> bool {
     !matches!(policy, CheckpointPolicy::None | CheckpointPolicy::Auto | CheckpointPolicy::Offload(_))
 }
 
+/// What is tried: a policy for the tape around all regions, and how the walks of "sqrt" go.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Variant {
+    pub(crate) policy: CheckpointPolicy,
+    pub(crate) pace: Pace,
+    /// Instead of the policy: the least work within so many units of a chain's table.
+    pub(crate) units: Option<usize>,
+}
+
+impl Variant {
+    pub(crate) fn new(policy: CheckpointPolicy, pace: Pace) -> Variant {
+        Variant { policy, pace, units: None }
+    }
+}
+
+/// What variants find out about the parts of the tape.
+#[derive(Default)]
+pub(crate) struct Known {
+    budgets: Budgets,
+    chains: Chains,
+}
+
 /// What is worth trying for a policy: itself in several sizes, and on short tapes equal segments too, which win
 /// where more than two passes hold values at once.
-pub(crate) fn variants(material: &Material<'_>, policy: CheckpointPolicy) -> Vec<(CheckpointPolicy, Pace)> {
+pub(crate) fn variants(material: &Material<'_>, policy: CheckpointPolicy) -> Vec<Variant> {
     let inner = material.graph.regions.iter().skip(1).map(|region| region.policy);
     let sized = inner.chain([policy]).any(|policy| policy == CheckpointPolicy::Sqrt);
     let short = material.positions.count <= sqrt::SHORT;
@@ -34,11 +57,25 @@ pub(crate) fn variants(material: &Material<'_>, policy: CheckpointPolicy) -> Vec
         (true, false) => sqrt::PACES,
         _ => &[sqrt::ANY],
     };
-    let mut variants: Vec<_> = paces.iter().map(|&pace| (policy, pace)).collect();
+    let mut variants: Vec<_> = paces.iter().map(|&pace| Variant::new(policy, pace)).collect();
     if policy == CheckpointPolicy::Sqrt && short {
-        variants.extend(sqrt::EQUAL_SEGMENTS.iter().map(|&count| (CheckpointPolicy::Segments(count), sqrt::ANY)));
+        let equal = sqrt::EQUAL_SEGMENTS.iter().map(|&count| CheckpointPolicy::Segments(count));
+        variants.extend(equal.map(|policy| Variant::new(policy, sqrt::ANY)));
     }
     variants
+}
+
+/// For the tape around all regions: the memories that are worth trying in a chain's table, and the number of steps.
+pub(crate) fn sizes(
+    material: &Material<'_>,
+    profile: &Profile,
+    known: &mut Known,
+    most: usize,
+) -> Result<(Vec<usize>, usize)> {
+    let parts = parts(material, CheckpointPolicy::Log)?;
+    let stretch = stretch(profile, &parts, 0)?;
+    let sizes = chained::sizes(known.chains.table(0, material, 0, &stretch)?, most)?;
+    Ok((sizes, known.chains.of(0, material, 0, &stretch)?.steps()))
 }
 
 /// An interval of the tape with its policy; children lie inside, in order, and do not overlap.
@@ -48,45 +85,67 @@ struct Part {
     children: Vec<usize>,
 }
 
+/// What the policy of a part divides: what its regions recompute is hidden, no border falls inside them.
+fn stretch(profile: &Profile, parts: &[Part], index: usize) -> Result<Stretch> {
+    let part = &parts[index];
+    let whole: Vec<Interval> = collected(part.children.iter().map(|&child| parts[child].interval))?;
+    let hidden = part.children.iter().filter(|&&child| recomputes(parts[child].policy));
+    let hidden: Vec<Interval> = collected(hidden.map(|&child| parts[child].interval))?;
+    profile.stretch(part.interval.low, part.interval.high, &whole, &hidden)
+}
+
 /// The cells of the policy and of all regions.
-pub(crate) fn cells(
-    material: &Material<'_>,
-    profile: &Profile,
-    budgets: &mut Budgets,
-    policy: CheckpointPolicy,
-    pace: Pace,
-) -> Result<Cells> {
+pub(crate) fn cells(material: &Material<'_>, profile: &Profile, known: &mut Known, variant: Variant) -> Result<Cells> {
     let count = material.positions.count;
-    let parts = parts(material, policy)?;
+    let parts = parts(material, variant.policy)?;
     let mut cells = Cells::whole(count)?;
     let mut waiting = vec![(0, ROOT)];
     while let Some((index, parent)) = waiting.pop() {
         let part = &parts[index];
         let Interval { low, high } = part.interval;
-        let borders = match part.policy {
+        let (low, high) = (low as usize, high as usize);
+        // One segment for everything is the whole: it would never be left and entered again.
+        let returns = high - low < count;
+        let units = variant.units.filter(|_| index == 0);
+        let leaves = match part.policy {
+            _ if units.is_some() => {
+                let stretch = stretch(profile, &parts, index)?;
+                let table = known.chains.table(index, material, low, &stretch)?;
+                chained::within(&mut cells, parent, table, units.unwrap_or_default())?
+            }
             CheckpointPolicy::None | CheckpointPolicy::Auto | CheckpointPolicy::Offload(_) => {
-                cells.paint(low as usize, high as usize, parent);
+                cells.paint(low, high, parent);
                 part.children.iter().try_for_each(|&child| push(&mut waiting, (child, parent)))?;
                 continue;
             }
-            CheckpointPolicy::Recompute => Vec::new(),
-            CheckpointPolicy::Sqrt | CheckpointPolicy::Segments(_) => {
-                let whole: Vec<Interval> = collected(part.children.iter().map(|&child| parts[child].interval))?;
-                let hidden = part.children.iter().filter(|&&child| recomputes(parts[child].policy));
-                let hidden: Vec<Interval> = collected(hidden.map(|&child| parts[child].interval))?;
-                let stretch = profile.stretch(low, high, &whole, &hidden)?;
-                match part.policy {
-                    CheckpointPolicy::Segments(count) => segments::borders(&stretch, count)?,
-                    _ => budgets.borders(index, &stretch, pace)?,
+            policy if chained::is_chained(policy) && material.flow.passes <= 2 => {
+                let stretch = stretch(profile, &parts, index)?;
+                let chain = known.chains.of(index, material, low, &stretch)?;
+                chained::cells(&mut cells, parent, returns, chain, policy)?
+            }
+            policy => {
+                let stretch = || stretch(profile, &parts, index);
+                let borders = match policy {
+                    CheckpointPolicy::Recompute => Vec::new(),
+                    CheckpointPolicy::Segments(count) => segments::borders(&stretch()?, count)?,
+                    CheckpointPolicy::Sqrt => known.budgets.borders(index, &stretch()?, variant.pace)?,
+                    _ => {
+                        let stretch = stretch()?;
+                        segments::borders(&stretch, chained::borders(policy, &stretch).saturating_add(1))?
+                    }
+                };
+                let mut segments = room(borders.len() + 1)?;
+                for end in borders.into_iter().chain([high - low]) {
+                    let whole = !returns && segments.is_empty() && end == count;
+                    segments.push(Leaf { end, cell: if whole { parent } else { cells.add(parent)? } });
                 }
+                segments
             }
         };
-        let mut start = low as usize;
+        let mut start = low;
         let mut children = part.children.iter().peekable();
-        let ends = borders.iter().map(|border| low as usize + border).chain([high as usize]);
-        for end in ends {
-            // One segment for everything is the whole: it would never be left and entered again.
-            let cell = if end - start == count { parent } else { cells.add(parent)? };
+        for Leaf { end, cell } in leaves {
+            let end = low + end;
             cells.paint(start, end, cell);
             while let Some(child) = children.next_if(|&&child| parts[child].interval.high as usize <= end) {
                 push(&mut waiting, (*child, cell))?;

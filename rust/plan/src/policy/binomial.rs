@@ -1,0 +1,100 @@
+//! Chains of equal steps with so many slots: the closed form, in which no step is computed more often than it must.
+//!
+//! With s states held, the one at the beginning included, and no step advanced over more than r times, a chain of
+//! C(s + r, s) steps can be reversed. The part that is come back to may be advanced over once less, the part behind has
+//! a slot less; any border that leaves either within its reach needs the least work, r·n − C(s + r, r − 1) advances for
+//! n steps (Griewank and Walther, Algorithm 799: Revolve, 2000).
+
+use crate::policy::actions::Action;
+
+/// The binomial coefficient, or the greatest number where it is larger.
+fn choose(n: u64, k: u64) -> u64 {
+    let mut value = 1u128;
+    for i in 0..k.min(n - k) {
+        value = value * u128::from(n - i) / u128::from(i + 1);
+        if value > u128::from(u64::MAX) {
+            return u64::MAX;
+        }
+    }
+    value as u64
+}
+
+/// How often a chain of so many steps advances over one of them, at most.
+pub(crate) fn repeats(steps: usize, slots: u32) -> u64 {
+    let slots = u64::from(slots);
+    if slots == 1 {
+        return steps as u64 - 1;
+    }
+    (0..).find(|repeats| choose(slots + repeats, slots) >= steps as u64).unwrap_or(0)
+}
+
+/// What becomes of the part of a uniform chain.
+pub(crate) fn decide(from: usize, to: usize, slots: u32) -> Action<u32> {
+    if slots <= 1 {
+        return Action::Advance { to: to - 1, behind: 1, before: 1 };
+    }
+    let (steps, most) = ((to - from) as u64, u64::from(slots));
+    // More than one step and at least two slots: at least one repeat.
+    let repeats = repeats(to - from, slots);
+    let before = choose(most + repeats - 1, most);
+    let behind = choose(most + repeats - 2, most - 1);
+    let advance = before.min(steps.saturating_sub(behind)).max(1);
+    Action::Advance { to: from + advance as usize, behind: slots - 1, before: slots }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Advances that the decisions come to, and the most slots in use.
+    fn advances(steps: usize, slots: u32) -> u64 {
+        let mut parts = vec![(0, steps, slots)];
+        let mut count = 0;
+        while let Some((mut from, to, mut slots)) = parts.pop() {
+            while to - from > 1 {
+                let Action::Advance { to: border, behind, before } = decide(from, to, slots) else { unreachable!() };
+                assert!(slots > 1 || border == to - 1);
+                count += (border - from) as u64;
+                parts.push((from, border, before));
+                (from, slots) = (border, behind);
+            }
+        }
+        count
+    }
+
+    /// Griewank and Walther's closed form.
+    fn closed(steps: usize, slots: u32) -> u64 {
+        let (n, s) = (steps as u64, u64::from(slots));
+        let r = repeats(steps, slots);
+        if r == 0 { 0 } else { r * n - choose(s + r, r - 1) }
+    }
+
+    #[test]
+    fn as_few_as_the_oracle_finds() {
+        let most = 300;
+        // By slots and steps; no step is advanced over where there is one only.
+        let mut before: Vec<u64> = (0..=most as u64).map(|n| n * n.saturating_sub(1) / 2).collect();
+        for slots in 2..=most as u32 {
+            let mut least = vec![0; most + 1];
+            for n in 2..=most {
+                least[n] = (1..n).map(|x| x as u64 + least[x] + before[n - x]).min().unwrap_or(0);
+                if slots < 12 || slots % 17 == 0 {
+                    assert_eq!(advances(n, slots), least[n], "{n} steps, {slots} slots");
+                }
+            }
+            before = least;
+        }
+    }
+
+    #[test]
+    fn as_few_as_the_closed_form_says() {
+        for steps in [2, 3, 10, 99, 1000, 1001, 3333, 10_000] {
+            for slots in [2, 3, 5, 8, 13, 40, 56, 100, 1000, 20_000] {
+                assert_eq!(advances(steps, slots), closed(steps, slots), "{steps} steps, {slots} slots");
+            }
+        }
+        assert_eq!((closed(1000, 56), closed(10_000, 100)), (1942, 24_747));
+        assert_eq!(advances(100, 1), 4950);
+        assert_eq!((repeats(1000, 1), repeats(1, 7), choose(200, 100)), (999, 0, u64::MAX));
+    }
+}
