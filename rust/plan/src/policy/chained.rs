@@ -1,5 +1,6 @@
 //! The policies over chains: recursive halving, slots for states, slots for states or steps, and the least work
-//! within so many bytes. Each decides what becomes of a part of the chain; [`actions`](super::actions) makes cells of it.
+//! within so many bytes. Each decides what becomes of a part of the chain; [`actions`](super::actions) makes cells of
+//! it.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
