@@ -10,13 +10,18 @@ it. Nothing here knows of the tracer: each function is written as one would by h
 """
 
 from ckad.nn.activations import gelu, relu, sigmoid, softplus, tanh
+from ckad.nn.dropout import Dropout
 from ckad.nn.layer import layer
 from ckad.nn.linear import Linear
 from ckad.nn.losses import mse_loss, softmax_cross_entropy
+from ckad.nn.normalisation import BatchNorm, LayerNorm
 from ckad.nn.saving import load, save
 from ckad.nn.sequential import Sequential
 
 __all__ = [
+    "BatchNorm",
+    "Dropout",
+    "LayerNorm",
     "Linear",
     "Sequential",
     "gelu",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +13,7 @@ import optree
 
 from ckad import tree
 from ckad.errors import CkadTypeError, CkadValueError
+from ckad.random import split
 
 
 class Sequential:
@@ -19,6 +23,9 @@ class Sequential:
         layers: layers (pytrees that can be called) and plain functions such as `numpy.tanh`. A function has no
             parameters and belongs to the structure; the place of a layer is its position, so its first weight is saved
             as '0/weight'.
+
+    A layer with a state, such as `BatchNorm`, returns `(y, layer)`, and so does a Sequential that holds one:
+    `(y, model)`, the model with the layers as they are from then on.
 
     Raises:
         ValueError: a layer, or an array of one, appears twice. Such parameters would be updated apart from each other,
@@ -31,9 +38,9 @@ class Sequential:
     ['0/weight', '0/bias', '2/weight', '2/bias']
     """
 
-    layers: tuple[Callable[[Any], Any], ...]
+    layers: tuple[Callable[..., Any], ...]
 
-    def __init__(self, *layers: Callable[[Any], Any]) -> None:
+    def __init__(self, *layers: Callable[..., Any]) -> None:
         owner: dict[int, int] = {}
         for position, layer in enumerate(layers):
             _check(layer, position)
@@ -48,16 +55,40 @@ class Sequential:
                 owner[id(leaf)] = position
         self.layers = layers
 
-    def __call__(self, x: Any) -> Any:
-        """Applies the layers, the first one first."""
-        for layer in self.layers:
-            x = layer(x)
-        return x
+    @property
+    def has_state(self) -> bool:
+        """Whether a layer has a state, so that a call returns a pair."""
+        return any(_has_state(layer) for layer in self.layers)
+
+    def __call__(self, x: Any, *, train: bool = False, key: Any = None) -> Any:
+        """Applies the layers, the first one first.
+
+        Args:
+            x: what the first layer takes.
+            train: given to the layers and functions that name it among their parameters.
+            key: a key of `ckad.random`; each layer that names it gets one of its own, the one of its position in
+                `ckad.random.split(key, len(model))`.
+
+        Returns:
+            What the last layer returns; where a layer has a state `(y, model)`.
+        """
+        asked = [_asks(layer) for layer in self.layers]
+        keys = split(key, len(asked)) if key is not None and any("key" in names for names in asked) else None
+        layers = []
+        for position, (layer, names) in enumerate(zip(self.layers, asked, strict=True)):
+            given: dict[str, Any] = {"train": train} if "train" in names else {}
+            if keys is not None and "key" in names:
+                given["key"] = keys[position]
+            x = layer(x, **given)
+            if _has_state(layer):
+                x, layer = x
+            layers.append(layer)
+        return (x, _of(tuple(layers))) if self.has_state else x
 
     def __len__(self) -> int:
         return len(self.layers)
 
-    def __iter__(self) -> Iterator[Callable[[Any], Any]]:
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter(self.layers)
 
     def __getitem__(self, position: int) -> Any:
@@ -65,6 +96,22 @@ class Sequential:
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(getattr(layer, '__name__', repr(layer)) for layer in self.layers)})"
+
+
+def _has_state(layer: Any) -> bool:
+    return not tree.is_leaf(layer) and getattr(layer, "has_state", False)
+
+
+def _asks(layer: Any) -> tuple[str, ...]:
+    """Which of `train` and `key` a layer or function names among its parameters."""
+    call = layer if isinstance(layer, (types.FunctionType, types.MethodType)) else type(layer).__call__
+    code = getattr(call, "__code__", None)
+    names: Any = ()
+    if code is not None and not hasattr(call, "__wrapped__"):
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    elif isinstance(layer, functools.partial) or code is not None:
+        names = inspect.signature(layer).parameters
+    return tuple(name for name in ("train", "key") if name in names)
 
 
 def _check(layer: Any, position: int) -> None:
@@ -87,8 +134,13 @@ def _to_children(model: Sequential) -> tuple[tuple[Any, ...], Any, tuple[int, ..
 
 def _from_children(functions: Any, children: Any) -> Sequential:
     remaining = iter(children)
+    return _of(tuple(next(remaining) if function is None else function for function in functions))
+
+
+def _of(layers: tuple[Callable[..., Any], ...]) -> Sequential:
+    """A model of layers that were checked before."""
     model = object.__new__(Sequential)
-    model.layers = tuple(next(remaining) if function is None else function for function in functions)
+    model.layers = layers
     return model
 
 
