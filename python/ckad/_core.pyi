@@ -191,6 +191,9 @@ class Profiling(_Context):
     @property
     def planned_bytes(self) -> int:
         """The largest planned live bytes of a run in this context."""
+    @property
+    def planned_lines(self) -> list[tuple[str, int, int]]:
+        """(file, line, bytes): the most bytes that a run in this context was planned to hold of each line at once."""
 
 class Watching(_Context):
     """While it is open, runs note where an absorbing product met 0 and a number that is not finite."""

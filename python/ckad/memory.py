@@ -2,7 +2,7 @@
 
 `profile` runs a transformed function with every buffer allocated separately at its planned time, from a Python frame
 that carries the file and line of the operation whose value it holds. So memray, which sees allocations and frames,
-attributes each buffer to the user's own source line.
+attributes each buffer to the user's own source line, beside what NumPy and Python allocate there.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import optree
 
 from ckad import _core
 from ckad.errors import CkadRuntimeError
 from ckad.transforms.recording import check_function
 
-__all__ = ["Report", "profile", "release"]
+__all__ = ["LineMemory", "Report", "profile", "release"]
 
 _ALIGNMENT = 64
+_REST = "results, and the rest"
+"""The row of what the process holds and no line made."""
 
 
 def release() -> None:
@@ -34,6 +37,24 @@ def release() -> None:
     >>> ckad.memory.release()
     """
     _core.release()
+
+
+class LineMemory(NamedTuple):
+    """What one source line held in a profiled run.
+
+    Attributes:
+        line: `file:line`.
+        planned: the most bytes of its values that one run was planned to hold at once.
+        executor: the most bytes of its buffers that were held at once, as counted.
+        process: bytes that memray saw allocated from the line at the process's high-water mark, by ckad, NumPy and
+            Python alike; None where memray is not installed. Results are allocated by the call, and stand in a row of
+            their own together with what ckad and Python hold for no line.
+    """
+
+    line: str
+    planned: int
+    executor: int
+    process: int | None
 
 
 @dataclass
@@ -48,6 +69,8 @@ class Report:
         process_bytes: memray's high-water mark of the process during the run; None where memray is not installed.
         timeline: bytes of buffers held after each allocation and release, in order.
         lines: source line → most bytes of buffers it held at once.
+        table: what each source line was planned to hold, what the executor counted and what the process allocated;
+            `print(report)` shows it.
     """
 
     result: Any
@@ -56,6 +79,7 @@ class Report:
     process_bytes: int | None
     timeline: list[int]
     lines: dict[str, int] = field(repr=False)
+    table: list[LineMemory] = field(default_factory=list, repr=False)
     _folder: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -91,12 +115,29 @@ class Report:
         subprocess.run(command, check=True, capture_output=True)
 
     def __str__(self) -> str:
-        rows = sorted(self.lines.items(), key=lambda row: -row[1])
-        width = max((len(line) for line, _ in rows), default=4)
-        text = [f"{'line':<{width}}  most bytes held"]
-        text += [f"{line:<{width}}  {held:>15,}" for line, held in rows]
-        text.append(f"planned {self.planned_bytes:,}, executor {self.executor_bytes:,} bytes")
-        return "\n".join(text)
+        none = self.process_bytes is None
+        width = max((len(row.line) for row in self.table), default=4)
+        text = [f"{'line':<{width}}  {'planned':>15}  {'executor':>15}  {'process':>15}"]
+        rows = [(row.line, row.planned, row.executor, row.process) for row in self.table]
+        for line, planned, executor, process in [*rows, ("whole", *self._whole())]:
+            seen = "–" if none else f"{process:,}"
+            text.append(f"{line:<{width}}  {planned:>15,}  {executor:>15,}  {seen:>15}")
+        return "\n".join([*text, _LEGEND if not none else _LEGEND_WITHOUT])
+
+    def _whole(self) -> tuple[int, int, int | None]:
+        return self.planned_bytes, self.executor_bytes, self.process_bytes
+
+
+_LEGEND_WITHOUT = """
+planned   bytes of the line's values, the most that the plan holds at once; of several runs that of the largest
+executor  the same, as counted in a run that allocates each value by itself
+process   memray is not installed: pip install memray"""
+
+_LEGEND = """
+planned   bytes of the line's values, the most that the plan holds at once; of several runs that of the largest
+executor  the same, as counted in a run that allocates each value by itself
+process   what memray saw allocated from the line when the process held most, by NumPy and Python too; results are
+          allocated by the call and stand in the row of the rest"""
 
 
 class _Allocator:
@@ -157,6 +198,36 @@ class _Allocator:
         self.timeline.append(self.held)
 
 
+def _table(
+    planned: list[tuple[str, int, int]], executor: dict[str, int], process: dict[str, int] | None
+) -> list[LineMemory]:
+    """One row for each line that any of the three names; those that hold most first."""
+    by_plan = {f"{file}:{line}": size for file, line, size in planned}
+    names: set[str] = {*by_plan, *executor, *(process or {})}
+    rows = [
+        LineMemory(name, by_plan.get(name, 0), executor.get(name, 0), None if process is None else process.get(name, 0))
+        for name in names
+    ]
+    return sorted(rows, key=lambda row: (-row.planned, -row.executor, -(row.process or 0), row.line))
+
+
+def _process(reader: Any) -> dict[str, int]:
+    """What memray saw at the high-water mark, by the innermost line that is the user's."""
+    modules = (_core, np, optree, sys.modules["memray"])
+    folders = tuple(f"{Path(str(module.__file__)).parent}{os.sep}" for module in modules)
+    standard = f"{Path(os.__file__).parent}{os.sep}"
+    found: dict[str, int] = {}
+    for record in reader.get_high_watermark_allocation_records(merge_threads=True):
+        where = _REST
+        for _, file, line in record.stack_trace():
+            is_standard = file.startswith(standard) and "site-packages" not in file
+            if not (is_standard or file.startswith((*folders, "<frozen"))):
+                where = f"{file}:{line}"
+                break
+        found[where] = found.get(where, 0) + record.size
+    return found
+
+
 def _bytes(size: int) -> Any:
     return np.empty(size, np.uint8)
 
@@ -180,8 +251,9 @@ def profile(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
         args, kwargs: its arguments.
 
     Returns:
-        A `Report` of what ckad's runs in it held; with memray installed it can write a flame graph in which every
-        buffer stands at the source line of the operation that made it.
+        A `Report` of what ckad's runs in it held: printed, a table of source lines with what was planned, what the
+        executor counted and what the process allocated. With memray installed it can write a flame graph in which
+        every buffer stands at the source line of the operation that made it.
 
     Source: docs/checkpointing.md; https://bloomberg.github.io/memray/.
 
@@ -211,10 +283,11 @@ def profile(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
             except BaseException:
                 _remove(folder)
                 raise
-    process = None
+    process = lines = None
     if memray is not None and folder is not None:
         with memray.FileReader(_capture(folder)) as reader:
             process = int(reader.metadata.peak_memory)
+            lines = _process(reader)
     return Report(
         result=result,
         planned_bytes=profiling.planned_bytes,
@@ -222,5 +295,6 @@ def profile(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
         process_bytes=process,
         timeline=allocator.timeline,
         lines=allocator.lines,
+        table=_table(profiling.planned_lines, allocator.lines, lines),
         _folder=folder,
     )

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{Graph, Op, Result, ScalarBits};
+use ckad_graph::{Graph, NodeId, Op, Result, ScalarBits};
 use smallvec::SmallVec;
 
 use crate::program::{
@@ -124,6 +124,29 @@ impl Program {
             push(&mut live, now as u64)?;
         }
         Ok(live)
+    }
+
+    /// For each row the most bytes of its buffers held at once in a run that allocates each by itself: from the step
+    /// that first writes it to the last that reads it, results until the end. `row` says whose a buffer is, by the node
+    /// whose value it first holds.
+    pub fn most_held(&self, row: &dyn Fn(NodeId) -> usize, rows: usize) -> Result<Vec<u64>> {
+        let owned = self.buffers.iter().filter(|b| !matches!(b.place, Place::Input(_) | Place::Constant(_)));
+        let mut births: Vec<&Buffer> = collected(owned)?;
+        let passing = births.iter().copied().filter(|buffer| !matches!(buffer.place, Place::Output(_)));
+        let mut deaths: Vec<&Buffer> = collected(passing)?;
+        births.sort_unstable_by_key(|buffer| buffer.first_step);
+        deaths.sort_unstable_by_key(|buffer| buffer.last_step);
+        let (mut held, mut most) = (filled(0u64, rows)?, filled(0u64, rows)?);
+        let mut dying = deaths.into_iter().peekable();
+        for born in births {
+            while let Some(dead) = dying.next_if(|dead| dead.last_step < born.first_step) {
+                held[row(dead.node)] -= dead.bytes as u64;
+            }
+            let row = row(born.node);
+            held[row] += born.bytes as u64;
+            most[row] = most[row].max(held[row]);
+        }
+        Ok(most)
     }
 
     fn moved_by(&self, kernel: &Kernel) -> u64 {

@@ -1,6 +1,7 @@
 //! Runs whose buffers a Python object provides, so that a memory profiler sees each at the user's source line.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ckad_graph::{Error, NodeId, Result};
@@ -23,13 +24,15 @@ thread_local! {
 pub struct Profiling {
     allocator: Py<PyAny>,
     planned_bytes: Mutex<u64>,
+    /// By file and line, the most bytes planned at once in one run.
+    planned_lines: Mutex<BTreeMap<(Arc<str>, u32), u64>>,
 }
 
 #[pymethods]
 impl Profiling {
     #[new]
     fn new(allocator: Py<PyAny>) -> Profiling {
-        Profiling { allocator, planned_bytes: Mutex::new(0) }
+        Profiling { allocator, planned_bytes: Mutex::default(), planned_lines: Mutex::default() }
     }
 
     fn __enter__(this: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -46,6 +49,13 @@ impl Profiling {
     #[getter]
     fn planned_bytes(&self) -> u64 {
         *self.planned_bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// (file, line, bytes): the most bytes that a run in this context was planned to hold of each line at once.
+    #[getter]
+    fn planned_lines(&self) -> Vec<(String, u32, u64)> {
+        let lines = self.planned_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(|((file, line), &bytes)| (file.to_string(), *line, bytes)).collect()
     }
 }
 
@@ -114,6 +124,7 @@ pub fn run(
         *planned = (*planned).max(executable.compiled.planned.live_peak);
     }
     let known = executable.places(py, tables.graph, lines).map_err(raise)?;
+    note_planned(profiling, executable, &known).map_err(raise)?;
     let places = move |node: NodeId| known[node.index()].clone();
     let mut hooks = Hooks { allocator: profiling.allocator.clone_ref(py), places: &places, raised: None };
     let outputs = go(&mut hooks);
@@ -121,4 +132,23 @@ pub fn run(
         Some(raised) => Err(raised),
         None => outputs,
     }
+}
+
+/// Adds what a run is planned to hold of each line.
+fn note_planned(profiling: &Profiling, executable: &Executable, known: &[(Arc<str>, u32)]) -> Result<()> {
+    let mut rows: BTreeMap<(Arc<str>, u32), usize> = BTreeMap::new();
+    for place in known {
+        let next = rows.len();
+        if !rows.contains_key(place) {
+            rows.insert(place.clone(), next);
+        }
+    }
+    let row = |node: NodeId| rows.get(&known[node.index()]).copied().unwrap_or(0);
+    let most = executable.compiled.program.most_held(&row, rows.len())?;
+    let mut planned = profiling.planned_lines.lock().unwrap_or_else(PoisonError::into_inner);
+    for (place, &row) in rows.iter().filter(|&(_, &row)| most[row] > 0) {
+        let bytes = planned.entry(place.clone()).or_default();
+        *bytes = (*bytes).max(most[row]);
+    }
+    Ok(())
 }
