@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help
 help:
-	@echo 'make demo       set up, build, run the three examples; pictures and flame graphs go to demo-output/'
+	@echo 'make demo       set up, build, run the examples; pictures, a plan and flame graphs go to demo-output/'
 	@echo 'make test       make check, then the tests of the Rust crates and of the Python package'
 	@echo 'make test-browser  the tests of pages, in Chromium (Debian: apt-get install chromium)'
 	@echo 'make check      format, lints, types, generated files'
@@ -104,6 +104,7 @@ demo: $(CORE)
 	@$(BIN)/python examples/iris.py
 	@$(BIN)/python examples/deep_net.py
 	@$(BIN)/python examples/jacobian_mode.py
+	@$(BIN)/python examples/erosion.py
 	@echo; echo 'files:'; ls demo-output/* | sed 's/^/  /'
 
 .PHONY: bench

@@ -153,8 +153,9 @@ def _run(seen: View) -> str:
         row = len(seen.names)
         entries.append(f'<li data-row="{row}"><span class="swatch sothers"></span>all other lines</li>')
     entries.append('<li><span class="stroke"></span>allocated, results included</li>')
-    entries.append('<li><span class="stroke dashed"></span>peak, all parts</li>')
-    if seen.plan.memory_limit is not None:
+    if seen.plan.peak_bytes <= seen.top:
+        entries.append('<li><span class="stroke dashed"></span>peak, all parts</li>')
+    if (seen.plan.memory_limit or seen.top + 1) <= seen.top:
         entries.append('<li><span class="stroke limit"></span>limit</li>')
     kinds = {"forward": "forward", "recomputed": "computed again", "backward": "backward"}
     works = "".join(f'<li><span class="swatch k-{kind}"></span>{text}</li>' for kind, text in kinds.items())
