@@ -7,6 +7,7 @@ among the library's own ways: a checkpoint policy of ckad, `sqrt` segments, `com
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,9 @@ class Library:
     xp: Any = np
 
     def __init__(self, variant: str = "") -> None:
-        if variant not in self.variants:
+        # Some variants have a number behind them.
+        name = re.sub(r"-\d+$", "-N", variant)
+        if name not in self.variants:
             raise SystemExit(f"{type(self).__name__.lower()} has the variants {self.variants}, not {variant!r}")
         self.variant = variant
 
@@ -59,9 +62,10 @@ class Library:
 
 
 class Ckad(Library):
-    """ckad; the variant is the checkpoint policy, or the mode of a Jacobian; with 'jit', all of it under `ckad.jit`."""
+    """ckad; the variant is the checkpoint policy, or the mode of a Jacobian; with 'jit', all of it under `ckad.jit`;
+    'limit-50' is a limit of half the memory that keeping everything takes, or the least that can be kept."""
 
-    variants = ("", "none", "auto", "sqrt", "forward", "reverse", "jit", "jit-sqrt")
+    variants = ("", "none", "auto", "sqrt", "forward", "reverse", "jit", "jit-sqrt", "limit-N")
 
     def __init__(self, variant: str = "") -> None:
         super().__init__(variant)
@@ -76,9 +80,20 @@ class Ckad(Library):
         return lambda: [jitted(*args)]
 
     def value_and_grad(self, f: Callable[..., Any], params: Any, *data: Any) -> Callable[[], tuple[Any, Any]]:
-        gradient = self.ckad.value_and_grad(lambda *args: f(np, *args), checkpoint=self.policy)
+        def program(*args: Any) -> Any:
+            return f(np, *args)
+
+        gradient = self.ckad.value_and_grad(program, checkpoint=self.policy)
         if self.variant.startswith("jit"):
             gradient = self.ckad.jit(gradient)
+        if self.variant.startswith("limit-"):
+            everything = self.ckad.plan(program, checkpoint="none")(params, *data).peak_bytes
+            limit = everything * int(self.variant.removeprefix("limit-")) // 100
+            try:
+                self.ckad.plan(program, memory_limit=limit)(params, *data)
+            except self.ckad.errors.MemoryLimitError as error:
+                limit = error.minimum
+            gradient = self.ckad.value_and_grad(program, memory_limit=limit)
         return lambda: gradient(params, *data)
 
     def jacobian(self, f: Callable[..., Any], x: Any, *data: Any) -> Callable[[], list[Any]]:
@@ -207,9 +222,10 @@ class Jax(Library):
 
 
 class Torch(Library):
-    """PyTorch on the CPU, eager unless the variant is 'compile'."""
+    """PyTorch on the CPU, eager unless the variant is 'compile' or 'budget-50', which is compiled with a memory budget of
+    half of what the forward part would save. 'segments-16' recomputes that many segments, placed by hand."""
 
-    variants = ("", "compile", "sqrt", "forward", "reverse")
+    variants = ("", "compile", "sqrt", "forward", "reverse", "segments-N", "budget-N")
 
     def __init__(self, variant: str = "") -> None:
         super().__init__(variant)
@@ -257,7 +273,11 @@ class Torch(Library):
         def loss() -> Any:
             return f(self.xp, params, *data_)
 
-        if self.variant == "compile":
+        if self.variant.startswith("budget-"):
+            import torch._functorch.config
+
+            torch._functorch.config.activation_memory_budget = int(self.variant.removeprefix("budget-")) / 100
+        if self.variant.startswith(("compile", "budget-")):
             loss = self.torch.compile(loss)
 
         def grads(tree: Any) -> Any:
@@ -296,7 +316,9 @@ class Torch(Library):
         return run
 
     def in_segments(self, block: Callable[..., Any], h: Any, layers: Any, segment: int) -> Any:
-        if self.variant != "sqrt":
+        if self.variant.startswith("segments-"):
+            segment = -(-len(layers) // int(self.variant.removeprefix("segments-")))
+        elif self.variant != "sqrt":
             return block(self.xp, h, layers)
         from torch.utils.checkpoint import checkpoint
 
