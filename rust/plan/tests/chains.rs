@@ -9,7 +9,7 @@ use ckad_plan::policy::schedule;
 use ckad_plan::schedule::Action;
 use ckad_plan::simulate::simulate;
 use ckad_plan::verify::verify_program;
-use programs::{heat, target};
+use programs::{Tape, heat, hvp, lstm, mlp, penalty, target, unet};
 
 /// How often the recorded updates of the state are computed, in all.
 fn updates(graph: &Graph, policy: CheckpointPolicy) -> (u64, u64, u64) {
@@ -20,11 +20,11 @@ fn updates(graph: &Graph, policy: CheckpointPolicy) -> (u64, u64, u64) {
     verify_program(&program).unwrap();
     let clusters = &planned.schedule.clustering.clusters;
     let count = planned.schedule.actions.iter().filter(|action| match action {
-        Action::Compute(id) => clusters[id.0 as usize]
-            .members
-            .iter()
-            .any(|&member| graph.attributes(member).pass == 0 && matches!(graph.op(member), Op::StridedWrite { .. })),
-        Action::Free(_) | Action::Store(_) | Action::Load(_) => false,
+        Action::Compute(id) => clusters[id.0 as usize].members.iter().any(|&member| {
+            graph.attributes(member).pass == 0
+                && matches!(graph.op(member), Op::StridedWrite { .. } | Op::StridedAdd { .. })
+        }),
+        _ => false,
     });
     (count.count() as u64, simulation.peak, planned.extra_flops)
 }
@@ -46,4 +46,129 @@ fn uniform_loops_take_the_binomial_optimum() {
         println!("{steps} steps, {slots} slots: {count} updates, {} states", peak / 1024);
         assert_eq!(count, advances(steps as u64, u64::from(slots)) + 1);
     }
+}
+
+/// A loop over a field of n elements, changed in place inside, as `u[1:-1] += …` is recorded. `body` says how often
+/// the update of step t is made.
+fn field(steps: usize, n: i64, body: impl Fn(usize) -> usize) -> Graph {
+    let mut tape = Tape::new();
+    let x = tape.input(&[n]);
+    let mut u = tape.unary(x, |x| x * 2.0);
+    for t in 0..steps {
+        for _ in 0..body(t) {
+            let left = tape.read(u, &[n - 2], &[1], 0);
+            let middle = tape.read(u, &[n - 2], &[1], 1);
+            let change = tape.binary(left, middle, |left, middle| (left - middle) * middle);
+            u = tape.record(|builder| builder.expr(builder.strided_add(u, change, &[1], 1).unwrap()));
+        }
+    }
+    let squares = tape.unary(u, |x| x.square());
+    let loss = tape.sum(squares);
+    tape.gradient(loss)
+}
+
+#[test]
+fn updates_in_place_are_a_chain_too() {
+    for (steps, slots) in [(50, 3), (200, 20)] {
+        let (count, peak, _) = updates(&field(steps, 256, |_| 1), CheckpointPolicy::Revolve(slots));
+        println!("{steps} steps in place, {slots} slots: {count} updates, {} states", peak / 1024);
+        assert_eq!(count, advances(steps as u64, u64::from(slots)) + 1);
+        assert!(peak / 1024 <= u64::from(slots) + 4);
+    }
+}
+
+#[test]
+fn odd_steps_do_not_break_the_chain() {
+    let every_tenth = |t: usize| if t.is_multiple_of(10) { 2 } else { 1 };
+    let first = |t: usize| if t == 0 { 4 } else { 1 };
+    let nested = |t: usize| 1 + t % 5;
+    for (name, graph) in [
+        ("every tenth", field(100, 256, every_tenth)),
+        ("first", field(100, 256, first)),
+        ("nested", field(34, 256, nested)),
+    ] {
+        let all = updates(&graph, CheckpointPolicy::None).0;
+        for slots in [3, 6, 12] {
+            let (count, peak, _) = updates(&graph, CheckpointPolicy::Revolve(slots));
+            println!("{name}: {all} updates, {slots} slots: {count}, {} states", peak / 1024);
+            assert_eq!(count, advances(all, u64::from(slots)) + 1, "{name}");
+            assert!(peak / 1024 <= u64::from(slots) + 4, "{name}");
+        }
+    }
+}
+
+#[test]
+fn halving_holds_as_many_states_as_halvings() {
+    for steps in [16, 64, 256] {
+        let graph = heat(steps, 256);
+        let (count, peak, _) = updates(&graph, CheckpointPolicy::Log);
+        println!("{steps} steps halved: {count} updates, {} states", peak / 1024);
+        assert!(peak / 1024 <= steps.ilog2() as u64 + 5);
+        assert!(count <= steps as u64 * u64::from(steps.ilog2()));
+    }
+}
+
+#[test]
+fn what_a_step_computes_may_be_held_instead_of_a_state() {
+    // The adjoint of a layer of this net reads what the layer computes, and no state takes more bytes.
+    let graph = lstm(40, 16, 64);
+    let (none, revolve, mixed) = (
+        schedule(&graph, CheckpointPolicy::None, &target()).unwrap(),
+        schedule(&graph, CheckpointPolicy::Revolve(8), &target()).unwrap(),
+        schedule(&graph, CheckpointPolicy::Mixed(8), &target()).unwrap(),
+    );
+    println!("lstm: {} of {}, mixed {}", revolve.extra_flops, none.flops, mixed.extra_flops);
+    assert!(mixed.extra_flops < revolve.extra_flops);
+    assert!(revolve.live_peak < mixed.live_peak && mixed.live_peak < none.live_peak);
+}
+
+#[test]
+fn two_loops_and_no_loop() {
+    let mut tape = Tape::new();
+    let mut x = tape.input(&[256, 16]);
+    let w = tape.input(&[16, 16]);
+    for _ in 0..40 {
+        let z = tape.matmul(x, w);
+        x = tape.unary(z, |z| z.tanh());
+    }
+    for _ in 0..60 {
+        let z = tape.matmul(x, w);
+        let y = tape.unary(z, |z| z.square());
+        let z = tape.matmul(y, w);
+        x = tape.binary(z, x, |z, x| z.sin() + x);
+    }
+    let loss = tape.sum(x);
+    let loops = tape.gradient(loss);
+    for (name, graph) in [("two loops", loops), ("unet", unet(4, 64, 64)), ("mlp", mlp(48, 16, 256))] {
+        let none = schedule(&graph, CheckpointPolicy::None, &target()).unwrap();
+        for policy in [CheckpointPolicy::Log, CheckpointPolicy::Revolve(7), CheckpointPolicy::Mixed(7)] {
+            let planned = schedule(&graph, policy, &target()).unwrap();
+            println!(
+                "{name} {policy:?}: peak {} of {}, extra {:.2}",
+                planned.live_peak,
+                none.live_peak,
+                planned.extra_flops as f64 / none.flops as f64
+            );
+            assert!(planned.live_peak < none.live_peak);
+            assert!(planned.extra_flops < 2 * none.flops);
+        }
+    }
+}
+
+#[test]
+fn far_too_few_slots_are_refused() {
+    let graph = heat(5000, 8);
+    let error = schedule(&graph, CheckpointPolicy::Revolve(1), &target()).unwrap_err();
+    println!("{error}");
+    assert!(error.to_string().contains("use at least 2 slots"), "{error}");
+}
+
+#[test]
+fn more_passes_keep_borders() {
+    let graph = penalty(&mlp(24, 16, 256));
+    let planned = schedule(&graph, CheckpointPolicy::Revolve(5), &target()).unwrap();
+    println!("{:?}", planned.note);
+    assert!(planned.segments <= 6 && planned.note.is_some_and(|note| note.contains("borders")));
+    let forward = hvp(&heat(60, 64));
+    assert_eq!(schedule(&forward, CheckpointPolicy::Revolve(5), &target()).unwrap().note, None);
 }

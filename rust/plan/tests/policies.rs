@@ -12,7 +12,7 @@ use ckad_plan::simulate::simulate;
 use ckad_plan::verify::verify_program;
 use programs::{blocks, heat, hvp, lstm, mlp, penalty, target, trajectory, unet};
 
-const POLICIES: [CheckpointPolicy; 7] = [
+const POLICIES: [CheckpointPolicy; 10] = [
     CheckpointPolicy::None,
     CheckpointPolicy::Auto,
     CheckpointPolicy::Sqrt,
@@ -20,6 +20,9 @@ const POLICIES: [CheckpointPolicy; 7] = [
     CheckpointPolicy::Segments(6),
     CheckpointPolicy::Recompute,
     CheckpointPolicy::Offload(1),
+    CheckpointPolicy::Log,
+    CheckpointPolicy::Revolve(3),
+    CheckpointPolicy::Mixed(3),
 ];
 
 /// Plans and checks; the plan and the peak without the outputs.

@@ -96,7 +96,14 @@ fn program(seed: u64, operations: usize, n: i64) -> Graph {
     for _ in 0..operations {
         match random.below(12) {
             0 if depth < 2 => {
-                let policies = [CheckpointPolicy::Recompute, CheckpointPolicy::Sqrt, CheckpointPolicy::None];
+                let policies = [
+                    CheckpointPolicy::Recompute,
+                    CheckpointPolicy::Sqrt,
+                    CheckpointPolicy::None,
+                    CheckpointPolicy::Log,
+                    CheckpointPolicy::Revolve(2),
+                    CheckpointPolicy::Mixed(2),
+                ];
                 tape.enter(random.of(&policies));
                 depth += 1;
             }
@@ -124,6 +131,10 @@ fn check(graph: &Graph, what: &str, target: &Target) {
         CheckpointPolicy::Sqrt,
         CheckpointPolicy::Segments(4),
         CheckpointPolicy::Offload(1),
+        CheckpointPolicy::Log,
+        CheckpointPolicy::Revolve(1),
+        CheckpointPolicy::Revolve(3),
+        CheckpointPolicy::Mixed(3),
         CheckpointPolicy::Recompute,
     ];
     for policy in policies {

@@ -11,13 +11,16 @@ use ckad_plan::within::{Fitted, compile_within};
 use ckad_run::{GivenUp, MemoryTrace, RunOptions, target};
 use common::{Aligned, bytes_of, inputs, naive, programs, run_on, run_on_memory, unfused};
 
-const POLICIES: [CheckpointPolicy; 6] = [
+const POLICIES: [CheckpointPolicy; 9] = [
     CheckpointPolicy::None,
     CheckpointPolicy::Auto,
     CheckpointPolicy::Sqrt,
     CheckpointPolicy::Segments(3),
     CheckpointPolicy::Segments(100),
     CheckpointPolicy::Recompute,
+    CheckpointPolicy::Log,
+    CheckpointPolicy::Revolve(3),
+    CheckpointPolicy::Mixed(3),
 ];
 
 fn check(name: &str, graph: &Graph) {

@@ -146,7 +146,9 @@ impl<'a> Tape<'a> {
     /// The parts of the interval; `None` if it is a step.
     fn divided(&self, interval: &Interval) -> Result<Option<Vec<Interval>>> {
         let &Interval { from, to, typical } = interval;
-        if to - from < 2 || typical.is_some_and(|step| 2 * self.work(from, to) <= 3 * step.work) {
+        // What precedes and what follows a loop belongs to a step of it.
+        let halves = if from == 0 || to == self.stretch.length { 5 } else { 3 };
+        if to - from < 2 || typical.is_some_and(|step| 2 * self.work(from, to) <= halves * step.work) {
             return Ok(None);
         }
         if let Some(parts) = self.repeated(from, to)? {
@@ -206,10 +208,10 @@ impl<'a> Tape<'a> {
         }
         let inner = collected(borders.get(1..).unwrap_or(&[]).windows(2).map(|pair| self.work(pair[0], pair[1])))?;
         let step = inner.get(inner.len() / 2).copied().unwrap_or(0);
-        if borders.len() > 2 && 2 * self.work(last, to) < step {
+        if borders.len() > 2 && self.work(last, to) <= step {
             borders.pop();
         }
-        if borders.len() > 2 && 2 * self.work(from, borders[1]) < step {
+        if borders.len() > 2 && self.work(from, borders[1]) < step {
             borders.remove(1);
         }
         push(&mut borders, to)?;
