@@ -222,8 +222,8 @@ class Jax(Library):
 
 
 class Torch(Library):
-    """PyTorch on the CPU, eager unless the variant is 'compile' or 'budget-50', which is compiled with a memory budget of
-    half of what the forward part would save. 'segments-16' recomputes that many segments, placed by hand."""
+    """PyTorch on the CPU, eager unless the variant is 'compile' or 'budget-50', which is compiled with a memory budget
+    of half of what the forward part would save. 'segments-16' recomputes that many segments, placed by hand."""
 
     variants = ("", "compile", "sqrt", "forward", "reverse", "segments-N", "budget-N")
 

@@ -86,6 +86,9 @@ class LinearMap:
     def flops(self) -> int: ...
     def __call__(self, operands: list[Any]) -> list[Any]: ...
 
+class Body:
+    """The recorded body of a loop."""
+
 class Graph:
     """A recorded graph: `print(graph)` has a line per node."""
 
@@ -213,7 +216,17 @@ _Policy = str | int | tuple[str, int] | None
 class Trace:
     """One traced call: arguments go in, the function records, and one of the methods that take outputs finishes it."""
 
-    def __init__(self, transform: str, jitted: bool = False, memory_limit: int | None = None) -> None: ...
+    def __init__(
+        self, transform: str, jitted: bool = False, memory_limit: int | None = None, body: bool = False
+    ) -> None: ...
+    def symbol(self, dtype: Any, shape: Sequence[int], is_array: bool, weak: bool) -> Any:
+        """An argument without a value; `weak`: a number of Python's."""
+    def scan_body(self, outputs: list[Any], trips: int, reverse: bool, carries: int, xs: int) -> Body:
+        """The body of a loop. The trace's symbols are the index, the carries and the slices; the first outputs are the
+        next carries.
+        """
+    def evaluate(self, outputs: list[Any]) -> list[Any]:
+        """The values of the outputs."""
     def argument(self, leaf: Any, differentiated: bool) -> Any:
         """A leaf of an argument as a traced value."""
     def value_and_grad(self, outputs: list[Any], policy: _Policy) -> tuple[list[Any], list[Any]]:
@@ -236,6 +249,9 @@ class Trace:
         """The recorded graph."""
     def close(self) -> None:
         """Frees the tape; traced values that survive raise from now on."""
+
+def scan(trace: Trace, body: Body, carries: list[Any], xs: list[Any], are_arrays: list[bool]) -> list[Any]:
+    """Records a loop on the trace: its last carries, and what it stacked."""
 
 def release() -> None: ...
 def building_seconds() -> tuple[float, float]:
@@ -285,4 +301,5 @@ def as_array(x: Any) -> Any: ...
 def supported(x: Any) -> Any: ...
 def strong(x: Any) -> Any: ...
 def is_scalar(x: Any) -> bool: ...
+def is_weak(x: Any) -> bool: ...
 def is_active(x: Any) -> bool: ...

@@ -7,6 +7,7 @@ from ckad.transforms.inspection import Graph, Plan, memory_frontier, plan, trace
 from ckad.transforms.jacobian import jacobian, jacobian_mode
 from ckad.transforms.jit import jit
 from ckad.transforms.linear import hvp, jvp, linearize, stop_gradient, vjp
+from ckad.transforms.loops import scan
 from ckad.transforms.offload import Offload
 from ckad.transforms.region import checkpoint
 from ckad.transforms.slots import Mixed, Revolve
@@ -29,6 +30,7 @@ __all__ = [
     "linearize",
     "memory_frontier",
     "plan",
+    "scan",
     "stop_gradient",
     "trace",
     "value_and_grad",

@@ -22,7 +22,7 @@ mod structural;
 mod team;
 mod tile;
 
-use ckad_graph::Result;
+use ckad_graph::{Error, Result};
 use ckad_plan::program::Kernel;
 
 pub use environment::{Environment, Memory};
@@ -30,7 +30,7 @@ pub use isa::{Isa, isa};
 pub use poll::{Check, Poll};
 pub use team::{alone, together};
 
-/// Runs `kernel`.
+/// Runs `kernel`, which is no loop: those are steps of steps, and belong to who runs steps.
 ///
 /// # Safety
 /// Every buffer that the kernel names lies in `environment.buffers` with at least the bytes of its array and the
@@ -46,6 +46,7 @@ pub unsafe fn execute(kernel: &Kernel, environment: &Environment<'_>) -> Result<
         Kernel::Structural { op, parameters, operands, result } => unsafe {
             structural::execute(op, parameters, operands, result, environment)
         },
+        Kernel::Loop(_) => Err(Error::internal("run", "a loop is no kernel of its own")),
     }
 }
 
@@ -56,5 +57,7 @@ pub fn scratch_bytes(kernel: &Kernel, threads: usize) -> usize {
         Kernel::Structural { op, parameters, operands, result } => {
             structural::scratch_bytes(op, parameters, operands, result, threads)
         }
+        // Its body was compiled for as many threads.
+        Kernel::Loop(kernel) => kernel.scratch_bytes(),
     }
 }

@@ -40,6 +40,8 @@ pub struct Error {
     pub hint: String,
     /// The source line (id in the trace's line table) of the node at fault, where one is known; 0 otherwise.
     pub line: u32,
+    /// Of an error in the body of a loop: tape positions in the bodies, the outermost first. `line` is then the loop's.
+    pub within: Vec<u32>,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -57,7 +59,7 @@ pub struct Refusal {
 impl Refusal {
     /// The error; `hint` is what works in place of what was refused.
     pub fn with_hint(self, hint: impl Into<String>) -> Error {
-        Error { kind: self.kind, op: self.op, what: self.what, hint: hint.into(), line: 0 }
+        Error { kind: self.kind, op: self.op, what: self.what, hint: hint.into(), line: 0, within: Vec::new() }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
 
-use crate::{DType, Error, ErrorKind, ListId, ListTable, Op, Result, ScalarBits, StartId, tables};
+use crate::{Call, CallId, DType, Error, ErrorKind, ListId, ListTable, Op, Result, ScalarBits, StartId, tables};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct NodeId(pub u32);
@@ -106,6 +106,8 @@ pub struct Graph {
     pub constants: Vec<Constant>,
     /// Values of `StartId`, by index.
     pub starts: Vec<i64>,
+    /// Loops and branches, by `CallId`.
+    pub calls: Vec<Arc<Call>>,
     /// The nodes `Op::Input(0)`, `Op::Input(1)`, ….
     pub inputs: Vec<NodeId>,
     pub outputs: Vec<NodeId>,
@@ -131,6 +133,7 @@ impl Graph {
             scalars: tables::list("copy", self.scalars.iter().copied())?,
             constants: tables::list("copy", self.constants.iter().cloned())?,
             starts: tables::list("copy", self.starts.iter().copied())?,
+            calls: tables::list("copy", self.calls.iter().cloned())?,
             regions: tables::list("copy", self.regions.iter().copied())?,
             ..Graph::default()
         })
@@ -246,6 +249,32 @@ impl Graph {
         Ok(StartId(self.starts.len() as u32 - 1))
     }
 
+    /// Adds a loop or branch to the table, unless it was added last.
+    pub fn push_call(&mut self, call: &Arc<Call>) -> Result<CallId> {
+        if self.calls.last().is_some_and(|last| Arc::ptr_eq(call, last)) {
+            return Ok(CallId(self.calls.len() as u32 - 1));
+        }
+        grow(&mut self.calls, 1)?;
+        self.calls.push(Arc::clone(call));
+        Ok(CallId(self.calls.len() as u32 - 1))
+    }
+
+    /// Gives each node the line that its line is called elsewhere.
+    pub fn rename_lines(&mut self, line: &dyn Fn(u32) -> u32) {
+        for node in &mut self.nodes {
+            node.attributes.line = line(node.attributes.line);
+        }
+    }
+
+    /// The call that a node is, or is a part of.
+    pub fn call(&self, id: NodeId) -> Option<&Arc<Call>> {
+        match self.op(id) {
+            Op::Call(call) => self.calls.get(call.0 as usize),
+            Op::Part(_) => self.operands(id).first().and_then(|&call| self.call(call)),
+            _ => None,
+        }
+    }
+
     #[inline]
     pub fn len(&self) -> usize {
         self.nodes.len()
@@ -317,6 +346,8 @@ impl Graph {
             + self.operands.capacity() * size_of::<NodeId>()
             + self.scalars.capacity() * size_of::<ScalarBits>()
             + self.starts.capacity() * size_of::<i64>()
+            + self.calls.capacity() * size_of::<Arc<Call>>()
+            + self.calls.iter().map(|call| call.own_bytes()).sum::<usize>()
     }
 
     /// Hash of everything but lines, positions, passes and the values of scalars, constants and starts. Takes a walk
@@ -336,6 +367,9 @@ impl Graph {
         hasher.write_u64(self.lists.hash());
         self.outputs.hash(&mut hasher);
         self.regions.hash(&mut hasher);
+        for call in &self.calls {
+            hasher.write_u64(call.structure_hash());
+        }
         hasher.finish()
     }
 
@@ -345,6 +379,7 @@ impl Graph {
             lists: self.lists.copied()?,
             outputs: tables::list("copy", self.outputs.iter().copied())?,
             regions: tables::list("copy", self.regions.iter().copied())?,
+            calls: tables::list("copy", self.calls.iter().cloned())?,
             ..Graph::default()
         };
         copy.reserve(self.nodes.len(), self.operands.len())?;
@@ -360,6 +395,8 @@ impl Graph {
             && self.operands == other.operands
             && self.regions == other.regions
             && self.lists == other.lists
+            && self.calls.len() == other.calls.len()
+            && self.calls.iter().zip(&other.calls).all(|(one, other)| one.same_structure(other))
             && self.nodes.iter().zip(&other.nodes).all(|(a, b)| {
                 a.op == b.op
                     && a.dtype == b.dtype

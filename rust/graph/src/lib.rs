@@ -7,6 +7,7 @@
 //!
 //! This crate knows no primitive's meaning: shape inference, derivatives and costs live in `ckad-prim`.
 
+mod call;
 mod dtype;
 mod error;
 mod graph;
@@ -21,6 +22,7 @@ pub mod threads;
 mod verify;
 pub mod working;
 
+pub use call::{BodyWork, Call, CallId, CallKind, Scan};
 pub use dtype::{DType, DTypeKind, ScalarBits};
 pub use error::{Error, ErrorKind, Refusal, Result};
 pub use graph::{

@@ -1,6 +1,6 @@
 //! The operations that a node can be. Their meaning is defined in `ckad-prim`, one file per structural case.
 
-use crate::{Error, ListId, ListTable, Result};
+use crate::{CallId, Error, ListId, ListTable, Result};
 
 /// A row of the elementwise table in `ckad-prim`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -103,6 +103,11 @@ pub enum Op {
     Dot { axes: ListId, absorb: bool },
     /// `(acc, g)`: acc + g, for uses far apart; never fused with another step's.
     Accumulate,
+
+    /// A loop or a branch ([`crate::Call`]): no elements, but parts.
+    Call(CallId),
+    /// A result of the call that is its operand.
+    Part(u32),
 }
 
 impl Op {

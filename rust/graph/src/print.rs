@@ -1,7 +1,7 @@
 //! A graph as readable text: a line per node.
 
 use crate::graph::shape_text;
-use crate::{Graph, NodeId, Op, Result, interrupt, tables};
+use crate::{CallKind, Graph, NodeId, Op, Result, interrupt, tables};
 
 /// The operation whose errors these are.
 const OP: &str = "print";
@@ -77,6 +77,13 @@ fn parameters(graph: &Graph, id: NodeId) -> String {
         Op::Pad { widths } => format!(" widths={}", list(widths)),
         Op::Reduce { axes, .. } => format!(" axes={}", list(axes)),
         Op::Dot { axes, .. } => format!(" axes={}", list(axes)),
+        Op::Call(_) => graph.call(id).map_or_else(String::new, |call| match call.kind {
+            CallKind::Scan(scan) => {
+                let nodes = call.bodies.iter().map(Graph::len).sum::<usize>();
+                format!(" trips={}{} of {nodes} nodes", scan.trips, if scan.reverse { " reverse" } else { "" })
+            }
+        }),
+        Op::Part(part) => format!(" [{part}]"),
         _ => String::new(),
     }
 }

@@ -19,6 +19,7 @@ pub fn verify_structure(graph: &Graph) -> Result<()> {
             Op::StridedRead { start, .. } | Op::StridedWrite { start, .. } | Op::StridedAdd { start, .. } => {
                 start.0 as usize >= graph.starts.len()
             }
+            Op::Call(call) => call.0 as usize >= graph.calls.len(),
             _ => false,
         };
         if out_of_table {

@@ -166,6 +166,7 @@ impl<'a> Grouping<'a> {
             match self.roles.of(id) {
                 Role::Dead | Role::Leaf | Role::Deferred => {}
                 Role::Single => self.open(id, ClusterKind::Single)?,
+                Role::Part => self.join_call(id)?,
                 role @ (Role::Fused | Role::Reduce) => match self.joinable(id) {
                     Some((group, loads)) => self.add(id, group, role == Role::Reduce, &loads)?,
                     None if role == Role::Reduce => self.open(id, ClusterKind::Reduce)?,
@@ -195,6 +196,13 @@ impl<'a> Grouping<'a> {
         };
         push(&mut self.groups, group)?;
         self.join(id, self.groups.len() - 1, kind == ClusterKind::Reduce)
+    }
+
+    /// A part belongs to the cluster of its call.
+    fn join_call(&mut self, id: NodeId) -> Result<()> {
+        let home = self.home[self.graph.operands(id)[0].index()];
+        self.home[id.index()] = home;
+        push(&mut self.groups[home as usize].members, id)
     }
 
     fn join(&mut self, id: NodeId, group: usize, closes: bool) -> Result<()> {

@@ -21,6 +21,8 @@ pub(crate) enum Role {
     Fused,
     Reduce,
     Single,
+    /// A result of a call, computed with it.
+    Part,
 }
 
 pub(crate) struct Roles {
@@ -76,6 +78,7 @@ impl Roles {
                 }
                 _ if is_fusable(op) => Role::Fused,
                 Op::Reduce { .. } => Role::Reduce,
+                Op::Part(_) => Role::Part,
                 _ => {
                     push(&mut in_memory, id)?;
                     Role::Single

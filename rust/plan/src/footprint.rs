@@ -81,6 +81,19 @@ impl Program {
                     + operands.iter().map(list).sum::<usize>()
                     + list(result)
             }
+            Kernel::Loop(kernel) => {
+                let body = &kernel.body;
+                size_of_val(kernel.as_ref())
+                    + kernel.operands.capacity() * size_of::<ArrayRef>()
+                    + kernel.operands.iter().map(list).sum::<usize>()
+                    + kernel.results.capacity() * size_of::<Option<ArrayRef>>()
+                    + kernel.results.iter().flatten().map(list).sum::<usize>()
+                    + size_of_val(body.as_ref())
+                    + body.program.own_bytes()
+                    + body.positions.capacity() * size_of::<u32>()
+                    + body.in_place.capacity()
+                    + (body.inputs.capacity() + body.outputs.capacity()) * size_of::<BufferId>()
+            }
         });
         self.steps.capacity() * size_of::<Step>()
             + kernels.sum::<usize>()
@@ -184,6 +197,7 @@ impl Program {
                     operands.iter().map(array).sum::<u64>() + array(result)
                 }
             }
+            Kernel::Loop(kernel) => kernel.body.program.bytes_moved().saturating_mul(u64::from(kernel.scan.trips)),
         }
     }
 }

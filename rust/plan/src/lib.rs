@@ -9,9 +9,9 @@
 //! * `policy` decides what to keep and what to recompute, and writes a [`Schedule`](schedule::Schedule); `simulate`
 //!   judges it, `report` explains it, `timeline` draws it.
 //! * `lower` turns it into a [`Program`](program::Program): kernels (`lower_fused` with `lower_axes` and
-//!   `lower_registers`, `lower_structural`) over buffers (`lower_buffers`) that `allocate` places; of long schedules by
-//!   two threads (`lower_halves`). `lower_joined` says which steps run together, `lower_transfers` what is on disk
-//!   meanwhile.
+//!   `lower_registers`, `lower_structural`, `lower_loop` with `loops`) over buffers (`lower_buffers`) that `allocate`
+//!   places; of long schedules by two threads (`lower_halves`). `lower_joined` says which steps run together,
+//!   `lower_transfers` what is on disk meanwhile.
 //! * `within` takes the cheapest of all plans that keeps to a limit on memory.
 //! * `verify` (with `verify_transfers`) proves the program safe, `footprint` says what it occupies. `tables` allocates
 //!   for all of them.
@@ -28,12 +28,14 @@ pub mod compile;
 pub mod cost;
 pub mod footprint;
 pub mod liveness;
+pub mod loops;
 pub mod lower;
 mod lower_axes;
 mod lower_buffers;
 mod lower_fused;
 mod lower_halves;
 mod lower_joined;
+mod lower_loop;
 mod lower_registers;
 mod lower_structural;
 mod lower_transfers;

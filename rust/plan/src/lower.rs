@@ -24,6 +24,7 @@ use crate::lower_buffers::{Buffers, place};
 use crate::lower_fused::{Workspace, fused_kernel, is_fusible, iteration_node};
 use crate::lower_halves::{WORTH_A_THREAD, in_halves};
 use crate::lower_joined::{join, part};
+use crate::lower_loop::loop_kernel;
 use crate::lower_structural::{AddedStarts, as_copy, structural_kernel};
 use crate::lower_transfers::Transfers;
 use crate::program::{ArraySpec, BufferId, FusedKernel, Kernel, Load, Program, Source, Step, Store, Target};
@@ -37,7 +38,7 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Prog
         return Err(Error::internal("lower", "actions and stores differ in length"));
     }
     let last_store = last_stores(graph, schedule)?;
-    let script = Script { graph, schedule, last_store: &last_store };
+    let script = Script { graph, schedule, target, last_store: &last_store };
     let computes = schedule.actions.iter().filter(|action| matches!(action, Action::Compute(_))).count();
     let room = computes + graph.outputs.len();
     let offloads = schedule.actions.iter().any(|action| matches!(action, Action::Store(_)));
@@ -53,6 +54,7 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Prog
 pub(crate) struct Script<'a> {
     pub graph: &'a Graph,
     pub schedule: &'a Schedule,
+    target: &'a Target,
     last_store: &'a [usize],
 }
 
@@ -74,6 +76,7 @@ fn last_stores(graph: &Graph, schedule: &Schedule) -> Result<Vec<usize>> {
 /// A schedule that has been played up to some action.
 pub(crate) struct Lowering<'g> {
     graph: &'g Graph,
+    target: &'g Target,
     buffers: Buffers<'g>,
     /// Number of steps so far, written or not.
     step: usize,
@@ -94,6 +97,7 @@ impl<'g> Lowering<'g> {
         let values = frees.count() + graph.outputs.len();
         let mut lowering = Lowering {
             graph,
+            target: script.target,
             buffers: Buffers::new(graph, values)?,
             step: 0,
             steps: tables::room(room)?,
@@ -191,6 +195,11 @@ impl<'g> Lowering<'g> {
             let copy = as_copy(graph, &kernel, &mut self.starts, elements)?;
             let node = born.last().map_or_else(|| iteration_node(graph, cluster), |&(node, _)| Ok(node))?;
             return Ok(Step { kernel: copy.unwrap_or(Kernel::Fused(kernel)), node, flops, joined: false });
+        }
+        if let Op::Part(_) = graph.op(root(cluster)?) {
+            let kernel = loop_kernel(graph, cluster, born, &self.buffers, self.target)?;
+            let call = cluster.members[0];
+            return Ok(Step { kernel, node: call, flops: node_flops(graph, call), joined: false });
         }
         let &[(node, buffer)] = born else {
             return Err(Error::internal("lower", "a structural kernel has one result"));

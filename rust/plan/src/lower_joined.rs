@@ -109,6 +109,10 @@ pub(crate) fn results(kernel: &Kernel) -> Vec<BufferId> {
             Source::Buffer(id) => vec![id],
             _ => Vec::new(),
         },
+        Kernel::Loop(kernel) => {
+            let sources = kernel.results.iter().flatten().map(|result| result.source);
+            sources.filter_map(Source::buffer).collect()
+        }
     }
 }
 

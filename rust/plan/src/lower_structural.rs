@@ -8,7 +8,7 @@ use crate::lower_buffers::Buffers;
 use crate::program::{ArrayRef, BufferId, Extents, FusedKernel, Kernel, Parameters, Source};
 use crate::view::packed_strides;
 
-fn extents(shape: &[i64]) -> Extents {
+pub(crate) fn extents(shape: &[i64]) -> Extents {
     shape.iter().map(|&extent| extent as usize).collect()
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn structural_kernel(
 }
 
 /// Stored values and leaves; a reshape of one is the same memory.
-fn operand(graph: &Graph, node: NodeId, buffers: &Buffers<'_>) -> Result<ArrayRef> {
+pub(crate) fn operand(graph: &Graph, node: NodeId, buffers: &Buffers<'_>) -> Result<ArrayRef> {
     let mut foot = node;
     let source = loop {
         match (buffers.source(foot), graph.op(foot), graph.operands(foot)) {

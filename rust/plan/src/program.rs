@@ -1,6 +1,8 @@
 //! What `lower` writes and an executor reads: kernels over buffers whose bytes are known. Plain data.
 
-use ckad_graph::{DType, ElementwiseId, NodeId, Op, ReduceKind, ScalarBits};
+use std::sync::Arc;
+
+use ckad_graph::{DType, ElementwiseId, NodeId, Op, ReduceKind, ScalarBits, Scan};
 use smallvec::SmallVec;
 
 use crate::view::Strides;
@@ -62,6 +64,15 @@ pub enum Source {
     Index,
 }
 
+impl Source {
+    pub fn buffer(self) -> Option<BufferId> {
+        match self {
+            Source::Buffer(id) => Some(id),
+            _ => None,
+        }
+    }
+}
+
 /// One kernel launch.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Step {
@@ -85,6 +96,33 @@ pub enum Kernel {
         operands: Vec<ArrayRef>,
         result: ArrayRef,
     },
+    Loop(Box<LoopKernel>),
+}
+
+/// A loop of known length: its body's program, run once a trip on memory that moves on.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LoopKernel {
+    pub scan: Scan,
+    /// Takes the index, the constants, the carries and the slices; gives the next carries, which may lie where the
+    /// carries did, and what is stacked.
+    pub body: Arc<Body>,
+    /// Constants, first carries, arrays of slices.
+    pub operands: Vec<ArrayRef>,
+    /// By part; None where nobody asks for it.
+    pub results: Vec<Option<ArrayRef>>,
+}
+
+/// The program of a loop's body.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Body {
+    pub program: Program,
+    /// For each step, the position on the body's own tape that names its line.
+    pub positions: Vec<u32>,
+    /// By carry: is the next one written over it?
+    pub in_place: Vec<bool>,
+    /// The buffer of each input and of each output.
+    pub inputs: Vec<BufferId>,
+    pub outputs: Vec<BufferId>,
 }
 
 /// The interned lists that the node's `Op` refers to, resolved.

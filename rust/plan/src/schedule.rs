@@ -19,7 +19,7 @@ pub enum ClusterKind {
     Fused,
     /// A fused group with one `Reduce` of a value of the iteration shape, which no other member reads.
     Reduce,
-    /// One structural node.
+    /// One structural node; a call with its parts.
     Single,
 }
 

@@ -131,12 +131,10 @@ fn reads(kernel: &Kernel) -> impl Iterator<Item = BufferId> + '_ {
     let (loads, operands) = match kernel {
         Kernel::Fused(kernel) => (kernel.loads.as_slice(), [].as_slice()),
         Kernel::Structural { operands, .. } => ([].as_slice(), operands.as_slice()),
+        Kernel::Loop(kernel) => ([].as_slice(), kernel.operands.as_slice()),
     };
     let sources = loads.iter().map(|load| load.source).chain(operands.iter().map(|operand| operand.source));
-    sources.filter_map(|source| match source {
-        Source::Buffer(id) => Some(id),
-        _ => None,
-    })
+    sources.filter_map(Source::buffer)
 }
 
 /// May the output's buffer `into` have the bytes of the input's buffer `from`?

@@ -7,7 +7,7 @@ use crate::elementwise::{self, Elementwise};
 use crate::infer::Inferred;
 use crate::shape::check_shape;
 use crate::{
-    Accumulator, Cost, Expr, accumulate, arg_reduce, argsort, broadcast, cast, concatenate, cumulative_sum, dot,
+    Accumulator, Cost, Expr, accumulate, arg_reduce, argsort, broadcast, call, cast, concatenate, cumulative_sum, dot,
     gather, iota, leaf, linear_recurrence, pad, random_bits, reduce, reshape, scatter_add, scatter_set, stop_gradient,
     strided_add, strided_read, strided_write, transpose as transpose_axes,
 };
@@ -49,6 +49,7 @@ pub fn diff<'b>(
         Op::LinearRecurrence { axis, reverse, absorb: _ } => linear_recurrence::diff(&at, axis.into(), reverse),
         Op::Dot { axes, absorb: _ } => dot::diff(&at, axes),
         Op::Accumulate => accumulate::diff(&at),
+        Op::Call(_) | Op::Part(_) => Err(of_transforms(source.op(node))),
     }?;
     at.builder().take_error()?;
     Ok(tangent)
@@ -92,8 +93,13 @@ pub fn transpose<'b>(
         Op::StopGradient | Op::ArgReduce { .. } | Op::Argsort { .. } => {
             Err(Error::internal(op_label(op), "it is not linear, but a tangent passes through it"))
         }
+        Op::Call(_) | Op::Part(_) => Err(of_transforms(op)),
     }?;
     cotangent.builder.take_error()
+}
+
+fn of_transforms(op: Op) -> Error {
+    Error::internal(op_label(op), "transforms derive it by themselves")
 }
 
 /// Work of one evaluation of a node.
@@ -129,6 +135,8 @@ fn structural_cost(graph: &Graph, node: NodeId, op: Op) -> Cost {
         Op::Argsort { axis } => argsort::cost(graph, node, axis.into()),
         Op::Dot { axes, absorb: _ } => dot::cost(graph, node, axes),
         Op::Accumulate => accumulate::cost(graph, node),
+        Op::Call(_) => call::call_cost(graph, node),
+        Op::Part(_) => Cost::FREE,
     }
 }
 
@@ -161,6 +169,8 @@ fn infer(graph: &Graph, node: NodeId) -> Result<Inferred> {
         Op::Argsort { axis } => argsort::infer(graph, operands, axis.into()),
         Op::Dot { axes, absorb: _ } => dot::infer_listed(graph, operands, axes),
         Op::Accumulate => accumulate::infer(graph, operands),
+        Op::Call(_) => call::infer_listed(graph, node),
+        Op::Part(part) => call::infer_part(graph, operands, part),
     }
 }
 
@@ -219,5 +229,7 @@ pub(crate) fn op_label(op: Op) -> &'static str {
         Op::Argsort { .. } => "argsort",
         Op::Dot { .. } => "dot",
         Op::Accumulate => "accumulate",
+        Op::Call(_) => "call",
+        Op::Part(_) => "part",
     }
 }

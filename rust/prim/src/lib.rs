@@ -29,6 +29,7 @@ mod accumulate;
 mod arg_reduce;
 mod argsort;
 mod broadcast;
+mod call;
 mod cast;
 mod concatenate;
 mod cumulative_sum;
@@ -53,6 +54,7 @@ mod transpose;
 
 pub use absorbed::absorbed;
 pub use builder::{Builder, Expr};
+pub use call::call;
 pub use dispatch::{cost, diff, op_name, transpose, verify};
 pub use elementwise::Elementwise;
 pub use random_bits::RANDOM_BITS_COST;

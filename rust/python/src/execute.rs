@@ -516,7 +516,8 @@ fn run_with(
 /// The error with the line of the operation at fault: a step's line is its tape position plus one.
 fn located(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Lines>) -> PyErr {
     let place = match error.line.checked_sub(1) {
-        Some(position) => line_at(py, graph, position, lines),
+        Some(position) if error.within.is_empty() => line_at(py, graph, position, lines),
+        Some(position) => line_within(py, graph, position, &error.within, lines),
         None => refused_at(py, graph, error, lines),
     };
     to_python(error, &place)
@@ -526,6 +527,17 @@ fn located(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Lines>) -> 
 pub fn line_at(py: Python<'_>, graph: &Graph, position: u32, lines: &Arc<Lines>) -> String {
     let there = graph.ids().map(|id| graph.attributes(id)).find(|attributes| attributes.position == position);
     there.map_or_else(String::new, |attributes| lines.text(py, attributes.line))
+}
+
+/// The line of the operation at these positions in the bodies of a loop, the outermost first.
+fn line_within(py: Python<'_>, graph: &Graph, position: u32, within: &[u32], lines: &Arc<Lines>) -> String {
+    let Some((&next, inner)) = within.split_first() else { return line_at(py, graph, position, lines) };
+    let mut calls = graph.ids().filter(|&id| graph.attributes(id).position == position).filter_map(|id| graph.call(id));
+    let found = calls.find_map(|call| {
+        let bodies = call.bodies.iter().map(|body| line_within(py, body, next, inner, lines));
+        bodies.into_iter().find(|line| !line.is_empty())
+    });
+    found.unwrap_or_else(|| line_at(py, graph, position, lines))
 }
 
 /// Runs a program, or hands it to whoever is planning or profiling on this thread. Its outputs take over what is

@@ -215,6 +215,11 @@ pub fn to_python(
     Ok(arrays)
 }
 
+/// All outputs.
+pub fn evaluate(py: Python<'_>, recorded: &Recorded) -> PyResult<Vec<Py<PyAny>>> {
+    realise(py, recorded, Kind::Evaluate, None, Vec::new(), &recorded.output_specs()?)
+}
+
 /// All outputs, and the gradients of the first by the differentiated arguments.
 pub fn value_and_grad(py: Python<'_>, recorded: &Recorded, policy: Option<CheckpointPolicy>) -> PyResult<Pair> {
     let mut specs = recorded.output_specs()?;
@@ -416,7 +421,8 @@ impl Kind {
         let derived = match self {
             Kind::Evaluate | Kind::Donating(_) => ckad_transform::settle(graph.into_owned()?)?,
             Kind::ValueAndGrad(active) => ckad_transform::value_and_grad(&graph, active)?,
-            Kind::Jvp(active) | Kind::Linearize(active) => ckad_transform::jvp(&graph, active)?,
+            Kind::Jvp(active) => ckad_transform::jvp(&graph, active)?,
+            Kind::Linearize(active) => ckad_transform::linearize(&graph, active)?,
             Kind::Vjp(active) => ckad_transform::vjp(&graph, active)?,
         };
         // A product that is left out of the derivative cannot be watched.

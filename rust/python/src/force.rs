@@ -16,7 +16,7 @@ use crate::convert::leaf_value;
 use crate::errors::raise;
 use crate::execute::{Ask, Kind, Tables, evaluated, profile_or_run};
 use crate::tape::{Tape, TapeCell};
-use crate::trace::innermost_jit;
+use crate::trace::{innermost_jit, open_tapes};
 use crate::value::Value;
 
 /// The value of a node, computed now if it is not known yet.
@@ -96,9 +96,18 @@ fn unknown(tape: &Tape, node: NodeId) -> PyErr {
         [] => String::new(),
         shape => format!(" array of shape {}", shape_text(shape)),
     };
+    let dtype = graph.dtype(node);
+    if let Some(name) = open_tapes().iter().rev().find(|tape| tape.is_body).map(|tape| tape.transform.clone()) {
+        let what = format!(
+            "the value of a traced {dtype}{of_shape} is wanted in a function that ckad.{name} records once: there it \
+             stands for the values of all iterations"
+        );
+        let hint = "np.where(condition, a, b) in place of an if, an ordinary array that it indexes as xs or in the carry; \
+                    or a loop in Python, whose steps are recorded one by one";
+        return raise(Error::new(ErrorKind::Tracer, name, what).with_hint(hint));
+    }
     let what = format!(
-        "the value of a traced {}{of_shape} is wanted while ckad.jit records: there it stands for any value",
-        graph.dtype(node)
+        "the value of a traced {dtype}{of_shape} is wanted while ckad.jit records: there it stands for any value"
     );
     let hint = "np.where(condition, a, b) in place of an if; static_argnums= for an argument that Python itself needs \
                 (a size, a flag, a number of steps); or call the function without ckad.jit, which records every call";

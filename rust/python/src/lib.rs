@@ -43,6 +43,7 @@ mod leaf_slots;
 mod linear_map;
 mod lines;
 mod looked_at;
+mod loops;
 mod main_thread;
 mod numbers;
 mod operand;
@@ -108,6 +109,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<profile::Profiling>()?;
     module.add_class::<watching::Watching>()?;
     module.add_class::<linear_map::LinearMap>()?;
+    module.add_class::<loops::Body>()?;
+    module.add_function(wrap_pyfunction!(loops::scan, module)?)?;
     jit::register(module)?;
     module.add_function(wrap_pyfunction!(release, module)?)?;
     module.add_function(wrap_pyfunction!(execute::building_seconds, module)?)?;

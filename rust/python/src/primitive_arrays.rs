@@ -155,6 +155,12 @@ fn is_scalar(x: Any<'_, '_>) -> bool {
     x.cast::<Tracer>().is_ok_and(|tracer| tracer.get().is_scalar())
 }
 
+/// Does x stand for a number of Python's?
+#[pyfunction]
+fn is_weak(x: Any<'_, '_>) -> bool {
+    x.cast::<Tracer>().is_ok_and(|tracer| tracer.get().is_weak())
+}
+
 /// Does x depend on a differentiated argument?
 #[pyfunction]
 fn is_active(x: Any<'_, '_>) -> PyResult<bool> {
@@ -176,6 +182,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         supported,
         strong,
         is_scalar,
+        is_weak,
         is_active
     );
     Ok(())

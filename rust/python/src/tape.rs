@@ -30,6 +30,8 @@ pub struct Purpose {
     pub transform: String,
     /// What it records is run later, for other values of the arguments.
     pub jitted: bool,
+    /// It is the body of a loop or branch: what it records is run for values that are not known yet.
+    pub body: bool,
     /// The most bytes that a run of it may allocate.
     pub limit: Option<usize>,
 }
@@ -40,10 +42,13 @@ pub struct TapeCell {
     pub id: u64,
     /// 0 for a transform called from ordinary Python, n + 1 for one called while a tape of depth n records.
     pub depth: u32,
-    /// The depth of the innermost `jit` that records here or around: values from this depth down are not known.
+    /// The depth of the innermost `jit`, or body of a loop, that records here or around: values from this depth down
+    /// are not known.
     pub jit_depth: Option<u32>,
     /// The transform that records, as the user calls it.
     pub transform: String,
+    /// It records the body of a loop or branch.
+    pub is_body: bool,
     /// The most bytes that a run may allocate: its own, or else that of the trace around.
     pub limit: Option<usize>,
     thread: u64,
@@ -142,17 +147,18 @@ fn closed() -> Error {
 
 impl TapeCell {
     pub fn new(parent: Option<&Arc<TapeCell>>, purpose: Purpose) -> Arc<TapeCell> {
-        let Purpose { transform, jitted, limit } = purpose;
+        let Purpose { transform, jitted, body, limit } = purpose;
         // What `jit` records outlives the trace around it.
         let limit = limit.or_else(|| parent.filter(|_| !jitted).and_then(|parent| parent.limit));
         let depth = parent.map_or(0, |parent| parent.depth + 1);
-        let jit_depth = if jitted { Some(depth) } else { parent.and_then(|parent| parent.jit_depth) };
+        let jit_depth = if jitted || body { Some(depth) } else { parent.and_then(|parent| parent.jit_depth) };
         let lines = parent.filter(|_| !jitted).map_or_else(Arc::default, |parent| Arc::clone(&parent.lines));
         Arc::new(TapeCell {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             depth,
             jit_depth,
             transform,
+            is_body: body,
             limit,
             thread: this_thread(),
             closed: AtomicBool::new(false),

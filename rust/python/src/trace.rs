@@ -18,6 +18,7 @@ use crate::finish::{self, Pair};
 use crate::graph_view::GraphView;
 use crate::layout::Layout;
 use crate::linear_map::LinearMap;
+use crate::loops::Body;
 use crate::plan_view::forget_forced;
 use crate::tape::{Capture, Purpose, TapeCell};
 use crate::tracer::Tracer;
@@ -87,15 +88,15 @@ pub struct Trace {
 #[pymethods]
 impl Trace {
     /// `transform`: who asks. `jitted`: arguments have no values, and what is recorded is run later.
-    /// `memory_limit`: the most bytes that a run may allocate.
+    /// `memory_limit`: the most bytes that a run may allocate. `body`: it is that of a loop, and arguments are symbols.
     #[new]
-    #[pyo3(signature = (transform, jitted=false, memory_limit=None))]
-    fn new(transform: String, jitted: bool, memory_limit: Option<usize>) -> PyResult<Trace> {
+    #[pyo3(signature = (transform, jitted=false, memory_limit=None, body=false))]
+    fn new(transform: String, jitted: bool, memory_limit: Option<usize>, body: bool) -> PyResult<Trace> {
         let outermost = OPEN.with_borrow(|open| open.first().map(Arc::clone));
         if let Some(outer) = outermost.filter(|_| memory_limit.is_some()) {
             return Err(inner_limit(&transform, &outer));
         }
-        let purpose = Purpose { transform, jitted, limit: memory_limit };
+        let purpose = Purpose { transform, jitted, body, limit: memory_limit };
         let tape = OPEN.with(|open| {
             let mut open = open.borrow_mut();
             if open.is_empty() {
@@ -146,6 +147,51 @@ impl Trace {
         tables::push("trace", &mut arguments, info).map_err(raise)?;
         drop(arguments);
         tracer.into_object(py)
+    }
+
+    /// An argument without a value, of that dtype and shape. `weak`: a number of Python's.
+    fn symbol(
+        &self,
+        py: Python<'_>,
+        dtype: &Bound<'_, PyAny>,
+        shape: Vec<i64>,
+        is_array: bool,
+        weak: bool,
+    ) -> PyResult<Py<PyAny>> {
+        let dtype = crate::values::parse_dtype(dtype)?;
+        let mut tape = self.tape.open(py).map_err(raise)?;
+        tape.builder.set_attributes(ckad_graph::Attributes::default());
+        let node = tape.input(dtype, &shape, true, None).map_err(raise)?;
+        drop(tape);
+        let tracer = match is_array {
+            true => Tracer::array(py, Arc::clone(&self.tape), node, Layout::contiguous(&shape), false)?,
+            false => Tracer::scalar(py, Arc::clone(&self.tape), node)?.weak_if(weak),
+        };
+        tracer.into_object(py)
+    }
+
+    /// The body of a loop: the graph of these outputs, closed. The trace's symbols are the index, the carries and the
+    /// slices; the first outputs are the next carries.
+    #[allow(clippy::too_many_arguments, reason = "the parts of a loop")]
+    fn scan_body(
+        &self,
+        py: Python<'_>,
+        outputs: &Bound<'_, PyList>,
+        trips: u32,
+        reverse: bool,
+        carries: usize,
+        xs: usize,
+    ) -> PyResult<Body> {
+        let mut found = tables::room("scan", outputs.len()).map_err(raise)?;
+        for object in outputs {
+            found.push(self.logical_output(py, &object)?);
+        }
+        Body::scan(py, self.take_outputs(py, found)?, trips, reverse, carries, xs)
+    }
+
+    /// The values of the outputs.
+    fn evaluate(&self, py: Python<'_>, outputs: &Bound<'_, PyList>) -> PyResult<Vec<Py<PyAny>>> {
+        finish::evaluate(py, &self.take(py, outputs)?)
     }
 
     /// The values of the outputs, and the gradients of the first by the differentiated arguments.
@@ -341,6 +387,17 @@ impl Trace {
         self.output_info(py, node, layout, is_array)
     }
 
+    /// As `output`, in C order.
+    fn logical_output(&self, py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<OutputInfo> {
+        let OutputInfo { node, layout, is_array, .. } = self.output(py, object)?;
+        let tracer = match layout.rank() {
+            0 => return self.output_info(py, node, layout, is_array),
+            _ => Tracer::array(py, Arc::clone(&self.tape), node, layout.clone(), false)?,
+        };
+        let node = tracer.logical_node(py)?;
+        self.output_info(py, node, Layout::contiguous(&layout.shape), is_array)
+    }
+
     fn output_info(&self, py: Python<'_>, node: NodeId, layout: Layout, is_array: bool) -> PyResult<OutputInfo> {
         let dtype = self.tape.read(py, |tape| tape.builder.dtype(node))?;
         Ok(OutputInfo { node, dtype, layout, is_array })
@@ -359,7 +416,10 @@ impl Trace {
         for object in outputs {
             found.push(self.output(py, &object)?);
         }
-        let outputs = found;
+        self.take_outputs(py, found)
+    }
+
+    fn take_outputs(&self, py: Python<'_>, outputs: Vec<OutputInfo>) -> PyResult<Recorded> {
         let mut tape = self.tape.open(py).map_err(raise)?;
         tape.arrays.check_unchanged().map_err(raise)?;
         self.tape.note_survivors(py, &mut tape);

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ckad_cpu::{Check, Environment, Memory, Poll, alone, together};
 use ckad_graph::{Error, NodeId, Result, shortage, tables};
-use ckad_plan::program::{Motion, Place, Program, Step, Transfer};
+use ckad_plan::program::{Kernel, Motion, Place, Program, Step, Transfer};
 
 use crate::arena::lease;
 use crate::bindings::Bindings;
 use crate::block::ALIGNMENT;
+use crate::looped;
 use crate::output::{GivenUp, OutputBuffer};
 use crate::separate::{AllocationHooks, Change, Separate};
 use crate::short::gains_from_threads;
@@ -178,7 +179,8 @@ fn run_here(
             continue;
         }
         let first = (0..=index).rev().find(|&index| !joined(&program.steps[index])).unwrap_or(0);
-        launch(&program.steps[first..=index], &environment)
+        // SAFETY: `run` is given verified programs, and `resolve` laid out the buffers.
+        unsafe { launch(&program.steps[first..=index], &environment) }
             .map_err(|(step, error)| error.at_line(line.map_or(0, |line| line(program.steps[first + step].node))))?;
         // What is written to the file was computed by now, and is there before its memory is another's.
         file.play_writes(index + 1, &buffers, poll, cancel)?;
@@ -254,12 +256,16 @@ fn first_overwrite(program: &Program, outputs: &[OutputBuffer]) -> usize {
 }
 
 /// Runs the kernel of a step, or those of steps that are joined. An error comes with the step that it belongs to.
-fn launch(steps: &[Step], environment: &Environment<'_>) -> Result<(), (usize, Error)> {
+///
+/// # Safety
+/// The program was verified, and `environment` is laid out as it says.
+pub(crate) unsafe fn launch(steps: &[Step], environment: &Environment<'_>) -> Result<(), (usize, Error)> {
     // SAFETY: the program was verified: what a kernel names is alive, large enough, aligned, and disjoint from what
     // it writes; inputs and constants were checked against the program. One kernel runs at a time, or joined ones: what
     // one of them reads is alive, and written by none but those before it, until all are done.
     unsafe {
         match steps {
+            [Step { kernel: Kernel::Loop(kernel), .. }] => looped::run(kernel, environment).map_err(|error| (0, error)),
             [step] => ckad_cpu::execute(&step.kernel, environment).map_err(|error| (0, error)),
             _ => ckad_cpu::joined::execute(steps, environment),
         }

@@ -14,6 +14,7 @@ mod cache;
 mod counted;
 mod execute;
 mod filled;
+mod looped;
 mod output;
 mod reserve;
 mod separate;

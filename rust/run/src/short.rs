@@ -16,13 +16,24 @@ const ELEMENTS: u64 = 4;
 
 /// Whether several threads are likely to be done before one would be.
 pub fn gains_from_threads(program: &Program) -> bool {
+    split_nanoseconds(program) > SHORT
+}
+
+/// The estimate of all steps that are split, as far as it matters, ns.
+fn split_nanoseconds(program: &Program) -> u64 {
     // Steps that are joined are split together; they are no small ones.
-    let mut split = program.steps.iter().map(nanoseconds).filter(|&step| step > SHORT_STEP);
+    let split = program.steps.iter().map(|step| match &step.kernel {
+        Kernel::Loop(kernel) => split_nanoseconds(&kernel.body.program).saturating_mul(kernel.scan.trips.into()),
+        _ => Some(nanoseconds(step)).filter(|&step| step > SHORT_STEP).unwrap_or(0),
+    });
     let mut sum = 0u64;
-    split.any(|step| {
+    for step in split {
         sum = sum.saturating_add(step);
-        sum > SHORT
-    })
+        if sum > SHORT {
+            break;
+        }
+    }
+    sum
 }
 
 fn nanoseconds(step: &Step) -> u64 {
@@ -36,5 +47,6 @@ fn nanoseconds(step: &Step) -> u64 {
             let elements = arrays.map(|array| array.shape.iter().product::<usize>()).max();
             step.flops / FLOPS + elements.unwrap_or(0) as u64 / ELEMENTS
         }
+        Kernel::Loop(_) => step.flops / FLOPS,
     }
 }

@@ -4,15 +4,26 @@
 
 use ckad_graph::{Attributes, Error, Graph, NodeId, Op, RegionId, Result, interrupt, tables};
 use ckad_prim::{Builder, Expr, diff};
+use rustc_hash::FxHashMap;
 
 use crate::copy::{Copy, NodeTable, derived, reached};
+use crate::scan::{Form, Site, Tangents, linearised};
 use crate::settle::settled;
 
 /// The inputs followed by tangents of the active inputs → the outputs followed by tangents of the float outputs.
 pub fn jvp(graph: &Graph, active: &[bool]) -> Result<Graph> {
+    forward(graph, active, Form::Joint)
+}
+
+/// As [`jvp`], where what computes the values does not mix with what is linear in the tangents: to be partitioned.
+pub fn linearize(graph: &Graph, active: &[bool]) -> Result<Graph> {
+    forward(graph, active, Form::Split)
+}
+
+fn forward(graph: &Graph, active: &[bool], form: Form) -> Result<Graph> {
     let source = settled(graph)?;
     let builder = Builder::new(derived(&source, 3)?);
-    let linearised = with_tangents("jvp", &builder, &source, active, &source.outputs)?;
+    let linearised = with_tangents("jvp", form, &builder, &source, active, &source.outputs)?;
     let mut outputs = linearised.copy.all(&source.outputs)?;
     for &output in source.outputs.iter().filter(|&&output| source.dtype(output).is_float()) {
         let tangent = match linearised.tangents.get(output) {
@@ -48,6 +59,7 @@ pub(crate) struct Linearised {
 /// `wanted` its tangent, with the pass and position of its primal.
 pub(crate) fn with_tangents(
     op: &'static str,
+    form: Form,
     builder: &Builder,
     source: &Graph,
     active: &[bool],
@@ -75,6 +87,7 @@ pub(crate) fn with_tangents(
         tables::push(op, &mut tangent_inputs, tangent)?;
     }
 
+    let mut loops: FxHashMap<NodeId, Tangents> = FxHashMap::default();
     let mut operand_exprs: Vec<Expr<'_>> = Vec::new();
     let mut operand_tangents: Vec<Option<Expr<'_>>> = Vec::new();
     for id in source.ids() {
@@ -83,6 +96,39 @@ pub(crate) fn with_tangents(
             continue;
         }
         let attributes = source.attributes(id);
+        match source.op(id) {
+            Op::Call(_) => {
+                let own = match form {
+                    Form::Split => Some(copy.node(&mut builder.graph_mut(), source, id, attributes)?),
+                    Form::Joint => None,
+                };
+                let site = Site { op, form, builder, source, copy: &copy, tangents: &tangents };
+                let found = if leads[id.index()] { linearised(&site, id, own)? } else { None };
+                match &found {
+                    Some(Tangents { call, values: Some(_), .. }) => copy.set(id, *call),
+                    _ if own.is_none() => drop(copy.node(&mut builder.graph_mut(), source, id, attributes)?),
+                    _ => {}
+                }
+                if let Some(found) = found {
+                    tables::room_for_keys(op, &mut loops, 1)?;
+                    loops.insert(id, found);
+                }
+                continue;
+            }
+            Op::Part(part) => {
+                builder.set_attributes(attributes);
+                let call = source.operands(id)[0];
+                let found = loops.get(&call);
+                let own = found.and_then(|found| found.values.as_ref()).map_or(part, |values| values[part as usize]);
+                copy.set(id, builder.part(copy.of(call)?, own)?);
+                let tangent = found.and_then(|found| Some((found.call, found.tangents[part as usize]?)));
+                if let Some((call, part)) = tangent.filter(|_| leads[id.index()]) {
+                    tangents.set(id, builder.part(call, part)?);
+                }
+                continue;
+            }
+            _ => {}
+        }
         let out = copy.node(&mut builder.graph_mut(), source, id, attributes)?;
         if !leads[id.index()] || !source.dtype(id).is_float() {
             continue;

@@ -6,6 +6,8 @@
 //!   built (`transpose`); [`partition`] separates what is known from what is not.
 //! * [`simplify`] merges what is equal, shortens what computes nothing (`rewrite`), drops what is dead, and moves
 //!   derivative coefficients to where they are used (`sink`, which `partition` shares).
+//! * Loops have bodies of their own (`body`): [`closed_scan`] makes one, `scan` derives them, `prune` leaves out what
+//!   nobody asks for.
 //! * [`absorbed`]: a derived graph that says where its products absorbed a number that is not finite.
 //! * `copy` is what all of them share.
 //!
@@ -13,12 +15,16 @@
 //! tape, odd ones down. Every walk is a loop over indices, and linear.
 
 mod absorbed;
+mod body;
+mod close;
 mod cone;
 mod copy;
 mod extract;
 mod jvp;
 mod partition;
+mod prune;
 mod rewrite;
+mod scan;
 mod settle;
 mod simplify;
 mod sink;
@@ -27,9 +33,10 @@ mod transpose;
 mod vjp;
 
 pub use absorbed::{Absorbed, absorbed};
+pub use close::{Closed, Outside, closed_scan};
 pub use cone::{Cone, cone};
 pub use extract::extract;
-pub use jvp::jvp;
+pub use jvp::{jvp, linearize};
 pub use partition::{Partition, Side, partition};
 pub use settle::settle;
 pub use simplify::{simplify, simplify_keeping_zeros};

@@ -17,6 +17,7 @@ use ckad_graph::{Attributes, DType, Graph, ListId, NodeId, Op, RegionId, Result,
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::copy::{Copy, NO_NODE, NodeTable, reached};
+use crate::prune::pruned;
 use crate::settle::settle;
 use crate::sink::{Sinking, in_new_order, sinking};
 
@@ -31,7 +32,7 @@ pub fn simplify_keeping_zeros(graph: Graph) -> Result<Graph> {
 }
 
 fn simplified(graph: Graph, keeps_zeros: bool) -> Result<Graph> {
-    let graph = settle(graph)?;
+    let graph = pruned(settle(graph)?)?;
     let merged = Simplifier::run(&graph, keeps_zeros)?;
     let Sinking { live, sunk, any } = sinking("simplify", &merged, |id| merged.attributes(id).pass)?;
     // Numbers that nothing reads do no harm.

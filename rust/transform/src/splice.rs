@@ -6,8 +6,10 @@
 //! with those of the nodes recorded around it; passes stay, and [`crate::settle`] decides later what they mean in the
 //! whole.
 
+use std::sync::Arc;
+
 use ckad_graph::{
-    Attributes, Constant, Error, Graph, ListId, NodeId, Op, Region, RegionId, Result, Splice, StartId, interrupt,
+    Attributes, Call, Constant, Error, Graph, ListId, NodeId, Op, Region, RegionId, Result, Splice, StartId, interrupt,
     shape_text, tables,
 };
 use ckad_prim::Builder;
@@ -41,7 +43,10 @@ pub fn splice(builder: &Builder, graph: &Graph, inputs: &[NodeId], line: impl Fn
             line: line(node.attributes.line),
             ..node.attributes
         };
-        let op = ids.op(&mut target, graph, node.op)?;
+        let op = match graph.call(id).filter(|_| matches!(node.op, Op::Call(_))) {
+            Some(call) => Op::Call(target.push_call(&relined(call, &line)?)?),
+            None => ids.op(&mut target, graph, node.op)?,
+        };
         let shape = ids.list(&mut target, graph, node.shape)?;
         copy.set(id, target.push(op, &operands, node.dtype, shape, attributes)?);
     }
@@ -50,6 +55,25 @@ pub fn splice(builder: &Builder, graph: &Graph, inputs: &[NodeId], line: impl Fn
         target.splices.push(Splice { nodes: first..end, position: first });
     }
     copy.all(&graph.outputs)
+}
+
+/// The call with other names for its lines; itself where they are the same.
+fn relined(call: &Arc<Call>, line: &dyn Fn(u32) -> u32) -> Result<Arc<Call>> {
+    let same = |body: &Graph| body.ids().all(|id| line(body.attributes(id).line) == body.attributes(id).line);
+    let inner = |body: &Graph| body.calls.is_empty();
+    if call.bodies.iter().all(|body| same(body) && inner(body)) {
+        return Ok(Arc::clone(call));
+    }
+    let bodies = tables::tried(
+        "splice",
+        call.bodies.iter().map(|body| {
+            let mut copy = body.copied()?;
+            copy.rename_lines(line);
+            copy.calls = tables::tried("splice", body.calls.iter().map(|call| relined(call, line)))?;
+            Ok(copy)
+        }),
+    )?;
+    Ok(Arc::new(Call::new(call.kind, bodies, call.work)))
 }
 
 fn bind_inputs(copy: &mut Copy, target: &Graph, graph: &Graph, inputs: &[NodeId]) -> Result<()> {
@@ -188,6 +212,11 @@ impl Tables {
             Op::Pad { widths } => Op::Pad { widths: self.list(target, graph, widths)? },
             Op::Reduce { kind, axes } => Op::Reduce { kind, axes: self.list(target, graph, axes)? },
             Op::Dot { axes, absorb } => Op::Dot { axes: self.list(target, graph, axes)?, absorb },
+            Op::Call(id) => {
+                let call = graph.calls.get(id.0 as usize);
+                let call = call.ok_or_else(|| Error::internal("splice", "a call that is not in the table"))?;
+                Op::Call(target.push_call(call)?)
+            }
             Op::Input(_)
             | Op::Literal(_)
             | Op::Iota { .. }
@@ -205,7 +234,8 @@ impl Tables {
             | Op::CumulativeSum { .. }
             | Op::LinearRecurrence { .. }
             | Op::Argsort { .. }
-            | Op::Accumulate => op,
+            | Op::Accumulate
+            | Op::Part(_) => op,
         })
     }
 }

@@ -9,10 +9,13 @@
 //! With P passes so far, the transposed of a node of pass p belongs to pass 2P − 1 − p at the node's position; so the
 //! reverse of an execution order is one too.
 
-use ckad_graph::{Attributes, Error, Graph, NodeId, Op, Result, interrupt, tables};
+use ckad_graph::{Attributes, CallKind, Error, Graph, NodeId, Op, Result, interrupt, tables};
 use ckad_prim::{Accumulator, Builder, Elementwise, Expr, transpose};
+use rustc_hash::FxHashMap;
 
+use crate::body::call_of;
 use crate::copy::{Copy, NodeTable, derived, passes, table};
+use crate::scan::{self, Transposed};
 
 /// Cotangents of values used more often than this are accumulated if the uses are also far apart.
 const NEAR_USES: u32 = 2;
@@ -61,11 +64,18 @@ pub(crate) fn transpose_linear(
         cotangents.add_to(tangent, cotangent, false);
     }
 
+    let parts = linear_parts(op, source, &uses)?;
     let mut coefficients: Vec<Option<Expr<'_>>> = Vec::new();
     let mut is_linear: Vec<bool> = Vec::new();
     for id in source.ids().rev() {
         interrupt::check_at(id.index())?;
-        if matches!(source.op(id), Op::Input(_)) {
+        if matches!(source.op(id), Op::Input(_) | Op::Part(_)) {
+            continue;
+        }
+        if matches!(source.op(id), Op::Call(_)) {
+            let attributes = transposed(source.attributes(id), transposed_passes);
+            builder.set_attributes(attributes);
+            cotangents.of_loop(op, id, &copy, parts.get(&id)).map_err(|error| error.at_line(attributes.line))?;
             continue;
         }
         let Some(cotangent) = cotangents.values.get(id) else { continue };
@@ -128,6 +138,16 @@ fn copy_known(builder: &Builder, source: &Graph, linear: &Linear, uses: &LinearU
         }
     }
     Ok(())
+}
+
+/// For each loop that is linear, those of its parts that are.
+fn linear_parts(op: &str, source: &Graph, uses: &LinearUses) -> Result<FxHashMap<NodeId, Vec<NodeId>>> {
+    let mut parts: FxHashMap<NodeId, Vec<NodeId>> = FxHashMap::default();
+    for id in source.ids().filter(|&id| matches!(source.op(id), Op::Part(_)) && uses.is_linear(id)) {
+        tables::room_for_keys(op, &mut parts, 1)?;
+        tables::push(op, parts.entry(source.operands(id)[0]).or_default(), id)?;
+    }
+    Ok(parts)
 }
 
 /// The forward cone of the tangent inputs, and how its values are used.
@@ -210,6 +230,51 @@ struct Cotangents<'a, 'b> {
 }
 
 impl Cotangents<'_, '_> {
+    /// Hands the cotangents of a loop's parts on to its operands, once all of its parts have theirs.
+    fn of_loop(&mut self, op: &'static str, id: NodeId, copy: &Copy, parts: Option<&Vec<NodeId>>) -> Result<()> {
+        let (source, builder) = (self.source, self.builder);
+        let mut given = Vec::new();
+        for &part in parts.into_iter().flatten() {
+            let Op::Part(index) = source.op(part) else { continue };
+            if let Some(value) = self.values.get(part) {
+                let value = self.signed(value, self.negated[part.index()])?;
+                if given.len() <= index as usize {
+                    given.resize(index as usize + 1, None);
+                }
+                // A part may stand there twice.
+                given[index as usize] = Some(match given[index as usize] {
+                    Some(other) => builder.elementwise(Elementwise::Add, &[other, value])?,
+                    None => value,
+                });
+            }
+        }
+        if given.is_empty() {
+            return Ok(());
+        }
+        let CallKind::Scan(scan) = call_of(source, id)?.kind;
+        given.resize(scan.parts(), None);
+        let operands = source.operands(id);
+        let is_linear: Vec<bool> = tables::list(op, operands.iter().map(|&operand| self.uses.is_linear(operand)))?;
+        let coefficient = |(&operand, &linear): (&NodeId, &bool)| match linear {
+            true => Ok(None),
+            false => copy.of(operand).map(Some),
+        };
+        let coefficients = tables::tried(op, operands.iter().zip(&is_linear).map(coefficient))?;
+        let at = Transposed {
+            op,
+            builder,
+            source,
+            id,
+            coefficients: &coefficients,
+            is_linear: &is_linear,
+            cotangents: &given,
+        };
+        for (operand, cotangent) in scan::transposed(&at)? {
+            self.add_to(operands[operand], cotangent, false);
+        }
+        self.error.take().map_or(Ok(()), Err)
+    }
+
     fn target(&self, operand: usize) -> Option<NodeId> {
         self.source.operands(self.node).get(operand).copied().filter(|&target| self.uses.is_linear(target))
     }

@@ -5,6 +5,7 @@ use ckad_prim::Builder;
 
 use crate::copy::derived;
 use crate::jvp::with_tangents;
+use crate::scan::Form;
 use crate::settle::settled;
 use crate::transpose::{Linear, transpose_linear};
 
@@ -52,7 +53,7 @@ pub fn value_and_grad(graph: &Graph, active: &[bool]) -> Result<Graph> {
 
 fn linearise(op: &'static str, source: &Graph, active: &[bool], wanted: &[NodeId]) -> Result<Linear> {
     let builder = Builder::new(derived(source, 3)?);
-    let linearised = with_tangents(op, &builder, source, active, wanted)?;
+    let linearised = with_tangents(op, Form::Split, &builder, source, active, wanted)?;
     let outputs = linearised.copy.all(&source.outputs)?;
     let mut graph = builder.finish()?;
     graph.outputs = outputs;

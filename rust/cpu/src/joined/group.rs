@@ -67,6 +67,7 @@ impl<'a> Group<'a> {
         let (first, rest) = steps.split_first()?;
         let mut group = match &first.kernel {
             Kernel::Structural { .. } => Group::of_product(&first.kernel)?,
+            Kernel::Loop(_) => return None,
             Kernel::Fused(kernel) => {
                 // Most steps end here: a long program has many.
                 if bytes(kernel) < WORTH_JOINING || !follows(kernel, rest) {
@@ -74,7 +75,7 @@ impl<'a> Group<'a> {
                 }
                 let natural = steps.iter().map_while(|step| match &step.kernel {
                     Kernel::Fused(kernel) => Some(kernel).filter(|kernel| !Member::is_small(kernel)),
-                    Kernel::Structural { .. } => None,
+                    Kernel::Structural { .. } | Kernel::Loop(_) => None,
                 });
                 let rows = natural.take(4).find_map(Member::natural_rows);
                 let mut group = Group::empty(rows.unwrap_or(kernel.extents.iter().product()));
@@ -139,6 +140,7 @@ impl<'a> Group<'a> {
             Kernel::Structural { .. } => {
                 Indexed::of(kernel).is_some_and(|indexed| self.add_indexed(step, kernel, indexed))
             }
+            Kernel::Loop(_) => false,
         }
     }
 
@@ -251,6 +253,7 @@ impl<'a> Group<'a> {
         let reads = |kernel: &Kernel| match kernel {
             Kernel::Fused(fused) => fused.loads.iter().any(|load| load.source == Source::Buffer(id)),
             Kernel::Structural { operands, .. } => operands.iter().any(|array| array.source == Source::Buffer(id)),
+            Kernel::Loop(kernel) => kernel.operands.iter().any(|array| array.source == Source::Buffer(id)),
         };
         self.before.iter().chain(&self.after).any(|(_, kernel)| reads(kernel))
     }

@@ -4,7 +4,7 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
-use ckad_graph::{DType, DotAxes, Graph, NodeId, Op, ReduceKind};
+use ckad_graph::{Call, CallKind, DType, DotAxes, Graph, NodeId, Op, ReduceKind};
 use ckad_prim::Elementwise;
 
 type Array = Vec<f64>;
@@ -240,7 +240,40 @@ fn node(graph: &Graph, node: NodeId, values: &[Array], inputs: &[Array]) -> Opti
             [operand_shape(0), operand_shape(1)],
         ),
         Op::Accumulate => operand(0).iter().zip(operand(1)).map(|(a, b)| a + b).collect(),
+        Op::Call(_) => Vec::new(),
+        Op::Part(part) => {
+            let call = operands[0];
+            let given: Vec<Array> = graph.operands(call).iter().map(|id| values[id.index()].clone()).collect();
+            parts(graph.call(call)?, &given)?.swap_remove(part as usize)
+        }
     })
+}
+
+/// All parts of a loop, one iteration after the other.
+fn parts(call: &Call, operands: &[Array]) -> Option<Vec<Array>> {
+    let CallKind::Scan(scan) = call.kind;
+    let (consts, carries, trips) = (scan.consts as usize, scan.carries as usize, scan.trips as usize);
+    let mut carried = operands[consts..consts + carries].to_vec();
+    let mut states = vec![vec![Array::new(); trips]; carries];
+    let mut ys = vec![vec![Array::new(); trips]; scan.ys as usize];
+    for turn in 0..trips {
+        let index = if scan.reverse { trips - 1 - turn } else { turn };
+        let slice = |x: &Array| x[index * x.len() / trips..(index + 1) * x.len() / trips].to_vec();
+        let mut inputs = vec![vec![index as f64]];
+        inputs.extend_from_slice(&operands[..consts]);
+        inputs.extend_from_slice(&carried);
+        inputs.extend(operands[consts + carries..].iter().map(slice));
+        for (stack, state) in states.iter_mut().zip(&carried) {
+            stack[index] = state.clone();
+        }
+        let mut given = evaluate(&call.bodies[0], &inputs)?;
+        for (stack, y) in ys.iter_mut().zip(given.split_off(carries)) {
+            stack[index] = y;
+        }
+        carried = given;
+    }
+    let stacked = ys.into_iter().chain(states).map(|stack| stack.concat());
+    Some(carried.into_iter().chain(stacked).collect())
 }
 
 /// Applies `f` to every line along an axis; its result replaces the line (of whatever length).

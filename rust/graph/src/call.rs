@@ -1,0 +1,139 @@
+//! Operations that hold graphs of their own: loops and branches, whose bodies were recorded once.
+//!
+//! A [`Call`] is an entry of a table of the graph ([`crate::Graph::calls`]), named by the node `Op::Call`. That node
+//! has no elements of its own; its results are the nodes `Op::Part(k)` on it, each with a dtype and a shape, so whatever
+//! follows operands (liveness, equality, cones) needs to know nothing of it. Results that nobody asks for are not
+//! stored.
+//!
+//! Bodies are closed: what they read from outside, numbers included, are operands of the call. Numbers and slice starts
+//! in a body's own tables are part of its structure.
+
+use std::any::Any;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustc_hash::FxBuildHasher;
+
+use crate::Graph;
+
+/// An entry of a graph's table of calls.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct CallId(pub u32);
+
+/// What a call does with its bodies.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum CallKind {
+    Scan(Scan),
+}
+
+/// A loop of known length.
+///
+/// * Operands: the constants, the first carries, and arrays of `trips` slices along their first axis.
+/// * Inputs of its body: the index of the iteration (an int64 scalar), the constants, the carries, a slice of each
+///   array; outputs: the next carries, and values that are stacked.
+/// * Parts: the last carries, the stacked values, and for each carry the stack of what it was before each iteration
+///   (its *states*). Stacks are in the order of the index, whichever way the loop runs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Scan {
+    pub trips: u32,
+    /// Does it run from the last index to the first?
+    pub reverse: bool,
+    pub consts: u32,
+    pub carries: u32,
+    pub xs: u32,
+    pub ys: u32,
+}
+
+impl Scan {
+    /// The part that is the stack of a carry's values before each iteration.
+    pub fn states(self, carry: usize) -> u32 {
+        self.carries + self.ys + carry as u32
+    }
+
+    pub fn parts(self) -> usize {
+        (2 * self.carries + self.ys) as usize
+    }
+
+    /// Number of operands.
+    pub fn operands(self) -> usize {
+        (self.consts + self.carries + self.xs) as usize
+    }
+
+    /// The body's input that an operand, or a slice of it, is.
+    pub fn input_of(operand: usize) -> usize {
+        operand + 1
+    }
+}
+
+/// Work of one evaluation of the bodies; a type of `ckad_prim`, in numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BodyWork {
+    /// Operations of a whole call.
+    pub flops: u64,
+    /// Whether a body holds a heavy operation.
+    pub heavy: bool,
+}
+
+/// A loop or a branch.
+#[derive(Debug)]
+pub struct Call {
+    pub kind: CallKind,
+    /// In execution order, simplified.
+    pub bodies: Vec<Graph>,
+    pub work: BodyWork,
+    hash: u64,
+    /// What a later stage made of the bodies, with the key under which it made it.
+    made: Mutex<Option<(u64, Arc<dyn Any + Send + Sync>)>>,
+}
+
+impl Call {
+    pub fn new(kind: CallKind, bodies: Vec<Graph>, work: BodyWork) -> Call {
+        let mut hasher = FxBuildHasher.build_hasher();
+        kind.hash(&mut hasher);
+        for body in &bodies {
+            hasher.write_u64(body.structure_hash());
+            body.scalars.hash(&mut hasher);
+            body.starts.hash(&mut hasher);
+        }
+        Call { kind, bodies, work, hash: hasher.finish(), made: Mutex::new(None) }
+    }
+
+    pub fn structure_hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub fn same_structure(&self, other: &Call) -> bool {
+        let same = |(one, other): (&Graph, &Graph)| {
+            one.scalars == other.scalars && one.starts == other.starts && one.same_structure(other)
+        };
+        std::ptr::eq(self, other)
+            || (self.hash == other.hash
+                && self.kind == other.kind
+                && self.bodies.len() == other.bodies.len()
+                && self.bodies.iter().zip(&other.bodies).all(same))
+    }
+
+    pub fn own_bytes(&self) -> usize {
+        size_of::<Call>() + self.bodies.iter().map(|body| size_of::<Graph>() + body.own_bytes()).sum::<usize>()
+    }
+
+    /// What `make` made of the bodies the last time that it was asked for under this key, or makes now.
+    pub fn made<T: Send + Sync + 'static, E>(
+        &self,
+        key: u64,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
+        let found = self.made.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((known, made)) = found
+            && known == key
+            && let Ok(made) = made.downcast::<T>()
+        {
+            return Ok(made);
+        }
+        // Bodies hold calls of their own: not under the lock.
+        let made = Arc::new(make()?);
+        let kept: Arc<dyn Any + Send + Sync> = Arc::clone(&made) as _;
+        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some((key, kept));
+        Ok(made)
+    }
+}

@@ -1,0 +1,216 @@
+//! Calls without what nobody asks for: parts that are not read, and whatever in the bodies serves these alone.
+//!
+//! A carry is needed where its last value or its states are, or another needed carry or stacked value depends on it: a
+//! fixpoint. A carry that each iteration hands on as it is becomes a constant, and constants and arrays that are given
+//! twice become one.
+
+use std::sync::Arc;
+
+use ckad_graph::{Call, CallKind, Graph, NodeId, Op, Result, Scan, interrupt, tables};
+use rustc_hash::FxHashMap;
+
+use crate::body::{call_of, only_body, used_inputs, with_inputs};
+use crate::copy::{Copy, derived, table};
+
+/// The operation whose errors these are.
+const OP: &str = "simplify";
+
+/// What becomes of a part.
+#[derive(Clone, Copy)]
+enum Slim {
+    /// Nobody asks for it.
+    Gone,
+    Part(u32),
+    /// The same as that operand of the call.
+    Operand(usize),
+    /// That operand, as often as there are iterations.
+    Repeated(usize),
+}
+
+/// A call after it was pruned.
+struct Pruned {
+    call: Arc<Call>,
+    /// The operands that are left, by their old indices.
+    operands: Vec<usize>,
+    parts: Vec<Slim>,
+}
+
+/// The graph with its calls pruned.
+pub(crate) fn pruned(graph: Graph) -> Result<Graph> {
+    if !graph.ids().any(|id| matches!(graph.op(id), Op::Call(_))) {
+        return Ok(graph);
+    }
+    let mut live = table(OP, false, graph.len())?;
+    for output in &graph.outputs {
+        live[output.index()] = true;
+    }
+    let mut asked: FxHashMap<NodeId, Vec<bool>> = FxHashMap::default();
+    let mut calls: FxHashMap<NodeId, Pruned> = FxHashMap::default();
+    for id in graph.ids().rev() {
+        interrupt::check_at(id.index())?;
+        if !live[id.index()] {
+            continue;
+        }
+        match graph.op(id) {
+            Op::Call(_) => {
+                let call = call_of(&graph, id)?;
+                let parts = asked.remove(&id).unwrap_or_default();
+                let CallKind::Scan(scan) = call.kind;
+                let pruned = prune_scan(call, scan, &parts, graph.operands(id))?;
+                let through = pruned.parts.iter().filter_map(|part| match part {
+                    Slim::Operand(operand) | Slim::Repeated(operand) => Some(operand),
+                    _ => None,
+                });
+                for &operand in pruned.operands.iter().chain(through) {
+                    live[graph.operands(id)[operand].index()] = true;
+                }
+                tables::room_for_keys(OP, &mut calls, 1)?;
+                calls.insert(id, pruned);
+            }
+            Op::Part(part) => {
+                let call = graph.operands(id)[0];
+                live[call.index()] = true;
+                tables::room_for_keys(OP, &mut asked, 1)?;
+                let parts = asked.entry(call).or_default();
+                let length = parts.len().max(part as usize + 1);
+                parts.resize(length, false);
+                parts[part as usize] = true;
+            }
+            _ => graph.operands(id).iter().for_each(|operand| live[operand.index()] = true),
+        }
+    }
+    copied(&graph, &live, &calls)
+}
+
+fn copied(graph: &Graph, live: &[bool], calls: &FxHashMap<NodeId, Pruned>) -> Result<Graph> {
+    let mut target = derived(graph, 1)?;
+    // Those that are left come back in their order.
+    target.calls.clear();
+    let mut copy = Copy::new(OP, graph)?;
+    copy.inputs(&mut target, graph)?;
+    for id in graph.ids() {
+        interrupt::check_at(id.index())?;
+        let node = *graph.node(id);
+        if !live[id.index()] || matches!(node.op, Op::Input(_)) {
+            continue;
+        }
+        let below = graph.operands(id).first().and_then(|call| Some((*call, calls.get(call)?)));
+        match (node.op, calls.get(&id), below) {
+            (Op::Call(_), Some(pruned), _) => {
+                let all = graph.operands(id);
+                let operands = tables::tried(OP, pruned.operands.iter().map(|&operand| copy.of(all[operand])))?;
+                let op = Op::Call(known_call(&mut target, &pruned.call)?);
+                copy.set(id, target.push(op, &operands, node.dtype, node.shape, node.attributes)?);
+            }
+            (Op::Part(part), _, Some((call, pruned))) => {
+                let operand = |index: usize| copy.of(graph.operands(call)[index]);
+                let mut push = |op, from: NodeId| target.push(op, &[from], node.dtype, node.shape, node.attributes);
+                let found = match pruned.parts[part as usize] {
+                    Slim::Operand(index) => operand(index)?,
+                    Slim::Repeated(index) => push(Op::Broadcast, operand(index)?)?,
+                    Slim::Part(part) => push(Op::Part(part), copy.of(call)?)?,
+                    Slim::Gone => return Err(ckad_graph::Error::internal(OP, "a part that is asked for is gone")),
+                };
+                copy.set(id, found);
+            }
+            _ => {
+                copy.node(&mut target, graph, id, node.attributes)?;
+            }
+        }
+    }
+    target.outputs = copy.all(&graph.outputs)?;
+    Ok(target)
+}
+
+/// The entry of a call in the table: that of an equal one, where there is one.
+fn known_call(target: &mut Graph, call: &Arc<Call>) -> Result<ckad_graph::CallId> {
+    match target.calls.iter().position(|other| other.same_structure(call)) {
+        Some(known) => Ok(ckad_graph::CallId(known as u32)),
+        None => target.push_call(call),
+    }
+}
+
+fn prune_scan(call: &Arc<Call>, scan: Scan, asked: &[bool], operands: &[NodeId]) -> Result<Pruned> {
+    let body = only_body(call)?;
+    let is_asked = |part: u32| asked.get(part as usize) == Some(&true);
+    let (consts, carries, ys) = (scan.consts as usize, scan.carries as usize, scan.ys as usize);
+    let input = |carry: usize| Scan::input_of(consts + carry);
+    let handed_on = |carry: usize| body.outputs[carry] == body.inputs[input(carry)];
+    let mut needed: Vec<bool> =
+        (0..carries).map(|carry| is_asked(carry as u32) || is_asked(scan.states(carry))).collect();
+    // Equal values are stacked once.
+    let first_y = |y: usize| {
+        (0..y).find(|&other| {
+            is_asked((carries + other) as u32) && body.outputs[carries + other] == body.outputs[carries + y]
+        })
+    };
+    let stacked: Vec<usize> = (0..ys).filter(|&y| is_asked((carries + y) as u32) && first_y(y).is_none()).collect();
+    let (outputs, used) = loop {
+        let carried = (0..carries).filter(|&carry| needed[carry] && !handed_on(carry));
+        let outputs = carried.map(|carry| body.outputs[carry]);
+        let outputs: Vec<NodeId> = outputs.chain(stacked.iter().map(|&y| body.outputs[carries + y])).collect();
+        let used = used_inputs(OP, body, &outputs)?;
+        let before = needed.iter().filter(|needed| **needed).count();
+        (0..carries).for_each(|carry| needed[carry] |= used[input(carry)]);
+        if needed.iter().filter(|needed| **needed).count() == before {
+            break (outputs, used);
+        }
+    };
+    // Operands by what they become; of operands given twice the first alone.
+    let mut same: Vec<(usize, usize)> = Vec::new();
+    let mut distinct = |candidates: Vec<usize>| {
+        let mut kept: Vec<usize> = Vec::new();
+        for operand in candidates {
+            match kept.iter().find(|&&other| operands[other] == operands[operand]) {
+                Some(&other) => same.push((Scan::input_of(operand), Scan::input_of(other))),
+                None => kept.push(operand),
+            }
+        }
+        kept
+    };
+    let is_used = |operand: &usize| used[Scan::input_of(*operand)];
+    let constant = (0..consts).chain((0..carries).filter(|&carry| handed_on(carry)).map(|carry| consts + carry));
+    let new_consts = distinct(constant.filter(is_used).collect());
+    let new_carries: Vec<usize> = (0..carries).filter(|&carry| needed[carry] && !handed_on(carry)).collect();
+    let new_xs = distinct((consts + carries..operands.len()).filter(is_used).collect());
+
+    let parts = (0..scan.parts()).map(|part| {
+        let rank = |carry: usize| new_carries.iter().position(|&other| other == carry);
+        if part < carries {
+            match rank(part) {
+                Some(rank) => Slim::Part(rank as u32),
+                None if handed_on(part) => Slim::Operand(consts + part),
+                None => Slim::Gone,
+            }
+        } else if part < carries + ys {
+            let y = part - carries;
+            let y = first_y(y).unwrap_or(y);
+            let rank = stacked.iter().position(|&other| other == y);
+            rank.map_or(Slim::Gone, |rank| Slim::Part((new_carries.len() + rank) as u32))
+        } else {
+            let carry = part - carries - ys;
+            match rank(carry) {
+                Some(rank) => Slim::Part((new_carries.len() + stacked.len() + rank) as u32),
+                None if handed_on(carry) => Slim::Repeated(consts + carry),
+                None => Slim::Gone,
+            }
+        }
+    });
+    let parts: Vec<Slim> = parts.collect();
+    let slim = Scan {
+        consts: new_consts.len() as u32,
+        carries: new_carries.len() as u32,
+        xs: new_xs.len() as u32,
+        ys: stacked.len() as u32,
+        ..scan
+    };
+    let carried = new_carries.iter().map(|&carry| consts + carry);
+    let left: Vec<usize> = new_consts.iter().copied().chain(carried).chain(new_xs.iter().copied()).collect();
+    if slim == scan {
+        return Ok(Pruned { call: Arc::clone(call), operands: left, parts });
+    }
+    let order: Vec<usize> = std::iter::once(0).chain(left.iter().map(|&operand| Scan::input_of(operand))).collect();
+    let body = pruned(with_inputs(OP, body, &order, &same, &outputs)?)?;
+    let call = Arc::new(ckad_prim::call(CallKind::Scan(slim), vec![body]));
+    Ok(Pruned { call, operands: left, parts })
+}
