@@ -1,9 +1,9 @@
 //! Operations that hold graphs of their own: loops and branches, whose bodies were recorded once.
 //!
 //! A [`Call`] is an entry of a table of the graph ([`crate::Graph::calls`]), named by the node `Op::Call`. That node
-//! has no elements of its own; its results are the nodes `Op::Part(k)` on it, each with a dtype and a shape, so whatever
-//! follows operands (liveness, equality, cones) needs to know nothing of it. Results that nobody asks for are not
-//! stored.
+//! has no elements of its own; its results are the nodes `Op::Part(k)` on it, each with a dtype and a shape, so
+//! whatever follows operands (liveness, equality, cones) needs to know nothing of it. Results that nobody asks for are
+//! not stored.
 //!
 //! Bodies are closed: what they read from outside, numbers included, are operands of the call. Numbers and slice starts
 //! in a body's own tables are part of its structure.

@@ -5,8 +5,8 @@
 //! become members of that group too. Rebuilding costs operations on each use, so it is bounded per value and
 //! over the whole graph; within the bound, the values that free most bytes per operation come first.
 //!
-//! Random bits, and what is made of them alone (the mask of a dropout), are rebuilt beyond the bound: they are a function
-//! of a key, drawn so that nobody has to keep them.
+//! Random bits, and what is made of them alone (the mask of a dropout), are rebuilt beyond the bound: they are a
+//! function of a key, drawn so that nobody has to keep them.
 
 use ckad_graph::{Graph, NodeId, Op, Result, interrupt};
 

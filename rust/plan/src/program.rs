@@ -167,8 +167,8 @@ pub enum TileOp {
     Elementwise(ElementwiseId),
     /// From `Instruction::dtype` to `Instruction::result_dtype`.
     Cast,
-    /// Bits of the element's index, a key and the counter of index 0, all of them uint64; of the last two only the first
-    /// element is read.
+    /// Bits of the element's index, a key and the counter of index 0, all of them uint64; of the last two only the
+    /// first element is read.
     RandomBits,
 }
 

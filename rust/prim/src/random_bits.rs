@@ -9,8 +9,8 @@ use crate::{Builder, Cost, Sample};
 
 const NAME: &str = "random_bits";
 
-/// Operations of one block: 20 rounds of an addition, a rotation and an exclusive or, of integers of 32 bits, of which a
-/// CPU does twice as many at once as of float64.
+/// Operations of one block: 20 rounds of an addition, a rotation and an exclusive or, of integers of 32 bits, of which
+/// a CPU does twice as many at once as of float64.
 pub const RANDOM_BITS_COST: u64 = 40;
 
 pub(crate) fn infer(graph: &Graph, operands: &[NodeId], dtype: DType, shape: &[i64]) -> Result<Inferred> {

@@ -4,8 +4,8 @@
 //! Forward mode carries tangents beside the carries, in one loop that stores nothing ([`Form::Joint`]). Reverse mode
 //! keeps the loop as it is and puts a second one beside it, linear, which reads what the carries were before each
 //! iteration (the *states* of the first) and computes the inside of the iteration anew ([`Form::Split`]). Transposed,
-//! that one runs the other way: it carries the cotangents of the carries and the sums of those of the constants, and stacks
-//! those of the slices.
+//! that one runs the other way: it carries the cotangents of the carries and the sums of those of the constants, and
+//! stacks those of the slices.
 
 use ckad_graph::{CallKind, Graph, NodeId, Op, Result, Scan, tables};
 use ckad_prim::Builder;

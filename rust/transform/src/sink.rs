@@ -5,9 +5,9 @@
 //! is mostly kept anyway. Where this would keep more bytes than it saves (a mask of x moved away from an x that nobody
 //! else needs later) the node stays.
 //!
-//! Only cheap nodes move: elementwise operations, casts, iotas, random bits and views by shape; of derived nodes also reductions,
-//! slices and padding.
-//! A node that reads a value which some other node overwrites stays too: moving it would keep the old version alive.
+//! Only cheap nodes move: elementwise operations, casts, iotas, random bits and views by shape; of derived nodes also
+//! reductions, slices and padding. A node that reads a value which some other node overwrites stays too: moving it
+//! would keep the old version alive.
 
 use ckad_graph::{Graph, NodeId, Op, Result, interrupt, tables};
 
