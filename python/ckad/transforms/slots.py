@@ -18,12 +18,9 @@ class _Slots:
     def __init__(self, slots: SupportsIndex) -> None:
         name = f"ckad.{type(self).__name__}"
         hint = f"write the number of states held at one time, such as {name}(10)"
-        try:
-            if isinstance(slots, bool):
-                raise TypeError
-            count = operator.index(slots)
-        except TypeError:
-            raise CkadTypeError.of(name, f"slots is an int, not {type(slots).__name__}", hint) from None
+        if isinstance(slots, bool) or not hasattr(slots, "__index__"):
+            raise CkadTypeError.of(name, f"slots is an int, not {type(slots).__name__}", hint)
+        count = operator.index(slots)
         if not 1 <= count < 2**31:
             shown = str(count) if abs(count) < 10**15 else "a number of that size"
             raise CkadValueError.of(name, f"slots must be between 1 and 2**31 − 1, not {shown}", hint)

@@ -51,9 +51,9 @@ pub enum Op {
     Constant(u32),
     /// 0, 1, 2, … along axis `axis` of the node's shape (integers or floats).
     Iota { axis: u8 },
-    /// `(key, first)`, both uint64 of rank 0: the block of Threefry2x32-20 of the key and counter first + i, i the
-    /// place in the flat memory, as an unsigned integer: both words of it in 64 bits, or the low bits of their
-    /// exclusive or.
+    /// `(key, first)`, both uint64 of rank 0: at the place i of the flat memory the block of Threefry2x32-20 of the key
+    /// and the counter first + i. As an unsigned integer: both its words in 64 bits, or the low bits of their exclusive
+    /// or.
     RandomBits,
 
     /// A row of the table over broadcast operands.

@@ -284,6 +284,39 @@ impl CapturedArrays {
         latest.map(|array| (array.object.clone_ref(py), Arc::clone(&array.constant))).collect()
     }
 
+    /// The nodes of arrays to which nobody but this tape has a reference, nor to the memory that they are views of.
+    pub fn held_by_nobody_else(&self, py: Python<'_>) -> impl Iterator<Item = NodeId> + '_ {
+        // SAFETY: the objects are alive, as we hold them.
+        let references = |object: *mut pyo3::ffi::PyObject| unsafe { pyo3::ffi::Py_REFCNT(object) } as usize;
+        let mut alone: Vec<(NodeId, Option<usize>)> = Vec::new();
+        let mut views: FxHashMap<usize, usize> = FxHashMap::default();
+        for versions in self.known.values() {
+            let Some(first) = versions.first() else { continue };
+            let object = first.object.bind(py);
+            let Ok(array) = object.cast::<PyUntypedArray>() else { continue };
+            let guards = self.guards.iter().filter(|guard| guard.is(object)).count();
+            let in_place = |version: &&CapturedArray| version.constant.owned_bytes() == 0;
+            let ours = versions.len() + versions.iter().filter(in_place).count() + guards;
+            if references(object.as_ptr()) > ours || first.constant.bytes().is_empty() {
+                continue;
+            }
+            // SAFETY: the array is alive, and its C struct is only read.
+            let base = unsafe { (*npyffi::_PyArray_GET_ITEM_DATA(array.as_array_ptr())).base };
+            let base = (!base.is_null()).then_some(base as usize);
+            if let Some(base) = base {
+                *views.entry(base).or_default() += 1;
+            }
+            alone.extend(versions.iter().map(|version| (version.node, base)));
+        }
+        alone.sort_unstable();
+        let made = alone.into_iter().filter(move |(_, base)| {
+            base.is_none_or(|base| {
+                references(base as *mut pyo3::ffi::PyObject) <= views.get(&base).copied().unwrap_or(0)
+            })
+        });
+        made.map(|(node, _)| node)
+    }
+
     /// Gives back the writeable flags that this tape's captures cleared, unless another open trace needs them.
     pub fn restore(&mut self, py: Python<'_>) {
         for array in self.guards.drain(..) {

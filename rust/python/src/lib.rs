@@ -44,6 +44,7 @@ mod linear_map;
 mod lines;
 mod looked_at;
 mod loops;
+mod made_inside;
 mod main_thread;
 mod numbers;
 mod operand;

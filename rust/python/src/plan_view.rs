@@ -85,6 +85,7 @@ pub fn is_planning() -> bool {
 /// Begins to count forced runs anew: an outermost trace has begun.
 pub fn forget_forced() {
     FORCED.set(ForcedRuns::default());
+    crate::made_inside::forget();
 }
 
 /// Counts a forced run: what it held beside itself, its peak, its flops.
@@ -112,6 +113,7 @@ pub fn intercept(
     let mut peak = compiled.peak;
     // The cached program's constants are those of the call that built it.
     peak.constants = tables.owned_constants();
+    let table = table + &crate::made_inside::text(py, lines);
     let plan = PlanView {
         peak,
         figures: compiled.planned.figures(),

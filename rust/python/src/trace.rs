@@ -422,6 +422,7 @@ impl Trace {
     fn take_outputs(&self, py: Python<'_>, outputs: Vec<OutputInfo>) -> PyResult<Recorded> {
         let mut tape = self.tape.open(py).map_err(raise)?;
         tape.arrays.check_unchanged().map_err(raise)?;
+        crate::made_inside::note(py, &tape);
         self.tape.note_survivors(py, &mut tape);
         let mut graph = tape.take_graph();
         graph.outputs = tables::list("trace", outputs.iter().map(|output| output.node)).map_err(raise)?;
