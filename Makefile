@@ -29,6 +29,7 @@ help:
 	@echo 'make bench      the benchmarks; make bench-env first, to compare with PyTorch, JAX and autograd'
 	@echo 'make bench-results  the same with all libraries; writes the table of README.md'
 	@echo 'make scaling    time against the size of graphs and arrays; writes docs/performance.md'
+	@echo 'make frontiers  what less memory costs, as planned; writes docs/how-checkpointing-works.md'
 	@echo 'make accuracy   measures the greatest errors of the kernels again; writes docs/accuracy.md'
 	@echo 'make lock       pin the newest versions of requirements/*.in'
 	@echo 'make clean      remove what the above made'
@@ -123,6 +124,12 @@ scaling: $(CORE)
 	@$(BIN)/python -m benches.scaling
 	@$(BIN)/python -m benches.floors
 	@$(BIN)/python -m benches.overheads
+	@$(BIN)/python tools/generate.py
+
+# What docs/how-checkpointing-works.md is made from. Nothing runs: the figures are counts.
+.PHONY: frontiers
+frontiers: $(CORE)
+	@$(BIN)/python -m benches.frontiers
 	@$(BIN)/python tools/generate.py
 
 .PHONY: bench-env

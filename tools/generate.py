@@ -21,8 +21,10 @@ RESULTS = ROOT / "benches" / "results.json"
 SCALING = ROOT / "benches" / "scaling.json"
 FLOORS = ROOT / "benches" / "floors.json"
 OVERHEADS = ROOT / "benches" / "overheads.json"
+FRONTIERS = ROOT / "benches" / "frontiers.json"
 
 WORKLOADS = ROOT / "benches" / "workloads.py"
+FRONTIER_PROGRAMS = ROOT / "benches" / "frontiers.py"
 
 COLUMNS = """\
 Each line is measured in processes of its own, in turn with the others, all with the same number of threads. *First
@@ -45,7 +47,7 @@ def benchmark_table() -> str:
     ]
     lines += [_benchmark_row(result) for result in results]
     lines += ["", COLUMNS, "", _wrapped(_machine_text(measured["machine"], results)), ""]
-    programs = _programs()
+    programs = _programs(WORKLOADS, 1)
     for name in dict.fromkeys(result["workload"] for result in results):
         doc, sizes = programs[name]
         text = f"* `{name}` ({', '.join(f'{size}={number:,}' for size, number in sizes.items())}): {doc}"
@@ -56,13 +58,16 @@ def benchmark_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _programs() -> dict[str, tuple[str, dict[str, int]]]:
-    """Workload → what it is and its sizes, as `benches/workloads.py` has them; the other libraries need not be here."""
+def _programs(source: Path, first: int) -> dict[str, tuple[str, dict[str, int]]]:
+    """Program → what it is and its sizes, the arguments from the first one with a default on, as its function has them;
+    what that imports need not be here."""
     found = {}
-    for node in ast.parse(WORKLOADS.read_text()).body:
+    for node in ast.parse(source.read_text()).body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            names = [argument.arg for argument in node.args.args][1:]
+            names = [argument.arg for argument in node.args.args][first:]
             sizes = [ast.literal_eval(default) for default in node.args.defaults]
+            if len(names) != len(sizes):
+                continue
             doc = " ".join((ast.get_docstring(node) or "").split())
             found[node.name] = (doc, dict(zip(names, sizes, strict=True)))
     return found
@@ -167,6 +172,36 @@ def overheads_tables() -> str:
     return "\n".join([*lines, "", _wrapped(_machine_text(measured["machine"], []))]) + "\n"
 
 
+SHARES = (0.8, 0.65, 0.5, 0.35, 0.25)
+"""Of the memory of 'none', in the table of frontiers."""
+
+
+def frontiers_table() -> str:
+    """What less memory costs, from what `python -m benches.frontiers` has counted."""
+    measured = json.loads(FRONTIERS.read_text())["programs"]
+    lines = [
+        f"| program | 'none' | {' | '.join(f'{share:.2f}' for share in SHARES)} | the least | 'sqrt' |",
+        f"|---|--:|{'--:|' * (len(SHARES) + 2)}",
+    ]
+    for result in measured:
+        none, flops = result["none"], result["flops"]
+        cells = []
+        for share in SHARES:
+            fitting = [extra for size, extra, _ in result["frontier"] if size <= share * none]
+            cells.append(f"{100 * min(fitting) / flops:.1f} %" if fitting else "–")
+        # What a policy by itself makes of it, as the least plan: share of the memory, extra work.
+        for size, extra, *_ in (result["frontier"][0], result["sqrt"]):
+            cells.append(f"{size / none:.2f}: {100 * extra / flops:.1f} %")
+        lines.append(f"| {result['program']} | {none / 2**20:,.1f} MiB | {' | '.join(cells)} |")
+    lines.append("")
+    programs = _programs(FRONTIER_PROGRAMS, 0)
+    for result in measured:
+        doc, sizes = programs[result["program"]]
+        text = ", ".join(f"{size}={number:,}" for size, number in sizes.items())
+        lines.append(_wrapped(f"* `{result['program']}` ({text}): {doc}", "  "))
+    return "\n".join(lines) + "\n"
+
+
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.3g} ms"
 
@@ -176,6 +211,7 @@ SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/performance.md", "scaling"): scaling_tables,
     ("docs/performance.md", "floors"): floors_table,
     ("docs/performance.md", "overheads"): overheads_tables,
+    ("docs/how-checkpointing-works.md", "frontiers"): frontiers_table,
 }
 """(file, name of the section) → its text. The section lies between <!-- begin NAME --> and <!-- end NAME -->."""
 
