@@ -13,10 +13,12 @@ from ckad import errors, memory, numpy, tree
 from ckad._core import Tracer, __version__
 from ckad.errors import CkadError
 from ckad.transforms import (
+    Clusters,
     Graph,
     Mixed,
     Offload,
     Plan,
+    Policy,
     Revolve,
     check_grads,
     checkpoint,
@@ -30,6 +32,7 @@ from ckad.transforms import (
     linearize,
     memory_frontier,
     plan,
+    save,
     scan,
     stop_gradient,
     trace,
@@ -42,10 +45,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CkadError",
+    "Clusters",
     "Graph",
     "Mixed",
     "Offload",
     "Plan",
+    "Policy",
     "Revolve",
     "Tracer",
     "__version__",
@@ -67,6 +72,7 @@ __all__ = [
     "optim",
     "plan",
     "random",
+    "save",
     "scan",
     "stop_gradient",
     "trace",

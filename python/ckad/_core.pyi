@@ -211,6 +211,9 @@ class Region(_Context):
 
     def __init__(self) -> None: ...
 
+def keep(value: Tracer) -> None:
+    """Marks the value as one that every policy keeps."""
+
 _Policy = str | int | tuple[str, int] | None
 
 class Trace:
@@ -254,6 +257,9 @@ def scan(trace: Trace, body: Body, carries: list[Any], xs: list[Any], are_arrays
     """Records a loop on the trace: its last carries, and what it stacked."""
 
 def release() -> None: ...
+def register_policy(policy: Any, name: str) -> int:
+    """A number for a policy of the user's, which lives from now on."""
+
 def building_seconds() -> tuple[float, float]:
     """Seconds to derive, and to plan and lower, the last program that this thread made: for benches/scaling.py."""
 

@@ -9,14 +9,17 @@ from ckad.transforms.jit import jit
 from ckad.transforms.linear import hvp, jvp, linearize, stop_gradient, vjp
 from ckad.transforms.loops import scan
 from ckad.transforms.offload import Offload
-from ckad.transforms.region import checkpoint
+from ckad.transforms.region import checkpoint, save
 from ckad.transforms.slots import Mixed, Revolve
+from ckad.transforms.user_policy import Clusters, Policy
 
 __all__ = [
+    "Clusters",
     "Graph",
     "Mixed",
     "Offload",
     "Plan",
+    "Policy",
     "Revolve",
     "check_grads",
     "checkpoint",
@@ -30,6 +33,7 @@ __all__ = [
     "linearize",
     "memory_frontier",
     "plan",
+    "save",
     "scan",
     "stop_gradient",
     "trace",

@@ -12,7 +12,7 @@ from ckad.errors import CkadTypeError, DTypeError, ShapeError
 from ckad.transforms.gradient import value_and_grad_for
 from ckad.transforms.limit import MemoryLimit
 from ckad.transforms.limit import parse as parse_limit
-from ckad.transforms.policy import INHERIT, Checkpoint, parse
+from ckad.transforms.policy import INHERIT, Checkpoint, parse, within
 from ckad.transforms.recording import Recording, split_auxiliary
 from ckad.tree import flatten, is_leaf, unflatten
 
@@ -265,7 +265,7 @@ def hvp(
     >>> print(ckad.hvp(lambda x: np.sum(x**3), np.array([1.0, 2.0]), np.array([1.0, 0.0])))
     [6. 0.]
     """
-    gradient = value_and_grad_for("hvp", f, 0, checkpoint=checkpoint)
+    gradient = value_and_grad_for("hvp", f, 0, checkpoint=within(checkpoint))
     return directional_derivative(
         "hvp", lambda x: gradient(x)[1], (x,), (v,), checkpoint=checkpoint, memory_limit=memory_limit
     )[1]

@@ -9,6 +9,7 @@ import numpy as np
 from ckad.errors import CkadValueError
 from ckad.transforms.offload import Offload
 from ckad.transforms.slots import Mixed, Revolve
+from ckad.transforms.user_policy import Policy, is_policy, number
 
 ALLOWED: Final = (
     "'none', 'auto', 'sqrt', 'log', a number of segments (an int ≥ 1), ckad.Revolve(…), ckad.Mixed(…) or ckad.Offload()"
@@ -24,7 +25,12 @@ class _Inherit:
 
 INHERIT: Final = _Inherit()
 
-Checkpoint = str | int | np.integer[Any] | Revolve | Mixed | Offload | None | _Inherit
+Checkpoint = str | int | np.integer[Any] | Revolve | Mixed | Offload | Policy | None | _Inherit
+
+
+def within(checkpoint: Checkpoint) -> Checkpoint:
+    """What a transform says that a transform of ckad's own applies inside: a policy object plans the whole run."""
+    return INHERIT if is_policy(checkpoint) else checkpoint
 
 
 def parse(checkpoint: Checkpoint) -> str | int | tuple[str, int] | None:
@@ -39,6 +45,8 @@ def parse(checkpoint: Checkpoint) -> str | int | tuple[str, int] | None:
         return "none"
     if isinstance(checkpoint, Offload):
         return "offload", int(checkpoint.min_bytes)
+    if is_policy(checkpoint):
+        return "user", number(checkpoint)
     if isinstance(checkpoint, np.integer):
         checkpoint = int(checkpoint)
     if isinstance(checkpoint, int) and not isinstance(checkpoint, bool) and 1 <= checkpoint < 2**31:
@@ -53,6 +61,9 @@ def parse(checkpoint: Checkpoint) -> str | int | tuple[str, int] | None:
     if isinstance(checkpoint, int) and not isinstance(checkpoint, bool):
         what = f"a number of segments must be between 1 and 2**31 − 1, not {_number(checkpoint)}"
         raise CkadValueError.of("checkpoint", what, f"use {ALLOWED}; more segments than operations are none")
+    if isinstance(checkpoint, type) and hasattr(checkpoint, "choose"):
+        what = f"the class {checkpoint.__name__} in place of a policy"
+        raise CkadValueError.of("checkpoint", what, f"give an object of it: checkpoint={checkpoint.__name__}()")
     plain = isinstance(checkpoint, (str, float, bool))
     what = f"unknown policy {checkpoint!r:.60}" if plain else f"a policy of type {type(checkpoint).__name__}"
     raise CkadValueError.of("checkpoint", what, f"use {ALLOWED}")

@@ -1,4 +1,4 @@
-"""`ckad.checkpoint`: a part of the program that keeps only its inputs."""
+"""What is kept by hand: `ckad.checkpoint`, a part of the program that keeps only its inputs, and `ckad.save`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from ckad import _core
 from ckad.transforms.recording import check_function
+from ckad.tree import flatten
 
 
 def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,3 +37,34 @@ def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:
             return fn(*args, **kwargs)
 
     return wrapped
+
+
+def save(x: Any) -> Any:
+    """`x` itself, whose value every policy keeps from its computation to its last use.
+
+    Args:
+        x: a traced value, or a pytree of them. Anything else is returned as it is.
+
+    Returns:
+        `x`: value and derivatives are those without `save`.
+
+    What is saved is computed once, under `'sqrt'`, within `ckad.checkpoint`, and within a `memory_limit`, too. Where a
+    view is saved, that is the array behind it. Values that the backward part does not need are not kept by it, and what
+    is written into `x` afterwards is a new value.
+
+    >>> import numpy as np, ckad
+    >>> def loss(w, x):
+    ...     for layer in range(12):
+    ...         x = np.tanh(x @ w)
+    ...         if layer == 5:
+    ...             x = ckad.save(x)
+    ...     return np.sum(x)
+    >>> w, x = np.eye(8) / 2, np.ones((4, 8))
+    >>> ckad.grad(loss, checkpoint="sqrt")(w, x).shape
+    (8, 8)
+    """
+    leaves, _ = flatten(x)
+    for leaf in leaves:
+        if isinstance(leaf, _core.Tracer):
+            _core.keep(leaf)
+    return x

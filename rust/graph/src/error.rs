@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Storage,
     /// What a call needs is not there (CkadRuntimeError, a RuntimeError).
     Missing,
+    /// What the core called on the user's behalf raised; whoever called has the exception.
+    Raised,
     /// The user pressed Ctrl-C (KeyboardInterrupt).
     Interrupted,
     /// An invariant of ckad is broken: a bug, never a user's mistake (InternalError, a RuntimeError).

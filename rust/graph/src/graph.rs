@@ -44,6 +44,10 @@ pub enum CheckpointPolicy {
     Recompute,
     /// Keep everything, values of at least so many bytes on disk until the backward part needs them.
     Offload(u32),
+    /// What lies in the region is kept whatever the policy: `ckad.save(x)`.
+    Keep,
+    /// A policy of the user's own, by the number under which it is known.
+    User(u32),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -241,6 +245,28 @@ impl Graph {
         })?;
         self.regions.push(region);
         Ok(RegionId(id))
+    }
+
+    /// Marks a node as one that every policy keeps: it and what derives from it move to a region for that, inside
+    /// their own.
+    pub fn keep(&mut self, id: NodeId) -> Result<()> {
+        let own = self.attributes(id).region;
+        if self.regions[own.0 as usize].policy == CheckpointPolicy::Keep {
+            return Ok(());
+        }
+        let region = Region { policy: CheckpointPolicy::Keep, parent: own };
+        // Those of inner regions are the last ones.
+        let found = self.regions.iter().rposition(|other| *other == region);
+        let id_of = |index: usize| RegionId(index as u16);
+        self.nodes[id.index()].attributes.region =
+            found.map_or_else(|| self.push_region(region), |at| Ok(id_of(at)))?;
+        Ok(())
+    }
+
+    /// Whether every policy keeps the value of the node: what was marked, and its tangents.
+    pub fn is_kept(&self, id: NodeId) -> bool {
+        let Attributes { region, pass, .. } = self.attributes(id);
+        pass == 0 && self.regions[region.0 as usize].policy == CheckpointPolicy::Keep
     }
 
     pub fn push_start(&mut self, start: i64) -> Result<StartId> {

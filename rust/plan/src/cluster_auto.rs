@@ -90,7 +90,7 @@ fn late_readers(grouping: &Grouping<'_>, value: NodeId) -> Option<Vec<u32>> {
     let op = graph.op(value);
     let computed = grouping.roles.of(value) == Role::Fused && !is_view(op) && !matches!(op, Op::Iota { .. });
     let late = computed && grouping.is_late(value) && graph.bytes(value) >= LEAST_BYTES;
-    if !late || grouping.is_output[value.index()] {
+    if !late || grouping.is_output[value.index()] || graph.is_kept(value) {
         return None;
     }
     let (pass, shape) = (graph.attributes(value).pass, graph.node(value).shape);
@@ -135,7 +135,8 @@ fn recipe(grouping: &Grouping<'_>, dropped: &[bool], value: NodeId) -> Option<Ve
                 continue;
             }
             let elementwise = roles.of(operand) == Role::Fused && !is_view(graph.op(operand));
-            if !elementwise || graph.node(operand).shape != shape || nodes.len() == MOST_DRAWN {
+            let other = !elementwise || graph.node(operand).shape != shape || graph.is_kept(operand);
+            if other || nodes.len() == MOST_DRAWN {
                 return None;
             }
             nodes.push(operand);

@@ -40,6 +40,10 @@ pub fn to_python(error: &Error, location: &str) -> PyErr {
             ErrorKind::Memory => py.get_type::<CkadMemoryError>(),
             ErrorKind::Storage => py.get_type::<StorageError>(),
             ErrorKind::Missing => py.get_type::<CkadRuntimeError>(),
+            ErrorKind::Raised => match crate::chosen::take_raised() {
+                Some(raised) => return raised,
+                None => py.get_type::<InternalError>(),
+            },
             ErrorKind::Interrupted => return PyKeyboardInterrupt::new_err(()),
             ErrorKind::Internal => py.get_type::<InternalError>(),
         };

@@ -20,6 +20,7 @@ use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::boundary::enter;
+use crate::chosen::with_lines;
 use crate::convert::owned;
 use crate::errors::{over_limit, raise, to_python};
 use crate::lines::Lines;
@@ -289,7 +290,7 @@ fn build<R: Send>(
     held: usize,
     job: impl FnOnce() -> Result<R, Stop> + Send,
 ) -> PyResult<R> {
-    enter(py, job)?.map_err(|stop| match stop {
+    with_lines(lines, || enter(py, job))?.map_err(|stop| match stop {
         Stop::Failed(error) => to_python(&error, &refused_at(py, graph, &error, lines)),
         Stop::TooSmall(refused) => over_limit(py, &refused, held, lines),
     })

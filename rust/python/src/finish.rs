@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{CheckpointPolicy, DType, Error, Graph, Lent, NodeId, Region, Result, tables};
+use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, Lent, NodeId, Region, Result, tables};
 use ckad_run::Filled;
 use ckad_transform::Partition;
 use pyo3::prelude::*;
@@ -14,7 +14,7 @@ use pyo3::types::PyList;
 
 use crate::boundary::enter;
 use crate::convert::{owned_to_numpy, value_to_numpy};
-use crate::errors::raise;
+use crate::errors::{raise, refusal};
 use crate::execute::{Built, Donated, Kind, Output, Shared, Tables, built, measure_or_run, refused_at};
 use crate::layout::Layout;
 use crate::linear_map::{LinearMap, Operand, Parts};
@@ -114,6 +114,12 @@ pub fn splice_into(
     policy: Option<CheckpointPolicy>,
     line: &dyn Fn(u32) -> u32,
 ) -> PyResult<Vec<NodeId>> {
+    if let Some(CheckpointPolicy::User(_)) = policy {
+        let outer = &target.transform;
+        let what = format!("a policy object of a transform under ckad.{outer}, which plans the whole run");
+        let hint = format!("give it to ckad.{outer}, or use 'none', 'auto', 'sqrt' or a number of segments here");
+        return Err(refusal(ErrorKind::Value, "checkpoint", what, hint));
+    }
     target.record(py, |tape| {
         let mut inputs = tables::room("splice", bindings.len())?;
         for (binding, &input) in bindings.iter().zip(&graph.inputs) {

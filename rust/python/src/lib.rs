@@ -21,6 +21,7 @@
 
 mod boundary;
 mod capture;
+mod chosen;
 mod class;
 mod class_of_arrays;
 mod convert;
@@ -103,6 +104,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     random::register(module)?;
     module.add_class::<trace::Trace>()?;
     module.add_class::<trace::Region>()?;
+    module.add_function(wrap_pyfunction!(trace::keep, module)?)?;
     module.add_class::<graph_view::GraphView>()?;
     module.add_class::<plan_view::PlanView>()?;
     module.add_class::<plan_view::Planning>()?;
@@ -114,6 +116,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(loops::scan, module)?)?;
     jit::register(module)?;
     module.add_function(wrap_pyfunction!(release, module)?)?;
+    module.add_function(wrap_pyfunction!(chosen::register_policy, module)?)?;
     module.add_function(wrap_pyfunction!(execute::building_seconds, module)?)?;
     module.add_function(wrap_pyfunction!(table::elementwise_table, module)?)?;
     module.add_function(wrap_pyfunction!(ufunc::ufunc_names, module)?)?;

@@ -466,11 +466,13 @@ pub fn parse_policy(policy: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Checkp
         return Ok(Some(CheckpointPolicy::Segments(segments)));
     }
     if let Ok((name, number)) = policy.extract::<(String, u32)>() {
-        return Ok(Some(match name.as_str() {
-            "revolve" => CheckpointPolicy::Revolve(number),
-            "mixed" => CheckpointPolicy::Mixed(number),
-            _ => CheckpointPolicy::Offload(number),
-        }));
+        match name.as_str() {
+            "revolve" => return Ok(Some(CheckpointPolicy::Revolve(number))),
+            "mixed" => return Ok(Some(CheckpointPolicy::Mixed(number))),
+            "offload" => return Ok(Some(CheckpointPolicy::Offload(number))),
+            "user" => return Ok(Some(CheckpointPolicy::User(number))),
+            _ => {}
+        }
     }
     match policy.extract::<&str>()? {
         "none" => Ok(Some(CheckpointPolicy::None)),
@@ -484,6 +486,17 @@ pub fn parse_policy(policy: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Checkp
             "use 'none', 'auto', 'sqrt', 'log' or a number of segments",
         )),
     }
+}
+
+/// Marks the value that a traced value has now as one that every policy keeps.
+#[pyfunction]
+pub fn keep(py: Python<'_>, value: &Bound<'_, Tracer>) -> PyResult<()> {
+    let tracer = value.get();
+    let (node, _) = tracer.memory_node(py)?;
+    tracer.tape().record(py, |tape| {
+        let is_leaf = tape.builder.graph().op(node).is_leaf();
+        if is_leaf { Ok(()) } else { tape.builder.graph_mut().keep(node) }
+    })
 }
 
 /// A context in which everything recorded belongs to a new region that keeps only its inputs.

@@ -9,7 +9,7 @@
 //!   splice is in a region, and so has a policy of its own, the passes stay visible: each splice's passes follow those
 //!   of the one before.
 
-use ckad_graph::{Attributes, Error, Graph, Lent, NodeId, RegionId, Result, Splice, interrupt};
+use ckad_graph::{Attributes, CheckpointPolicy, Error, Graph, Lent, NodeId, RegionId, Result, Splice, interrupt};
 
 use crate::copy::{Copy, table};
 
@@ -99,7 +99,10 @@ fn flatten(graph: &Graph, splices: &[Splice]) -> Result<Vec<Attributes>> {
 /// The passes of each splice after those of the splices before it, and what is recorded after it in the next even
 /// pass. `None` where no splice has a region of its own, or passes run out.
 fn number_passes(graph: &Graph, splices: &[Splice]) -> Result<Option<Vec<Attributes>>> {
-    let has_region = |id: u32| graph.attributes(NodeId(id)).region != RegionId(0);
+    let has_region = |id: u32| {
+        let region = graph.attributes(NodeId(id)).region;
+        region != RegionId(0) && graph.regions[region.0 as usize].policy != CheckpointPolicy::Keep
+    };
     if !splices.iter().any(|splice| splice.nodes.clone().any(has_region)) {
         return Ok(None);
     }

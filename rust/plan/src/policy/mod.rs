@@ -22,6 +22,7 @@ mod region;
 mod segments;
 mod sqrt;
 mod table;
+pub mod user;
 
 use std::sync::Arc;
 
@@ -148,6 +149,8 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
         }
     } else if is_none {
         best.of(&plain, policy)?;
+    } else if let CheckpointPolicy::User(number) = policy {
+        best.attempt = Some(user::attempt(&plain, number)?);
     } else {
         if regions {
             best.of(&plain, CheckpointPolicy::None)?;

@@ -1,4 +1,5 @@
-//! Small overwrites: trajectories and loops over elements.
+//! What stays whatever the policy: values that the user saves, and small overwrites, which are trajectories and loops
+//! over elements.
 //!
 //! Where many writes touch at most an eighth of a storage each, keeping the storage as a checkpoint would copy it at
 //! each border, and regenerating it would replay the loop: time and bytes beyond those of keeping everything.
@@ -8,11 +9,12 @@
 //! storage's *life* is what lies between two writes that are not small, each of which makes a new value; lives of few
 //! small writes are planned as all else.
 
-use ckad_graph::{Graph, NodeId, Op, Result};
+use ckad_graph::{CheckpointPolicy, Graph, NodeId, Op, Result};
 
 use crate::liveness::{Flow, NONE};
 use crate::schedule::{Cluster, ClusterKind, Clustering};
 use crate::tables::{collected, filled};
+use crate::view::is_view;
 
 /// The largest share of a storage that a small overwrite touches: one in this many.
 const SHARE: usize = 8;
@@ -30,7 +32,21 @@ fn is_small_overwrite(graph: &Graph, node: NodeId) -> bool {
     }
 }
 
-/// For each node, whether it is a storage under small overwrites or computed from one directly.
+/// Pins what the user saves; of a view that readers load through, what it is a view of.
+fn pin_kept(graph: &Graph, flow: &Flow, pinned: &mut [bool]) {
+    if !graph.regions.iter().any(|region| region.policy == CheckpointPolicy::Keep) {
+        return;
+    }
+    for id in graph.ids().filter(|&id| graph.is_kept(id)) {
+        let mut value = id;
+        while flow.producer[value.index()] == NONE && is_view(graph.op(value)) {
+            value = graph.operands(value)[0];
+        }
+        pinned[value.index()] |= flow.producer[value.index()] != NONE;
+    }
+}
+
+/// For each node, whether the user saves it, or it is a storage under small overwrites or computed from one directly.
 pub(crate) fn pinned_values(graph: &Graph, clustering: &Clustering, flow: &Flow) -> Result<Vec<bool>> {
     let overwriting = |cluster: &Cluster| {
         let root = cluster.members.last().copied().filter(|_| cluster.kind == ClusterKind::Single);
@@ -38,7 +54,9 @@ pub(crate) fn pinned_values(graph: &Graph, clustering: &Clustering, flow: &Flow)
     };
     // Most programs have few of them, or none.
     if clustering.clusters.iter().filter_map(overwriting).take(FEW as usize + 1).count() <= FEW as usize {
-        return filled(false, graph.len());
+        let mut pinned = filled(false, graph.len())?;
+        pin_kept(graph, flow, &mut pinned);
+        return Ok(pinned);
     }
     // Of each value in a life, the first one.
     let mut life = filled(NONE, graph.len())?;
@@ -55,6 +73,7 @@ pub(crate) fn pinned_values(graph: &Graph, clustering: &Clustering, flow: &Flow)
     let is_long = |&first: &u32| first != NONE && overwrites[first as usize] > FEW;
     let storage = collected(life.iter().map(is_long))?;
     let mut pinned = collected(storage.iter().copied())?;
+    pin_kept(graph, flow, &mut pinned);
     if storage.contains(&true) {
         for cluster in 0..clustering.clusters.len() {
             if flow.operands.get(cluster).iter().any(|&operand| storage[operand as usize]) {

@@ -21,7 +21,8 @@ pub(crate) fn asks_for_recomputation(graph: &Graph) -> bool {
 }
 
 fn recomputes(policy: CheckpointPolicy) -> bool {
-    !matches!(policy, CheckpointPolicy::None | CheckpointPolicy::Auto | CheckpointPolicy::Offload(_))
+    use CheckpointPolicy::{Auto, Keep, None, Offload};
+    !matches!(policy, None | Auto | Offload(_) | Keep)
 }
 
 /// What is tried: a policy for the tape around all regions, and how the walks of "sqrt" go.
@@ -113,7 +114,11 @@ pub(crate) fn cells(material: &Material<'_>, profile: &Profile, known: &mut Know
                 let table = known.chains.table(index, material, low, &stretch)?;
                 chained::within(&mut cells, parent, table, units.unwrap_or_default())?
             }
-            CheckpointPolicy::None | CheckpointPolicy::Auto | CheckpointPolicy::Offload(_) => {
+            CheckpointPolicy::None
+            | CheckpointPolicy::Auto
+            | CheckpointPolicy::Offload(_)
+            | CheckpointPolicy::Keep
+            | CheckpointPolicy::User(_) => {
                 cells.paint(low, high, parent);
                 part.children.iter().try_for_each(|&child| push(&mut waiting, (child, parent)))?;
                 continue;
@@ -156,6 +161,12 @@ pub(crate) fn cells(material: &Material<'_>, profile: &Profile, known: &mut Know
     Ok(cells)
 }
 
+/// What is kept is no part of the tape of its own: the region around it.
+fn around_kept(graph: &Graph, region: RegionId) -> RegionId {
+    let own = graph.regions[region.0 as usize];
+    if own.policy == CheckpointPolicy::Keep { own.parent } else { region }
+}
+
 /// The tape as part 0 and the regions that hold clusters, nested by their intervals. A region that overlaps
 /// another without lying inside it is left to the part around it.
 fn parts(material: &Material<'_>, policy: CheckpointPolicy) -> Result<Vec<Part>> {
@@ -173,7 +184,7 @@ fn parts(material: &Material<'_>, policy: CheckpointPolicy) -> Result<Vec<Part>>
     };
     for (index, cluster) in material.clustering.clusters.iter().enumerate() {
         let Some(&root) = cluster.members.last() else { continue };
-        let RegionId(region) = graph.attributes(root).region;
+        let RegionId(region) = around_kept(graph, graph.attributes(root).region);
         let position = material.positions.of[index];
         widen(&mut intervals[region as usize], Interval { low: position, high: position + 1 });
     }
