@@ -1,0 +1,14 @@
+"""The planner's goals where there are no chains: work at half of what keeping everything needs."""
+
+from __future__ import annotations
+
+import pytest
+from benches import extra_work
+
+
+@pytest.mark.parametrize(("name", "most"), [("pyramid_unet", 0.20), ("equal_unet", 0.41)])
+def test_u_nets_at_half_of_their_memory(name: str, most: float) -> None:
+    found = extra_work.measured(extra_work.PROGRAMS[name])
+    half = found["extra"]["0.5"]
+    assert half is not None
+    assert half <= most, found
