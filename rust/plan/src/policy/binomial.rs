@@ -28,6 +28,11 @@ pub(crate) fn repeats(steps: usize, slots: u32) -> u64 {
     (0..).find(|repeats| choose(slots + repeats, slots) >= steps as u64).unwrap_or(0)
 }
 
+/// The fewest slots with which no step is advanced over more often.
+pub(crate) fn fewest_slots(steps: usize, repeats: u64) -> u32 {
+    (1..).find(|&slots| choose(u64::from(slots) + repeats, repeats) >= steps as u64).unwrap_or(u32::MAX)
+}
+
 /// What becomes of the part of a uniform chain.
 pub(crate) fn decide(from: usize, to: usize, slots: u32) -> Action<u32> {
     if slots <= 1 {
@@ -94,6 +99,7 @@ mod tests {
             }
         }
         assert_eq!((closed(1000, 56), closed(10_000, 100)), (1942, 24_747));
+        assert_eq!([2, 3, 4].map(|repeats| fewest_slots(1000, repeats)), [44, 17, 10]);
         assert_eq!(advances(100, 1), 4950);
         assert_eq!((repeats(1000, 1), repeats(1, 7), choose(200, 100)), (999, 0, u64::MAX));
     }

@@ -1,9 +1,9 @@
 //! The steps of a chain, read off the tape.
 //!
 //! A step ends where little crosses. In a loop such a place comes again: positions that compute the same operations
-//! on the same shapes are one class of places, and of the classes that cross least the one with most places ends
-//! the steps. What no class divides (a first step that differs, one loop after the other, a body that is sometimes
-//! longer) is looked at again by itself, and in the end divided where it is thin, at about the work of a step.
+//! on the same shapes are one class of places, and a class of many places that little crosses ends the steps. What no
+//! class divides (a first step that differs, one loop after the other, a body that is sometimes longer) is looked at
+//! again by itself, and in the end divided where it is thin, at about the work of a step.
 //! Without any repetition the tape is divided into so many pieces of about equal work.
 
 use std::hash::{Hash, Hasher};
@@ -20,6 +20,9 @@ const PIECES: u64 = 64;
 
 /// What crosses a place is as good as the least if it is at most so many hundredths of it.
 const THIN: u128 = 115;
+
+/// A class is about as good as the best if that is at most so many times better: where as few bytes cross.
+const ABOUT: f64 = 1.3;
 
 /// A class has at least so many places.
 const LEAST_PLACES: usize = 3;
@@ -88,14 +91,14 @@ struct Typical {
 struct Class<'p> {
     /// The border after each.
     places: &'p [(u64, u32)],
-    /// What crosses all of them.
-    crossing: u128,
+    /// What crosses one of them, on average.
+    crossing: u64,
 }
 
 impl Class<'_> {
-    /// Places in proportion to which this one crosses as little as the other, or nearly.
-    fn is_as_thin_as(&self, other: &Class<'_>) -> bool {
-        100 * self.crossing * other.places.len() as u128 <= THIN * other.crossing * self.places.len() as u128
+    /// More steps are better, thinner borders too: twice as many bytes are worth it for four times the steps.
+    fn worth(&self) -> f64 {
+        self.places.len() as f64 / (self.crossing.max(1) as f64).powi(2)
     }
 
     fn rank(&self) -> (usize, u32) {
@@ -173,18 +176,16 @@ impl<'a> Tape<'a> {
                 [(_, first), .., (_, last)] => self.work(*first as usize, *last as usize) >= all / 2,
                 _ => false,
             });
-            covering.map(|places| Class {
-                places,
-                crossing: places.iter().map(|&(_, border)| u128::from(self.crossing[border as usize])).sum(),
+            covering.map(|places| {
+                let crossing = places.iter().map(|&(_, border)| u128::from(self.crossing[border as usize]));
+                Class { places, crossing: (crossing.sum::<u128>() / places.len() as u128) as u64 }
             })
         };
-        let thinner = |a: &Class<'_>, b: &Class<'_>| {
-            (a.crossing * b.places.len() as u128).cmp(&(b.crossing * a.places.len() as u128))
-        };
-        let Some(thinnest) = classes().min_by(thinner) else { return Ok(None) };
-        let thin = classes().filter(|class| class.is_as_thin_as(&thinnest));
-        let Some(class) = thin.max_by_key(Class::rank) else { return Ok(None) };
-        let crossing = (class.crossing / class.places.len() as u128) as u64;
+        let most = classes().map(|class| class.worth()).fold(0.0, f64::max);
+        // Of classes that are about as good, that which ends the body of a loop and not a part of it.
+        let good = classes().filter(|class| class.worth() * ABOUT >= most);
+        let Some(class) = good.max_by_key(Class::rank) else { return Ok(None) };
+        let crossing = class.crossing;
         let borders = self.steady(from, to, class.places)?;
         let mut works = collected(borders.windows(2).map(|pair| self.work(pair[0], pair[1])))?;
         works.sort_unstable();

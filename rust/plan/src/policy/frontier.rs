@@ -14,7 +14,7 @@ use crate::policy::evict::{self, Eviction, Evictions, WEIGHTS};
 use crate::policy::profile::Profile;
 use crate::policy::region::{Known, Variant};
 use crate::policy::sqrt::{ANY, EQUAL_SEGMENTS, PACES, PACES_OF_SHORT, Pace, SHORT};
-use crate::policy::{Material, Planned, auto, region};
+use crate::policy::{Material, Planned, apart, auto, binomial, dear, region};
 use crate::program::Target;
 use crate::tables::push;
 
@@ -27,11 +27,12 @@ const SHARES: &[u8] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 1
 /// The same of long tapes, where an attempt takes time.
 const SHARES_OF_LONG: &[u8] = &[2, 4, 7, 10, 13, 17];
 
-/// How many memories of a chain's table are tried, the same on long tapes, and how many slots.
+/// How many memories of a chain's table are tried, and on long tapes.
 const SIZES: usize = 24;
 const SIZES_OF_LONG: usize = 4;
-const SLOTS: &[u32] = &[4, 5, 6, 8, 10, 13, 17, 22, 28, 36, 47, 61, 80];
-const SLOTS_OF_LONG: &[u32] = &[8, 24, 56];
+/// How often steps may be advanced over, of which the fewest slots are tried; on long tapes.
+const REPEATS: u64 = 5;
+const REPEATS_OF_LONG: u64 = 3;
 
 /// So many of those of each kind that allocate least are kept though others beat them: which needs least in the end is
 /// decided by what joined steps do not store.
@@ -39,6 +40,9 @@ const LEAST_ONES: usize = 6;
 
 /// Clusters of all attempts together, of tapes that are not long: what some tens of milliseconds are enough for.
 const CLUSTERS_TRIED: usize = 40_000;
+
+/// The most clusters of graphs of which values are kept because they are dear.
+const MOST_CLUSTERS_OF_DEAR: usize = 4_000;
 
 /// A schedule that was tried and not kept.
 pub(crate) struct Candidate {
@@ -50,12 +54,28 @@ pub(crate) struct Candidate {
     pub(crate) flops: u64,
 }
 
+/// The clusters of a schedule: the plain ones, those called auto, or either with dear and cheap values apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Over {
+    Plain,
+    Auto,
+    Apart,
+    /// The last of these, with a number of sets of values that are kept.
+    Dear(usize),
+}
+
 /// What a schedule is emitted from.
 pub(crate) enum Made {
-    /// Cells, over the clusters called auto or the plain ones, as that policy asks for them.
-    Cells { auto: bool, cells: Cells, asked: CheckpointPolicy },
-    /// Evictions, over either.
-    Evicted { auto: bool, eviction: Eviction },
+    /// Cells, as that policy asks for them.
+    Cells {
+        over: Over,
+        cells: Cells,
+        asked: CheckpointPolicy,
+    },
+    Evicted {
+        over: Over,
+        eviction: Eviction,
+    },
 }
 
 impl Made {
@@ -72,19 +92,25 @@ impl Made {
 impl Candidate {
     /// What was tried, to read.
     pub(crate) fn label(&self) -> String {
-        let (text, auto) = match &self.made {
-            Made::Cells { auto: false, asked: CheckpointPolicy::None, .. } => return "none".to_owned(),
-            Made::Cells { auto: true, asked: CheckpointPolicy::None, .. } => return "auto".to_owned(),
-            Made::Cells { auto, cells, asked: CheckpointPolicy::Segments(_) } => {
-                (format!("{} segments", cells.segments()), *auto)
+        let (text, over) = match &self.made {
+            Made::Cells { over: Over::Plain, asked: CheckpointPolicy::None, .. } => return "none".to_owned(),
+            Made::Cells { over: Over::Auto, asked: CheckpointPolicy::None, .. } => return "auto".to_owned(),
+            Made::Cells { over, asked: CheckpointPolicy::None, .. } => ("none".to_owned(), *over),
+            Made::Cells { over, cells, asked: CheckpointPolicy::Segments(_) } => {
+                (format!("{} segments", cells.segments()), *over)
             }
-            Made::Cells { auto, asked: CheckpointPolicy::Revolve(slots), .. } => (format!("{slots} states"), *auto),
+            Made::Cells { over, asked: CheckpointPolicy::Revolve(slots), .. } => (format!("{slots} states"), *over),
             // Tried in several memories.
-            Made::Cells { auto, asked: CheckpointPolicy::Log, .. } => ("chain".to_owned(), *auto),
-            Made::Cells { auto, cells, .. } => (format!("sqrt, {} segments", cells.segments()), *auto),
-            Made::Evicted { auto, .. } => ("eviction".to_owned(), *auto),
+            Made::Cells { over, asked: CheckpointPolicy::Log, .. } => ("chain".to_owned(), *over),
+            Made::Cells { over, cells, .. } => (format!("sqrt, {} segments", cells.segments()), *over),
+            Made::Evicted { over, .. } => ("eviction".to_owned(), *over),
         };
-        if auto { format!("{text}, auto") } else { text }
+        match over {
+            Over::Plain => text,
+            Over::Auto => format!("{text}, auto"),
+            Over::Apart => format!("{text}, apart"),
+            Over::Dear(_) => format!("{text}, dear values kept"),
+        }
     }
 }
 
@@ -92,6 +118,8 @@ impl Candidate {
 pub(crate) struct Frontier<'a> {
     plain: Material<'a>,
     auto: Option<Material<'a>>,
+    apart: Option<Material<'a>>,
+    dear: Vec<Material<'a>>,
     /// Operations where everything is kept.
     once: u64,
     forward_flops: u64,
@@ -104,36 +132,78 @@ impl<'a> Frontier<'a> {
         let forward_flops = forward_flops(graph, &plain.clustering, &plain.flow.flops, usize::from(plain.flow.passes));
         let whole = Cells::whole(plain.positions.count)?;
         let everything = plain.attempt(&whole)?.simulation;
-        let mut found = Frontier { plain, auto: None, once: everything.flops, forward_flops, candidates: Vec::new() };
+        let mut found = Frontier {
+            plain,
+            auto: None,
+            apart: None,
+            dear: Vec::new(),
+            once: everything.flops,
+            forward_flops,
+            candidates: Vec::new(),
+        };
         let everything = Candidate {
-            made: Made::Cells { auto: false, cells: whole, asked: CheckpointPolicy::None },
+            made: Made::Cells { over: Over::Plain, cells: whole, asked: CheckpointPolicy::None },
             stays: true,
             allocated: everything.allocated,
             flops: everything.flops,
         };
+        let all = everything.allocated;
         if found.plain.flow.passes == 1 {
             push(&mut found.candidates, everything)?;
             return Ok(found);
         }
         found.auto = auto::material(&found.plain, target)?;
-        found.candidates = found.tried(&found.plain, false)?;
+        found.candidates = found.tried(&found.plain, Over::Plain)?;
         // Regions that the user asked to recompute are recomputed, but where that would not save anything.
         let fewer = |candidate: &Candidate| candidate.stays && candidate.allocated < everything.allocated;
         if region::asks_for_recomputation(graph) && !found.candidates.iter().any(fewer) {
             push(&mut found.candidates, everything)?;
         }
         if let Some(auto) = &found.auto {
-            let others = found.tried(auto, true)?;
-            for candidate in others {
-                push(&mut found.candidates, candidate)?;
-            }
+            let others = found.tried(auto, Over::Auto)?;
+            others.into_iter().try_for_each(|candidate| push(&mut found.candidates, candidate))?;
+        }
+        // Only evictions keep the one and not the other.
+        let of = found.auto.as_ref().unwrap_or(&found.plain);
+        if found.evicts(of) {
+            found.apart = apart::material(of)?;
+        }
+        if let Some(apart) = &found.apart {
+            let mut others = Vec::new();
+            found.evicted(apart, Over::Apart, all, &mut others)?;
+            others.into_iter().try_for_each(|candidate| push(&mut found.candidates, candidate))?;
+        }
+        let of = found.apart.as_ref().or(found.auto.as_ref()).unwrap_or(&found.plain);
+        if of.clustering.clusters.len() <= MOST_CLUSTERS_OF_DEAR {
+            found.dear = dear::materials(of)?;
+        }
+        for index in 0..found.dear.len() {
+            let paces = [ANY, Pace { late_start: true, fewest: true, ..ANY }];
+            let walks = paces.map(|pace| Variant::new(CheckpointPolicy::Sqrt, pace));
+            let others = found.walked(Over::Dear(index), walks.to_vec())?;
+            others.into_iter().try_for_each(|candidate| push(&mut found.candidates, candidate))?;
         }
         keep_the_best(&mut found.candidates);
         Ok(found)
     }
 
+    /// What becomes of variants.
+    fn walked(&self, over: Over, variants: Vec<Variant>) -> Result<Vec<Candidate>> {
+        let material = self.material(over);
+        let (profile, mut known) = (material.profile()?, Known::default());
+        let mut candidates = Vec::new();
+        for variant in variants {
+            let cells = region::cells(material, &profile, &mut known, variant)?;
+            let simulation = material.attempt(&cells)?.simulation;
+            let (allocated, flops) = (simulation.allocated, simulation.flops);
+            let made = Made::Cells { over, cells, asked: variant.policy };
+            push(&mut candidates, Candidate { made, stays: false, allocated, flops })?;
+        }
+        Ok(candidates)
+    }
+
     /// What the planners make of one clustering.
-    fn tried(&self, material: &Material<'_>, is_auto: bool) -> Result<Vec<Candidate>> {
+    fn tried(&self, material: &Material<'_>, over: Over) -> Result<Vec<Candidate>> {
         let profile = material.profile()?;
         let mut known = Known::default();
         let mut cells: Vec<(Cells, CheckpointPolicy)> = Vec::new();
@@ -148,20 +218,30 @@ impl<'a> Frontier<'a> {
             let simulation = material.attempt(&cells)?.simulation;
             let (allocated, flops) = (simulation.allocated, simulation.flops);
             let stays = asked == CheckpointPolicy::None;
-            let made = Made::Cells { auto: is_auto, cells, asked };
+            let made = Made::Cells { over, cells, asked };
             push(&mut candidates, Candidate { made, stays, allocated, flops })?;
         }
-        self.evicted(material, is_auto, &mut candidates)?;
+        if self.evicts(material) {
+            let everything = candidates.first().map_or(0, |candidate| candidate.allocated);
+            self.evicted(material, over, everything, &mut candidates)?;
+        }
         Ok(candidates)
     }
 
-    /// Programs of evictions, of graphs that are small enough and have no regions with a policy of their own.
-    fn evicted(&self, material: &Material<'_>, is_auto: bool, candidates: &mut Vec<Candidate>) -> Result<()> {
-        if material.clustering.clusters.len() > evict::MOST_CLUSTERS || region::asks_for_recomputation(material.graph) {
-            return Ok(());
-        }
+    /// Whether the graph is small enough for evictions and has no regions with a policy of their own.
+    fn evicts(&self, material: &Material<'_>) -> bool {
+        material.clustering.clusters.len() <= evict::MOST_CLUSTERS && !region::asks_for_recomputation(material.graph)
+    }
+
+    /// Programs of evictions; `everything` is what keeping everything allocates.
+    fn evicted(
+        &self,
+        material: &Material<'_>,
+        over: Over,
+        everything: u64,
+        candidates: &mut Vec<Candidate>,
+    ) -> Result<()> {
         let evictions = Evictions::new(material)?;
-        let everything = candidates.first().map_or(0, |candidate| candidate.allocated);
         for &weight in WEIGHTS {
             let mut failures = 0;
             for budget in evictions.budgets(everything) {
@@ -175,22 +255,28 @@ impl<'a> Frontier<'a> {
                 };
                 let simulation = material.simulated(&schedule)?;
                 let (allocated, flops) = (simulation.allocated, simulation.flops);
-                let made = Made::Evicted { auto: is_auto, eviction };
+                let made = Made::Evicted { over, eviction };
                 push(candidates, Candidate { made, stays: false, allocated, flops })?;
             }
         }
         Ok(())
     }
 
-    fn material(&self, is_auto: bool) -> &Material<'a> {
-        self.auto.as_ref().filter(|_| is_auto).unwrap_or(&self.plain)
+    fn material(&self, over: Over) -> &Material<'a> {
+        let found = match over {
+            Over::Plain => None,
+            Over::Auto => self.auto.as_ref(),
+            Over::Apart => self.apart.as_ref(),
+            Over::Dear(index) => self.dear.get(index),
+        };
+        found.unwrap_or(&self.plain)
     }
 
     /// The schedule of a candidate.
     pub(crate) fn planned(&self, candidate: &Candidate) -> Result<Planned> {
         let attempt = match &candidate.made {
-            Made::Cells { auto, cells, asked: _ } => self.material(*auto).attempt(cells)?,
-            Made::Evicted { auto, eviction } => self.material(*auto).evicted(*eviction)?,
+            Made::Cells { over, cells, asked: _ } => self.material(*over).attempt(cells)?,
+            Made::Evicted { over, eviction } => self.material(*over).evicted(*eviction)?,
         };
         Ok(Planned {
             flops: attempt.simulation.flops,
@@ -226,15 +312,12 @@ fn ladder(material: &Material<'_>, profile: &Profile, known: &mut Known) -> Resu
         ladder.extend(EQUAL_SEGMENTS.iter().map(|&count| Variant::new(CheckpointPolicy::Segments(count), ANY)));
     }
     if material.flow.passes == 2 {
-        let (sizes, slots) = match short {
-            true => (SIZES, SLOTS),
-            false => (SIZES_OF_LONG, SLOTS_OF_LONG),
-        };
+        let (sizes, repeats) = if short { (SIZES, REPEATS) } else { (SIZES_OF_LONG, REPEATS_OF_LONG) };
         let (sizes, steps) = region::sizes(material, profile, known, sizes)?;
         let policy = CheckpointPolicy::Log;
         ladder.extend(sizes.into_iter().map(|units| Variant { policy, pace: ANY, units: Some(units) }));
-        let slots = slots.iter().filter(|&&slots| (slots as usize) < steps);
-        ladder.extend(slots.map(|&slots| Variant::new(CheckpointPolicy::Revolve(slots), ANY)));
+        let slots = (2..=repeats).map(|repeats| binomial::fewest_slots(steps, repeats));
+        ladder.extend(slots.map(|slots| Variant::new(CheckpointPolicy::Revolve(slots), ANY)));
     }
     Ok(ladder)
 }

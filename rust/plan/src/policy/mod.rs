@@ -5,11 +5,13 @@
 //! one that allocates least, never one above keeping everything.
 
 mod actions;
+mod apart;
 mod auto;
 mod binomial;
 pub mod cells;
 mod chain;
 mod chained;
+mod dear;
 mod emit;
 mod evict;
 pub(crate) mod frontier;
@@ -70,10 +72,10 @@ impl Planned {
 pub(crate) struct Material<'a> {
     pub(crate) graph: &'a Graph,
     pub(crate) clustering: Arc<Clustering>,
-    pub(crate) flow: Flow,
+    pub(crate) flow: Arc<Flow>,
     /// For each node, whether it is kept from its first computation to its last use whatever the policy.
     pub(crate) pinned: Vec<bool>,
-    pub(crate) positions: Positions,
+    pub(crate) positions: Arc<Positions>,
 }
 
 /// A schedule that was tried.
@@ -88,7 +90,8 @@ impl<'a> Material<'a> {
         let flow = Flow::new(graph, &clustering)?;
         let pinned = pinned_values(graph, &clustering, &flow)?;
         let positions = Positions::new(graph, &clustering)?;
-        Ok(Material { graph, clustering: Arc::new(clustering), flow, pinned, positions })
+        let (clustering, flow, positions) = (Arc::new(clustering), Arc::new(flow), Arc::new(positions));
+        Ok(Material { graph, clustering, flow, pinned, positions })
     }
 
     fn attempt(&self, cells: &Cells) -> Result<Attempt> {
