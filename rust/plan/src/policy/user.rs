@@ -232,8 +232,8 @@ impl Checked<'_> {
             if let Some(&operand) = missing {
                 let producer = flow.producer[operand as usize];
                 let what = format!(
-                    "{{'compute': …}} in which cluster {cluster} stands at place {place}, before cluster {producer} whose \
-                     result it needs"
+                    "{{'compute': …}} in which cluster {cluster} stands at place {place}, before cluster {producer} \
+                     whose result it needs"
                 );
                 return Err(self.refused(&what, "a cluster stands behind those that make its operands"));
             }
