@@ -19,6 +19,7 @@ mod body;
 mod close;
 mod cone;
 mod copy;
+mod drawn;
 mod extract;
 mod jvp;
 mod partition;

@@ -1,11 +1,13 @@
 //! Splitting a graph by what is known first: `linearize` and `vjp` run the known part once and keep what the unknown
 //! part reads, the residuals.
 //!
-//! Cheap coefficients that only the unknown part reads are computed there, as in a backward pass ([`crate::sink`]).
+//! Cheap coefficients that only the unknown part reads are computed there, as in a backward pass ([`crate::sink`]);
+//! random values are drawn in both parts ([`crate::drawn`]).
 
 use ckad_graph::{Attributes, Error, Graph, NodeId, Op, Result, interrupt, tables};
 
 use crate::copy::{Copy, table};
+use crate::drawn::drawn_again;
 use crate::settle::settled;
 use crate::sink::{Sinking, in_new_order, sinking};
 
@@ -58,6 +60,7 @@ pub fn partition(graph: &Graph, known_inputs: &[bool]) -> Result<Partition> {
             crosses[operand.index()] |= !late(operand) && !is_free(graph.op(operand));
         }
     }
+    let again = drawn_again("partition", graph, late, &mut crosses)?;
     let residuals: Vec<NodeId> = tables::list("partition", graph.ids().filter(|id| crosses[id.index()]))?;
 
     let mut known = graph.derived()?;
@@ -78,16 +81,16 @@ pub fn partition(graph: &Graph, known_inputs: &[bool]) -> Result<Partition> {
     for (&input, _) in graph.inputs.iter().zip(known_inputs).filter(|(_, known)| !**known) {
         rest_copy.input(&mut rest, graph, input)?;
     }
-    in_new_order("partition", graph, &live, &sunk, |id, place| {
-        if late(id) {
-            for &operand in graph.operands(id) {
-                if rest_copy.get(operand).is_none() && is_free(graph.op(operand)) {
-                    rest_copy.node(&mut rest, graph, operand, graph.attributes(operand))?;
-                }
+    let wanted = tables::list("partition", graph.ids().map(|id| live[id.index()] && late(id)))?;
+    let moved = tables::list("partition", graph.ids().map(|id| sunk[id.index()] || again[id.index()]))?;
+    in_new_order("partition", graph, &wanted, &moved, |id, place| {
+        for &operand in graph.operands(id) {
+            if rest_copy.get(operand).is_none() && is_free(graph.op(operand)) {
+                rest_copy.node(&mut rest, graph, operand, graph.attributes(operand))?;
             }
-            let Attributes { pass, position, .. } = graph.attributes(place);
-            rest_copy.node(&mut rest, graph, id, Attributes { pass, position, ..graph.attributes(id) })?;
         }
+        let Attributes { pass, position, .. } = graph.attributes(place);
+        rest_copy.node(&mut rest, graph, id, Attributes { pass, position, ..graph.attributes(id) })?;
         Ok(())
     })?;
 
