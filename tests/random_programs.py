@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from ckad import random
+
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 GAP = 1e-6  # values that are compared are equal or at least so far apart
@@ -61,7 +63,7 @@ class Program:
     args: tuple[Any, ...]
 
     def __call__(self, *args: Any) -> Any:
-        namespace: dict[str, Any] = {"np": np}
+        namespace: dict[str, Any] = {"np": np, "random": random}
         exec(compile(self.source, "<program>", "exec"), namespace)
         return namespace["f"](*args)
 
@@ -96,13 +98,13 @@ class Builder:
     def run(self, line: str) -> bool:
         """Appends the line, if what it computes stays finite and moderate."""
         before = {name: np.array(value) for name, value in self.variables.items()}
-        scope = {"np": np, **self.variables}
+        scope = {"np": np, "random": random, **self.variables}
         with np.errstate(all="raise", under="ignore"):
             try:
                 exec(line, scope)
             except FloatingPointError:
                 line = ""
-        values = {name: value for name, value in scope.items() if name not in ("np", "__builtins__", "_")}
+        values = {name: value for name, value in scope.items() if name not in ("np", "random", "__builtins__", "_")}
         if line and all(_all(np.abs(value) < LARGEST) for value in values.values()):
             self.variables = values
             self.lines.append(line)
@@ -309,9 +311,19 @@ def loop(b: Builder) -> None:
     b.run(f"for _ in range({b.pick(st.integers(2, 9))}):\n    " + "\n    ".join(body))
 
 
+def drawn(b: Builder) -> None:
+    """Noise and masks of the shape of a variable: drawn again where they are recomputed."""
+    if (x := b.name(lambda x: True)) is None:
+        return
+    key = f"random.key({b.pick(st.integers(0, 3))})"
+    shape = np.shape(b.variables[x])
+    noise = b.choose(f"random.uniform({key}, {shape})", f"random.normal(random.fold_in({key}, 1), {shape})")
+    b.assign(b.choose(f"{x} * {noise}", f"np.where(random.bernoulli({key}, 0.7, {shape}), {x}, 0.5)"))
+
+
 KINDS = (
     *(unary, unary, binary, binary, constant, reduction, scan, product, view, view, read),
-    *(write, write, augmented, choice, branch, joined, order, loop),
+    *(write, write, augmented, choice, branch, joined, order, loop, drawn),
 )
 
 

@@ -361,6 +361,37 @@ def test_bits_do_not_depend_on_threads_or_instructions() -> None:
     assert digest(exact, CKAD_ISA="scalar") == digest(exact)
 
 
+def test_joined_kernels_draw_what_others_draw() -> None:
+    generator = np.random.default_rng(0)
+    for rows, features in ((1000, 77), (3, 5000), (513, 128)):
+        x, w = generator.normal(size=(rows, features)), generator.normal(size=(features, features)) / features**0.5
+
+        def f(x: Any, w: Any, key: Any) -> Any:
+            h = np.tanh(x @ w)
+            y = np.where(random.bernoulli(key, 0.7, h.shape), h, 0)
+            c = y - np.mean(y, axis=1, keepdims=True)
+            z = c / np.sqrt(np.mean(c * c, axis=1, keepdims=True) + 1e-5)
+            return y, z * random.uniform(random.fold_in(key, 1), z.shape)
+
+        y, scaled = ckad.jit(f)(x, w, KEY)
+        kept, scale = random.bernoulli(KEY, 0.7, y.shape), random.uniform(random.fold_in(KEY, 1), y.shape)
+        np.testing.assert_array_equal(y != 0, kept)
+        c = y - y.mean(1, keepdims=True)
+        expected = c / np.sqrt((c * c).mean(1, keepdims=True) + 1e-5) * scale
+        np.testing.assert_allclose(scaled, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("wrapped", [lambda f: f, ckad.jit], ids=["plain", "jit"])
+def test_python_may_look_at_what_depends_on_no_argument(wrapped: Any) -> None:
+    def f(x: Any) -> Any:
+        count = int(random.randint(KEY, (), 3, 7))
+        x = 2 * x if random.bernoulli(KEY, 0.9) else x
+        return np.sum(x[:count]) * float(random.uniform(KEY)) + np.arange(9.0)[random.permutation(KEY, 4)[0]] * x[0]
+
+    assert float(wrapped(f)(np.ones(9))) == float(f(np.ones(9)))
+    np.testing.assert_allclose(ckad.grad(wrapped(f))(np.ones(9)), ckad.jacobian(f)(np.ones(9)), rtol=1e-14)
+
+
 # Planning -------------------------------------------------------------------------------------------------------------
 
 
