@@ -129,6 +129,15 @@ def test_long_programs_have_short_pages() -> None:
     assert max(json.loads(Reader(page).text["script"][0])["live"]) == plan.live_bytes
 
 
+def test_programs_that_are_too_long_to_compare_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("ckad.picture.view.LONGEST_COMPARED", 10)
+    plan = pictures.net(checkpoint="sqrt")
+    page = plan.to_html()
+    assert "ckad.memory_frontier lists other plans" in page
+    assert [a["class"] for tag, a in Reader(page).elements if tag == "circle"] == ["own"]
+    plan.to_png(tmp_path / "plan.png")
+
+
 def test_many_lines_have_short_pages() -> None:
     lines = "".join(f"    x = np.sin(x) * x  # {'line' * 50} {number}\n" for number in range(600))
     scope: dict[str, Any] = {"np": np}

@@ -94,8 +94,8 @@ def frontier(seen: View) -> str:
     width, height, left, right, bottom, upper = 560.0, 280.0, 56.0, 540.0, 236.0, 14.0
     points = seen.frontier
     plan = seen.plan
-    most = 1.06 * max(plan.peak_bytes, *(point.peak_bytes for point in points))
-    work = max(1.1 * max(seen.share, *(seen.percent(point.extra_flops) for point in points)), 1.0)
+    most = 1.06 * max([plan.peak_bytes, *(point.peak_bytes for point in points)])
+    work = max(1.1 * max([seen.share, *(seen.percent(point.extra_flops) for point in points)]), 1.0)
 
     def x_at(size: float) -> float:
         return left + (right - left) * size / most
@@ -121,10 +121,11 @@ def frontier(seen: View) -> str:
         x = x_at(plan.memory_limit)
         parts.append(f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="{upper}" y2="{bottom}"/>')
     # A limit is kept by the plan to its left: the curve is a staircase.
-    path = f"M{x_at(points[0].peak_bytes):.1f} {upper:.1f}"
-    for point in points:
-        path += f"H{x_at(point.peak_bytes):.1f}V{y_at(seen.percent(point.extra_flops)):.1f}"
-    parts.append(f'<path class="curve" d="{path}H{right}"/>')
+    if points:
+        path = f"M{x_at(points[0].peak_bytes):.1f} {upper:.1f}"
+        for point in points:
+            path += f"H{x_at(point.peak_bytes):.1f}V{y_at(seen.percent(point.extra_flops)):.1f}"
+        parts.append(f'<path class="curve" d="{path}H{right}"/>')
     x, y = x_at(plan.peak_bytes), y_at(seen.share)
     text = f"this plan: {amount(plan.peak_bytes)}, {seen.share:.1f} % extra, memory_limit={plan.peak_bytes}"
     parts.append(

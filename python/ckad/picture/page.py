@@ -130,7 +130,12 @@ def _head(seen: View) -> str:
     if plan.memory_limit is not None:
         cards.append((amount(plan.memory_limit), "limit: memory_limit="))
     cards.append((f"{seen.share:.1f} %", "extra work: computed again"))
-    cards.append((f"{plan.segments:,}", "segments recomputed as one" if plan.segments > 1 else "segment: all is kept"))
+    if plan.segments > 1:
+        cards.append((f"{plan.segments:,}", "segments, each computed again as one"))
+    elif any(seen.timeline["recomputed"]):
+        cards.append(("1", "segment: values are computed again one by one"))
+    else:
+        cards.append(("1", "segment: none is computed again"))
     cards.append((count(plan.flops), "operations"))
     cards.append((f"{seen.timeline['steps'] - 1:,}", "steps: kernels that run"))
     if plan.forced_runs[0]:
@@ -187,7 +192,9 @@ def _peak(seen: View) -> str:
 
 
 def _frontier(seen: View) -> str:
-    if len(seen.frontier) == 1:
+    if not seen.frontier:
+        what = "The program is long: ckad.memory_frontier lists other plans, which takes minutes."
+    elif len(seen.frontier) == 1:
         what = "There is nothing to trade: no other plan needs less."
     else:
         least = seen.frontier[0]

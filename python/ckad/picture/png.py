@@ -62,7 +62,7 @@ def _trade(axes: Any, seen: View) -> None:
     axes.plot(
         [seen.plan.peak_bytes], [seen.share], "o", color=COLOURS[0], label=f"this plan: {own}, {seen.share:.1f} %"
     )
-    most = 1.06 * max(seen.plan.peak_bytes, *sizes)
+    most = 1.06 * max([seen.plan.peak_bytes, *sizes])
     at = ticks(most, 4, binary=True)
     axes.set_xticks(at, [round_amount(tick) for tick in at])
     axes.set(xlabel="peak", ylabel="extra work, %", title="memory against extra work", xlim=(0, most), ylim=(0, None))

@@ -17,6 +17,10 @@ OTHERS: Final = "#9498a0"
 """The colour of all other lines."""
 
 COLUMNS: Final = 600
+
+LONGEST_COMPARED: Final = 150_000
+"""Steps of a run whose rivals are planned for the picture: of longer ones each takes seconds."""
+
 _LONGEST: Final = 160
 
 
@@ -32,7 +36,8 @@ class Row:
 
 @dataclass(frozen=True)
 class View:
-    """A plan to be drawn. `names` and `sources` are those of the timeline's lines."""
+    """A plan to be drawn. `names` and `sources` are those of the timeline's lines. `frontier` is empty where the program
+    is so long that planning it in many ways takes minutes."""
 
     plan: Plan
     timeline: dict[str, Any]
@@ -85,7 +90,8 @@ def view(plan: Plan) -> View:
         for cost in plan.lines
     ]
     names, sources = [name_of(*place) for place in places], [source_of(*place) for place in places]
-    return View(plan, timeline, names, sources, rows, plan.frontier())
+    frontier = plan.frontier() if timeline["steps"] <= LONGEST_COMPARED else []
+    return View(plan, timeline, names, sources, rows, frontier)
 
 
 def name_of(file: str, line: int) -> str:
