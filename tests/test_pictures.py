@@ -121,7 +121,8 @@ def test_programs_without_much_to_show_are_drawn(tmp_path: Path) -> None:
         plan.to_png(tmp_path / f"{number}.png")
 
 
-def test_long_programs_have_short_pages() -> None:
+def test_long_programs_have_short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ckad.picture.view.LONGEST_COMPARED", 100_000)
     plan = pictures.long(102_000)
     assert plan.timeline()["steps"] > 100_000
     page = plan.to_html()

@@ -36,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True)
 class View:
-    """A plan to be drawn. `names` and `sources` are those of the timeline's lines. `frontier` is empty where the program
+    """A plan to be drawn. `names` and `sources` are those of the timeline's lines. `frontier` is empty where a program
     is so long that planning it in many ways takes minutes."""
 
     plan: Plan
