@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustc_hash::FxBuildHasher;
 
-use crate::Graph;
+use crate::{Graph, binomial};
 
 /// An entry of a graph's table of calls.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -24,6 +24,31 @@ pub struct CallId(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CallKind {
     Scan(Scan),
+    While(While),
+    Branch(Branch),
+    Reverse(Reverse),
+}
+
+impl CallKind {
+    /// How often a body is computed, as far as that is known.
+    pub fn times(self, body: usize) -> u64 {
+        match (self, body) {
+            (CallKind::Scan(scan), _) => scan.trips.into(),
+            (CallKind::Reverse(reverse), 0) => reverse.scan.trips.into(),
+            (CallKind::Reverse(reverse), _) => reverse.again(),
+            (CallKind::While(_) | CallKind::Branch(_), _) => 1,
+        }
+    }
+
+    /// Number of parts.
+    pub fn parts(self) -> usize {
+        match self {
+            CallKind::Scan(scan) => scan.parts(),
+            CallKind::While(looped) => looped.carries as usize + 1,
+            CallKind::Branch(branch) => branch.results as usize,
+            CallKind::Reverse(reverse) => (reverse.scan.carries + reverse.scan.ys) as usize,
+        }
+    }
 }
 
 /// A loop of known length.
@@ -42,6 +67,9 @@ pub struct Scan {
     pub carries: u32,
     pub xs: u32,
     pub ys: u32,
+    /// 0 where the stacks of states have all of them; otherwise so many slots, of those before the iterations at which
+    /// the binomial schedule keeps one in its first sweep.
+    pub slots: u32,
 }
 
 impl Scan {
@@ -54,6 +82,11 @@ impl Scan {
         (2 * self.carries + self.ys) as usize
     }
 
+    /// How many states a stack has.
+    pub fn stacked(self) -> u32 {
+        if self.slots == 0 { self.trips } else { self.slots }
+    }
+
     /// Number of operands.
     pub fn operands(self) -> usize {
         (self.consts + self.carries + self.xs) as usize
@@ -62,6 +95,74 @@ impl Scan {
     /// The body's input that an operand, or a slice of it, is.
     pub fn input_of(operand: usize) -> usize {
         operand + 1
+    }
+}
+
+/// A loop that goes on as long as a test of its carries holds.
+///
+/// * Operands: constants of the test, constants of the iteration, the first carries.
+/// * Bodies: the test, from its constants and the carries to a bool; the iteration, from its constants and the carries
+///   to the next carries.
+/// * Parts: the last carries, and the number of iterations (an int64 scalar).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct While {
+    pub test_consts: u32,
+    pub consts: u32,
+    pub carries: u32,
+}
+
+/// One of two functions of the same values.
+///
+/// * Operands: a bool scalar, and the values.
+/// * Bodies: what is computed where it is false, and where it is true, both from all values.
+/// * Parts: their outputs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Branch {
+    pub values: u32,
+    pub results: u32,
+}
+
+/// A scan over the states of another one that kept some of them only: the others are computed anew, in the binomial
+/// schedule, in the slots of those that were kept.
+///
+/// * Operands: those of the scan but for the states; the constants of the other one and the arrays of its slices; the
+///   slots of each of its carries.
+/// * Bodies: the scan's, whose first slices are the states of as many of the other one's first carries; and the other
+///   one's, which gives the next carries.
+/// * Parts: the last carries, and what is stacked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Reverse {
+    /// The scan, states among the arrays of slices.
+    pub scan: Scan,
+    /// How many of the arrays are states.
+    pub states: u32,
+    pub slots: u32,
+    /// Of the other one.
+    pub consts: u32,
+    pub carries: u32,
+    pub xs: u32,
+}
+
+impl Reverse {
+    /// Operands of the scan itself: all but states.
+    pub fn own(self) -> usize {
+        self.scan.operands() - self.states as usize
+    }
+
+    pub fn operands(self) -> usize {
+        self.own() + (self.consts + self.xs + self.carries) as usize
+    }
+
+    /// How many iterations of the other loop are computed anew.
+    pub fn again(self) -> u64 {
+        let trips = u64::from(self.scan.trips);
+        // Its own sweep goes as far as the last iteration.
+        binomial::forward_steps(trips, self.slots.into()) - trips.saturating_sub(1)
+    }
+
+    /// The first operand that has slots.
+    pub fn first_slots(self) -> usize {
+        self.operands() - self.carries as usize
     }
 }
 

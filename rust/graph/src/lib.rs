@@ -7,6 +7,7 @@
 //!
 //! This crate knows no primitive's meaning: shape inference, derivatives and costs live in `ckad-prim`.
 
+pub mod binomial;
 mod call;
 mod dtype;
 mod error;
@@ -22,7 +23,7 @@ pub mod threads;
 mod verify;
 pub mod working;
 
-pub use call::{BodyWork, Call, CallId, CallKind, Scan};
+pub use call::{BodyWork, Branch, Call, CallId, CallKind, Reverse, Scan, While};
 pub use dtype::{DType, DTypeKind, ScalarBits};
 pub use error::{Error, ErrorKind, Refusal, Result};
 pub use graph::{

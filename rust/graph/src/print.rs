@@ -82,6 +82,9 @@ fn parameters(graph: &Graph, id: NodeId) -> String {
                 let nodes = call.bodies.iter().map(Graph::len).sum::<usize>();
                 format!(" trips={}{} of {nodes} nodes", scan.trips, if scan.reverse { " reverse" } else { "" })
             }
+            CallKind::Reverse(reverse) => format!(" trips={} slots={}", reverse.scan.trips, reverse.slots),
+            CallKind::While(_) => " while".to_owned(),
+            CallKind::Branch(_) => " cond".to_owned(),
         }),
         Op::Part(part) => format!(" [{part}]"),
         _ => String::new(),

@@ -2,6 +2,7 @@
 
 use ckad_graph::{CheckpointPolicy, Graph, Result};
 
+use crate::checkpoint_loops::{Checkpointed, checkpointed};
 use crate::footprint::PeakBytes;
 use crate::lower::lower;
 use crate::policy::{Planned, plans};
@@ -28,7 +29,38 @@ pub fn compile(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Resu
     compile_donating(graph, policy, target, &[])
 }
 
-/// As [`compile`], where the caller gives up the memory of some inputs.
+/// As [`compile`], where the caller gives up the memory of some inputs, and loops keep fewer of their states where the
+/// policy asks for that: then the graph that the program is of is another one.
+pub fn compile_loops(
+    graph: &Graph,
+    policy: CheckpointPolicy,
+    target: &Target,
+    donated: &[bool],
+) -> Result<(Compiled, Option<Graph>)> {
+    let plain = || compile_donating(graph, policy, target, donated);
+    let Some(Checkpointed { graph: rewritten, extra_flops, slots }) = checkpointed(graph, policy)? else {
+        return Ok((plain()?, None));
+    };
+    let mut compiled = compile_donating(&rewritten, policy, target, donated)?;
+    note_loops(&mut compiled, extra_flops, slots);
+    let mut kept = compile_donating(graph, CheckpointPolicy::None, target, donated)?;
+    if compiled.peak.total() <= kept.peak.total() {
+        return Ok((compiled, Some(rewritten)));
+    }
+    let (all, asked) = (kept.peak.total(), compiled.peak.total());
+    kept.planned.note = Some(format!("keeping everything needs {all} bytes, this policy {asked}: everything is kept"));
+    Ok((kept, None))
+}
+
+/// Says in a plan what its loops compute anew.
+pub(crate) fn note_loops(compiled: &mut Compiled, extra_flops: u64, slots: u32) {
+    compiled.planned.extra_flops = compiled.planned.extra_flops.saturating_add(extra_flops);
+    let loops = format!("loops keep {slots} states at most, and compute the others anew");
+    let before = compiled.planned.note.take();
+    compiled.planned.note = Some(before.map_or(loops.clone(), |note| format!("{note}; {loops}")));
+}
+
+/// As [`compile`], where the caller gives up the memory of some inputs. Loops keep all of their states.
 pub fn compile_donating(
     graph: &Graph,
     policy: CheckpointPolicy,

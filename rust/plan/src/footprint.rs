@@ -6,8 +6,8 @@ use ckad_graph::{Graph, NodeId, Op, Result, ScalarBits};
 use smallvec::SmallVec;
 
 use crate::program::{
-    ArrayRef, ArraySpec, Buffer, BufferId, Instruction, Kernel, Load, Motion, Place, Program, Source, Step, Store,
-    Takeover, Transfer,
+    ArrayRef, ArraySpec, Body, Buffer, BufferId, Instruction, Kernel, Load, Motion, Place, Program, Source, Step,
+    Store, Takeover, Transfer,
 };
 use crate::tables::{collected, filled, push};
 
@@ -61,6 +61,16 @@ fn beside<A: smallvec::Array>(list: &SmallVec<A>) -> usize {
     if list.spilled() { list.capacity() * size_of::<A::Item>() } else { 0 }
 }
 
+impl Body {
+    fn own_bytes(&self) -> usize {
+        size_of::<Body>()
+            + self.program.own_bytes()
+            + self.positions.capacity() * size_of::<u32>()
+            + self.in_place.capacity()
+            + (self.inputs.capacity() + self.outputs.capacity()) * size_of::<BufferId>()
+    }
+}
+
 impl Program {
     /// Bytes that the program itself occupies.
     pub fn own_bytes(&self) -> usize {
@@ -82,17 +92,14 @@ impl Program {
                     + list(result)
             }
             Kernel::Loop(kernel) => {
-                let body = &kernel.body;
                 size_of_val(kernel.as_ref())
                     + kernel.operands.capacity() * size_of::<ArrayRef>()
                     + kernel.operands.iter().map(list).sum::<usize>()
                     + kernel.results.capacity() * size_of::<Option<ArrayRef>>()
                     + kernel.results.iter().flatten().map(list).sum::<usize>()
-                    + size_of_val(body.as_ref())
-                    + body.program.own_bytes()
-                    + body.positions.capacity() * size_of::<u32>()
-                    + body.in_place.capacity()
-                    + (body.inputs.capacity() + body.outputs.capacity()) * size_of::<BufferId>()
+                    + kernel.given_up.capacity()
+                    + kernel.bodies.capacity() * size_of::<Arc<Body>>()
+                    + kernel.bodies.iter().map(|body| body.own_bytes()).sum::<usize>()
             }
         });
         self.steps.capacity() * size_of::<Step>()
@@ -197,7 +204,14 @@ impl Program {
                     operands.iter().map(array).sum::<u64>() + array(result)
                 }
             }
-            Kernel::Loop(kernel) => kernel.body.program.bytes_moved().saturating_mul(u64::from(kernel.scan.trips)),
+            Kernel::Loop(kernel) => {
+                let moved = kernel
+                    .bodies
+                    .iter()
+                    .enumerate()
+                    .map(|(body, program)| program.program.bytes_moved().saturating_mul(kernel.kind.times(body)));
+                moved.fold(0, u64::saturating_add)
+            }
         }
     }
 }

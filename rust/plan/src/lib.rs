@@ -1,6 +1,7 @@
 //! The planner: from a graph to a program whose peak is known.
 //!
-//! [`compile`] is the way through. In the order in which a graph takes it:
+//! [`compile`] is the way through. First `checkpoint_loops` lets loops keep fewer of their states, if the policy asks
+//! for that. In the order in which a graph takes it:
 //!
 //! * `cluster` groups nodes into kernels-to-be: `cluster_roles` says what part each node plays (`view` which views need
 //!   no memory), `cluster_limits` what a kernel can hold, `cluster_turn` what joins where the tape turns,
@@ -13,12 +14,13 @@
 //!   places; of long schedules by two threads (`lower_halves`). `lower_joined` says which steps run together,
 //!   `lower_transfers` what is on disk meanwhile.
 //! * `within` takes the cheapest of all plans that keeps to a limit on memory.
-//! * `verify` (with `verify_transfers`) proves the program safe, `footprint` says what it occupies. `tables` allocates
-//!   for all of them.
+//! * `verify` (with `verify_loops` and `verify_transfers`) proves the program safe, `footprint` says what it occupies.
+//!   `tables` allocates for all of them.
 //!
 //! Schedules and programs are plain data, and nothing outside this crate decides what is kept.
 
 pub mod allocate;
+pub mod checkpoint_loops;
 pub mod cluster;
 mod cluster_auto;
 mod cluster_limits;
@@ -48,6 +50,7 @@ mod tables;
 mod takeover;
 pub mod timeline;
 pub mod verify;
+mod verify_loops;
 mod verify_transfers;
 pub mod view;
 pub mod within;

@@ -1,6 +1,8 @@
-//! Where a loop's own bytes lie in a kernel's scratch: the body's arena and scratch, carries that have no place among
-//! the results, and the table of the body's buffers. `lower` counts them, an executor uses them: one place says how
-//! many there are.
+//! Where a loop's own bytes lie in a kernel's scratch: its bodies' arenas and scratch, carries that have no place among
+//! the results, and tables of the bodies' buffers. `lower` counts them, an executor uses them: one place says how many
+//! there are.
+
+use ckad_graph::CallKind;
 
 use crate::program::{LoopKernel, Source};
 
@@ -18,16 +20,22 @@ pub struct Piece {
 /// Offsets in the scratch of a loop.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LoopLayout {
-    /// Where the body's buffers are now.
-    pub table: Piece,
-    /// The index of the iteration.
+    /// For each body, where its buffers are now.
+    pub tables: Vec<Piece>,
+    /// The index of the iteration, or what a test says.
     pub index: Piece,
     /// Operands that are numbers, one after the other, 8 bytes each.
     pub scalars: Piece,
     /// Results of an iteration that nobody keeps.
     pub unread: Piece,
+    pub carries: Vec<CarryLayout>,
+    /// Where the other loop's carries go when states are computed anew: two places each.
+    pub ahead: Vec<[Piece; 2]>,
+    /// Slots that are not given up are copied: by carry of the other loop.
+    pub slots: Vec<Option<Piece>>,
+    /// One body runs at a time.
     pub arena: Piece,
-    /// What the body's kernels use.
+    /// What the bodies' kernels use.
     pub scratch: Piece,
     pub bytes: usize,
 }
@@ -37,6 +45,12 @@ impl LoopLayout {
         let piece = Piece { offset: self.bytes, bytes };
         self.bytes += bytes.next_multiple_of(ALIGNMENT);
         piece
+    }
+
+    /// Two places, or one that is both where a carry is written over itself.
+    fn two(&mut self, bytes: usize, in_place: bool) -> [Piece; 2] {
+        let one = self.add(bytes);
+        [one, if in_place { one } else { self.add(bytes) }]
     }
 }
 
@@ -50,36 +64,68 @@ pub struct CarryLayout {
 }
 
 impl LoopKernel {
-    /// The result that the part is.
-    pub fn is_stored(&self, part: u32) -> bool {
-        self.results.get(part as usize).is_some_and(Option::is_some)
+    /// Is the part a result?
+    pub fn is_stored(&self, part: usize) -> bool {
+        self.results.get(part).is_some_and(Option::is_some)
     }
 
-    /// The layout, which says of each carry where it is.
-    pub fn layout(&self, mut carry: impl FnMut(CarryLayout)) -> LoopLayout {
-        let program = &self.body.program;
-        let bytes = |output: usize| program.buffers[self.body.outputs[output].0 as usize].bytes;
+    pub fn layout(&self) -> LoopLayout {
         let mut layout = LoopLayout::default();
-        layout.table = layout.add(program.buffers.len() * TABLE_ENTRY);
+        for body in &self.bodies {
+            let table = layout.add(body.program.buffers.len() * TABLE_ENTRY);
+            layout.tables.push(table);
+        }
         layout.index = layout.add(size_of::<i64>());
         let scalars = self.operands.iter().filter(|operand| !matches!(operand.source, Source::Buffer(_))).count();
         layout.scalars = layout.add(scalars * size_of::<u64>());
-        let carries = self.scan.carries as usize;
-        for index in 0..carries {
-            let last = (!self.is_stored(index as u32)).then(|| layout.add(bytes(index)));
-            let stacked = self.is_stored(self.scan.states(index));
-            let alternates = !stacked && !self.body.in_place[index] && self.scan.trips > 1;
-            carry(CarryLayout { last, other: alternates.then(|| layout.add(bytes(index))) });
+        match self.kind {
+            CallKind::Scan(scan) => {
+                let all_states = |carry: usize| scan.slots == 0 && self.is_stored(scan.states(carry) as usize);
+                self.add_carries(&mut layout, 0, scan.carries, |carry| scan.trips > 1 && !all_states(carry));
+                self.add_unread(&mut layout, scan.carries, scan.ys);
+            }
+            CallKind::Reverse(reverse) => {
+                let scan = reverse.scan;
+                self.add_carries(&mut layout, 0, scan.carries, |_| scan.trips > 1);
+                self.add_unread(&mut layout, scan.carries, scan.ys);
+                for carry in 0..reverse.carries as usize {
+                    let body = &self.bodies[1];
+                    let bytes = body.output_bytes(carry);
+                    let two = layout.two(bytes, body.in_place[carry]);
+                    layout.ahead.push(two);
+                    let given_up = self.given_up[reverse.first_slots() + carry];
+                    let copy = (!given_up).then(|| layout.add(bytes * reverse.slots as usize));
+                    layout.slots.push(copy);
+                }
+            }
+            CallKind::While(looped) => self.add_carries(&mut layout, 1, looped.carries, |_| true),
+            CallKind::Branch(branch) => self.add_unread(&mut layout, 0, branch.results),
         }
-        let unread = (carries..carries + self.scan.ys as usize).filter(|&part| !self.is_stored(part as u32)).map(bytes);
-        layout.unread = layout.add(unread.max().unwrap_or(0));
-        layout.arena = layout.add(program.arena_bytes);
-        layout.scratch = layout.add(program.scratch_bytes);
+        let programs = || self.bodies.iter().map(|body| &body.program);
+        layout.arena = layout.add(programs().map(|program| program.arena_bytes).max().unwrap_or(0));
+        layout.scratch = layout.add(programs().map(|program| program.scratch_bytes).max().unwrap_or(0));
         layout
+    }
+
+    fn add_carries(&self, layout: &mut LoopLayout, body: usize, carries: u32, alternates: impl Fn(usize) -> bool) {
+        let body = &self.bodies[body];
+        for carry in 0..carries as usize {
+            let bytes = body.output_bytes(carry);
+            let last = (!self.is_stored(carry)).then(|| layout.add(bytes));
+            let other = (alternates(carry) && !body.in_place[carry]).then(|| layout.add(bytes));
+            layout.carries.push(CarryLayout { last, other });
+        }
+    }
+
+    /// Room for any of the parts from the first on that nobody asks for.
+    fn add_unread(&self, layout: &mut LoopLayout, first: u32, count: u32) {
+        let parts = first as usize..(first + count) as usize;
+        let unread = parts.filter(|&part| !self.is_stored(part)).map(|part| self.bodies[0].output_bytes(part));
+        layout.unread = layout.add(unread.max().unwrap_or(0));
     }
 
     /// Bytes of scratch.
     pub fn scratch_bytes(&self) -> usize {
-        self.layout(|_| ()).bytes
+        self.layout().bytes
     }
 }

@@ -122,8 +122,9 @@ impl<'g> Lowering<'g> {
                 let taken = base_taken(graph, schedule, index);
                 let line = cluster.members.last().map_or(0, |&root| graph.attributes(root).line);
                 let stores = &schedule.stores[index];
-                self.end_transfers(cluster, taken)?;
-                self.compute(cluster, stores, taken, write).map_err(|error| error.at_line(line))
+                let freed = freed_after(schedule, index);
+                self.end_transfers(cluster, taken, &freed)?;
+                self.compute(cluster, stores, taken, write, &freed).map_err(|error| error.at_line(line))
             }
             // What is returned stays.
             Action::Free(value) if script.last_store[value.index()] <= index => Ok(()),
@@ -145,18 +146,25 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    /// Ends the transfers of what the next step reads, and of the base whose bytes it takes.
-    fn end_transfers(&mut self, cluster: &Cluster, taken: Option<NodeId>) -> Result<()> {
+    /// Ends the transfers of what the next step reads, and of what it may write over: a base, or what a loop is given.
+    fn end_transfers(&mut self, cluster: &Cluster, taken: Option<NodeId>, freed: &[NodeId]) -> Result<()> {
         if self.transfers.is_empty() {
             return Ok(());
         }
         for &member in &cluster.members {
             self.graph.operands(member).iter().try_for_each(|&operand| self.transfers.read(operand, self.step))?;
         }
-        taken.map_or(Ok(()), |base| self.transfers.written(base, self.step))
+        taken.iter().chain(freed).try_for_each(|&value| self.transfers.written(value, self.step))
     }
 
-    fn compute(&mut self, cluster: &Cluster, stores: &[NodeId], taken: Option<NodeId>, write: bool) -> Result<()> {
+    fn compute(
+        &mut self,
+        cluster: &Cluster,
+        stores: &[NodeId],
+        taken: Option<NodeId>,
+        write: bool,
+        freed: &[NodeId],
+    ) -> Result<()> {
         let graph = self.graph;
         let root = graph.op(root(cluster)?);
         let mut born: SmallVec<[(NodeId, BufferId); 8]> = SmallVec::new();
@@ -178,7 +186,7 @@ impl<'g> Lowering<'g> {
             return Ok(());
         }
         if write {
-            let step = self.written(cluster, &born)?;
+            let step = self.written(cluster, &born, freed)?;
             push(&mut self.steps, step)?;
         }
         self.step += 1;
@@ -187,7 +195,7 @@ impl<'g> Lowering<'g> {
     }
 
     /// The step that computes `born` of the cluster, each into its buffer.
-    fn written(&mut self, cluster: &Cluster, born: &[(NodeId, BufferId)]) -> Result<Step> {
+    fn written(&mut self, cluster: &Cluster, born: &[(NodeId, BufferId)], freed: &[NodeId]) -> Result<Step> {
         let graph = self.graph;
         if is_fusible(graph.op(root(cluster)?)) {
             let (kernel, flops) = fused_kernel(graph, cluster, born, &self.buffers, &mut self.workspace)?;
@@ -197,7 +205,7 @@ impl<'g> Lowering<'g> {
             return Ok(Step { kernel: copy.unwrap_or(Kernel::Fused(kernel)), node, flops, joined: false });
         }
         if let Op::Part(_) = graph.op(root(cluster)?) {
-            let kernel = loop_kernel(graph, cluster, born, &self.buffers, self.target)?;
+            let kernel = loop_kernel(graph, cluster, born, &self.buffers, self.target, |node| freed.contains(&node))?;
             let call = cluster.members[0];
             return Ok(Step { kernel, node: call, flops: node_flops(graph, call), joined: false });
         }
@@ -274,6 +282,15 @@ impl<'g> Lowering<'g> {
             starts_added: (graph.starts.len(), self.starts.values),
         })
     }
+}
+
+/// What is freed directly after an action, where that computes a call.
+fn freed_after(schedule: &Schedule, index: usize) -> SmallVec<[NodeId; 8]> {
+    let frees = schedule.actions[index + 1..].iter().map_while(|action| match action {
+        Action::Free(value) => Some(*value),
+        Action::Compute(_) | Action::Store(_) | Action::Load(_) => None,
+    });
+    frees.collect()
 }
 
 fn root(cluster: &Cluster) -> Result<NodeId> {

@@ -96,6 +96,12 @@ impl<'g> Buffers<'g> {
         })
     }
 
+    /// Whether `node` alone holds its bytes, and they are in the arena.
+    pub fn is_in_arena_alone(&self, node: NodeId) -> bool {
+        let in_arena = |BufferId(buffer): BufferId| matches!(self.buffers[buffer as usize].place, Place::Arena(_));
+        self.is_sole_owner(node) && self.of(node).is_some_and(in_arena)
+    }
+
     /// Ends the value of `node` before step `next`.
     pub fn free(&mut self, node: NodeId, next: usize) -> Result<()> {
         let Some(BufferId(buffer)) = self.of(node) else {

@@ -1,8 +1,10 @@
-//! Kernels of loops: the body is compiled by itself, once, whatever the schedule of what is around it.
+//! Kernels of loops and branches: each body is compiled by itself, once, whatever the schedule of what is around it.
 //!
-//! The caller of the body gives up the carries, so that the next ones are written over them where that is possible.
+//! Who runs a body gives up the carries, so that the next ones are written over them where that is possible.
 
-use ckad_graph::{Call, CallKind, CheckpointPolicy, Error, Graph, NodeId, Op, Result, Scan, tables};
+use std::sync::Arc;
+
+use ckad_graph::{Call, CallKind, CheckpointPolicy, Error, Graph, NodeId, Op, Result, tables};
 
 use crate::compile::compile_donating;
 use crate::lower_buffers::Buffers;
@@ -10,39 +12,63 @@ use crate::lower_structural::{extents, operand};
 use crate::program::{ArrayRef, Body, BufferId, Kernel, LoopKernel, Place, Program, Source, Target};
 use crate::schedule::Cluster;
 
-/// The kernel of a call's cluster, which computes `born`.
+/// The kernel of a call's cluster, which computes `born`; what `dies` has its last use here.
 pub(crate) fn loop_kernel(
     graph: &Graph,
     cluster: &Cluster,
     born: &[(NodeId, BufferId)],
     buffers: &Buffers<'_>,
     target: &Target,
+    dies: impl Fn(NodeId) -> bool,
 ) -> Result<Kernel> {
     let missing = || Error::internal("lower", "a part without its call");
     let node = *cluster.members.first().ok_or_else(missing)?;
     let call = graph.call(node).ok_or_else(missing)?;
-    let CallKind::Scan(scan) = call.kind;
-    let body = call.made(target.threads as u64, || body(call, scan, target))?;
-    let operands = tables::tried("plan", graph.operands(node).iter().map(|&o| operand(graph, o, buffers)))?;
-    let mut results: Vec<Option<ArrayRef>> = tables::filled("plan", None, scan.parts())?;
+    let made = call.made(target.threads as u64, || bodies(call, target))?;
+    let operands = graph.operands(node);
+    let arrays = tables::tried("plan", operands.iter().map(|&o| operand(graph, o, buffers)))?;
+    let mut results: Vec<Option<ArrayRef>> = tables::filled("plan", None, call.kind.parts())?;
     for &(node, buffer) in born {
         let Op::Part(part) = graph.op(node) else { return Err(missing()) };
         let shape = extents(graph.shape(node));
         results[part as usize] = Some(ArrayRef { source: Source::Buffer(buffer), dtype: graph.dtype(node), shape });
     }
-    Ok(Kernel::Loop(Box::new(LoopKernel { scan, body, operands, results })))
+    let first_slots = match call.kind {
+        CallKind::Reverse(reverse) => reverse.first_slots(),
+        _ => operands.len(),
+    };
+    let twice = |node: NodeId| operands.iter().filter(|other| **other == node).count() > 1;
+    let given_up = |(index, &node): (usize, &NodeId)| {
+        index >= first_slots && dies(node) && !twice(node) && buffers.is_in_arena_alone(node)
+    };
+    let given_up = tables::list("plan", operands.iter().enumerate().map(given_up))?;
+    let bodies = tables::list("plan", made.iter().cloned())?;
+    Ok(Kernel::Loop(Box::new(LoopKernel { kind: call.kind, bodies, operands: arrays, results, given_up })))
 }
 
-fn body(call: &Call, scan: Scan, target: &Target) -> Result<Body> {
-    let [graph] = call.bodies.as_slice() else { return Err(Error::internal("lower", "a loop of several bodies")) };
-    let (consts, carries) = (scan.consts as usize, scan.carries as usize);
-    let is_carry = |input: usize| (1 + consts..1 + consts + carries).contains(&input);
-    let donated: Vec<bool> = (0..graph.inputs.len()).map(is_carry).collect();
+fn bodies(call: &Call, target: &Target) -> Result<Vec<Arc<Body>>> {
+    let carries = |index: usize| match (call.kind, index) {
+        (CallKind::Scan(scan), _) => (1 + scan.consts, scan.carries),
+        (CallKind::Reverse(reverse), 0) => (1 + reverse.scan.consts, reverse.scan.carries),
+        (CallKind::Reverse(reverse), _) => (1 + reverse.consts, reverse.carries),
+        (CallKind::While(looped), 1) => (looped.consts, looped.carries),
+        (CallKind::While(_) | CallKind::Branch(_), _) => (0, 0),
+    };
+    let body = |(index, graph)| {
+        let (first, count) = carries(index);
+        body(graph, first as usize, count as usize, target).map(Arc::new)
+    };
+    tables::tried("plan", call.bodies.iter().enumerate().map(body))
+}
+
+/// The program of a body, whose carries are `count` inputs from the first one on, and as many first outputs.
+fn body(graph: &Graph, first: usize, count: usize, target: &Target) -> Result<Body> {
+    let donated: Vec<bool> = (0..graph.inputs.len()).map(|input| (first..first + count).contains(&input)).collect();
     let mut program = compile_donating(graph, CheckpointPolicy::Auto, target, &donated)?.program;
     program.set_recorded(graph, 0, 0)?;
     // Where a carry is written over another one, both would have to move from iteration to iteration.
-    program.takeovers.retain(|takeover| takeover.input as usize == takeover.output as usize + 1 + consts);
-    let mut in_place = tables::filled("plan", false, carries)?;
+    program.takeovers.retain(|takeover| takeover.input as usize == takeover.output as usize + first);
+    let mut in_place = tables::filled("plan", false, program.outputs.len())?;
     for takeover in &program.takeovers {
         in_place[takeover.output as usize] = true;
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{DType, ElementwiseId, NodeId, Op, ReduceKind, ScalarBits, Scan};
+use ckad_graph::{CallKind, DType, ElementwiseId, NodeId, Op, ReduceKind, ScalarBits};
 use smallvec::SmallVec;
 
 use crate::view::Strides;
@@ -99,30 +99,43 @@ pub enum Kernel {
     Loop(Box<LoopKernel>),
 }
 
-/// A loop of known length: its body's program, run once a trip on memory that moves on.
+/// A loop or a branch: programs of its bodies, run on memory that moves on.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LoopKernel {
-    pub scan: Scan,
-    /// Takes the index, the constants, the carries and the slices; gives the next carries, which may lie where the
-    /// carries did, and what is stacked.
-    pub body: Arc<Body>,
-    /// Constants, first carries, arrays of slices.
+    pub kind: CallKind,
+    /// What each takes and gives is said with the kind.
+    pub bodies: Vec<Arc<Body>>,
+    /// In the order that is said with the kind.
     pub operands: Vec<ArrayRef>,
     /// By part; None where nobody asks for it.
     pub results: Vec<Option<ArrayRef>>,
+    /// By operand: may it be written over, as nobody reads it afterwards? Of slots only.
+    pub given_up: Vec<bool>,
 }
 
-/// The program of a loop's body.
+/// The program of a body.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Body {
     pub program: Program,
     /// For each step, the position on the body's own tape that names its line.
     pub positions: Vec<u32>,
-    /// By carry: is the next one written over it?
+    /// By output: is it written over the carry that it is the next one of?
     pub in_place: Vec<bool>,
     /// The buffer of each input and of each output.
     pub inputs: Vec<BufferId>,
     pub outputs: Vec<BufferId>,
+}
+
+impl Body {
+    /// Bytes of an input.
+    pub fn input_bytes(&self, input: usize) -> usize {
+        self.program.buffers[self.inputs[input].0 as usize].bytes
+    }
+
+    /// Bytes of an output.
+    pub fn output_bytes(&self, output: usize) -> usize {
+        self.program.buffers[self.outputs[output].0 as usize].bytes
+    }
 }
 
 /// The interned lists that the node's `Op` refers to, resolved.

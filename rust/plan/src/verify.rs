@@ -15,10 +15,9 @@ use std::collections::BTreeMap;
 use ckad_graph::{Error, Op, Result, interrupt};
 
 use crate::lower_joined::{results, uses};
-use crate::program::{
-    ArrayRef, Buffer, BufferId, FusedKernel, Kernel, Load, LoopKernel, Place, Program, Source, Takeover,
-};
+use crate::program::{ArrayRef, Buffer, BufferId, FusedKernel, Kernel, Load, Place, Program, Source, Takeover};
 use crate::takeover::{Readers, fits};
+use crate::verify_loops::verify_loop;
 use crate::verify_transfers::Transfers;
 
 pub(crate) fn broken(what: String) -> Error {
@@ -259,7 +258,7 @@ fn verify_step(program: &Program, step: usize, kernel: &Kernel, written: &mut [b
                 let Source::Buffer(id) = out.source else { return Err(broken("a result without a buffer".into())) };
                 result(id, array_bytes(out), &reads)?;
             }
-            verify_body(kernel)?;
+            verify_loop(program, step, kernel)?;
         }
     }
     for id in results {
@@ -268,40 +267,7 @@ fn verify_step(program: &Program, step: usize, kernel: &Kernel, written: &mut [b
     Ok(())
 }
 
-/// A loop's body is safe itself, takes slices of what the loop takes, and writes a carry over no other one.
-fn verify_body(kernel: &LoopKernel) -> Result<()> {
-    let LoopKernel { scan, body, operands, results } = kernel;
-    verify_program(&body.program)?;
-    let (first_xs, trips) = ((scan.consts + scan.carries) as usize, scan.trips as usize);
-    let bytes = |id: &BufferId| body.program.buffers.get(id.0 as usize).map_or(usize::MAX, |buffer| buffer.bytes);
-    let fits = |array: &ArrayRef, slice: &BufferId, sliced: bool| {
-        array_bytes(array) == if sliced { bytes(slice).saturating_mul(trips) } else { bytes(slice) }
-    };
-    let inputs = operands.iter().zip(body.inputs.iter().skip(1)).enumerate();
-    let takes = operands.len() == scan.operands()
-        && body.inputs.len() == operands.len() + 1
-        && inputs.clone().all(|(index, (array, slice))| fits(array, slice, index >= first_xs));
-    let carries = scan.carries as usize;
-    let slices = body.outputs.iter().chain(&body.inputs[1 + scan.consts as usize..][..carries]);
-    let gives = results.len() == scan.parts()
-        && body.outputs.len() == carries + scan.ys as usize
-        && results
-            .iter()
-            .zip(slices)
-            .enumerate()
-            .all(|(part, (array, slice))| array.as_ref().is_none_or(|array| fits(array, slice, part >= carries)));
-    let over_itself = body.program.takeovers.iter().all(|takeover| {
-        takeover.input == takeover.output + 1 + scan.consts
-            && body.in_place.get(takeover.output as usize) == Some(&true)
-    });
-    let in_place = body.in_place.iter().filter(|in_place| **in_place).count() == body.program.takeovers.len();
-    if takes && gives && over_itself && in_place && body.positions.len() == body.program.steps.len() {
-        return Ok(());
-    }
-    Err(broken("a loop does not fit its body".into()))
-}
-
-fn array_bytes(array: &ArrayRef) -> usize {
+pub(crate) fn array_bytes(array: &ArrayRef) -> usize {
     array.shape.iter().product::<usize>() * array.dtype.size()
 }
 

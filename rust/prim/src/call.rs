@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{BodyWork, Call, CallKind, DType, Error, Graph, NodeId, Op, Result, Scan, shape_text};
+use ckad_graph::{
+    BodyWork, Branch, Call, CallKind, DType, Error, Graph, NodeId, Op, Result, Reverse, Scan, While, shape_text,
+};
 
 use crate::dispatch::{cost, verify};
 use crate::infer::{Inferred, exactly};
@@ -28,12 +30,93 @@ fn same(what: &str, given: (DType, &[i64]), wanted: (DType, &[i64])) -> Result<(
     Err(broken(format!("{what} is {}, not {}", text(given), text(wanted))))
 }
 
-/// The one body of a loop.
-fn body(call: &Call) -> Result<&Graph> {
-    match call.bodies.as_slice() {
-        [body] => Ok(body),
-        bodies => Err(broken(format!("{} bodies", bodies.len()))),
+/// The bodies, as many as there are to be.
+fn bodies<const N: usize>(call: &Call) -> Result<[&Graph; N]> {
+    let bodies: Vec<&Graph> = call.bodies.iter().collect();
+    bodies.try_into().map_err(|bodies: Vec<&Graph>| broken(format!("{} bodies", bodies.len())))
+}
+
+/// Do the inputs of a body take these operands?
+fn check_inputs(graph: &Graph, body: &Graph, operands: &[&[NodeId]]) -> Result<()> {
+    let operands = operands.concat();
+    if body.inputs.len() != operands.len() {
+        return Err(broken(format!("{} operands for {} inputs", operands.len(), body.inputs.len())));
     }
+    let mut pairs = operands.iter().zip(&body.inputs);
+    pairs.try_for_each(|(&operand, &input)| same("an operand", spec(graph, operand), spec(body, input)))
+}
+
+/// A body takes an index, constants, carries, and slices of arrays of that many.
+fn check_reverse(graph: &Graph, operands: &[NodeId], reverse: Reverse, call: &Call) -> Result<()> {
+    let [body, ahead] = bodies(call)?;
+    let Reverse { scan, states, consts, carries, xs, .. } = reverse;
+    if operands.len() != reverse.operands() {
+        return Err(broken(format!("{} operands for {reverse:?}", operands.len())));
+    }
+    let (own, rest) = operands.split_at(reverse.own());
+    let (other, slots) = rest.split_at((consts + xs) as usize);
+    let inputs = body.inputs.iter().enumerate().skip(1);
+    let first_states = 1 + (scan.consts + scan.carries) as usize;
+    let is_state = |index: usize| (first_states..first_states + states as usize).contains(&index);
+    let taken: Vec<(usize, NodeId)> =
+        inputs.filter(|(index, _)| !is_state(*index)).map(|(index, &input)| (index, input)).collect();
+    let sliced = |array: NodeId, count: u32, input: (DType, &[i64])| match graph.shape(array).split_first() {
+        Some((&extent, slice)) if extent == i64::from(count) => same("slices", (graph.dtype(array), slice), input),
+        _ => Err(broken(format!("an array of shape {} instead of {count} slices", shape_text(graph.shape(array))))),
+    };
+    if taken.len() != own.len() || ahead.inputs.len() != 1 + (consts + carries + xs) as usize {
+        return Err(broken(format!("bodies that do not fit {reverse:?}")));
+    }
+    for (&operand, (index, input)) in own.iter().zip(taken) {
+        if index < first_states {
+            same("an operand", spec(graph, operand), spec(body, input))?;
+        } else {
+            sliced(operand, scan.trips, spec(body, input))?;
+        }
+    }
+    let input = |index: usize| spec(ahead, ahead.inputs[1 + index]);
+    for (index, &operand) in other.iter().enumerate() {
+        if index < consts as usize {
+            same("an operand", spec(graph, operand), input(index))?;
+        } else {
+            sliced(operand, scan.trips, input(index + carries as usize))?;
+        }
+    }
+    for (carry, &operand) in slots.iter().enumerate() {
+        sliced(operand, reverse.slots, input(consts as usize + carry))?;
+    }
+    Ok(())
+}
+
+fn check_while(graph: &Graph, operands: &[NodeId], looped: While, call: &Call) -> Result<()> {
+    let [test, step] = bodies(call)?;
+    let (tests, rest) = operands.split_at_checked(looped.test_consts as usize).unwrap_or_default();
+    let (consts, carries) = rest.split_at_checked(looped.consts as usize).unwrap_or_default();
+    if carries.len() != looped.carries as usize || step.outputs.len() != carries.len() || test.outputs.len() != 1 {
+        return Err(broken(format!("{} operands for {looped:?}", operands.len())));
+    }
+    check_inputs(graph, test, &[tests, carries])?;
+    check_inputs(graph, step, &[consts, carries])?;
+    same("the test", spec(test, test.outputs[0]), (DType::Bool, &[]))?;
+    let mut pairs = step.outputs.iter().zip(&step.inputs[consts.len()..]);
+    pairs.try_for_each(|(&output, &input)| same("a carry", spec(step, output), spec(step, input)))
+}
+
+fn check_branch(graph: &Graph, operands: &[NodeId], branch: Branch, call: &Call) -> Result<()> {
+    let both: [&Graph; 2] = bodies(call)?;
+    let Some((&chosen, values)) = operands.split_first().filter(|(_, values)| values.len() == branch.values as usize)
+    else {
+        return Err(broken(format!("{} operands for {branch:?}", operands.len())));
+    };
+    same("what chooses", spec(graph, chosen), (DType::Bool, &[]))?;
+    for body in both {
+        check_inputs(graph, body, &[values])?;
+        if body.outputs.len() != branch.results as usize {
+            return Err(broken(format!("{} results for {branch:?}", body.outputs.len())));
+        }
+    }
+    let mut pairs = both[0].outputs.iter().zip(&both[1].outputs);
+    pairs.try_for_each(|(&one, &other)| same("a result", spec(both[0], one), spec(both[1], other)))
 }
 
 fn check_scan(graph: &Graph, operands: &[NodeId], scan: Scan, body: &Graph) -> Result<()> {
@@ -77,7 +160,13 @@ pub(crate) fn infer(graph: &Graph, operands: &[NodeId], call: &Call) -> Result<I
         return Err(broken("a body is not closed"));
     }
     match call.kind {
-        CallKind::Scan(scan) => check_scan(graph, operands, scan, body(call)?)?,
+        CallKind::Scan(scan) => {
+            let [body] = bodies(call)?;
+            check_scan(graph, operands, scan, body)?;
+        }
+        CallKind::While(looped) => check_while(graph, operands, looped, call)?,
+        CallKind::Branch(branch) => check_branch(graph, operands, branch, call)?,
+        CallKind::Reverse(reverse) => check_reverse(graph, operands, reverse, call)?,
     }
     Ok((DType::F64, vec![0]))
 }
@@ -94,23 +183,37 @@ pub(crate) fn infer_part(graph: &Graph, operands: &[NodeId], part: u32) -> Resul
     let [node] = exactly("part", operands)?;
     let call = graph.call(node).filter(|_| matches!(graph.op(node), Op::Call(_)));
     let call = call.ok_or_else(|| Error::internal("part", "its operand is no call"))?;
-    let CallKind::Scan(scan) = call.kind;
-    let body = body(call)?;
     let part = part as usize;
-    let (carries, ys) = (scan.carries as usize, scan.ys as usize);
-    let stacked = |node: NodeId| {
-        let (dtype, shape) = spec(body, node);
-        (dtype, std::iter::once(i64::from(scan.trips)).chain(shape.iter().copied()).collect())
-    };
-    Ok(if part < carries {
+    if part >= call.kind.parts() {
+        return Err(Error::internal("part", format!("part {part} of {:?}", call.kind)));
+    }
+    let output = |body: &Graph| {
         let (dtype, shape) = spec(body, body.outputs[part]);
         (dtype, shape.to_vec())
+    };
+    let (scan, body) = match call.kind {
+        CallKind::Scan(scan) => {
+            let [body] = bodies(call)?;
+            (scan, body)
+        }
+        CallKind::Reverse(reverse) => {
+            let [body, _] = bodies(call)?;
+            (reverse.scan, body)
+        }
+        CallKind::While(looped) if part == looped.carries as usize => return Ok((DType::I64, Vec::new())),
+        CallKind::While(_) | CallKind::Branch(_) => return Ok(output(bodies::<2>(call)?[1])),
+    };
+    let (carries, ys) = (scan.carries as usize, scan.ys as usize);
+    let stacked = |node: NodeId, count: u32| {
+        let (dtype, shape) = spec(body, node);
+        (dtype, std::iter::once(i64::from(count)).chain(shape.iter().copied()).collect())
+    };
+    Ok(if part < carries {
+        output(body)
     } else if part < carries + ys {
-        stacked(body.outputs[part])
-    } else if part < scan.parts() {
-        stacked(body.inputs[Scan::input_of(scan.consts as usize + part - carries - ys)])
+        stacked(body.outputs[part], scan.trips)
     } else {
-        return Err(Error::internal("part", format!("part {part} of {scan:?}")));
+        stacked(body.inputs[Scan::input_of(scan.consts as usize + part - carries - ys)], scan.stacked())
     })
 }
 
@@ -124,13 +227,15 @@ fn work(graph: &Graph) -> BodyWork {
 
 /// A call of these bodies, which are simplified and in execution order.
 pub fn call(kind: CallKind, bodies: Vec<Graph>) -> Call {
-    let one = bodies.iter().map(work).fold(BodyWork::default(), |sum, body| BodyWork {
-        flops: sum.flops.saturating_add(body.flops),
-        heavy: sum.heavy | body.heavy,
-    });
-    let CallKind::Scan(scan) = kind;
-    let work = BodyWork { flops: one.flops.saturating_mul(u64::from(scan.trips)), ..one };
-    Call::new(kind, bodies, work)
+    let works = bodies.iter().map(work);
+    let heavy = works.clone().any(|work| work.heavy);
+    let flops = works.map(|work| work.flops);
+    let flops = flops.enumerate().map(|(body, flops)| flops.saturating_mul(kind.times(body)));
+    let flops = match kind {
+        CallKind::Branch(_) => flops.max().unwrap_or(0),
+        _ => flops.fold(0, u64::saturating_add),
+    };
+    Call::new(kind, bodies, BodyWork { flops, heavy })
 }
 
 pub(crate) fn call_cost(graph: &Graph, node: NodeId) -> Cost {

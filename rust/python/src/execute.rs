@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ckad_graph::{
     CheckpointPolicy, Constant, Error, ErrorKind, Graph, HostArray, NodeId, Op, Result, ScalarBits, tables, working,
 };
-use ckad_plan::compile::{Compiled, compile_donating};
+use ckad_plan::compile::{Compiled, compile_loops};
 use ckad_plan::within::{Fitted, TooSmall, compile_within};
 use ckad_run::{Bindings, GivenUp, InputArray, OutputBuffer, ProgramCache, RunOptions};
 use ckad_transform::{Absorbed, Side};
@@ -250,13 +250,14 @@ fn finished_donating(
     donated: &[bool],
 ) -> Result<Executable, Stop> {
     let target = ckad_run::target()?;
-    let mut compiled = match ask.limit {
-        None => compile_donating(graph, ask.policy.unwrap_or(CheckpointPolicy::Auto), &target, donated)?,
+    let (mut compiled, rewritten) = match ask.limit {
+        None => compile_loops(graph, ask.policy.unwrap_or(CheckpointPolicy::Auto), &target, donated)?,
         Some(limit) => match compile_within(graph, ask.policy, limit, &target, donated)? {
-            Fitted::Fits(compiled) => *compiled,
-            Fitted::TooSmall(refused) => return Err(Stop::TooSmall(refused)),
+            (Fitted::Fits(compiled), rewritten) => (*compiled, rewritten),
+            (Fitted::TooSmall(refused), _) => return Err(Stop::TooSmall(refused)),
         },
     };
+    let graph = rewritten.as_ref().unwrap_or(graph);
     compiled.program.set_recorded(graph, recorded.0, recorded.1)?;
     let positions = tables::list("plan", graph.ids().map(|id| graph.attributes(id).position))?;
     let looked_at = match wanted.report {

@@ -66,7 +66,7 @@ pub fn scan(
     for object in carries.iter().chain(xs) {
         given.push(object.cast::<Tracer>()?.get().logical_node(py)?);
     }
-    let CallKind::Scan(scan) = body.call.kind;
+    let CallKind::Scan(scan) = body.call.kind else { return Err(raise(Error::internal("scan", "no scan"))) };
     let parts = trace.tape.record(py, |tape| {
         let mut operands = tables::room("scan", body.consts.len() + given.len())?;
         for source in &body.consts {

@@ -23,7 +23,12 @@ pub fn gains_from_threads(program: &Program) -> bool {
 fn split_nanoseconds(program: &Program) -> u64 {
     // Steps that are joined are split together; they are no small ones.
     let split = program.steps.iter().map(|step| match &step.kernel {
-        Kernel::Loop(kernel) => split_nanoseconds(&kernel.body.program).saturating_mul(kernel.scan.trips.into()),
+        Kernel::Loop(kernel) => {
+            let bodies = kernel.bodies.iter().enumerate();
+            let split =
+                bodies.map(|(index, body)| split_nanoseconds(&body.program).saturating_mul(kernel.kind.times(index)));
+            split.fold(0, u64::saturating_add)
+        }
         _ => Some(nanoseconds(step)).filter(|&step| step > SHORT_STEP).unwrap_or(0),
     });
     let mut sum = 0u64;

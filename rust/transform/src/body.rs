@@ -10,7 +10,7 @@ use crate::simplify::simplify;
 
 /// What computes `outputs`, with the inputs of these indices as its inputs, in this order. `same` names inputs that are
 /// to be what another one is.
-pub(crate) fn with_inputs(
+pub fn with_inputs(
     op: &'static str,
     graph: &Graph,
     order: &[usize],
@@ -37,7 +37,7 @@ pub(crate) fn with_inputs(
 }
 
 /// Which inputs the outputs reach.
-pub(crate) fn used_inputs(op: &str, graph: &Graph, outputs: &[NodeId]) -> Result<Vec<bool>> {
+pub fn used_inputs(op: &str, graph: &Graph, outputs: &[NodeId]) -> Result<Vec<bool>> {
     let live = reached(op, graph, outputs.iter().copied())?;
     tables::list(op, graph.inputs.iter().map(|input| live[input.index()]))
 }

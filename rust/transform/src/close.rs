@@ -85,6 +85,7 @@ pub fn closed_scan(graph: &Graph, trips: u32, reverse: bool, carries: usize, xs:
         carries: carries as u32,
         xs: xs as u32,
         ys: (outputs.len() - carries) as u32,
+        slots: 0,
     };
     Ok(Closed { call: ckad_prim::call(CallKind::Scan(scan), vec![body]), consts })
 }

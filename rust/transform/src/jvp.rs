@@ -6,8 +6,8 @@ use ckad_graph::{Attributes, Error, Graph, NodeId, Op, RegionId, Result, interru
 use ckad_prim::{Builder, Expr, diff};
 use rustc_hash::FxHashMap;
 
+use crate::calls::{Form, Site, Tangents, linearised};
 use crate::copy::{Copy, NodeTable, derived, reached};
-use crate::scan::{Form, Site, Tangents, linearised};
 use crate::settle::settled;
 
 /// The inputs followed by tangents of the active inputs → the outputs followed by tangents of the float outputs.
@@ -103,7 +103,11 @@ pub(crate) fn with_tangents(
                     Form::Joint => None,
                 };
                 let site = Site { op, form, builder, source, copy: &copy, tangents: &tangents };
-                let found = if leads[id.index()] { linearised(&site, id, own)? } else { None };
+                let found = if leads[id.index()] {
+                    linearised(&site, id, own).map_err(|error| error.at_line(attributes.line))?
+                } else {
+                    None
+                };
                 match &found {
                     Some(Tangents { call, values: Some(_), .. }) => copy.set(id, *call),
                     _ if own.is_none() => drop(copy.node(&mut builder.graph_mut(), source, id, attributes)?),

@@ -6,8 +6,8 @@
 //!   built (`transpose`); [`partition`] separates what is known from what is not.
 //! * [`simplify`] merges what is equal, shortens what computes nothing (`rewrite`), drops what is dead, and moves
 //!   derivative coefficients to where they are used (`sink`, which `partition` shares).
-//! * Loops have bodies of their own (`body`): [`closed_scan`] makes one, `scan` derives them, `prune` leaves out what
-//!   nobody asks for.
+//! * Loops have bodies of their own (`body`): [`closed_scan`] makes one, `calls` derives them (`scan`,
+//!   `looped`, `branch`), `prune` leaves out what nobody asks for.
 //! * [`absorbed`]: a derived graph that says where its products absorbed a number that is not finite.
 //! * `copy` is what all of them share.
 //!
@@ -16,12 +16,15 @@
 
 mod absorbed;
 mod body;
+mod branch;
+mod calls;
 mod close;
 mod cone;
 mod copy;
 mod drawn;
 mod extract;
 mod jvp;
+mod looped;
 mod partition;
 mod prune;
 mod rewrite;
@@ -34,6 +37,7 @@ mod transpose;
 mod vjp;
 
 pub use absorbed::{Absorbed, absorbed};
+pub use body::{used_inputs, with_inputs};
 pub use close::{Closed, Outside, closed_scan};
 pub use cone::{Cone, cone};
 pub use extract::extract;

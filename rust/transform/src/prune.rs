@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{Call, CallKind, Graph, NodeId, Op, Result, Scan, interrupt, tables};
+use ckad_graph::{Branch, Call, CallKind, Error, Graph, NodeId, Op, Result, Scan, While, interrupt, tables};
 use rustc_hash::FxHashMap;
 
 use crate::body::{call_of, only_body, used_inputs, with_inputs};
@@ -55,8 +55,12 @@ pub(crate) fn pruned(graph: Graph) -> Result<Graph> {
             Op::Call(_) => {
                 let call = call_of(&graph, id)?;
                 let parts = asked.remove(&id).unwrap_or_default();
-                let CallKind::Scan(scan) = call.kind;
-                let pruned = prune_scan(call, scan, &parts, graph.operands(id))?;
+                let pruned = match call.kind {
+                    CallKind::Scan(scan) => prune_scan(call, scan, &parts, graph.operands(id))?,
+                    CallKind::While(looped) => prune_while(call, looped, &parts)?,
+                    CallKind::Branch(branch) => prune_branch(call, branch, &parts)?,
+                    CallKind::Reverse(_) => return Err(Error::internal(OP, "a planned loop")),
+                };
                 let through = pruned.parts.iter().filter_map(|part| match part {
                     Slim::Operand(operand) | Slim::Repeated(operand) => Some(operand),
                     _ => None,
@@ -109,7 +113,7 @@ fn copied(graph: &Graph, live: &[bool], calls: &FxHashMap<NodeId, Pruned>) -> Re
                     Slim::Operand(index) => operand(index)?,
                     Slim::Repeated(index) => push(Op::Broadcast, operand(index)?)?,
                     Slim::Part(part) => push(Op::Part(part), copy.of(call)?)?,
-                    Slim::Gone => return Err(ckad_graph::Error::internal(OP, "a part that is asked for is gone")),
+                    Slim::Gone => return Err(Error::internal(OP, "a part that is asked for is gone")),
                 };
                 copy.set(id, found);
             }
@@ -128,6 +132,73 @@ fn known_call(target: &mut Graph, call: &Arc<Call>) -> Result<ckad_graph::CallId
         Some(known) => Ok(ckad_graph::CallId(known as u32)),
         None => target.push_call(call),
     }
+}
+
+/// The bodies with the inputs and outputs that are left.
+fn smaller(call: &Call, inputs: &[&[usize]; 2], outputs: [&[usize]; 2], kind: CallKind) -> Result<Arc<Call>> {
+    let bodies = call.bodies.iter().enumerate().map(|(index, body)| {
+        let outputs: Vec<NodeId> = outputs[index].iter().map(|&output| body.outputs[output]).collect();
+        pruned(with_inputs(OP, body, inputs[index], &[], &outputs)?)
+    });
+    Ok(Arc::new(ckad_prim::call(kind, tables::tried(OP, bodies)?)))
+}
+
+fn prune_while(call: &Arc<Call>, looped: While, asked: &[bool]) -> Result<Pruned> {
+    let [test, step] = call.bodies.as_slice() else { return Err(Error::internal(OP, "a loop without a test")) };
+    let (tests, consts, carries) = (looped.test_consts as usize, looped.consts as usize, looped.carries as usize);
+    let tested = used_inputs(OP, test, &test.outputs)?;
+    let mut needed: Vec<bool> =
+        (0..carries).map(|carry| asked.get(carry) == Some(&true) || tested[tests + carry]).collect();
+    let used = loop {
+        let outputs: Vec<NodeId> = (0..carries).filter(|&carry| needed[carry]).map(|c| step.outputs[c]).collect();
+        let used = used_inputs(OP, step, &outputs)?;
+        let before = needed.clone();
+        (0..carries).for_each(|carry| needed[carry] |= used[consts + carry]);
+        if needed == before {
+            break used;
+        }
+    };
+    let new_tests: Vec<usize> = (0..tests).filter(|&input| tested[input]).collect();
+    let new_consts: Vec<usize> = (0..consts).filter(|&input| used[input]).collect();
+    let new_carries: Vec<usize> = (0..carries).filter(|&carry| needed[carry]).collect();
+    let slim = While {
+        test_consts: new_tests.len() as u32,
+        consts: new_consts.len() as u32,
+        carries: new_carries.len() as u32,
+    };
+    let with_carries = |own: &[usize], before: usize| -> Vec<usize> {
+        own.iter().copied().chain(new_carries.iter().map(|&carry| before + carry)).collect()
+    };
+    let (of_test, of_step) = (with_carries(&new_tests, tests), with_carries(&new_consts, consts));
+    let rank = |carry: usize| new_carries.iter().position(|&other| other == carry);
+    let parts = (0..carries).map(|carry| rank(carry).map_or(Slim::Gone, |rank| Slim::Part(rank as u32)));
+    let parts = parts.chain([Slim::Part(slim.carries)]).collect();
+    let operands = new_tests.iter().copied().chain(of_step.iter().map(|&input| tests + input)).collect();
+    let call = match slim == looped {
+        true => Arc::clone(call),
+        false => smaller(call, &[&of_test, &of_step], [&[0], &new_carries], CallKind::While(slim))?,
+    };
+    Ok(Pruned { call, operands, parts })
+}
+
+fn prune_branch(call: &Arc<Call>, branch: Branch, asked: &[bool]) -> Result<Pruned> {
+    let results: Vec<usize> = (0..branch.results as usize).filter(|&part| asked.get(part) == Some(&true)).collect();
+    let mut used = vec![false; branch.values as usize];
+    for body in &call.bodies {
+        let outputs: Vec<NodeId> = results.iter().map(|&result| body.outputs[result]).collect();
+        let found = used_inputs(OP, body, &outputs)?;
+        used.iter_mut().zip(found).for_each(|(used, found)| *used |= found);
+    }
+    let values: Vec<usize> = (0..used.len()).filter(|&value| used[value]).collect();
+    let slim = Branch { values: values.len() as u32, results: results.len() as u32 };
+    let rank = |part: usize| results.iter().position(|&other| other == part);
+    let parts = (0..branch.results as usize).map(|part| rank(part).map_or(Slim::Gone, |rank| Slim::Part(rank as u32)));
+    let operands = std::iter::once(0).chain(values.iter().map(|value| value + 1)).collect();
+    let call = match slim == branch {
+        true => Arc::clone(call),
+        false => smaller(call, &[&values, &values], [&results, &results], CallKind::Branch(slim))?,
+    };
+    Ok(Pruned { call, operands, parts: parts.collect() })
 }
 
 fn prune_scan(call: &Arc<Call>, scan: Scan, asked: &[bool], operands: &[NodeId]) -> Result<Pruned> {

@@ -7,32 +7,11 @@
 //! that one runs the other way: it carries the cotangents of the carries and the sums of those of the constants, and
 //! stacks those of the slices.
 
-use ckad_graph::{CallKind, Graph, NodeId, Op, Result, Scan, tables};
-use ckad_prim::Builder;
+use ckad_graph::{CallKind, Graph, NodeId, Result, Scan, tables};
 
 use crate::body::{append, call_of, only_body, used_inputs, with_inputs};
-use crate::copy::{Copy, NodeTable, derived, table};
-use crate::jvp::with_tangents;
+use crate::calls::{Both, Form, Site, Tangents, Transposed, active_outputs, beside, forward_cone};
 use crate::transpose::{Linear, transpose_linear};
-
-/// How derivatives of loops are written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Form {
-    /// Values and tangents in one loop.
-    Joint,
-    /// The tangents in a loop of their own, which can be transposed.
-    Split,
-}
-
-/// A loop of the source in the derived graph.
-pub(crate) struct Tangents {
-    /// The call whose parts are tangents.
-    pub call: NodeId,
-    /// For each part of the source's call, the part that is its tangent.
-    pub tangents: Vec<Option<u32>>,
-    /// Where the derived call takes the place of the source's: for each part of that, the part that is its value.
-    pub values: Option<Vec<u32>>,
-}
 
 /// What of a loop has a tangent.
 struct Activity {
@@ -46,16 +25,8 @@ struct Activity {
 fn activity(op: &str, body: &Graph, scan: Scan, mut operands: Vec<bool>) -> Result<Activity> {
     let (consts, carries) = (scan.consts as usize, scan.carries as usize);
     loop {
-        let mut depends = table(op, false, body.len())?;
-        for (&input, &active) in body.inputs[1..].iter().zip(&operands) {
-            depends[input.index()] = active;
-        }
-        for id in body.ids() {
-            if body.dtype(id).is_float() && !matches!(body.op(id), Op::StopGradient | Op::Input(_)) {
-                depends[id.index()] = body.operands(id).iter().any(|operand| depends[operand.index()]);
-            }
-        }
-        let outputs: Vec<bool> = body.outputs.iter().map(|output| depends[output.index()]).collect();
+        let inputs: Vec<bool> = std::iter::once(false).chain(operands.iter().copied()).collect();
+        let outputs = active_outputs(op, body, &inputs)?;
         let mut grown = false;
         for carry in 0..carries {
             grown |= outputs[carry] && !operands[consts + carry];
@@ -81,56 +52,20 @@ enum Origin {
     States(usize),
 }
 
-/// What is known while a call is linearised.
-pub(crate) struct Site<'a> {
-    pub op: &'static str,
-    pub form: Form,
-    pub builder: &'a Builder,
-    pub source: &'a Graph,
-    pub copy: &'a Copy,
-    pub tangents: &'a NodeTable,
-}
-
 /// The derived loop of the scan `id`; None where no operand has a tangent, or no tangent is left. In the split form
 /// `own` is the copy of the scan.
-pub(crate) fn linearised(site: &Site<'_>, id: NodeId, own: Option<NodeId>) -> Result<Option<Tangents>> {
-    let &Site { op, form, builder, source, copy, tangents } = site;
-    let call = call_of(source, id)?;
-    let CallKind::Scan(scan) = call.kind;
-    let body = only_body(call)?;
+pub(crate) fn linearised(site: &Site<'_>, id: NodeId, scan: Scan, own: Option<NodeId>) -> Result<Option<Tangents>> {
+    let &Site { op, form, builder, source, copy, .. } = site;
+    let body = only_body(call_of(source, id)?)?;
     let (consts, carries, ys) = (scan.consts as usize, scan.carries as usize, scan.ys as usize);
     let given = source.operands(id);
-    let active: Vec<bool> = given.iter().map(|&operand| tangents.get(operand).is_some()).collect();
-    if !active.contains(&true) {
-        return Ok(None);
-    }
-    let active = activity(op, body, scan, active)?;
+    let active = activity(op, body, scan, site.active(id))?;
     if !active.outputs.contains(&true) {
         return Ok(None);
     }
 
-    // The body beside its derivative. Its inputs: those of the body, then the tangents of the active ones.
-    let inner = Builder::new(derived(body, 3)?);
     let flags: Vec<bool> = std::iter::once(false).chain(active.operands.iter().copied()).collect();
-    let wanted = body.outputs.iter().zip(&active.outputs).filter(|(_, active)| **active).map(|(&output, _)| output);
-    let wanted: Vec<NodeId> = wanted.collect();
-    let within = with_tangents(op, form, &inner, body, &flags, &wanted)?;
-    let mut tangent_of = Vec::new();
-    for &output in &wanted {
-        tables::push(
-            op,
-            &mut tangent_of,
-            match within.tangents.get(output) {
-                Some(tangent) => tangent,
-                None => {
-                    inner.set_attributes(body.attributes(output));
-                    inner.zeros(body.dtype(output), body.shape(output))?
-                }
-            },
-        )?;
-    }
-    let value_of = within.copy.all(&body.outputs)?;
-    let both = inner.finish()?;
+    let Both { graph: both, values: value_of, tangents: tangent_of } = beside(op, form, body, &flags, &active.outputs)?;
 
     let is_active = |operand: &usize| active.operands[*operand];
     let values = |range: std::ops::Range<usize>| range.map(Origin::Value);
@@ -176,10 +111,7 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, own: Option<NodeId>) -> Re
             &mut operands,
             match origin {
                 Origin::Value(operand) => copy.of(given[operand])?,
-                Origin::Tangent(operand) => match tangents.get(given[operand]) {
-                    Some(tangent) => tangent,
-                    None => builder.zeros(source.dtype(given[operand]), source.shape(given[operand]))?,
-                },
+                Origin::Tangent(operand) => site.tangent(given[operand])?,
                 Origin::States(carry) => builder.part(own.unwrap_or(copy.of(id)?), scan.states(carry))?,
             },
         )?;
@@ -226,25 +158,10 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, own: Option<NodeId>) -> Re
     }))
 }
 
-/// A linear scan that is to be transposed.
-pub(crate) struct Transposed<'a> {
-    pub op: &'static str,
-    pub builder: &'a Builder,
-    pub source: &'a Graph,
-    pub id: NodeId,
-    /// The operands that are not linear, in the derived graph.
-    pub coefficients: &'a [Option<NodeId>],
-    pub is_linear: &'a [bool],
-    /// The cotangents of its parts.
-    pub cotangents: &'a [Option<NodeId>],
-}
-
 /// Cotangents of the linear operands, by operand.
-pub(crate) fn transposed(at: &Transposed<'_>) -> Result<Vec<(usize, NodeId)>> {
-    let &Transposed { op, builder, source, id, coefficients, is_linear, cotangents } = at;
-    let call = call_of(source, id)?;
-    let CallKind::Scan(scan) = call.kind;
-    let body = only_body(call)?;
+pub(crate) fn transposed(at: &Transposed<'_>, scan: Scan) -> Result<Vec<(usize, NodeId)>> {
+    let &Transposed { op, builder, source, id, is_linear, cotangents, .. } = at;
+    let body = only_body(call_of(source, id)?)?;
     let (consts, carries, ys) = (scan.consts as usize, scan.carries as usize, scan.ys as usize);
     let (first_xs, end) = (consts + carries, source.operands(id).len());
     let of_kind = |range: std::ops::Range<usize>, linear: bool| -> Vec<usize> {
@@ -308,15 +225,11 @@ pub(crate) fn transposed(at: &Transposed<'_>) -> Result<Vec<(usize, NodeId)>> {
     let outputs = [carry_outputs, sum_outputs, x_outputs].concat();
     let body = with_inputs(op, &backward, &order, &[], &outputs)?;
 
-    let coefficient = |operand: usize| {
-        let missing = || ckad_graph::Error::internal(op, "a loop's operand was not copied");
-        coefficients[operand].ok_or_else(missing)
-    };
     let zeros = |operand: usize| {
         let operand = source.operands(id)[operand];
         builder.zeros(source.dtype(operand), source.shape(operand))
     };
-    let mut operands: Vec<NodeId> = tables::tried(op, known_consts.iter().map(|&operand| coefficient(operand)))?;
+    let mut operands: Vec<NodeId> = tables::tried(op, known_consts.iter().map(|&operand| at.coefficient(operand)))?;
     for (carry, cotangent) in cotangents[..carries].iter().enumerate() {
         operands.push(cotangent.map_or_else(|| zeros(consts + carry), Ok)?);
     }
@@ -324,7 +237,7 @@ pub(crate) fn transposed(at: &Transposed<'_>) -> Result<Vec<(usize, NodeId)>> {
         operands.push(zeros(operand)?);
     }
     for &operand in &known_xs {
-        operands.push(coefficient(operand)?);
+        operands.push(at.coefficient(operand)?);
     }
     let of_stacks = stacked.iter().map(|&y| carries + y).chain(states.iter().map(|&carry| scan.states(carry) as usize));
     operands.extend(of_stacks.filter_map(|part| cotangents[part]));
@@ -335,6 +248,7 @@ pub(crate) fn transposed(at: &Transposed<'_>) -> Result<Vec<(usize, NodeId)>> {
         carries: sums as u32,
         xs: (known_xs.len() + stacked.len() + states.len()) as u32,
         ys: linear_xs.len() as u32,
+        slots: 0,
     };
     let call = append(builder, CallKind::Scan(kind), body, &operands)?;
     let linear_carries = all_carries.iter().enumerate().filter(|(_, operand)| is_linear[**operand]);
@@ -345,14 +259,4 @@ pub(crate) fn transposed(at: &Transposed<'_>) -> Result<Vec<(usize, NodeId)>> {
         op,
         carried.chain(summed).chain(sliced).map(|(operand, part)| Ok((operand, builder.part(call, part as u32)?))),
     )
-}
-
-/// What depends on the inputs.
-fn forward_cone(op: &str, graph: &Graph, inputs: &[NodeId]) -> Result<Vec<bool>> {
-    let mut reached = table(op, false, graph.len())?;
-    inputs.iter().for_each(|input| reached[input.index()] = true);
-    for id in graph.ids() {
-        reached[id.index()] |= graph.operands(id).iter().any(|operand| reached[operand.index()]);
-    }
-    Ok(reached)
 }

@@ -9,13 +9,13 @@
 //! With P passes so far, the transposed of a node of pass p belongs to pass 2P − 1 − p at the node's position; so the
 //! reverse of an execution order is one too.
 
-use ckad_graph::{Attributes, CallKind, Error, Graph, NodeId, Op, Result, interrupt, tables};
+use ckad_graph::{Attributes, Error, Graph, NodeId, Op, Result, interrupt, tables};
 use ckad_prim::{Accumulator, Builder, Elementwise, Expr, transpose};
 use rustc_hash::FxHashMap;
 
 use crate::body::call_of;
+use crate::calls::{self, Transposed};
 use crate::copy::{Copy, NodeTable, derived, passes, table};
-use crate::scan::{self, Transposed};
 
 /// Cotangents of values used more often than this are accumulated if the uses are also far apart.
 const NEAR_USES: u32 = 2;
@@ -75,7 +75,7 @@ pub(crate) fn transpose_linear(
         if matches!(source.op(id), Op::Call(_)) {
             let attributes = transposed(source.attributes(id), transposed_passes);
             builder.set_attributes(attributes);
-            cotangents.of_loop(op, id, &copy, parts.get(&id)).map_err(|error| error.at_line(attributes.line))?;
+            cotangents.of_call(op, id, &copy, parts.get(&id)).map_err(|error| error.at_line(attributes.line))?;
             continue;
         }
         let Some(cotangent) = cotangents.values.get(id) else { continue };
@@ -140,7 +140,7 @@ fn copy_known(builder: &Builder, source: &Graph, linear: &Linear, uses: &LinearU
     Ok(())
 }
 
-/// For each loop that is linear, those of its parts that are.
+/// For each call that is linear, those of its parts that are.
 fn linear_parts(op: &str, source: &Graph, uses: &LinearUses) -> Result<FxHashMap<NodeId, Vec<NodeId>>> {
     let mut parts: FxHashMap<NodeId, Vec<NodeId>> = FxHashMap::default();
     for id in source.ids().filter(|&id| matches!(source.op(id), Op::Part(_)) && uses.is_linear(id)) {
@@ -230,8 +230,8 @@ struct Cotangents<'a, 'b> {
 }
 
 impl Cotangents<'_, '_> {
-    /// Hands the cotangents of a loop's parts on to its operands, once all of its parts have theirs.
-    fn of_loop(&mut self, op: &'static str, id: NodeId, copy: &Copy, parts: Option<&Vec<NodeId>>) -> Result<()> {
+    /// Hands the cotangents of a call's parts on to its operands, once all of its parts have theirs.
+    fn of_call(&mut self, op: &'static str, id: NodeId, copy: &Copy, parts: Option<&Vec<NodeId>>) -> Result<()> {
         let (source, builder) = (self.source, self.builder);
         let mut given = Vec::new();
         for &part in parts.into_iter().flatten() {
@@ -251,8 +251,7 @@ impl Cotangents<'_, '_> {
         if given.is_empty() {
             return Ok(());
         }
-        let CallKind::Scan(scan) = call_of(source, id)?.kind;
-        given.resize(scan.parts(), None);
+        given.resize(call_of(source, id)?.kind.parts(), None);
         let operands = source.operands(id);
         let is_linear: Vec<bool> = tables::list(op, operands.iter().map(|&operand| self.uses.is_linear(operand)))?;
         let coefficient = |(&operand, &linear): (&NodeId, &bool)| match linear {
@@ -269,7 +268,7 @@ impl Cotangents<'_, '_> {
             is_linear: &is_linear,
             cotangents: &given,
         };
-        for (operand, cotangent) in scan::transposed(&at)? {
+        for (operand, cotangent) in calls::transposed(&at)? {
             self.add_to(operands[operand], cotangent, false);
         }
         self.error.take().map_or(Ok(()), Err)

@@ -3,9 +3,9 @@
 use ckad_graph::{Attributes, Error, Graph, NodeId, Result, shape_text, tables};
 use ckad_prim::Builder;
 
+use crate::calls::Form;
 use crate::copy::derived;
 use crate::jvp::with_tangents;
-use crate::scan::Form;
 use crate::settle::settled;
 use crate::transpose::{Linear, transpose_linear};
 

@@ -78,7 +78,11 @@ fn direction() -> Vec<Values> {
 
 fn scans(graph: &Graph) -> Vec<Scan> {
     let calls = graph.ids().filter(|&id| matches!(graph.op(id), Op::Call(_)));
-    calls.map(|id| graph.call(id).unwrap().kind).map(|CallKind::Scan(scan)| scan).collect()
+    let scan = |id| match graph.call(id).unwrap().kind {
+        CallKind::Scan(scan) => scan,
+        other => panic!("{other:?}"),
+    };
+    calls.map(scan).collect()
 }
 
 const ALL: [&[u32]; 4] = [&[0], &[0, 2], &[2, 3], &[4, 3]];

@@ -4,7 +4,7 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
-use ckad_graph::{Call, CallKind, DType, DotAxes, Graph, NodeId, Op, ReduceKind};
+use ckad_graph::{Call, CallKind, DType, DotAxes, Graph, NodeId, Op, ReduceKind, While};
 use ckad_prim::Elementwise;
 
 type Array = Vec<f64>;
@@ -249,9 +249,26 @@ fn node(graph: &Graph, node: NodeId, values: &[Array], inputs: &[Array]) -> Opti
     })
 }
 
+fn while_parts(call: &Call, looped: While, operands: &[Array]) -> Option<Vec<Array>> {
+    let (tests, rest) = operands.split_at(looped.test_consts as usize);
+    let (consts, first) = rest.split_at(looped.consts as usize);
+    let (mut carried, mut count) = (first.to_vec(), 0.0);
+    while evaluate(&call.bodies[0], &[tests, &carried].concat())?[0][0] != 0.0 {
+        carried = evaluate(&call.bodies[1], &[consts, &carried].concat())?;
+        count += 1.0;
+    }
+    carried.push(vec![count]);
+    Some(carried)
+}
+
 /// All parts of a loop, one iteration after the other.
 fn parts(call: &Call, operands: &[Array]) -> Option<Vec<Array>> {
-    let CallKind::Scan(scan) = call.kind;
+    let scan = match call.kind {
+        CallKind::Scan(scan) => scan,
+        CallKind::While(looped) => return while_parts(call, looped, operands),
+        CallKind::Branch(_) => return evaluate(&call.bodies[usize::from(operands[0][0] != 0.0)], &operands[1..]),
+        CallKind::Reverse(_) => return None,
+    };
     let (consts, carries, trips) = (scan.consts as usize, scan.carries as usize, scan.trips as usize);
     let mut carried = operands[consts..consts + carries].to_vec();
     let mut states = vec![vec![Array::new(); trips]; carries];

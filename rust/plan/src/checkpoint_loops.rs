@@ -1,0 +1,302 @@
+//! Checkpointing over the iterations of a loop: a rewriting of the graph, before anything else is planned.
+//!
+//! Reverse mode writes a scan that stacks the states of its carries, and one that reads the stacks the other way. Where
+//! nobody else reads them, the first may keep some of the states only, in slots, and the second compute the others anew
+//! (`ckad_graph::Reverse`), each iteration as often as the binomial schedule says: results are the same to the bit. What
+//! cannot be written so (states that a gradient of the gradient reads) is kept as it is.
+
+use std::sync::Arc;
+
+use ckad_graph::{Call, CallKind, CheckpointPolicy, Error, Graph, NodeId, Op, RegionId, Result, Reverse, Scan};
+use ckad_graph::{binomial, interrupt, tables};
+use ckad_transform::with_inputs;
+use rustc_hash::FxHashMap;
+
+/// The operation whose errors these are.
+const OP: &str = "plan";
+
+/// A graph whose loops keep fewer states.
+#[derive(Debug)]
+pub struct Checkpointed {
+    pub graph: Graph,
+    /// Operations of the iterations that are computed anew.
+    pub extra_flops: u64,
+    /// The most slots of a loop.
+    pub slots: u32,
+}
+
+/// How many states a loop of so many iterations keeps under a policy.
+fn slots(policy: CheckpointPolicy, trips: u32) -> u32 {
+    match policy {
+        CheckpointPolicy::None
+        | CheckpointPolicy::Auto
+        | CheckpointPolicy::Recompute
+        | CheckpointPolicy::Offload(_)
+        | CheckpointPolicy::Keep
+        | CheckpointPolicy::User(_) => trips,
+        CheckpointPolicy::Segments(count) | CheckpointPolicy::Revolve(count) | CheckpointPolicy::Mixed(count) => {
+            count.max(1)
+        }
+        CheckpointPolicy::Log => u32::BITS - trips.leading_zeros(),
+        CheckpointPolicy::Sqrt => binomial::least_slots(trips.into(), 2) as u32,
+    }
+}
+
+/// The graph under a policy; None where every loop keeps all states.
+pub fn checkpointed(graph: &Graph, policy: CheckpointPolicy) -> Result<Option<Checkpointed>> {
+    rewritten(graph, |region, trips| slots(policy_of(graph, region, policy), trips))
+}
+
+/// How many states loops keep under a limit: step by step fewer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Level {
+    /// So many eighths of all.
+    Eighths(u32),
+    /// As few as let an iteration be computed so often.
+    Times(u64),
+}
+
+/// All levels for a graph, those with the least work first; none where no loop can keep fewer.
+pub(crate) fn levels(graph: &Graph) -> Result<Vec<Level>> {
+    let mut most = 0;
+    rewritten(graph, |_, trips| {
+        most = most.max(trips);
+        trips
+    })?;
+    let mut levels = Vec::new();
+    if most > 1 {
+        levels.extend([6, 4, 3, 2, 1].map(Level::Eighths));
+        let mut times = 2;
+        while times < u64::from(most) {
+            tables::push(OP, &mut levels, Level::Times(times))?;
+            times += (times / 4).max(1);
+        }
+        tables::push(OP, &mut levels, Level::Times(most.into()))?;
+    }
+    Ok(levels)
+}
+
+/// The graph at a level; None where that changes nothing.
+pub(crate) fn at_level(graph: &Graph, level: Level) -> Result<Option<Checkpointed>> {
+    rewritten(graph, |_, trips| {
+        let least = |times| binomial::least_slots(trips.into(), times) as u32;
+        match level {
+            Level::Eighths(eighths) => (trips / 8 * eighths).max(least(2)),
+            Level::Times(times) => least(times),
+        }
+    })
+}
+
+/// The policy that holds in a region.
+fn policy_of(graph: &Graph, mut region: RegionId, policy: CheckpointPolicy) -> CheckpointPolicy {
+    while region != RegionId(0) {
+        let own = graph.regions[region.0 as usize];
+        if own.policy != CheckpointPolicy::Recompute {
+            return own.policy;
+        }
+        region = own.parent;
+    }
+    policy
+}
+
+/// A scan whose states only one other scan reads, which runs the other way.
+struct Pair {
+    first: NodeId,
+    /// The carries whose states are read, with the reader's operands that they are.
+    states: Vec<(usize, usize)>,
+    slots: u32,
+}
+
+fn rewritten(graph: &Graph, slots: impl FnMut(RegionId, u32) -> u32) -> Result<Option<Checkpointed>> {
+    if graph.calls.is_empty() {
+        return Ok(None);
+    }
+    let pairs = pairs(graph, slots)?;
+    if pairs.is_empty() {
+        return Ok(None);
+    }
+    let keeps: FxHashMap<NodeId, u32> = pairs.values().map(|pair| (pair.first, pair.slots)).collect();
+    let mut target = graph.derived()?;
+    target.reserve(graph.len() + pairs.len(), graph.operand_count())?;
+    let mut map: Vec<NodeId> = tables::room(OP, graph.len())?;
+    let mut extra_flops = 0u64;
+    for id in graph.ids() {
+        interrupt::check_at(id.index())?;
+        let node = *graph.node(id);
+        let copies = tables::list(OP, graph.operands(id).iter().map(|operand| map[operand.index()]))?;
+        let copy = match (node.op, pairs.get(&id), keeps.get(&id)) {
+            (Op::Input(_), ..) => target.push_input(node.dtype, node.shape, node.attributes)?,
+            (Op::Call(_), Some(pair), _) => {
+                let (kind, bodies, operands) = reverse(graph, &mut target, id, pair, &map)?;
+                let call = ckad_prim::call(CallKind::Reverse(kind), bodies);
+                extra_flops = extra_flops.saturating_add(ahead_flops(&call, kind));
+                let op = Op::Call(target.push_call(&Arc::new(call))?);
+                target.push(op, &operands, node.dtype, node.shape, node.attributes)?
+            }
+            (Op::Call(_), None, Some(&slots)) => {
+                let call = call_of(graph, id)?;
+                let scan = Scan { slots, ..call_scan(graph, id)? };
+                let bodies = tables::tried(OP, call.bodies.iter().map(Graph::copied))?;
+                let op = Op::Call(target.push_call(&Arc::new(ckad_prim::call(CallKind::Scan(scan), bodies)))?);
+                target.push(op, &copies, node.dtype, node.shape, node.attributes)?
+            }
+            _ => target.push(node.op, &copies, node.dtype, node.shape, node.attributes)?,
+        };
+        map.push(copy);
+    }
+    target.outputs = tables::list(OP, graph.outputs.iter().map(|output| map[output.index()]))?;
+    // Stacks of all states are behind; what is left of them has no user.
+    let outputs = tables::list(OP, target.outputs.iter().copied())?;
+    let graph = ckad_transform::extract(&target, &outputs)?;
+    let slots = keeps.values().copied().max().unwrap_or(0);
+    Ok(Some(Checkpointed { graph, extra_flops, slots }))
+}
+
+fn call_of(graph: &Graph, id: NodeId) -> Result<&Arc<Call>> {
+    graph.call(id).ok_or_else(|| Error::internal(OP, format!("%{} is no call", id.0)))
+}
+
+fn call_scan(graph: &Graph, id: NodeId) -> Result<Scan> {
+    match call_of(graph, id)?.kind {
+        CallKind::Scan(scan) => Ok(scan),
+        other => Err(Error::internal(OP, format!("{other:?} is no scan"))),
+    }
+}
+
+/// By reader.
+fn pairs(graph: &Graph, mut slots: impl FnMut(RegionId, u32) -> u32) -> Result<FxHashMap<NodeId, Pair>> {
+    // For each scan, the readers of its states; None where that is no scan the other way, or an output.
+    let mut readers: FxHashMap<NodeId, Option<(NodeId, Vec<(usize, usize)>)>> = FxHashMap::default();
+    let mut first_of: FxHashMap<NodeId, NodeId> = FxHashMap::default();
+    let state = |id: NodeId| {
+        let Op::Part(part) = graph.op(id) else { return None };
+        let call = graph.operands(id)[0];
+        let CallKind::Scan(scan) = graph.call(call)?.kind else { return None };
+        let carry = part.checked_sub(scan.states(0))?;
+        Some((call, scan, carry as usize))
+    };
+    let mut states_read: FxHashMap<NodeId, bool> = FxHashMap::default();
+    for id in graph.ids() {
+        interrupt::check_at(id.index())?;
+        if let Some((call, ..)) = state(id) {
+            states_read.insert(call, true);
+        }
+        for (index, &operand) in graph.operands(id).iter().enumerate() {
+            let Some((call, scan, carry)) = state(operand) else { continue };
+            let fits = match graph.call(id).map(|reader| reader.kind).filter(|_| matches!(graph.op(id), Op::Call(_))) {
+                Some(CallKind::Scan(reader)) => {
+                    let first_xs = (reader.consts + reader.carries) as usize;
+                    reader.trips == scan.trips && reader.reverse != scan.reverse && index >= first_xs
+                }
+                _ => false,
+            };
+            let known = readers.entry(call).or_insert_with(|| fits.then(|| (id, Vec::new())));
+            match known {
+                Some((reader, found)) if fits && *reader == id && found.iter().all(|&(other, _)| other != carry) => {
+                    found.push((carry, index));
+                }
+                _ => *known = None,
+            }
+        }
+    }
+    for output in &graph.outputs {
+        if let Some((call, ..)) = state(*output) {
+            readers.insert(call, None);
+        }
+    }
+    let mut pairs: FxHashMap<NodeId, Pair> = FxHashMap::default();
+    for first in graph.ids() {
+        let Some(Some((reader, states))) = readers.remove(&first) else { continue };
+        let scan = call_scan(graph, first)?;
+        let slots = slots(graph.attributes(first).region, scan.trips);
+        // Who reads states of two loops goes on with those of the first; whose own states are read keeps all.
+        let taken = first_of.contains_key(&reader) || states_read.contains_key(&reader);
+        if slots >= scan.trips || taken {
+            continue;
+        }
+        first_of.insert(reader, first);
+        pairs.insert(reader, Pair { first, states, slots });
+    }
+    Ok(pairs)
+}
+
+/// The carries that the ones that are read depend on, those first.
+fn carries(body: &Graph, scan: Scan, states: &[(usize, usize)]) -> Result<Vec<usize>> {
+    let mut carries: Vec<usize> = states.iter().map(|&(carry, _)| carry).collect();
+    loop {
+        let outputs: Vec<NodeId> = carries.iter().map(|&carry| body.outputs[carry]).collect();
+        let used = ckad_transform::used_inputs(OP, body, &outputs)?;
+        let first = 1 + scan.consts as usize;
+        let more = (0..scan.carries as usize).filter(|&carry| used[first + carry] && !carries.contains(&carry));
+        let more: Vec<usize> = more.collect();
+        if more.is_empty() {
+            return Ok(carries);
+        }
+        carries.extend(more);
+    }
+}
+
+/// The kernel of the reader, its bodies and operands.
+fn reverse(
+    graph: &Graph,
+    target: &mut Graph,
+    id: NodeId,
+    pair: &Pair,
+    map: &[NodeId],
+) -> Result<(Reverse, Vec<Graph>, Vec<NodeId>)> {
+    let (reader, scan) = (call_scan(graph, id)?, call_scan(graph, pair.first)?);
+    let own = &call_of(graph, id)?.bodies[0];
+    let other = &call_of(graph, pair.first)?.bodies[0];
+    let copy = |operand: &NodeId| map[operand.index()];
+
+    // The reader's body takes the states first.
+    let first_xs = (reader.consts + reader.carries) as usize;
+    let is_state = |operand: usize| pair.states.iter().any(|&(_, state)| state == operand);
+    let rest: Vec<usize> = (first_xs..reader.operands()).filter(|&operand| !is_state(operand)).collect();
+    let states = pair.states.iter().map(|&(_, operand)| operand);
+    let order = (0..first_xs).chain(states).chain(rest.iter().copied()).map(Scan::input_of);
+    let order: Vec<usize> = std::iter::once(0).chain(order).collect();
+    let body = with_inputs(OP, own, &order, &[], &own.outputs)?;
+    let given = graph.operands(id);
+    let mut operands: Vec<NodeId> = (0..first_xs).chain(rest).map(|operand| copy(&given[operand])).collect();
+
+    let carries = carries(other, scan, &pair.states)?;
+    let outputs: Vec<NodeId> = carries.iter().map(|&carry| other.outputs[carry]).collect();
+    let used = ckad_transform::used_inputs(OP, other, &outputs)?;
+    let (consts, first_xs) = (scan.consts as usize, (scan.consts + scan.carries) as usize);
+    let is_used = |operand: &usize| used[Scan::input_of(*operand)];
+    let kept_consts: Vec<usize> = (0..consts).filter(is_used).collect();
+    let kept_xs: Vec<usize> = (first_xs..scan.operands()).filter(is_used).collect();
+    let taken = kept_consts.iter().copied().chain(carries.iter().map(|carry| consts + carry));
+    let taken = taken.chain(kept_xs.iter().copied()).map(Scan::input_of);
+    let order: Vec<usize> = std::iter::once(0).chain(taken).collect();
+    let ahead = with_inputs(OP, other, &order, &[], &outputs)?;
+    let given = graph.operands(pair.first);
+    operands.extend(kept_consts.iter().chain(&kept_xs).map(|&operand| copy(&given[operand])));
+    for &carry in &carries {
+        let input = other.inputs[Scan::input_of(consts + carry)];
+        let mut shape = vec![i64::from(pair.slots)];
+        shape.extend_from_slice(other.shape(input));
+        let shape = target.lists.intern(&shape)?;
+        let part = Op::Part(scan.states(carry));
+        let attributes = graph.attributes(pair.first);
+        let call = map[pair.first.index()];
+        operands.push(target.push(part, &[call], other.dtype(input), shape, attributes)?);
+    }
+    let kind = Reverse {
+        scan: reader,
+        states: pair.states.len() as u32,
+        slots: pair.slots,
+        consts: kept_consts.len() as u32,
+        carries: carries.len() as u32,
+        xs: kept_xs.len() as u32,
+    };
+    Ok((kind, vec![body, ahead], operands))
+}
+
+/// Operations of what a reader computes anew.
+fn ahead_flops(call: &Call, kind: Reverse) -> u64 {
+    let ahead = &call.bodies[1];
+    let flops = ahead.ids().map(|id| ckad_prim::cost(ahead, id).flops).fold(0, u64::saturating_add);
+    flops.saturating_mul(kind.again())
+}

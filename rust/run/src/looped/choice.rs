@@ -1,0 +1,69 @@
+//! Loops that go on while a test holds, and branches.
+
+use ckad_graph::{Branch, Result, While};
+
+use super::Site;
+use super::carried::{Carry, copy};
+use super::frame::Frame;
+
+/// # Safety
+/// As for `super::run`.
+pub(super) unsafe fn repeat(site: &Site<'_>, looped: While) -> Result<()> {
+    let (test, step) = (Frame::new(site, 0)?, Frame::new(site, 1)?);
+    let (tests, consts) = (looped.test_consts as usize, looped.consts as usize);
+    let (of_test, rest) = site.operands.split_at(tests);
+    let goes_on = site.at(site.layout.index);
+    test.place_output(0, goes_on);
+    for (constant, memory) in of_test.iter().enumerate() {
+        test.place_input(constant, memory.pointer);
+    }
+    for (constant, memory) in rest[..consts].iter().enumerate() {
+        step.place_input(constant, memory.pointer);
+    }
+    let mut carried = Vec::with_capacity(looped.carries as usize);
+    for (carry, memory) in rest[consts..].iter().enumerate() {
+        carried.push(Carry::new(site, &step, (carry, consts + carry), memory.pointer, None)?);
+        test.place_input(tests + carry, memory.pointer);
+    }
+    let mut turns = 0;
+    loop {
+        // SAFETY: all inputs and outputs were placed, as the kernel's layout and the verified bodies say; the test
+        // writes one byte.
+        unsafe {
+            test.run()?;
+            if goes_on.read() == 0 {
+                break;
+            }
+        }
+        for (carry, place) in carried.iter().enumerate() {
+            test.place_input(tests + carry, place.place_next(&step, turns));
+        }
+        // SAFETY: as above.
+        unsafe { step.run()? };
+        turns += 1;
+    }
+    for carry in &carried {
+        copy(carry.after(turns), carry.last, carry.bytes);
+    }
+    if let Some(count) = site.result(looped.carries as usize)? {
+        copy((turns as i64).to_ne_bytes().as_ptr(), count, size_of::<i64>());
+    }
+    Ok(())
+}
+
+/// # Safety
+/// As for `super::run`.
+pub(super) unsafe fn branch(site: &Site<'_>, branch: Branch) -> Result<()> {
+    // SAFETY: the first operand is a bool scalar.
+    let chosen = unsafe { site.operands[0].pointer.read() } != 0;
+    let frame = Frame::new(site, usize::from(chosen))?;
+    for (value, memory) in site.operands[1..].iter().enumerate() {
+        frame.place_input(value, memory.pointer);
+    }
+    for part in 0..branch.results as usize {
+        let place = site.result(part)?.unwrap_or_else(|| site.at(site.layout.unread));
+        frame.place_output(part, place);
+    }
+    // SAFETY: all inputs and outputs were placed, as the kernel's layout and the verified body say.
+    unsafe { frame.run() }
+}

@@ -1,0 +1,162 @@
+//! Loops over the states of another loop that kept some of them only.
+//!
+//! The newest state at hand lies before the iteration that is wanted; between the two the other loop's body runs again,
+//! and leaves a state where the binomial schedule wants one and a slot is free.
+
+use ckad_graph::{Result, Reverse, binomial};
+
+use super::Site;
+use super::carried::{Carry, Moving, Turns, copy};
+use super::frame::Frame;
+
+/// The other loop, which computes states anew.
+struct Ahead<'a> {
+    frame: Frame<'a>,
+    index: *mut i64,
+    turns: Turns,
+    moving: Moving,
+    carries: Vec<State>,
+}
+
+/// A carry of the other loop.
+struct State {
+    input: usize,
+    bytes: usize,
+    slots: *mut u8,
+    /// Where it goes on the way.
+    places: [*mut u8; 2],
+}
+
+impl State {
+    fn slot(&self, slot: usize) -> *mut u8 {
+        self.slots.wrapping_add(slot * self.bytes)
+    }
+
+    /// Where it is on the way, after the iteration of that number.
+    fn on_the_way(&self, turn: usize) -> *mut u8 {
+        self.places[turn % 2]
+    }
+}
+
+impl Ahead<'_> {
+    /// From the state in the slot, which is the one before iteration `from`, to the one before `until`: into a slot, or
+    /// where it is on the way.
+    ///
+    /// # Safety
+    /// As for `super::run`.
+    unsafe fn advance(&self, slot: usize, from: usize, until: usize, into: Option<usize>) -> Result<()> {
+        for turn in from..until {
+            let number = self.turns.index(turn);
+            // SAFETY: the layout has room for it.
+            unsafe { self.index.write(number as i64) };
+            self.moving.place(&self.frame, number);
+            for (carry, state) in self.carries.iter().enumerate() {
+                let before = if turn == from { state.slot(slot) } else { state.on_the_way(turn - 1) };
+                let after = match into {
+                    Some(into) if turn + 1 == until => state.slot(into),
+                    _ => state.on_the_way(turn),
+                };
+                self.frame.place_input(state.input, before);
+                self.frame.place_output(carry, after);
+            }
+            // SAFETY: all inputs and outputs were placed, as the kernel's layout and the verified body say.
+            unsafe { self.frame.run()? };
+        }
+        Ok(())
+    }
+}
+
+/// # Safety
+/// As for `super::run`.
+pub(super) unsafe fn run(site: &Site<'_>, reverse: Reverse) -> Result<()> {
+    let scan = reverse.scan;
+    let frame = Frame::new(site, 0)?;
+    let (consts, carries, states) = (scan.consts as usize, scan.carries as usize, reverse.states as usize);
+    let turns = Turns { count: scan.trips as usize, reverse: scan.reverse };
+    let index = site.at(site.layout.index).cast::<i64>();
+    frame.place_input(0, index.cast());
+    for (constant, memory) in site.operands[..consts].iter().enumerate() {
+        frame.place_input(1 + constant, memory.pointer);
+    }
+    let mut moving = Moving::new();
+    for x in consts + carries..reverse.own() {
+        moving.input(&frame, 1 + states + x, site.operands[x].pointer);
+    }
+    moving.stacked(site, &frame, carries, scan.ys as usize)?;
+    let mut carried = Vec::with_capacity(carries);
+    for carry in 0..carries {
+        let first = site.operands[consts + carry].pointer;
+        carried.push(Carry::new(site, &frame, (carry, 1 + consts + carry), first, None)?);
+    }
+    carried.iter().for_each(|carry| carry.begin(turns));
+
+    let ahead = ahead(site, reverse, index)?;
+    // What is kept: before which iteration, in the slot of the same number.
+    let mut kept = binomial::first_sweep(turns.count as u64, reverse.slots.into());
+    let slots = reverse.slots as usize;
+    for turn in 0..turns.count {
+        let wanted = turns.count - 1 - turn;
+        let state = loop {
+            let (slot, from) = match kept.last() {
+                Some(&from) => (kept.len() - 1, from as usize),
+                None => return Err(ckad_graph::Error::internal("run", "no state is left")),
+            };
+            let free = slots - kept.len();
+            if from == wanted {
+                kept.pop();
+                break Some(slot);
+            }
+            if free == 0 {
+                // SAFETY: the caller's promises.
+                unsafe { ahead.advance(slot, from, wanted, None)? };
+                break None;
+            }
+            let next = from + binomial::next_kept((wanted + 1 - from) as u64, free as u64 + 1) as usize;
+            // SAFETY: the caller's promises.
+            unsafe { ahead.advance(slot, from, next, Some(slot + 1))? };
+            kept.push(next as u64);
+        };
+        // SAFETY: the layout has room for it.
+        unsafe { index.write(turns.index(turn) as i64) };
+        moving.place(&frame, turns.index(turn));
+        for carry in &carried {
+            carry.place(&frame, turns, turn);
+        }
+        for (state_input, other) in ahead.carries[..states].iter().enumerate() {
+            let pointer = state.map_or_else(|| other.on_the_way(wanted - 1), |slot| other.slot(slot));
+            frame.place_input(1 + consts + carries + state_input, pointer);
+        }
+        // SAFETY: all inputs and outputs were placed, as the kernel's layout and the verified body say.
+        unsafe { frame.run()? };
+    }
+    Ok(())
+}
+
+fn ahead<'a>(site: &'a Site<'_>, reverse: Reverse, index: *mut i64) -> Result<Ahead<'a>> {
+    let frame = Frame::new(site, 1)?;
+    let turns = Turns { count: reverse.scan.trips as usize, reverse: !reverse.scan.reverse };
+    let (consts, carries) = (reverse.consts as usize, reverse.carries as usize);
+    frame.place_input(0, index.cast());
+    let own = &site.operands[reverse.own()..];
+    for (constant, memory) in own[..consts].iter().enumerate() {
+        frame.place_input(1 + constant, memory.pointer);
+    }
+    let mut moving = Moving::new();
+    for (x, memory) in own[consts..consts + reverse.xs as usize].iter().enumerate() {
+        moving.input(&frame, 1 + consts + carries + x, memory.pointer);
+    }
+    let mut all = Vec::with_capacity(carries);
+    for (carry, memory) in site.operands[reverse.first_slots()..].iter().enumerate() {
+        let bytes = frame.body().output_bytes(carry);
+        let slots = match site.layout.slots[carry] {
+            None => memory.pointer,
+            Some(piece) => {
+                copy(memory.pointer, site.at(piece), bytes * reverse.slots as usize);
+                site.at(piece)
+            }
+        };
+        let places = site.layout.ahead[carry].map(|piece| site.at(piece));
+        all.push(State { input: 1 + consts + carry, bytes, slots, places });
+    }
+    Ok(Ahead { frame, index, turns, moving, carries: all })
+}
