@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
+import re
+
 import numpy as np
 import pytest
 
@@ -231,3 +234,276 @@ def test_planned_bytes_are_what_a_run_holds(f, args):
         gradient = ckad.value_and_grad(lambda *args: f(ckad.scan, *args), argnums, checkpoint=policy)
         profile = ckad.memory.profile(gradient, *args)
         assert profile.planned_bytes == profile.executor_bytes
+
+
+def newton(while_loop, a):
+    """The root of a, with the number of iterations beside it."""
+
+    def goes_on(state):
+        x, _ = state
+        return np.abs(x * x - a) > 1e-9
+
+    def step(state):
+        x, count = state
+        return (x + a / x) / 2.0, count + 1
+
+    return while_loop(goes_on, step, (a, np.int64(0)))
+
+
+def python_while(goes_on, step, value):
+    while goes_on(value):
+        value = step(value)
+    return value
+
+
+def test_while_loops():
+    for a in (2.0, 10.0, np.float64(3.0)):
+        close(newton(ckad.while_loop, a), newton(python_while, a))
+        close(ckad.jit(lambda a: newton(ckad.while_loop, a))(a), newton(python_while, a))
+
+        def root(a):
+            return newton(ckad.while_loop, a)[0]
+
+        close(ckad.grad(root)(a), 0.5 / np.sqrt(a), 1e-8)
+        close(ckad.grad(ckad.grad(root))(a), -0.25 / a**1.5, 1e-5)
+        close(ckad.hvp(root, a, 1.0), -0.25 / a**1.5, 1e-5)
+        for policy in POLICIES:
+            close(ckad.grad(root, checkpoint=policy)(a), ckad.grad(root)(a), 1e-15)
+        # The length is not known: forward mode alone.
+        jitted = ckad.jit(root)
+        close(ckad.jvp(jitted, (a,), (1.0,))[1], 0.5 / np.sqrt(a), 1e-8)
+        close(ckad.jit(lambda a: ckad.jvp(root, (a,), (1.0,))[1])(a), 0.5 / np.sqrt(a), 1e-8)
+        close(ckad.linearize(jitted, a)[1](1.0), 0.5 / np.sqrt(a), 1e-8)
+
+
+def test_reverse_mode_of_an_unknown_length_is_refused():
+    root = ckad.jit(lambda a: newton(ckad.while_loop, a)[0])
+    with pytest.raises(ckad.errors.TracerError, match=r"ckad\.jvp.*fori_loop"):
+        ckad.grad(root)(2.0)
+    with pytest.raises(ckad.errors.TracerError, match="length is not known"):
+        ckad.jit(ckad.grad(lambda a: newton(ckad.while_loop, a)[0]))(2.0)
+
+
+def test_a_while_loop_is_run_once_to_learn_its_length():
+    plan = ckad.plan(ckad.grad(lambda a: newton(ckad.while_loop, a)[0]))(2.0)
+    assert plan.forced_runs[0] == 1
+
+
+def test_fori_loops():
+    def power(n, lower=0):
+        return lambda x: ckad.fori_loop(lower, n, lambda i, y: y * x + i, 1.0)
+
+    def slow(n, lower=0):
+        def f(x):
+            y = 1.0
+            for i in range(lower, n):
+                y = y * x + i
+            return y
+
+        return f
+
+    for n, lower in ((0, 0), (1, 0), (5, 0), (7, 3), (2, 5)):
+        close(power(n, lower)(1.5), slow(n, lower)(1.5))
+        close(ckad.value_and_grad(power(n, lower))(1.5), ckad.value_and_grad(slow(n, lower))(1.5))
+    # A bound that jit traces makes the length unknown.
+    jitted = ckad.jit(lambda n, x: power(n)(x))
+    for n in (0, 3, 6):
+        close(jitted(np.int64(n), 1.5), slow(n)(1.5))
+        close(ckad.jvp(lambda x, n=n: jitted(np.int64(n), x), (1.5,), (1.0,))[1], ckad.grad(slow(n))(1.5))
+    assert ckad.fori_loop(0, 3, lambda i, x: x, {"a": 1.0, "b": (2, None)}) == {"a": 1.0, "b": (2, None)}
+
+
+def test_branches():
+    def f(x, y):
+        return ckad.cond(np.sum(x) > 0, lambda x: np.sum(np.sin(x) * y), lambda x: np.sum(x * x) - y[0], x)
+
+    def slow(x, y):
+        return np.sum(np.sin(x) * y) if np.sum(x) > 0 else np.sum(x * x) - y[0]
+
+    g = generator()
+    for sign in (1.0, -1.0):
+        x, y, v = sign * np.abs(g.normal(size=4)), g.normal(size=4), g.normal(size=4)
+        close(f(x, y), slow(x, y))
+        close(ckad.value_and_grad(f, (0, 1))(x, y), ckad.value_and_grad(slow, (0, 1))(x, y))
+        jitted = ckad.jit(f)
+        close(jitted(x, y), slow(x, y))
+        close(ckad.value_and_grad(jitted, (0, 1))(x, y), ckad.value_and_grad(slow, (0, 1))(x, y))
+        close(ckad.jit(ckad.grad(f))(x, y), ckad.grad(slow)(x, y))
+        close(ckad.jvp(jitted, (x, y), (v, v)), ckad.jvp(slow, (x, y), (v, v)))
+        close(ckad.hvp(lambda x, y=y, f=jitted: f(x, y), x, v), ckad.hvp(lambda x, y=y: slow(x, y), x, v))
+        along = ckad.grad(lambda x, y=y, v=v, f=jitted: np.sum(ckad.grad(lambda x: f(x, y))(x) * v))
+        close(along(x), ckad.hvp(lambda x, y=y: slow(x, y), x, v))
+        close(ckad.linearize(jitted, x, y)[1](v, v), ckad.jvp(slow, (x, y), (v, v))[1])
+
+
+def test_a_branch_in_a_loop():
+    def f(scan, choose):
+        def g(x, ts):
+            def step(s, t):
+                return choose(s > 0.3, lambda s: np.sin(s) * t, lambda s: s * s + x * t, s), s
+
+            s, ys = scan(step, x, ts)
+            return s * np.sum(ys)
+
+        return g
+
+    def python_choose(pred, true, false, s):
+        return true(s) if pred else false(s)
+
+    ts = np.linspace(0.1, 1.9, 9)
+    expected = ckad.value_and_grad(f(python_scan, python_choose), (0, 1))(0.7, ts)
+    for policy in POLICIES:
+        found = ckad.value_and_grad(f(ckad.scan, ckad.cond), (0, 1), checkpoint=policy)(0.7, ts)
+        close(found, expected)
+    for x in (0.2, 0.7):
+        slow = ckad.grad(ckad.grad(lambda x: f(python_scan, python_choose)(x, ts)))(x)
+        close(ckad.grad(ckad.grad(lambda x: f(ckad.scan, ckad.cond)(x, ts)))(x), slow, 1e-9)
+        close(ckad.hvp(lambda x: f(ckad.scan, ckad.cond)(x, ts), x, 1.0), slow, 1e-9)
+
+
+def test_a_known_choice_records_one_side():
+    def never(x):
+        raise AssertionError(x)
+
+    assert ckad.cond(True, lambda x: x + 1, never, 1) == 2
+    assert ckad.grad(lambda x: ckad.cond(x > 0, lambda x: x * x, never, x))(3.0) == 6.0
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 57])
+@pytest.mark.parametrize("policy", ["sqrt", 1, 2, 5])
+def test_recomputed_states_change_no_bit(n, policy):
+    g = generator()
+    w, x0, xs = g.normal(size=(3, 3)) / 3, g.normal(size=3), g.normal(size=(n, 3))
+
+    def f(w, x0, xs, reverse=False):
+        def step(state, x):
+            u, v = state
+            return (np.tanh(w @ u + v * x), v + 0.1 * u), u * x
+
+        (u, v), ys = ckad.scan(step, (x0, x0 * 2.0), xs, reverse=reverse)
+        return np.sum(u * v) + np.sum(ys * ys)
+
+    for reverse in (False, True):
+
+        def gradient(policy, reverse=reverse):
+            return ckad.value_and_grad(lambda w, x0, xs: f(w, x0, xs, reverse), (0, 1, 2), checkpoint=policy)
+
+        kept, found = gradient("none")(w, x0, xs), gradient(policy)(w, x0, xs)
+        pairs = zip(ckad.tree.flatten(kept)[0], ckad.tree.flatten(found)[0], strict=True)
+        assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_memory_of_checkpointed_loops():
+    n, size = 1000, 1000
+    u0 = np.linspace(0.0, 1.0, size)
+
+    def f(u0):
+        def step(u, _):
+            return u + 0.1 * np.sin(u), None
+
+        return np.sum(ckad.scan(step, u0, length=n)[0] ** 2)
+
+    def plan(**how):
+        return ckad.plan(ckad.grad(f, **how))(u0)
+
+    state = u0.nbytes
+    none, sqrt = plan(checkpoint="none"), plan(checkpoint="sqrt")
+    assert none.peak_bytes > n * state
+    # C(44 + 2, 2) ≥ 1000: 44 states, a few more for the adjoint and on the way.
+    assert sqrt.peak_bytes < 60 * state
+    # Steps computed again: what the binomial schedule needs, beyond the first sweep.
+    again = sqrt.extra_flops / (sqrt.forward_flops / n)
+    assert again < 1000
+    limited = plan(memory_limit=30 * state)
+    assert limited.peak_bytes <= 30 * state
+    first = ckad.grad(f, checkpoint="none")(u0)
+    for how in ({"checkpoint": "sqrt"}, {"memory_limit": 30 * state}, {"checkpoint": 10}):
+        assert np.array_equal(ckad.grad(f, **how)(u0), first)
+    with pytest.raises(ckad.errors.MemoryLimitError) as refused:
+        ckad.grad(f, memory_limit=state)(u0)
+    least = refused.value.minimum
+    assert plan(memory_limit=least).peak_bytes <= least
+    with pytest.raises(ckad.errors.MemoryLimitError):
+        ckad.grad(f, memory_limit=least - 1)(u0)
+
+
+def test_odd_loops():
+    # Nothing to do.
+    carry, ys = ckad.scan(lambda c, x: (c + x, c * x), 1.5, np.zeros(0))
+    assert carry == 1.5
+    assert ys.shape == (0,)
+    assert ckad.grad(lambda a: ckad.scan(lambda c, x: (c * a + x, c), a, np.zeros(0))[0])(2.0) == 1.0
+    carry, ys = ckad.scan(lambda c, x: (c, x * 2), np.zeros((0, 3)), np.zeros((4, 0)))
+    assert carry.shape == (0, 3)
+    assert ys.shape == (4, 0)
+    # A carry alone, stacked values alone, nothing at all.
+    assert ckad.scan(lambda c, _: (c + 1, None), 0, length=4) == (4, None)
+    assert np.array_equal(ckad.scan(lambda _, x: (None, x * x), None, np.arange(3.0))[1], [0.0, 1.0, 4.0])
+    assert ckad.scan(lambda _, __: (None, None), None, length=3) == (None, None)
+    # Two carries that change places.
+    (a, b), _ = ckad.scan(lambda c, _: ((c[1], c[0] * 2.0), None), (np.ones(2), np.full(2, 3.0)), length=5)
+    assert np.array_equal(a, [12.0, 12.0])
+    assert np.array_equal(b, [8.0, 8.0])
+    # A Python number takes the dtype that the body gives it.
+    total, _ = ckad.scan(lambda s, x: (s + x, None), 0.0, np.ones(3, np.float32))
+    assert total.dtype == np.float32
+    assert total == 3.0
+    # Results are the caller's own.
+    x = np.ones(3)
+    out, _ = ckad.scan(lambda c, _: (c, None), x, length=2)
+    out[0] = 5.0
+    assert x[0] == 1.0
+
+
+def test_loops_that_do_not_fit():
+    errors = ckad.errors
+    with pytest.raises(errors.ShapeError, match=r"goes in as float64\(2,\) and comes out as float64\(3,\)"):
+        ckad.scan(lambda c, _: (np.zeros(3), None), np.zeros(2), length=2)
+    with pytest.raises(errors.ShapeError, match=r"goes in as \(float64\(\), int64\(\)\)"):
+        ckad.scan(lambda c, _: (c[0], None), (0.0, 1), length=2)
+    with pytest.raises(errors.ShapeError, match="lengths of xs differ"):
+        ckad.scan(lambda c, x: (c, None), 0.0, (np.zeros(2), np.zeros(3)))
+    with pytest.raises(errors.CkadValueError, match="neither xs nor length"):
+        ckad.scan(lambda c, x: (c, None), 0.0)
+    with pytest.raises(errors.CkadTypeError, match="pair"):
+        ckad.scan(lambda c, x: c, 0.0, length=2)
+    with pytest.raises(errors.TracerError, match=r"stands for the values of all iterations"):
+        ckad.scan(lambda c, x: (c if c > 0 else -c, None), 1.0, length=2)
+    with pytest.raises(errors.ShapeError, match="not a bool"):
+        ckad.while_loop(lambda x: x, lambda x: x, np.zeros(3))
+    with pytest.raises(errors.ShapeError, match="true_fn returns"):
+        ckad.jit(lambda x: ckad.cond(x > 0, lambda x: x, lambda x: (x, x), x))(1.0)
+    with pytest.raises(errors.ShapeError, match="pred has shape"):
+        ckad.cond(np.array([True, False]), lambda: 1, lambda: 2)
+    with pytest.raises(errors.CkadTypeError, match="upper has dtype float64"):
+        ckad.fori_loop(0, np.float64(3.0), lambda i, x: x, 0.0)
+
+
+def test_errors_of_a_run_name_the_line_in_the_body():
+    def f(x, order):
+        def step(s, i):
+            return s + x[i], None  # the line at fault
+
+        return ckad.scan(step, 0.0, order)[0]
+
+    order = np.array([0, 1, 7])
+    for g in (ckad.grad(f), ckad.grad(ckad.jit(f)), ckad.jit(f), ckad.grad(f, checkpoint="sqrt")):
+        # A program that was made for another recording has the positions of that one.
+        ckad.memory.release()
+        with pytest.raises(IndexError, match=r"test_loops\.py:\d+") as raised:
+            g(np.ones(3), order)
+        line = int(re.search(r"test_loops\.py:(\d+)", str(raised.value))[1])
+        assert "the line at fault" in linecache.getline(__file__, line)
+
+
+def test_programs_are_found_again():
+
+    def f(x, scale):
+        return ckad.scan(lambda s, t: (np.sin(s * scale) + t * 0.3, s), x, np.linspace(0.0, 1.0, 5))[0]
+
+    gradient = ckad.grad(f)
+    gradient(0.5, 2.0)
+    before = ckad._core.building_seconds()
+    for scale in (3.0, 4.0):
+        gradient(0.7, scale)
+    assert ckad._core.building_seconds() == before

@@ -22,7 +22,9 @@ from ckad.transforms import (
     Revolve,
     check_grads,
     checkpoint,
+    cond,
     debug_nans,
+    fori_loop,
     grad,
     hvp,
     jacobian,
@@ -38,6 +40,7 @@ from ckad.transforms import (
     trace,
     value_and_grad,
     vjp,
+    while_loop,
 )
 
 if TYPE_CHECKING:
@@ -56,8 +59,10 @@ __all__ = [
     "__version__",
     "check_grads",
     "checkpoint",
+    "cond",
     "debug_nans",
     "errors",
+    "fori_loop",
     "grad",
     "hvp",
     "jacobian",
@@ -79,6 +84,7 @@ __all__ = [
     "tree",
     "value_and_grad",
     "vjp",
+    "while_loop",
 ]
 
 

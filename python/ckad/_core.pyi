@@ -87,7 +87,7 @@ class LinearMap:
     def __call__(self, operands: list[Any]) -> list[Any]: ...
 
 class Body:
-    """The recorded body of a loop."""
+    """The recorded body of a loop or branch."""
 
 class Graph:
     """A recorded graph: `print(graph)` has a line per node."""
@@ -224,10 +224,11 @@ class Trace:
     ) -> None: ...
     def symbol(self, dtype: Any, shape: Sequence[int], is_array: bool, weak: bool) -> Any:
         """An argument without a value; `weak`: a number of Python's."""
-    def scan_body(self, outputs: list[Any], trips: int, reverse: bool, carries: int, xs: int) -> Body:
-        """The body of a loop. The trace's symbols are the index, the carries and the slices; the first outputs are the
-        next carries.
-        """
+    def body(self, outputs: list[Any], own: int) -> Body:
+        """The body of a loop or branch; the first `own` symbols are its arguments."""
+    @property
+    def is_enclosed(self) -> bool:
+        """Does another trace record around it?"""
     def evaluate(self, outputs: list[Any]) -> list[Any]:
         """The values of the outputs."""
     def argument(self, leaf: Any, differentiated: bool) -> Any:
@@ -253,8 +254,20 @@ class Trace:
     def close(self) -> None:
         """Frees the tape; traced values that survive raise from now on."""
 
-def scan(trace: Trace, body: Body, carries: list[Any], xs: list[Any], are_arrays: list[bool]) -> list[Any]:
-    """Records a loop on the trace: its last carries, and what it stacked."""
+def scan(
+    trace: Trace, body: Body, carries: list[Any], xs: list[Any], trips: int, reverse: bool, are_arrays: list[bool]
+) -> list[Any]:
+    """Records a loop: its last carries, and what it stacked. Arguments of the body: index, carries, slices."""
+
+def while_loop(trace: Trace, test: Body, body: Body, carries: list[Any], are_arrays: list[bool]) -> list[Any]:
+    """Records a loop that goes on while the test holds: its last carries, and the number of iterations. Arguments of
+    the body: an index that it does not read, carries.
+    """
+
+def cond(
+    trace: Trace, choice: Any, bodies: tuple[Body, Body], operands: list[Any], are_arrays: list[bool]
+) -> list[Any]:
+    """Records a branch: the results of the first body where the choice is false, of the second where it is true."""
 
 def release() -> None: ...
 def register_policy(policy: Any, name: str) -> int:

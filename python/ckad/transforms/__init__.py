@@ -7,7 +7,7 @@ from ckad.transforms.inspection import Graph, Plan, memory_frontier, plan, trace
 from ckad.transforms.jacobian import jacobian, jacobian_mode
 from ckad.transforms.jit import jit
 from ckad.transforms.linear import hvp, jvp, linearize, stop_gradient, vjp
-from ckad.transforms.loops import scan
+from ckad.transforms.loops import cond, fori_loop, scan, while_loop
 from ckad.transforms.offload import Offload
 from ckad.transforms.region import checkpoint, save
 from ckad.transforms.slots import Mixed, Revolve
@@ -23,7 +23,9 @@ __all__ = [
     "Revolve",
     "check_grads",
     "checkpoint",
+    "cond",
     "debug_nans",
+    "fori_loop",
     "grad",
     "hvp",
     "jacobian",
@@ -39,4 +41,5 @@ __all__ = [
     "trace",
     "value_and_grad",
     "vjp",
+    "while_loop",
 ]

@@ -1,14 +1,15 @@
-"""Loops as primitives: `scan`, whose body is recorded once."""
+"""Loops and branches as primitives: `scan`, `fori_loop`, `while_loop` and `cond`. Their bodies are recorded once."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ckad import _core
-from ckad.errors import CkadTypeError, CkadValueError, ShapeError
+from ckad.errors import CkadTypeError, CkadValueError, ShapeError, TracerError
 from ckad.transforms.recording import check_function
 from ckad.tree import flatten, unflatten
 
@@ -32,17 +33,43 @@ class Leaf:
     def __repr__(self) -> str:
         return f"{self.dtype}{self.shape}"
 
+    def is_like(self, other: Leaf) -> bool:
+        """Of the same dtype and shape?"""
+        return self.dtype == other.dtype and self.shape == other.shape
 
-def _argument(name: str, what: str, trace: _core.Trace, value: Any) -> Any:
-    """A leaf of what a loop is given as a value of its trace."""
-    if isinstance(value, (bool, int)):
-        value = np.asarray(value)[()]
-    elif not isinstance(value, (float, np.ndarray, np.generic, _core.Tracer)):
-        hint = (
-            "pass numbers and arrays, in tuples, lists, dicts and layers; what stays the same, f can read from outside"
-        )
-        raise CkadTypeError.of(name, f"a leaf of {what} has type {type(value).__name__}", hint)
-    return trace.argument(value, False)
+
+class _Tree:
+    """A pytree of values as leaves and a structure."""
+
+    def __init__(self, tree: Any) -> None:
+        self.leaves, self.structure = flatten(tree)
+        self.specs = [Leaf(leaf) for leaf in self.leaves]
+
+    def __repr__(self) -> str:
+        return repr(unflatten(self.structure, self.specs))
+
+    def is_like(self, other: _Tree) -> bool:
+        """Of the same structure, with leaves of the same dtypes and shapes?"""
+        same = self.structure == other.structure
+        return same and all(a.is_like(b) for a, b in zip(self.specs, other.specs, strict=True))
+
+
+def _arguments(name: str, what: str, trace: _core.Trace, leaves: Sequence[Any]) -> list[Any]:
+    """Leaves of what a loop is given as values of its trace."""
+    values = []
+    for leaf in leaves:
+        value = leaf
+        if isinstance(value, (bool, int)):
+            value = np.asarray(value)[()]
+        elif not isinstance(value, (float, np.ndarray, np.generic, _core.Tracer)):
+            hint = "pass numbers and arrays, in tuples, lists, dicts and layers; the function can read other things"
+            raise CkadTypeError.of(name, f"a leaf of {what} has type {type(value).__name__}", hint)
+        values.append(trace.argument(value, False))
+    return values
+
+
+def _symbols(trace: _core.Trace, specs: Sequence[Leaf]) -> list[Any]:
+    return [trace.symbol(leaf.dtype, leaf.shape, leaf.is_array, leaf.weak) for leaf in specs]
 
 
 def _length(xs: Sequence[Any], length: Any) -> int:
@@ -51,16 +78,16 @@ def _length(xs: Sequence[Any], length: Any) -> int:
         hint = "pass the number of iterations: length=100"
         raise CkadTypeError.of("scan", f"length must be an int, not of type {type(length).__name__}", hint)
     found = None if length is None else int(length)
-    for x in xs:
-        shape = tuple(np.shape(x)) if not isinstance(x, _core.Tracer) else tuple(x.shape)
+    shapes = [tuple(x.shape) if isinstance(x, _core.Tracer) else np.shape(x) for x in xs]
+    for shape in shapes:
         if not shape:
             hint = "pass arrays whose first axis is the iteration; what stays the same, f can read from outside"
             raise ShapeError.of("scan", "a leaf of xs is a scalar, which has no slices", hint)
         if found is not None and shape[0] != found:
-            shapes = ", ".join(str(tuple(np.shape(x))) for x in xs)
             given = "" if length is None else f" and length={length}"
             hint = "give all leaves of xs as many slices along the first axis"
-            raise ShapeError.of("scan", f"the lengths of xs differ: shapes {shapes}{given}", hint)
+            what = f"the lengths of xs differ: shapes {', '.join(map(str, shapes))}{given}"
+            raise ShapeError.of("scan", what, hint)
         found = shape[0]
     if found is None:
         raise CkadValueError.of("scan", "there is neither xs nor length", "say how often: length=100")
@@ -70,37 +97,28 @@ def _length(xs: Sequence[Any], length: Any) -> int:
     return found
 
 
-def _check_carry(
-    name: str, before: list[Leaf], before_tree: Any, after: list[Leaf], after_tree: Any
-) -> list[Any] | None:
-    """Refuses a carry that does not come out as it went in. None where it does; the dtypes to begin with, where numbers
-    of Python's among the carries are to have other ones.
+def _adapted(name: str, before: _Tree, after: _Tree) -> bool:
+    """Refuses a carry that does not come out as it went in. True where numbers of Python's among the carries were given
+    the dtypes that come out: the body is to be recorded again.
     """
-    if before_tree != after_tree:
-        hint = "return a carry of the structure of init"
-        what = f"the carry goes in as {_structure(before_tree)} and comes out as {_structure(after_tree)}"
-        raise CkadTypeError.of(name, what, hint)
-    same = [a.dtype == b.dtype and a.shape == b.shape for a, b in zip(before, after, strict=True)]
-    if all(same):
-        return None
-    weak = [
-        b.dtype if a.weak and a.shape == b.shape and b.dtype.kind == "f" else a.dtype
-        for a, b in zip(before, after, strict=True)
-    ]
-    if any(dtype != a.dtype for dtype, a in zip(weak, before, strict=True)):
-        return weak
-    into, out = unflatten(before_tree, before), unflatten(after_tree, after)
-    hint = "make init what f returns: convert it with .astype, or give it the shape"
-    raise ShapeError.of(name, f"the carry goes in as {into!r} and comes out as {out!r}", hint)
+    if before.is_like(after):
+        return False
+    adapted = False
+    if before.structure == after.structure:
+        for one, other in zip(before.specs, after.specs, strict=True):
+            if one.weak and one.shape == other.shape and one.dtype != other.dtype and other.dtype.kind == "f":
+                one.weak, one.dtype, adapted = False, other.dtype, True
+    if not adapted:
+        hint = "let the first carry be what the function returns: the same structure, shapes and dtypes"
+        raise ShapeError.of(name, f"the carry goes in as {before!r} and comes out as {after!r}", hint)
+    return True
 
 
-def _structure(tree: Any) -> str:
-    return repr(unflatten(tree, [_Star()] * tree.num_leaves))
-
-
-class _Star:
-    def __repr__(self) -> str:
-        return "*"
+def _carries(name: str, trace: _core.Trace, carry: _Tree) -> list[Any]:
+    """The first carries, of the dtypes that the body gives them."""
+    values = _arguments(name, "the first carry", trace, carry.leaves)
+    casts = zip(values, carry.specs, strict=True)
+    return [value if value.dtype == spec.dtype else _core.cast(value, spec.dtype) for value, spec in casts]
 
 
 def scan(
@@ -127,19 +145,18 @@ def scan(
         The last carry, and the values of all iterations stacked along a first axis.
 
     Raises:
-        ShapeError: lengths differ, or the carry comes out with another shape or dtype than it went in with.
+        ShapeError: lengths differ, or the carry does not come out as it went in.
 
     >>> import numpy as np, ckad
     >>> total, sums = ckad.scan(lambda s, x: (s + x, s + x), 0.0, np.array([1.0, 2.0, 3.0]))
     >>> print(total, sums)
     6.0 [1. 3. 6.]
-    >>> ckad.grad(lambda a: ckad.scan(lambda s, _: (a * s, None), 1.0, length=3)[0])(2.0)
-    np.float64(12.0)
+    >>> print(ckad.grad(lambda a: ckad.scan(lambda s, _: (a * s, None), 1.0, length=3)[0])(2.0))
+    12.0
     """
     check_function("scan", f)
-    init_leaves, init_tree = flatten(init)
-    xs_leaves, xs_tree = flatten(xs)
-    trips = _length(xs_leaves, length)
+    slices = _Tree(xs)
+    trips = _length(slices.leaves, length)
 
     def body(_: Any, carry: Any, x: Any) -> Any:
         result = f(carry, x)
@@ -149,68 +166,231 @@ def scan(
             raise CkadTypeError.of("scan", f"the function must return a pair (carry, y), not {kind}", hint)
         return result
 
-    return _looped("scan", body, (init_leaves, init_tree), (xs_leaves, xs_tree), trips, bool(reverse))
+    return _scanned("scan", body, _Tree(init), slices, trips, bool(reverse))
 
 
-def _looped(
-    name: str,
-    body: Callable[[Any, Any, Any], tuple[Any, Any]],
-    init: tuple[list[Any], Any],
-    xs: tuple[list[Any], Any],
-    trips: int,
-    reverse: bool,
+def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], init: Any) -> Any:
+    """``for i in range(lower, upper): value = body(i, value)``; the body is recorded once.
+
+    Args:
+        lower, upper: ints; values that `ckad.jit` or another loop traces make it a loop of unknown length
+            (:func:`while_loop`).
+        body: function of the index, an int64 scalar, and the value to the next value, of the same structure, shapes and
+            dtypes.
+        init: the first value, a pytree of arrays and numbers.
+
+    Returns:
+        The last value.
+
+    >>> import ckad
+    >>> print(ckad.fori_loop(1, 5, lambda i, product: product * i, 1.0))
+    24.0
+    """
+    check_function("fori_loop", body)
+    first, end = _index("lower", lower), _index("upper", upper)
+    if first is not None and end is not None:
+        trips = max(0, end - first)
+
+        def step(i: Any, value: Any, _: Any) -> Any:
+            return body(i + np.int64(first) if first else i, value), None
+
+        return _scanned("fori_loop", step, _Tree(init), _Tree(None), trips, False)[0]
+
+    def goes_on(state: Any) -> Any:
+        return state[0] < upper
+
+    def next_state(state: Any) -> Any:
+        i, value = state
+        return i + np.int64(1), body(i, value)
+
+    # An index that is traced may be of any integer dtype.
+    start = lower if isinstance(lower, _core.Tracer) else np.int64(lower)
+    return _repeated("fori_loop", goes_on, next_state, _Tree((start + np.int64(0), init)))[1]
+
+
+def _index(what: str, value: Any) -> int | None:
+    """A bound of a loop; None where nobody knows it yet."""
+    dtype = getattr(value, "dtype", None)
+    if isinstance(value, bool) or (dtype is not None and dtype.kind not in "iu"):
+        given = f"dtype {dtype}" if dtype is not None else "type bool"
+        raise CkadTypeError.of("fori_loop", f"{what} has {given}", "pass an int")
+    try:
+        return operator.index(value)
+    except TracerError:
+        return None
+    except TypeError:
+        what = f"{what} is of type {type(value).__name__}"
+        raise CkadTypeError.of("fori_loop", what, "pass an int") from None
+
+
+def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init: Any) -> Any:
+    """``while cond_fun(value): value = body_fun(value)``; both functions are recorded once.
+
+    Called outside of `ckad.jit` and of other loops, it is run once, keeping nothing, to learn its length (the plan
+    counts that as a forced run), and is then a loop of known length: derivatives of every order and every checkpoint
+    policy apply. Inside of them the length is not known: forward mode goes through, reverse mode raises.
+
+    Args:
+        cond_fun: function of the value to a bool.
+        body_fun: function of the value to the next one, of the same structure, shapes and dtypes.
+        init: the first value, a pytree of arrays and numbers.
+
+    Returns:
+        The first value for which `cond_fun` does not hold.
+
+    Raises:
+        ShapeError: the value does not come out of `body_fun` as it went in.
+        TracerError: reverse mode of a loop of unknown length.
+
+    >>> import ckad
+    >>> root = lambda a: ckad.while_loop(lambda x: abs(x * x - a) > 1e-12, lambda x: (x + a / x) / 2, a)
+    >>> print(root(2.0), ckad.grad(root)(2.0))
+    1.414213562373095 0.3535533905932738
+    """
+    check_function("while_loop", cond_fun)
+    check_function("while_loop", body_fun)
+    return _repeated("while_loop", cond_fun, body_fun, _Tree(init))
+
+
+def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], *operands: Any) -> Any:
+    """``true_fn(*operands) if pred else false_fn(*operands)``, where `pred` may be traced.
+
+    Where the value of `pred` is known, the function that it chooses is called, and nothing else is recorded. While
+    `ckad.jit` or a loop records, both functions are, and a run computes one of them; so do derivatives.
+
+    Args:
+        pred: a scalar.
+        true_fn, false_fn: functions of the operands to results of one structure, with the same shapes and dtypes.
+        operands: pytrees of arrays and numbers.
+
+    Returns:
+        The result of the function that was chosen.
+
+    Raises:
+        ShapeError: `pred` is not a scalar, or the functions return different structures, shapes or dtypes.
+
+    >>> import numpy as np, ckad
+    >>> halved = ckad.jit(lambda x: ckad.cond(np.sum(x) > 10.0, lambda x: x / 2, lambda x: x, x))
+    >>> print(halved(np.array([8.0, 4.0])), halved(np.array([1.0, 2.0])))
+    [4. 2.] [1. 2.]
+    """
+    check_function("cond", true_fn)
+    check_function("cond", false_fn)
+    if tuple(np.shape(pred) if not isinstance(pred, _core.Tracer) else pred.shape):
+        hint = "np.where(pred, a, b) chooses element by element; np.any(pred) or np.all(pred) is a scalar"
+        raise ShapeError.of("cond", f"pred has shape {tuple(pred.shape)}", hint)
+    try:
+        chosen = bool(pred)
+    except TracerError:
+        return _chosen(pred, true_fn, false_fn, operands)
+    return true_fn(*operands) if chosen else false_fn(*operands)
+
+
+def _scanned(
+    name: str, body: Callable[[Any, Any, Any], tuple[Any, Any]], carry: _Tree, xs: _Tree, trips: int, reverse: bool
 ) -> tuple[Any, Any]:
-    """Records `body(index, carry, x)` and the loop of it, and gives what the loop gives."""
-    (init_leaves, init_tree), (xs_leaves, xs_tree) = init, xs
+    """The loop of ``carry, y = body(index, carry, x)``."""
     trace = _core.Trace(name)
     try:
-        carries = [_argument(name, "init", trace, leaf) for leaf in init_leaves]
-        slices = [_argument(name, "xs", trace, leaf) for leaf in xs_leaves]
-        specs = [Leaf(leaf) for leaf in init_leaves]
-        sliced = [Leaf(leaf) for leaf in slices]
-        for leaf in sliced:
+        arrays = _arguments(name, "xs", trace, xs.leaves)
+        slices = [Leaf(array) for array in arrays]
+        for leaf in slices:
             leaf.shape = leaf.shape[1:]
             leaf.is_array = bool(leaf.shape)
-        made, y_tree, dtypes = _recorded(name, body, (specs, init_tree), (sliced, xs_tree), trips, reverse)
-        while dtypes is not None:
-            for spec, dtype in zip(specs, dtypes, strict=True):
-                spec.weak = spec.weak and spec.dtype == dtype
-                spec.dtype = dtype
-            made, y_tree, dtypes = _recorded(name, body, (specs, init_tree), (sliced, xs_tree), trips, reverse)
-        carries = [
-            carry if carry.dtype == spec.dtype else _core.cast(carry, spec.dtype)
-            for carry, spec in zip(carries, specs, strict=True)
-        ]
-        parts = _core.scan(trace, made, carries, slices, [spec.is_array for spec in specs])
+        made, y_structure = _recorded_step(name, body, carry, slices, xs.structure)
+        are_arrays = [spec.is_array for spec in carry.specs]
+        parts = _core.scan(trace, made, _carries(name, trace, carry), arrays, trips, reverse, are_arrays)
         values = trace.evaluate(parts)
     finally:
         trace.close()
-    return unflatten(init_tree, values[: len(carries)]), unflatten(y_tree, values[len(carries) :])
+    count = len(carry.leaves)
+    return unflatten(carry.structure, values[:count]), unflatten(y_structure, values[count:])
 
 
-def _recorded(
-    name: str,
-    body: Callable[[Any, Any, Any], tuple[Any, Any]],
-    carry: tuple[list[Leaf], Any],
-    x: tuple[list[Leaf], Any],
-    trips: int,
-    reverse: bool,
-) -> tuple[Any, Any, list[Any] | None]:
-    """The body of a loop, and the structure of what it stacks; or the dtypes with which carries are to begin."""
-    (carry_leaves, carry_tree), (x_leaves, x_tree) = carry, x
-    trace = _core.Trace(name, body=True)
+def _recorded_step(
+    name: str, body: Callable[[Any, Any, Any], tuple[Any, Any]], carry: _Tree, slices: list[Leaf], xs_structure: Any
+) -> tuple[_core.Body, Any]:
+    """The body of a loop, and the structure of what it stacks."""
+    count = len(carry.leaves)
+    while True:
+        trace = _core.Trace(name, body=True)
+        try:
+            index = trace.symbol(np.int64, (), False, False)
+            symbols = _symbols(trace, [*carry.specs, *slices])
+            given = unflatten(carry.structure, symbols[:count])
+            out, y = body(index, given, unflatten(xs_structure, symbols[count:]))
+            after = _Tree(out)
+            if not _adapted(name, carry, after):
+                y_leaves, y_structure = flatten(y)
+                return trace.body([*after.leaves, *y_leaves], 1 + len(symbols)), y_structure
+        finally:
+            trace.close()
+
+
+def _repeated(name: str, goes_on: Callable[[Any], Any], body: Callable[[Any], Any], carry: _Tree) -> Any:
+    """``while goes_on(carry): carry = body(carry)``."""
+    trace = _core.Trace(name)
     try:
-        index = trace.symbol(np.int64, (), False, False)
-        symbols = [
-            trace.symbol(leaf.dtype, leaf.shape, leaf.is_array, leaf.weak) for leaf in (*carry_leaves, *x_leaves)
-        ]
-        count = len(carry_leaves)
-        out, y = body(index, unflatten(carry_tree, symbols[:count]), unflatten(x_tree, symbols[count:]))
-        out_leaves, out_tree = flatten(out)
-        y_leaves, y_tree = flatten(y)
-        dtypes = _check_carry(name, carry_leaves, carry_tree, [Leaf(leaf) for leaf in out_leaves], out_tree)
-        if dtypes is not None:
-            return None, None, dtypes
-        return trace.scan_body([*out_leaves, *y_leaves], trips, reverse, count, len(x_leaves)), y_tree, None
+        nothing = flatten(None)[1]
+        step, _ = _recorded_step(name, lambda _, value, __: (body(value), None), carry, [], nothing)
+        test = _recorded_test(name, goes_on, carry)
+        carries = _carries(name, trace, carry)
+        are_arrays = [spec.is_array for spec in carry.specs]
+        *parts, count = _core.while_loop(trace, test, step, carries, are_arrays)
+        if trace.is_enclosed:
+            try:
+                trips = int(count)
+            except TracerError:
+                pass
+            else:
+                parts = _core.scan(trace, step, carries, [], trips, False, are_arrays)
+        values = trace.evaluate(parts)
     finally:
         trace.close()
+    return unflatten(carry.structure, values)
+
+
+def _recorded_test(name: str, goes_on: Callable[[Any], Any], carry: _Tree) -> _core.Body:
+    trace = _core.Trace(name, body=True)
+    try:
+        symbols = _symbols(trace, carry.specs)
+        found = goes_on(unflatten(carry.structure, symbols))
+        leaf = Leaf(found) if not isinstance(found, (tuple, list, dict, type(None))) else None
+        if leaf is None or leaf.shape or leaf.dtype.kind not in "biuf":
+            kind = "nothing" if found is None else repr(leaf) if leaf is not None else f"a {type(found).__name__}"
+            hint = "return a comparison of scalars, or np.any(…) or np.all(…) of one of arrays"
+            raise ShapeError.of(name, f"the test gives {kind}, not a bool", hint)
+        if leaf.dtype != np.bool_:
+            found = found != 0
+        return trace.body([found], len(symbols))
+    finally:
+        trace.close()
+
+
+def _chosen(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], operands: tuple[Any, ...]) -> Any:
+    """Both functions as the two sides of a branch."""
+    given = _Tree(operands)
+    trace = _core.Trace("cond")
+    try:
+        values = _arguments("cond", "the operands", trace, given.leaves)
+        choice = trace.argument(pred, False)
+        choice = choice if choice.dtype == np.bool_ else choice != 0
+        sides = []
+        for function in (false_fn, true_fn):
+            side = _core.Trace("cond", body=True)
+            try:
+                symbols = _symbols(side, given.specs)
+                result = _Tree(function(*unflatten(given.structure, symbols)))
+                sides.append((side.body(result.leaves, len(symbols)), result))
+            finally:
+                side.close()
+        (if_false, one), (if_true, other) = sides
+        if not one.is_like(other):
+            hint = "let both return the same structure, shapes and dtypes: convert with .astype, or broadcast"
+            raise ShapeError.of("cond", f"true_fn returns {other!r} and false_fn {one!r}", hint)
+        are_arrays = [a.is_array or b.is_array for a, b in zip(one.specs, other.specs, strict=True)]
+        parts = _core.cond(trace, choice, (if_false, if_true), values, are_arrays)
+        results = trace.evaluate(parts)
+    finally:
+        trace.close()
+    return unflatten(one.structure, results)

@@ -114,6 +114,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<linear_map::LinearMap>()?;
     module.add_class::<loops::Body>()?;
     module.add_function(wrap_pyfunction!(loops::scan, module)?)?;
+    module.add_function(wrap_pyfunction!(loops::while_loop, module)?)?;
+    module.add_function(wrap_pyfunction!(loops::cond, module)?)?;
     jit::register(module)?;
     module.add_function(wrap_pyfunction!(release, module)?)?;
     module.add_function(wrap_pyfunction!(chosen::register_policy, module)?)?;

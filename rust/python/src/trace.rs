@@ -170,23 +170,19 @@ impl Trace {
         tracer.into_object(py)
     }
 
-    /// The body of a loop: the graph of these outputs, closed. The trace's symbols are the index, the carries and the
-    /// slices; the first outputs are the next carries.
-    #[allow(clippy::too_many_arguments, reason = "the parts of a loop")]
-    fn scan_body(
-        &self,
-        py: Python<'_>,
-        outputs: &Bound<'_, PyList>,
-        trips: u32,
-        reverse: bool,
-        carries: usize,
-        xs: usize,
-    ) -> PyResult<Body> {
-        let mut found = tables::room("scan", outputs.len()).map_err(raise)?;
+    /// The body of a loop or branch: the graph of these outputs, closed. The first `own` inputs are its arguments.
+    fn body(&self, py: Python<'_>, outputs: &Bound<'_, PyList>, own: usize) -> PyResult<Body> {
+        let mut found = tables::room("loop", outputs.len()).map_err(raise)?;
         for object in outputs {
             found.push(self.logical_output(py, &object)?);
         }
-        Body::scan(py, self.take_outputs(py, found)?, trips, reverse, carries, xs)
+        Body::new(&self.take_outputs(py, found)?, own)
+    }
+
+    /// Does another trace record around it?
+    #[getter]
+    fn is_enclosed(&self) -> bool {
+        self.tape.depth > 0
     }
 
     /// The values of the outputs.

@@ -6,7 +6,7 @@
 //!   built (`transpose`); [`partition`] separates what is known from what is not.
 //! * [`simplify`] merges what is equal, shortens what computes nothing (`rewrite`), drops what is dead, and moves
 //!   derivative coefficients to where they are used (`sink`, which `partition` shares).
-//! * Loops have bodies of their own (`body`): [`closed_scan`] makes one, `calls` derives them (`scan`,
+//! * Loops have bodies of their own (`body`): [`Closed`] makes one, `calls` derives them (`scan`,
 //!   `looped`, `branch`), `prune` leaves out what nobody asks for.
 //! * [`absorbed`]: a derived graph that says where its products absorbed a number that is not finite.
 //! * `copy` is what all of them share.
@@ -38,7 +38,7 @@ mod vjp;
 
 pub use absorbed::{Absorbed, absorbed};
 pub use body::{used_inputs, with_inputs};
-pub use close::{Closed, Outside, closed_scan};
+pub use close::{Closed, Outside};
 pub use cone::{Cone, cone};
 pub use extract::extract;
 pub use jvp::{jvp, linearize};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ckad_graph::{Attributes, Call, CallKind, DType, Graph, NodeId, Op, Scan};
 use ckad_prim::{Builder, Expr};
-use ckad_transform::{Outside, closed_scan, jvp, linearize, partition, simplify, value_and_grad, vjp};
+use ckad_transform::{Closed, Outside, jvp, linearize, partition, simplify, value_and_grad, vjp};
 use common::*;
 
 const TRIPS: u32 = 5;
@@ -30,8 +30,8 @@ fn body() -> (Arc<Call>, Vec<Outside>) {
     let outputs = [next.id, (k + 1.0).id, (h * x + index.cast(DType::F64)).id, (h * 2.0).id];
     let mut graph = builder.finish().unwrap();
     graph.outputs = outputs.to_vec();
-    let closed = closed_scan(&graph, TRIPS, false, 2, 1).unwrap();
-    (Arc::new(closed.call), closed.consts)
+    let closed = Closed::of(&graph, 4).unwrap();
+    (Arc::new(closed.scan(TRIPS, false, 2).unwrap()), closed.consts)
 }
 
 /// The loop over inputs w, h, xs; its outputs are a scalar of the parts that are asked for.

@@ -9,7 +9,7 @@
 //! storage's *life* is what lies between two writes that are not small, each of which makes a new value; lives of few
 //! small writes are planned as all else.
 
-use ckad_graph::{CheckpointPolicy, Graph, NodeId, Op, Result};
+use ckad_graph::{CallKind, CheckpointPolicy, Graph, NodeId, Op, Result};
 
 use crate::liveness::{Flow, NONE};
 use crate::schedule::{Cluster, ClusterKind, Clustering};
@@ -46,8 +46,22 @@ fn pin_kept(graph: &Graph, flow: &Flow, pinned: &mut [bool]) {
     }
 }
 
-/// For each node, whether the user saves it, or it is a storage under small overwrites or computed from one directly.
+/// For each node, whether the user saves it, or it is a storage under small overwrites or computed from one directly, or
+/// holds the states that a loop keeps: what these spare is spent already, and would be spent once more.
 pub(crate) fn pinned_values(graph: &Graph, clustering: &Clustering, flow: &Flow) -> Result<Vec<bool>> {
+    let mut pinned = pinned_storage(graph, clustering, flow)?;
+    if !graph.calls.is_empty() {
+        for id in graph.ids() {
+            let Op::Part(part) = graph.op(id) else { continue };
+            if let Some(CallKind::Scan(scan)) = graph.call(id).map(|call| call.kind) {
+                pinned[id.index()] |= scan.slots > 0 && part >= scan.states(0);
+            }
+        }
+    }
+    Ok(pinned)
+}
+
+fn pinned_storage(graph: &Graph, clustering: &Clustering, flow: &Flow) -> Result<Vec<bool>> {
     let overwriting = |cluster: &Cluster| {
         let root = cluster.members.last().copied().filter(|_| cluster.kind == ClusterKind::Single);
         root.filter(|&root| is_small_overwrite(graph, root))
