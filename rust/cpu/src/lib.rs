@@ -29,6 +29,7 @@ pub use environment::{Environment, Memory};
 pub use isa::{Isa, isa};
 pub use poll::{Check, Poll};
 pub use team::{alone, together};
+pub use tile::Repeated;
 
 /// Runs `kernel`, which is no loop: those are steps of steps, and belong to who runs steps.
 ///

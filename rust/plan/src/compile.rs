@@ -56,8 +56,7 @@ pub fn compile_loops(
 pub(crate) fn note_loops(compiled: &mut Compiled, extra_flops: u64, slots: u32) {
     compiled.planned.extra_flops = compiled.planned.extra_flops.saturating_add(extra_flops);
     let loops = format!("loops keep {slots} states at most, and compute the others anew");
-    let before = compiled.planned.note.take();
-    compiled.planned.note = Some(before.map_or(loops.clone(), |note| format!("{note}; {loops}")));
+    compiled.planned.note = Some(loops);
 }
 
 /// As [`compile`], where the caller gives up the memory of some inputs. Loops keep all of their states.

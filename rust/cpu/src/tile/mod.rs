@@ -3,7 +3,8 @@
 //! A tile is a run of consecutive flat (C order) indices of the iteration. `prepare` turns the kernel into steps
 //! over values with places; `bind` resolves buffers and lanes; `run` evaluates one tile after another; `load`
 //! gathers what does not lie contiguously; `reduce` consumes the last value where the kernel ends in a reduction, in
-//! the steps that `stage` says. Kernels of few elements skip all this: `small`. `member` runs a kernel some rows at a
+//! the steps that `stage` says. Kernels of few elements skip all this: `small`, and
+//! `repeated` in loops. `member` runs a kernel some rows at a
 //! time.
 //!
 //! A value that lies in memory in the order of the iteration is read where it is, a stored value is computed where
@@ -17,6 +18,7 @@ mod member;
 mod prepare;
 mod reduce;
 mod reduce_rows;
+mod repeated;
 mod run;
 mod small;
 #[cfg(test)]
@@ -38,6 +40,7 @@ use crate::{Environment, Isa, Memory, isa};
 use bind::Bound;
 pub use member::{Member, reads_by_rows};
 use prepare::Prepared;
+pub use repeated::Repeated;
 use run::Runner;
 
 /// Runs a fused kernel.

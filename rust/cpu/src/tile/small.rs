@@ -23,7 +23,7 @@ const REGISTERS: usize = 32;
 #[repr(align(64))]
 struct Slot([MaybeUninit<u64>; ELEMENTS]);
 
-fn broken(what: impl Into<String>) -> Error {
+pub(super) fn broken(what: impl Into<String>) -> Error {
     Error::internal("fused kernel", what)
 }
 
@@ -38,7 +38,7 @@ pub fn elements(kernel: &FusedKernel) -> Option<usize> {
 }
 
 /// The number of elements that make one result, where these lie together.
-fn row_length(extents: &[usize], reduction: &Reduction) -> Option<usize> {
+pub(super) fn row_length(extents: &[usize], reduction: &Reduction) -> Option<usize> {
     let long_axes = || extents.iter().zip(&reduction.reduced).filter(|(extent, _)| **extent != 1);
     let rows = long_axes().skip_while(|(_, reduced)| !**reduced);
     let in_rows = rows.clone().count() > 0 && rows.clone().all(|(_, reduced)| *reduced);
@@ -197,7 +197,7 @@ unsafe fn read(
 }
 
 /// The positions of the iteration's elements under these strides, in C order.
-fn positions(extents: &[usize], strides: &[i64], n: usize) -> impl Iterator<Item = i64> {
+pub(super) fn positions(extents: &[usize], strides: &[i64], n: usize) -> impl Iterator<Item = i64> {
     (0..n).map(move |flat| {
         let mut rest = flat;
         let axes = extents.iter().zip(strides).rev();

@@ -1,7 +1,9 @@
 //! A body on its memory: its table of buffers, of which inputs and outputs move between iterations.
 
-use ckad_cpu::{Environment, Memory};
-use ckad_graph::{Error, Result};
+use std::cell::RefCell;
+
+use ckad_cpu::{Environment, Memory, Repeated};
+use ckad_graph::{Error, Result, tables};
 use ckad_plan::program::{Body, Place, Step};
 
 use super::Site;
@@ -11,6 +13,8 @@ pub(super) struct Frame<'a> {
     body: &'a Body,
     table: *mut Memory,
     environment: Environment<'a>,
+    /// Steps of few elements, prepared; None for the others.
+    prepared: RefCell<Vec<Option<Repeated>>>,
 }
 
 impl<'a> Frame<'a> {
@@ -39,7 +43,17 @@ impl<'a> Frame<'a> {
             scratch: Memory { pointer: site.at(site.layout.scratch), bytes: site.layout.scratch.bytes },
             ..*site.environment
         };
-        Ok(Frame { body, table, environment })
+        // SAFETY: written above, of that many entries.
+        let buffers = unsafe { std::slice::from_raw_parts(table, program.buffers.len()) };
+        let sized = Environment { buffers, ..environment };
+        let followed = |index: usize| program.steps.get(index + 1).is_some_and(|step| step.joined);
+        let prepared = tables::tried(
+            "run",
+            program.steps.iter().enumerate().map(|(index, step)| {
+                if step.joined || followed(index) { Ok(None) } else { Repeated::new(&step.kernel, &sized) }
+            }),
+        )?;
+        Ok(Frame { body, table, environment, prepared: RefCell::new(prepared) })
     }
 
     pub fn body(&self) -> &'a Body {
@@ -69,8 +83,16 @@ impl<'a> Frame<'a> {
         let buffers = unsafe { std::slice::from_raw_parts(self.table, program.buffers.len()) };
         let environment = Environment { buffers, ..self.environment };
         let steps = program.steps.as_slice();
+        let mut prepared = self.prepared.borrow_mut();
+        environment.check_small()?;
         let mut start = 0;
         while start < steps.len() {
+            if let Some(prepared) = &mut prepared[start] {
+                // SAFETY: the body was verified, and its buffers are laid out as it says.
+                unsafe { prepared.run(buffers) };
+                start += 1;
+                continue;
+            }
             let joined = |step: &&Step| step.joined;
             let end = start + 1 + steps[start + 1..].iter().take_while(joined).count();
             // SAFETY: the body was verified, and its buffers are laid out as it says.
