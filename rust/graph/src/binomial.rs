@@ -63,6 +63,59 @@ pub fn first_sweep(steps: u64, slots: u64) -> Vec<u64> {
     kept
 }
 
+/// What to do next on the way back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// From the state in the slot, which is the one before step `from`, go on to the one before `until`, into a slot or
+    /// nowhere in particular.
+    Advance { slot: usize, from: u64, until: u64, into: Option<usize> },
+    /// Turn a step round: the state before it is in the slot, or where the last advance left it.
+    Turn { step: u64, slot: Option<usize> },
+}
+
+/// All actions that turn a chain round after its first sweep, the last step first.
+#[derive(Clone, Debug)]
+pub struct Backwards {
+    slots: usize,
+    /// How many steps are still to be turned round.
+    left: u64,
+    /// Before which steps the states in the slots are.
+    kept: Vec<u64>,
+    /// The state that is wanted is at hand, in no slot.
+    at_hand: bool,
+}
+
+/// The way back through a chain.
+pub fn backwards(steps: u64, slots: u64) -> Backwards {
+    Backwards { slots: slots as usize, left: steps, kept: first_sweep(steps, slots), at_hand: false }
+}
+
+impl Iterator for Backwards {
+    type Item = Action;
+
+    fn next(&mut self) -> Option<Action> {
+        let step = self.left.checked_sub(1)?;
+        let slot = self.kept.len().checked_sub(1)?;
+        let from = self.kept[slot];
+        let free = self.slots - self.kept.len();
+        if from == step || std::mem::take(&mut self.at_hand) {
+            self.left = step;
+            let slot = (from == step).then_some(slot);
+            if slot.is_some() {
+                self.kept.pop();
+            }
+            return Some(Action::Turn { step, slot });
+        }
+        if free == 0 {
+            self.at_hand = true;
+            return Some(Action::Advance { slot, from, until: step, into: None });
+        }
+        let until = from + next_kept(step + 1 - from, free as u64 + 1);
+        self.kept.push(until);
+        Some(Action::Advance { slot, from, until, into: Some(slot + 1) })
+    }
+}
+
 /// The fewest slots with which every step is taken at most so often.
 pub fn least_slots(steps: u64, times: u64) -> u64 {
     let mut slots = 1;
@@ -110,6 +163,38 @@ mod tests {
                 assert!(
                     kept[0] == 0 && kept.is_sorted() && kept.len() as u64 <= slots && kept.iter().all(|&k| k < steps)
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn the_way_back_takes_the_fewest_steps() {
+        for slots in [1, 2, 3, 5, 12, 44] {
+            for steps in [1u64, 2, 3, 10, 57, 300, 1000] {
+                // Before which step the state in each slot is.
+                let mut held: Vec<Option<u64>> = vec![None; slots as usize];
+                for (slot, before) in first_sweep(steps, slots).into_iter().enumerate() {
+                    held[slot] = Some(before);
+                }
+                let (mut at_hand, mut again, mut turned) = (None, 0, Vec::new());
+                for action in backwards(steps, slots) {
+                    match action {
+                        Action::Advance { slot, from, until, into } => {
+                            assert_eq!(held[slot], Some(from));
+                            again += until - from;
+                            at_hand = Some(until);
+                            if let Some(into) = into {
+                                held[into] = Some(until);
+                            }
+                        }
+                        Action::Turn { step, slot } => {
+                            assert_eq!(slot.map_or(at_hand, |slot| held[slot]), Some(step));
+                            turned.push(step);
+                        }
+                    }
+                }
+                assert!(turned.iter().copied().eq((0..steps).rev()));
+                assert_eq!(steps - 1 + again, forward_steps(steps, slots), "{steps} steps, {slots} slots");
             }
         }
     }

@@ -99,6 +99,12 @@ fn policy_of(graph: &Graph, mut region: RegionId, policy: CheckpointPolicy) -> C
     policy
 }
 
+/// Who reads the states of a scan: with the carries that they are of, the operands that they are.
+struct Reader {
+    id: NodeId,
+    states: Vec<(usize, usize)>,
+}
+
 /// A scan whose states only one other scan reads, which runs the other way.
 struct Pair {
     first: NodeId,
@@ -166,7 +172,7 @@ fn call_scan(graph: &Graph, id: NodeId) -> Result<Scan> {
 /// By reader.
 fn pairs(graph: &Graph, mut slots: impl FnMut(RegionId, u32) -> u32) -> Result<FxHashMap<NodeId, Pair>> {
     // For each scan, the readers of its states; None where that is no scan the other way, or an output.
-    let mut readers: FxHashMap<NodeId, Option<(NodeId, Vec<(usize, usize)>)>> = FxHashMap::default();
+    let mut readers: FxHashMap<NodeId, Option<Reader>> = FxHashMap::default();
     let mut first_of: FxHashMap<NodeId, NodeId> = FxHashMap::default();
     let state = |id: NodeId| {
         let Op::Part(part) = graph.op(id) else { return None };
@@ -190,10 +196,12 @@ fn pairs(graph: &Graph, mut slots: impl FnMut(RegionId, u32) -> u32) -> Result<F
                 }
                 _ => false,
             };
-            let known = readers.entry(call).or_insert_with(|| fits.then(|| (id, Vec::new())));
+            let known = readers.entry(call).or_insert_with(|| fits.then(|| Reader { id, states: Vec::new() }));
             match known {
-                Some((reader, found)) if fits && *reader == id && found.iter().all(|&(other, _)| other != carry) => {
-                    found.push((carry, index));
+                Some(Reader { id: reader, states })
+                    if fits && *reader == id && states.iter().all(|&(other, _)| other != carry) =>
+                {
+                    states.push((carry, index));
                 }
                 _ => *known = None,
             }
@@ -206,7 +214,7 @@ fn pairs(graph: &Graph, mut slots: impl FnMut(RegionId, u32) -> u32) -> Result<F
     }
     let mut pairs: FxHashMap<NodeId, Pair> = FxHashMap::default();
     for first in graph.ids() {
-        let Some(Some((reader, states))) = readers.remove(&first) else { continue };
+        let Some(Some(Reader { id: reader, states })) = readers.remove(&first) else { continue };
         let scan = call_scan(graph, first)?;
         let slots = slots(graph.attributes(first).region, scan.trips);
         // Who reads states of two loops goes on with those of the first; whose own states are read keeps all.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ckad_graph::{CheckpointPolicy, Graph, Result};
 
 use crate::checkpoint_loops::{Checkpointed, at_level, levels};
-use crate::compile::{Compiled, compile_loops, lowered, note_loops, verifying};
+use crate::compile::{Compiled, compile_donating, compile_loops, lowered, note_loops, verifying};
 use crate::footprint::captured_bytes;
 use crate::policy::Planned;
 use crate::policy::frontier::{Candidate, Frontier};
@@ -39,49 +39,20 @@ pub struct TooSmall {
 const LEFT_OUT: u64 = 4;
 
 /// The program with the least work whose bytes are at most `limit`; under a policy that the user asked for, its own.
-/// Where loops keep fewer of their states, the graph that the program is of is another one.
 pub fn compile_within(
     graph: &Graph,
     policy: Option<CheckpointPolicy>,
     limit: usize,
     target: &Target,
     donated: &[bool],
-) -> Result<(Fitted, Option<Graph>)> {
-    if let Some(policy) = policy {
-        let (compiled, rewritten) = compile_loops(graph, policy, target, donated)?;
-        let needed = compiled.peak.total();
-        if needed <= limit {
-            return Ok((fits(compiled), rewritten));
-        }
-        let planned = rewritten.as_ref().unwrap_or(graph);
-        return Ok((too_small(planned, needed, &compiled.planned)?, None));
-    }
-    // The less loops keep, the more they compute anew.
-    let mut best = fitted(graph, limit, target, donated)?;
-    let levels = if matches!(best, Fitted::Fits(_)) { Vec::new() } else { levels(graph)? };
-    for level in levels {
-        let Some(Checkpointed { graph: rewritten, extra_flops, slots }) = at_level(graph, level)? else { continue };
-        match fitted(&rewritten, limit, target, donated)? {
-            Fitted::Fits(mut compiled) => {
-                note_loops(&mut compiled, extra_flops, slots);
-                return Ok((Fitted::Fits(compiled), Some(rewritten)));
-            }
-            Fitted::TooSmall(refused) => {
-                if let Fitted::TooSmall(before) = &mut best
-                    && refused.minimum < before.minimum
-                {
-                    *before = refused;
-                }
-            }
-        }
-    }
-    Ok((best, None))
-}
-
-/// The program of the graph as it is, with the least work whose bytes are at most `limit`.
-fn fitted(graph: &Graph, limit: usize, target: &Target, donated: &[bool]) -> Result<Fitted> {
+) -> Result<Fitted> {
     if verifying() {
         ckad_prim::verify(graph)?;
+    }
+    if let Some(policy) = policy {
+        let compiled = compile_donating(graph, policy, target, donated)?;
+        let needed = compiled.peak.total();
+        return if needed <= limit { Ok(fits(compiled)) } else { too_small(graph, needed, &compiled.planned) };
     }
     let search = Search::of(graph, target, donated)?;
     // What a lowered candidate needs, for the case that none fits.
@@ -113,6 +84,46 @@ fn fitted(graph: &Graph, limit: usize, target: &Target, donated: &[bool]) -> Res
         return Err(ckad_graph::Error::internal("plan", "there is no plan at all"));
     };
     too_small(graph, minimum, &search.frontier.planned(candidate)?)
+}
+
+/// As [`compile_within`], where loops may keep fewer of their states: the graph that the program is of is then another
+/// one.
+pub fn compile_loops_within(
+    graph: &Graph,
+    policy: Option<CheckpointPolicy>,
+    limit: usize,
+    target: &Target,
+    donated: &[bool],
+) -> Result<(Fitted, Option<Graph>)> {
+    if let Some(policy) = policy {
+        let (compiled, rewritten) = compile_loops(graph, policy, target, donated)?;
+        let needed = compiled.peak.total();
+        if needed <= limit {
+            return Ok((fits(compiled), rewritten));
+        }
+        let planned = rewritten.as_ref().unwrap_or(graph);
+        return Ok((too_small(planned, needed, &compiled.planned)?, None));
+    }
+    // The less loops keep, the more they compute anew.
+    let mut best = compile_within(graph, None, limit, target, donated)?;
+    let levels = if matches!(best, Fitted::Fits(_)) { Vec::new() } else { levels(graph)? };
+    for level in levels {
+        let Some(Checkpointed { graph: rewritten, extra_flops, slots }) = at_level(graph, level)? else { continue };
+        match compile_within(&rewritten, None, limit, target, donated)? {
+            Fitted::Fits(mut compiled) => {
+                note_loops(&mut compiled, extra_flops, slots);
+                return Ok((Fitted::Fits(compiled), Some(rewritten)));
+            }
+            Fitted::TooSmall(refused) => {
+                if let Fitted::TooSmall(before) = &mut best
+                    && refused.minimum < before.minimum
+                {
+                    *before = refused;
+                }
+            }
+        }
+    }
+    Ok((best, None))
 }
 
 struct Search<'a> {

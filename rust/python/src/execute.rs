@@ -13,7 +13,7 @@ use ckad_graph::{
     CheckpointPolicy, Constant, Error, ErrorKind, Graph, HostArray, NodeId, Op, Result, ScalarBits, tables, working,
 };
 use ckad_plan::compile::{Compiled, compile_loops};
-use ckad_plan::within::{Fitted, TooSmall, compile_within};
+use ckad_plan::within::{Fitted, TooSmall, compile_loops_within};
 use ckad_run::{Bindings, GivenUp, InputArray, OutputBuffer, ProgramCache, RunOptions};
 use ckad_transform::{Absorbed, Side};
 use pyo3::prelude::*;
@@ -252,7 +252,7 @@ fn finished_donating(
     let target = ckad_run::target()?;
     let (mut compiled, rewritten) = match ask.limit {
         None => compile_loops(graph, ask.policy.unwrap_or(CheckpointPolicy::Auto), &target, donated)?,
-        Some(limit) => match compile_within(graph, ask.policy, limit, &target, donated)? {
+        Some(limit) => match compile_loops_within(graph, ask.policy, limit, &target, donated)? {
             (Fitted::Fits(compiled), rewritten) => (*compiled, rewritten),
             (Fitted::TooSmall(refused), _) => return Err(Stop::TooSmall(refused)),
         },

@@ -55,9 +55,9 @@ fn check(name: &str, graph: &Graph) {
         assert!(donated == expected, "{name} under {policy:?} differs where inputs are given up");
     }
     let within = |limit| compile_within(graph, None, limit, &target().unwrap(), &[]).unwrap();
-    let (Fitted::TooSmall(refused), _) = within(1) else { panic!("{name} fits into a byte") };
+    let Fitted::TooSmall(refused) = within(1) else { panic!("{name} fits into a byte") };
     for limit in [refused.minimum, refused.minimum.midpoint(none), none] {
-        let (Fitted::Fits(compiled), _) = within(limit) else { panic!("{name} does not fit into {limit} bytes") };
+        let Fitted::Fits(compiled) = within(limit) else { panic!("{name} does not fit into {limit} bytes") };
         verify_program(&compiled.program).unwrap();
         assert!(compiled.peak.total() <= limit);
         let found = bytes_of(&run_on(&compiled.program, graph, &inputs, RunOptions::default()));

@@ -1,9 +1,10 @@
 //! Loops over the states of another loop that kept some of them only.
 //!
-//! The newest state at hand lies before the iteration that is wanted; between the two the other loop's body runs again,
-//! and leaves a state where the binomial schedule wants one and a slot is free.
+//! Between the newest state at hand and the iteration that is wanted the other loop's body runs again, and leaves a state
+//! where the binomial schedule wants one and a slot is free.
 
-use ckad_graph::{Result, Reverse, binomial};
+use ckad_graph::binomial::{self, Action};
+use ckad_graph::{Result, Reverse};
 
 use super::Site;
 use super::carried::{Carry, Moving, Turns, copy};
@@ -91,40 +92,25 @@ pub(super) unsafe fn run(site: &Site<'_>, reverse: Reverse) -> Result<()> {
     carried.iter().for_each(|carry| carry.begin(turns));
 
     let ahead = ahead(site, reverse, index)?;
-    // What is kept: before which iteration, in the slot of the same number.
-    let mut kept = binomial::first_sweep(turns.count as u64, reverse.slots.into());
-    let slots = reverse.slots as usize;
-    for turn in 0..turns.count {
-        let wanted = turns.count - 1 - turn;
-        let state = loop {
-            let (slot, from) = match kept.last() {
-                Some(&from) => (kept.len() - 1, from as usize),
-                None => return Err(ckad_graph::Error::internal("run", "no state is left")),
-            };
-            let free = slots - kept.len();
-            if from == wanted {
-                kept.pop();
-                break Some(slot);
-            }
-            if free == 0 {
+    for action in binomial::backwards(turns.count as u64, reverse.slots.into()) {
+        let (wanted, slot) = match action {
+            Action::Advance { slot, from, until, into } => {
                 // SAFETY: the caller's promises.
-                unsafe { ahead.advance(slot, from, wanted, None)? };
-                break None;
+                unsafe { ahead.advance(slot, from as usize, until as usize, into)? };
+                continue;
             }
-            let next = from + binomial::next_kept((wanted + 1 - from) as u64, free as u64 + 1) as usize;
-            // SAFETY: the caller's promises.
-            unsafe { ahead.advance(slot, from, next, Some(slot + 1))? };
-            kept.push(next as u64);
+            Action::Turn { step, slot } => (step as usize, slot),
         };
+        let turn = turns.count - 1 - wanted;
         // SAFETY: the layout has room for it.
         unsafe { index.write(turns.index(turn) as i64) };
         moving.place(&frame, turns.index(turn));
         for carry in &carried {
             carry.place(&frame, turns, turn);
         }
-        for (state_input, other) in ahead.carries[..states].iter().enumerate() {
-            let pointer = state.map_or_else(|| other.on_the_way(wanted - 1), |slot| other.slot(slot));
-            frame.place_input(1 + consts + carries + state_input, pointer);
+        for (state, other) in ahead.carries[..states].iter().enumerate() {
+            let pointer = slot.map_or_else(|| other.on_the_way(wanted - 1), |slot| other.slot(slot));
+            frame.place_input(1 + consts + carries + state, pointer);
         }
         // SAFETY: all inputs and outputs were placed, as the kernel's layout and the verified body say.
         unsafe { frame.run()? };
