@@ -92,7 +92,7 @@ def test_dropout_is_bit_identical_under_every_plan() -> None:
     model, x = network(48, 6), example((64, 48), np.float32)
     gradient = lambda **how: ckad.value_and_grad(dropped_loss, **how)
     expected = bits(gradient(checkpoint="none")(model, x, KEY))
-    for policy in ("auto", "sqrt", 1, 2, 3, 5):
+    for policy in ("auto", "sqrt", "log", 1, 2, 3, 5, ckad.Revolve(2), ckad.Mixed(3), ckad.Offload(min_bytes=4096)):
         assert bits(gradient(checkpoint=policy)(model, x, KEY)) == expected
         assert bits(ckad.jit(gradient(checkpoint=policy))(model, x, KEY)) == expected
     by_hand = lambda model, x, key: np.mean(
@@ -120,6 +120,30 @@ def test_masks_are_not_kept() -> None:
     # Segments end elsewhere: by the size of one layer.
     assert peak(model, "sqrt") - peak(plain, "sqrt") <= masks // 8 * 4 + larger_program
     assert peak(model, 4) - peak(plain, 4) <= larger_program
+
+
+def test_dropout_in_a_scan_is_that_of_a_loop() -> None:
+    x, w = example((64, 48), np.float32), example((48, 48), np.float32, seed=1) / np.float32(12)
+    steps = np.arange(9)
+
+    def body(h: Any, w: Any, step: Any) -> Any:
+        return nn.Dropout(0.2)(np.tanh(h @ w), train=True, key=random.fold_in(KEY, step))
+
+    def scanned(w: Any) -> Any:
+        advance = lambda carry, step: ((body(*carry, step), carry[1]), np.mean(carry[0]))
+        (h, _), means = ckad.scan(advance, (x, w), steps)
+        return np.sum(h * h) + np.sum(means)
+
+    def looped(w: Any) -> Any:
+        h, total = x, 0.0
+        for step in steps:
+            h, total = body(h, w, step), total + np.mean(h)
+        return np.sum(h * h) + total
+
+    expected = ckad.grad(looped)(w)
+    for policy in ("none", "auto", "sqrt", 3):
+        assert bits(ckad.grad(scanned, checkpoint=policy)(w)) == bits(expected)
+    assert bits(ckad.jit(ckad.grad(scanned))(w)) == bits(expected)
 
 
 PROGRAM = """
