@@ -1,14 +1,14 @@
-"""Memory against extra work, of programs whose shapes differ: what each limit costs, as planned.
+"""The page on checkpointing in figures: what less memory costs, and what three plans of one net hold.
 
-`python -m benches.frontiers` plans and runs nothing, so its figures are counts and the same on any machine with as many
-threads. It writes benches/frontiers.json and docs/figures/frontiers.svg; `tools/generate.py` makes the table of
-docs/how-checkpointing-works.md of the former. Names on the command line measure those programs only.
+`python -m benches.frontiers` plans the programs of `extra_work` and a long loop, and runs nothing, so its figures are
+counts and the same on any machine with as many threads. It writes benches/frontiers.json and
+docs/figures/frontiers.svg; `tools/generate.py` makes the table of docs/how-checkpointing-works.md of the former. Names
+on the command line plan those programs only.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
 import time
@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from benches import extra_work
 from benches.compare import ROOT
+from benches.libraries import Library
 
 RESULTS = ROOT / "benches" / "frontiers.json"
 FIGURE = ROOT / "docs" / "figures" / "frontiers.svg"
@@ -25,118 +27,69 @@ FIGURE = ROOT / "docs" / "figures" / "frontiers.svg"
 # Plans have few columns in the figure.
 COLUMNS = 400
 
-Program = tuple[Callable[..., Any], tuple[Any, ...]]
 
-
-def zeros(*shape: int) -> np.ndarray:
-    """Nothing runs: only shapes and dtypes matter."""
-    return np.zeros(shape, np.float32)
-
-
-def deepmlp(depth: int = 128, width: int = 256, batch: int = 4096) -> Program:
-    """Layers of tanh(x @ w + b), float32."""
-    params = [(zeros(width, width), zeros(width)) for _ in range(depth)]
-
-    def loss(params: Any, x: Any) -> Any:
-        for weight, bias in params:
-            x = np.tanh(x @ weight + bias)
-        return np.mean(x * x)
-
-    return loss, (params, zeros(batch, width))
-
-
-def residual(depth: int = 40, width: int = 128, batch: int = 1024) -> Program:
-    """Blocks of x + tanh(x @ w + b), float32."""
-    params = [(zeros(width, width), zeros(width)) for _ in range(depth)]
-
-    def loss(params: Any, x: Any) -> Any:
-        for weight, bias in params:
-            x = x + np.tanh(x @ weight + bias)
-        return np.mean(x * x)
-
-    return loss, (params, zeros(batch, width))
-
-
-def _layer(x: Any, weight: Any) -> Any:
-    z = x @ weight
-    return np.tanh(z) * z
-
-
-def _u_net(widths: list[int], batch: int) -> Program:
-    params = []
-    for wide, narrow in itertools.pairwise(widths):
-        params.append((zeros(wide, wide), zeros(wide, narrow), zeros(narrow, wide), zeros(wide, wide)))
-
-    def loss(params: Any, x: Any) -> Any:
-        skips = []
-        for own, down, _, _ in params:
-            skips.append(_layer(x, own))
-            x = _layer(skips[-1], down)
-        for _, _, up, own in reversed(params):
-            x = _layer(_layer(x, up) + skips.pop(), own)
-        return np.mean(x * x)
-
-    return loss, (params, zeros(batch, widths[0]))
-
-
-def pyramid(levels: int = 5, width: int = 512, batch: int = 4096) -> Program:
-    """A U-Net of dense layers whose widths halve from level to level, float32."""
-    return _u_net([width >> level for level in range(levels + 1)], batch)
-
-
-def unet(levels: int = 5, width: int = 256, batch: int = 4096) -> Program:
-    """The same, all levels of equal width."""
-    return _u_net([width] * (levels + 1), batch)
-
-
-def stencil(steps: int = 1000, n: int = 100_000) -> Program:
+def stencil(library: Library, steps: int = 1000, n: int = 100_000) -> None:
     """A one-dimensional reaction and diffusion, a plain Python loop over states of float64."""
 
-    def loss(u: Any) -> Any:
+    def loss(xp: Any, u: Any) -> Any:
         for _ in range(steps):
-            u = u + 0.1 * (np.roll(u, 1) - 2.0 * u + np.roll(u, -1)) + 0.01 * (u - u**3)
-        return np.mean(u * u)
+            u = u + 0.1 * (xp.roll(u, 1) - 2.0 * u + xp.roll(u, -1)) + 0.01 * (u - u**3)
+        return xp.mean(u * u)
 
-    return loss, (np.zeros(n),)
+    library.value_and_grad(loss, np.zeros(n))
 
 
-PROGRAMS: dict[str, Callable[[], Program]] = {
-    make.__name__: make for make in (deepmlp, residual, pyramid, unet, stencil)
-}
+PROGRAMS: dict[str, Callable[[Library], Any]] = {**extra_work.PROGRAMS, "stencil": stencil}
+
+
+class Drawn(extra_work.Planned):
+    """Plans what a workload would run, under other policies too."""
+
+    def value_and_grad(self, f: Callable[..., Any], params: Any, *data: Any) -> Callable[[], tuple[Any, Any]]:
+        import ckad
+
+        def plan(**options: Any) -> ckad.Plan:
+            return ckad.plan(ckad.value_and_grad(lambda *args: f(np, *args), **options))(params, *data)
+
+        self.plan = plan
+        return super().value_and_grad(f, params, *data)
+
+
+def planned(name: str) -> Drawn:
+    """A program, planned."""
+    library = Drawn()
+    PROGRAMS[name](library)
+    return library
 
 
 def measured(name: str) -> dict[str, Any]:
     """The frontier of a program, and what 'sqrt' makes of it."""
-    import ckad
-
-    f, args = PROGRAMS[name]()
     begun = time.perf_counter()
-    none = ckad.plan(f, checkpoint="none")(*args)
-    planned = time.perf_counter()
-    points = none.frontier()
-    seconds = time.perf_counter() - planned
-    sqrt = ckad.plan(f, checkpoint="sqrt")(*args)
-    state = max(np.asarray(leaf).nbytes for leaf in ckad.tree.flatten(args)[0])
-    print(f"{name}: {planned - begun:.2f} s, its frontier of {len(points)} plans {seconds:.2f} s", file=sys.stderr)
+    library = planned(name)
+    none, points, sqrt = library.planned, library.points, library.plan(checkpoint="sqrt")
+    print(f"{name}: {len(points)} plans, {time.perf_counter() - begun:.1f} s", file=sys.stderr)
     return {
         "program": name,
         "none": none.peak_bytes,
         "flops": none.flops,
-        "forward_flops": none.forward_flops,
-        "largest_argument": state,
         "sqrt": [sqrt.peak_bytes, sqrt.extra_flops, sqrt.segments],
         "frontier": [list(point) for point in points],
     }
 
 
-def outline(options: dict[str, Any]) -> dict[str, Any]:
-    """The figure's curves: bytes live over the steps of one plan of `deepmlp`."""
-    import ckad
-
-    f, args = deepmlp()
-    plan = ckad.plan(f, **options)(*args)
-    timeline = plan.timeline(columns=COLUMNS)
-    return {"first_step": timeline["first_step"], "live": timeline["live"], "steps": timeline["steps"]}
+def outlines(half: int) -> dict[str, dict[str, Any]]:
+    """The figure's curves: bytes live over the steps of three plans of one net."""
+    library = planned("deepmlp")
+    plans: dict[str, dict[str, Any]] = {
+        "'none'": {"checkpoint": "none"},
+        "half of it": {"memory_limit": half},
+        "'sqrt'": {"checkpoint": "sqrt"},
+    }
+    found = {}
+    for name, options in plans.items():
+        timeline = library.plan(**options).timeline(columns=COLUMNS)
+        found[name] = {part: timeline[part] for part in ("first_step", "live", "steps")}
+    return found
 
 
 def draw(results: dict[str, Any]) -> None:
@@ -177,15 +130,9 @@ def main() -> None:
         earlier = json.loads(RESULTS.read_text())["programs"] if RESULTS.exists() else []
         known = {result["program"]: result for result in earlier}
         known |= {name: measured(name) for name in options.programs or PROGRAMS}
-        half = known["deepmlp"]["none"] // 2
-        plans: dict[str, dict[str, Any]] = {
-            "'none'": {"checkpoint": "none"},
-            "half of it": {"memory_limit": half},
-            "'sqrt'": {"checkpoint": "sqrt"},
-        }
         found = {
             "programs": [known[name] for name in PROGRAMS if name in known],
-            "outlines": {name: outline(asked) for name, asked in plans.items()},
+            "outlines": outlines(known["deepmlp"]["none"] // 2),
         }
         RESULTS.write_text(json.dumps(found) + "\n")
     draw(json.loads(RESULTS.read_text()))

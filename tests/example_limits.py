@@ -51,7 +51,16 @@ def jacobian_mode(example: Any) -> Made:
     return lambda **options: ckad.jacobian(lambda x: a @ x, **options), (np.ones(example.INPUTS),)
 
 
-MAKERS: dict[str, Callable[[Any], Made]] = {maker.__name__: maker for maker in (deep_net, erosion, iris, jacobian_mode)}
+def resume(example: Any) -> Made:
+    training = example.beginning()
+    x = np.linspace(-1.0, 1.0, 2 * example.BATCH, dtype=np.float32).reshape(-1, 2)
+    gradient = lambda **options: ckad.grad(example.loss, has_aux=True, **options)
+    return gradient, (training["model"], x, x[:, :1], training["key"])
+
+
+MAKERS: dict[str, Callable[[Any], Made]] = {
+    maker.__name__: maker for maker in (deep_net, erosion, iris, jacobian_mode, resume)
+}
 
 
 def made(name: str) -> Made:

@@ -108,6 +108,29 @@ def test_text_that_no_file_can_hold_is_shown() -> None:
     page.encode()
 
 
+def test_arrays_made_while_traced_are_named() -> None:
+    rng = np.random.default_rng(0)
+
+    def noisy(x: Any) -> Any:
+        noise = rng.standard_normal(x.shape)
+        return np.sum(np.sin(x * noise))
+
+    plan = ckad.plan(noisy)(np.ones(1000))
+    ((file, line, size),) = plan.made_while_traced
+    assert (file, size) == (__file__, 8000)
+    page = plan.to_html()
+    assert "ckad.random" in page
+    assert f"test_pictures.py:{line}" in page
+    assert "x * noise" in page
+    assert pictures.net().made_while_traced == []
+
+
+def test_values_that_wait_in_a_file_are_counted() -> None:
+    plan = pictures.net(checkpoint=ckad.Offload(min_bytes=1024))
+    assert plan.offloaded_bytes > 0
+    assert f"<b>{ckad.errors.in_units(plan.offloaded_bytes)}</b><span>in a file while they wait" in plan.to_html()
+
+
 def test_programs_without_much_to_show_are_drawn(tmp_path: Path) -> None:
     plans = [
         ckad.plan(ckad.grad(lambda x: x * x))(1.0),

@@ -24,7 +24,7 @@ OVERHEADS = ROOT / "benches" / "overheads.json"
 FRONTIERS = ROOT / "benches" / "frontiers.json"
 
 WORKLOADS = ROOT / "benches" / "workloads.py"
-FRONTIER_PROGRAMS = ROOT / "benches" / "frontiers.py"
+FRONTIER_PROGRAMS = [WORKLOADS, ROOT / "benches" / "extra_work.py", ROOT / "benches" / "frontiers.py"]
 
 COLUMNS = """\
 Each line is measured in processes of its own, in turn with the others, all with the same number of threads. *First
@@ -47,7 +47,7 @@ def benchmark_table() -> str:
     ]
     lines += [_benchmark_row(result) for result in results]
     lines += ["", COLUMNS, "", _wrapped(_machine_text(measured["machine"], results)), ""]
-    programs = _programs(WORKLOADS, 1)
+    programs = _programs(WORKLOADS)
     for name in dict.fromkeys(result["workload"] for result in results):
         doc, sizes = programs[name]
         text = f"* `{name}` ({', '.join(f'{size}={number:,}' for size, number in sizes.items())}): {doc}"
@@ -58,13 +58,12 @@ def benchmark_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _programs(source: Path, first: int) -> dict[str, tuple[str, dict[str, int]]]:
-    """Program → what it is and its sizes, the arguments from the first one with a default on, as its function has them;
-    what that imports need not be here."""
+def _programs(source: Path) -> dict[str, tuple[str, dict[str, int]]]:
+    """Program → what it is and its sizes, as its function has them; the other libraries need not be here."""
     found = {}
     for node in ast.parse(source.read_text()).body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            names = [argument.arg for argument in node.args.args][first:]
+            names = [argument.arg for argument in node.args.args][1:]
             sizes = [ast.literal_eval(default) for default in node.args.defaults]
             if len(names) != len(sizes):
                 continue
@@ -194,11 +193,12 @@ def frontiers_table() -> str:
             cells.append(f"{size / none:.2f}: {100 * extra / flops:.1f} %")
         lines.append(f"| {result['program']} | {none / 2**20:,.1f} MiB | {' | '.join(cells)} |")
     lines.append("")
-    programs = _programs(FRONTIER_PROGRAMS, 0)
-    for result in measured:
-        doc, sizes = programs[result["program"]]
-        text = ", ".join(f"{size}={number:,}" for size, number in sizes.items())
-        lines.append(_wrapped(f"* `{result['program']}` ({text}): {doc}", "  "))
+    programs = {name: found for source in FRONTIER_PROGRAMS for name, found in _programs(source).items()}
+    names = {result["program"] for result in measured}
+    for name, (doc, sizes) in programs.items():
+        if name in names:
+            text = ", ".join(f"{size}={number:,}" for size, number in sizes.items())
+            lines.append(_wrapped(f"* `{name}` ({text}): {doc}", "  "))
     return "\n".join(lines) + "\n"
 
 

@@ -145,6 +145,11 @@ class Plan:
     @property
     def lines(self) -> list[LineCost]:
         """What each source line costs, derivatives included; those that hold most at the peak first."""
+    @property
+    def made_while_traced(self) -> list[tuple[str, int, int]]:
+        """(file, line, bytes) of arrays that the function made with functions of NumPy's own while it was traced, by
+        the line that reads them first: constants that are held until the call ends. `ckad.random` draws numbers that
+        are part of the program."""
     def frontier(self) -> list[FrontierPoint]:
         """The plans of which no other needs as few bytes and as little work, the least memory first."""
     def timeline(self, columns: int = 600, lines: int = 12) -> dict[str, Any]:

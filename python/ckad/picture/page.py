@@ -141,8 +141,21 @@ def _head(seen: View) -> str:
     if plan.forced_runs[0]:
         number, held = plan.forced_runs
         cards.append((amount(held), f"held by the largest of {number:,} forced runs"))
+    if plan.offloaded_bytes:
+        cards.append((amount(plan.offloaded_bytes), "in a file while they wait"))
     text = "".join(f"<div><b>{value}</b><span>{what}</span></div>" for value, what in cards)
     note = f'<section class="note">{escape(plan.note)}</section>' if plan.note else ""
+    if plan.made_while_traced:
+        held = "".join(
+            f"<tr><td>{escape(name_of(file, line))}<code>{escape(source_of(file, line))}</code></td>"
+            f"<td>{amount(size)}</td></tr>"
+            for file, line, size in plan.made_while_traced[:ROWS]
+        )
+        note += (
+            '<section class="note"><h2>Made while traced</h2><p>Arrays that the function makes with functions of '
+            "NumPy's own, by the line that reads them first. They are constants, held until the call ends; ckad.random "
+            f"draws numbers that are drawn again where they are needed again.</p><table>{held}</table></section>"
+        )
     return (
         "<h1>Plan of a run</h1><p>What ckad allocates and computes again, known before the run.</p>"
         f'<div class="cards">{text}</div>{note}'

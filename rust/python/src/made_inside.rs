@@ -39,19 +39,24 @@ pub fn note(py: Python<'_>, tape: &Tape) {
     MADE.with_borrow_mut(|all| all.extend(made));
 }
 
-/// A table of them by source line; empty where there are none.
-pub fn text(py: Python<'_>, lines: &Lines) -> String {
+/// Line and bytes of what was noted, most first. It is forgotten.
+pub fn taken(py: Python<'_>, lines: &Lines) -> Vec<(String, usize)> {
     let mut by_line: BTreeMap<String, usize> = BTreeMap::new();
     for (line, bytes) in MADE.take() {
         *by_line.entry(lines.text(py, line)).or_default() += bytes;
     }
-    if by_line.is_empty() {
-        return String::new();
-    }
-    let width = by_line.keys().map(|line| line.chars().count()).max().unwrap_or(0).max(LABEL.len());
     let mut rows: Vec<(String, usize)> = by_line.into_iter().collect();
     rows.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-    let rows = rows.into_iter().map(|(line, bytes)| format!("{line:width$}  {}\n", bytes_text(bytes as u64)));
+    rows
+}
+
+/// A table of them; empty where there are none.
+pub fn text(rows: &[(String, usize)]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let width = rows.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0).max(LABEL.len());
+    let rows = rows.iter().map(|(line, bytes)| format!("{line:width$}  {}\n", bytes_text(*bytes as u64)));
     format!("\n{LABEL:width$}  {:>31}\n{}\n{HINT}", "held", rows.collect::<String>())
 }
 

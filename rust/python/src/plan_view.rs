@@ -18,7 +18,7 @@ use crate::errors::raise;
 use crate::execute::{Executable, Tables};
 use crate::lines::Lines;
 use crate::looked_at::LookedAt;
-use crate::places::Places;
+use crate::places::{Places, parts};
 use crate::tape::ForcedRuns;
 
 pyo3::create_exception!(ckad._core, Planned, PyBaseException, "Unwinds a call that was only to be planned.");
@@ -46,6 +46,8 @@ pub struct PlanView {
     /// What the table was made from.
     program: Arc<Executable>,
     places: Arc<Places>,
+    /// Lines that made arrays while they were traced, and their bytes.
+    made_inside: Vec<(String, usize)>,
 }
 
 /// A context in which programs are planned instead of run.
@@ -113,7 +115,8 @@ pub fn intercept(
     let mut peak = compiled.peak;
     // The cached program's constants are those of the call that built it.
     peak.constants = tables.owned_constants();
-    let table = table + &crate::made_inside::text(py, lines);
+    let made_inside = crate::made_inside::taken(py, lines);
+    let table = table + &crate::made_inside::text(&made_inside);
     let plan = PlanView {
         peak,
         figures: compiled.planned.figures(),
@@ -125,6 +128,7 @@ pub fn intercept(
         table,
         program: Arc::clone(executable),
         places: Arc::new(places),
+        made_inside,
     };
     *wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
     Err(Planned::new_err(()))
@@ -234,6 +238,14 @@ impl PlanView {
     #[getter]
     fn lines<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         self.looked_at()?.lines(py, &self.places)
+    }
+
+    /// (file, line, bytes) of arrays that the function made with functions of NumPy's own while it was traced, by the
+    /// line that reads them first: constants that are held until the call ends.
+    #[getter]
+    fn made_while_traced(&self) -> Vec<(&str, u32, usize)> {
+        let made = self.made_inside.iter().map(|(text, bytes)| (parts(text), *bytes));
+        made.map(|((file, line), bytes)| (file, line, bytes)).collect()
     }
 
     /// The plans of which no other needs as few bytes and as little work, the least memory first.
