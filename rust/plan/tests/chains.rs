@@ -4,11 +4,13 @@
 mod programs;
 
 use ckad_graph::{CheckpointPolicy, Graph, Op};
+use ckad_plan::compile::compile;
 use ckad_plan::lower::lower;
 use ckad_plan::policy::schedule;
 use ckad_plan::schedule::Action;
 use ckad_plan::simulate::simulate;
 use ckad_plan::verify::verify_program;
+use ckad_plan::within::{Fitted, compile_within};
 use programs::{Tape, heat, hvp, lstm, mlp, penalty, target, unet};
 
 /// How often the recorded updates of the state are computed, in all.
@@ -171,4 +173,25 @@ fn more_passes_keep_borders() {
     assert!(planned.segments <= 6 && planned.note.is_some_and(|note| note.contains("borders")));
     let forward = hvp(&heat(60, 64));
     assert_eq!(schedule(&forward, CheckpointPolicy::Revolve(5), &target()).unwrap().note, None);
+}
+
+#[test]
+fn a_residual_net_in_half_the_memory() {
+    let mut tape = Tape::new();
+    let mut x = tape.input(&[1024, 64]);
+    for w in (0..40).map(|_| tape.input(&[64, 64])).collect::<Vec<_>>() {
+        let z = tape.matmul(x, w);
+        let t = tape.unary(z, |z| z.tanh());
+        x = tape.binary(x, t, |x, t| x + t);
+    }
+    let squares = tape.unary(x, |x| x.square());
+    let loss = tape.sum(squares);
+    let graph = tape.gradient(loss);
+    let none = compile(&graph, CheckpointPolicy::None, &target()).unwrap();
+    let within = compile_within(&graph, None, none.peak.total() / 2, &target(), &[]).unwrap();
+    let Fitted::Fits(half) = within else { panic!("{within:?}") };
+    let extra = half.planned.extra_flops as f64 / none.planned.flops as f64;
+    println!("{} in half of {}: extra {extra:.3}", half.peak.total(), none.peak.total());
+    assert!(extra <= 0.10, "{extra}");
+    verify_program(&half.program).unwrap();
 }

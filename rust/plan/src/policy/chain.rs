@@ -6,6 +6,7 @@
 //! again by itself, and in the end divided where it is thin, at about the work of a step.
 //! Without any repetition the tape is divided into so many pieces of about equal work.
 
+use std::cmp::Reverse;
 use std::hash::{Hash, Hasher};
 
 use ckad_graph::{Graph, NodeId, Op, Result, StartId, interrupt};
@@ -23,6 +24,9 @@ const THIN: u128 = 115;
 
 /// A class is about as good as the best if that is at most so many times better: where as few bytes cross.
 const ABOUT: f64 = 1.3;
+
+/// So many of them are compared.
+const CLASSES: usize = 8;
 
 /// A class has at least so many places.
 const LEAST_PLACES: usize = 3;
@@ -182,9 +186,18 @@ impl<'a> Tape<'a> {
             })
         };
         let most = classes().map(|class| class.worth()).fold(0.0, f64::max);
-        // Of classes that are about as good, that which ends the body of a loop and not a part of it.
-        let good = classes().filter(|class| class.worth() * ABOUT >= most);
-        let Some(class) = good.max_by_key(Class::rank) else { return Ok(None) };
+        // Of classes that are about as good, that between which later passes read least, and which ends the body of a
+        // loop and not a part of it.
+        let mut best = None;
+        for class in classes().filter(|class| class.worth() * ABOUT >= most).take(CLASSES) {
+            let places = class.places.iter().map(|&(_, border)| border as usize);
+            let borders = collected([from].into_iter().chain(places).chain([to]))?;
+            let rank = (Reverse(self.stretch.inner_bytes(&borders)?.iter().sum::<u64>()), class.rank());
+            if best.as_ref().is_none_or(|(other, _)| rank > *other) {
+                best = Some((rank, class));
+            }
+        }
+        let Some((_, class)) = best else { return Ok(None) };
         let crossing = class.crossing;
         let borders = self.steady(from, to, class.places)?;
         let mut works = collected(borders.windows(2).map(|pair| self.work(pair[0], pair[1])))?;

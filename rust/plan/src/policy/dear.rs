@@ -14,8 +14,8 @@ use crate::tables::{collected, filled, push};
 /// Operations for each byte from which on a value is dear.
 const DEAR: u64 = 8;
 
-/// Shares of the dear bytes, in twentieths, at the beginning of the tape that are not kept.
-const SHARES: &[u64] = &[0, 1, 2, 3, 4, 6, 8, 10, 13];
+/// Shares of the dear bytes, in hundredths, at the beginning of the tape that are not kept.
+const SHARES: &[u64] = &[0, 2, 5, 7, 10, 12, 15, 17, 20, 25, 30, 35, 40, 50, 65];
 
 /// The graph with more values pinned; none where all that later passes read is dear, or all is cheap.
 pub(crate) fn materials<'a>(of: &Material<'a>) -> Result<Vec<Material<'a>>> {
@@ -54,7 +54,7 @@ pub(crate) fn materials<'a>(of: &Material<'a>) -> Result<Vec<Material<'a>>> {
         let mut pinned = collected(of.pinned.iter().copied())?;
         let mut before = 0u64;
         for &(_, value, bytes) in &dear {
-            pinned[value as usize] |= 20 * before >= share * dear_bytes;
+            pinned[value as usize] |= 100 * u128::from(before) >= u128::from(share) * u128::from(dear_bytes);
             before += bytes;
         }
         let (clustering, flow, positions) =

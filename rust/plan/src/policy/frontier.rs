@@ -42,7 +42,7 @@ const LEAST_ONES: usize = 6;
 const CLUSTERS_TRIED: usize = 40_000;
 
 /// The most clusters of graphs of which values are kept because they are dear.
-const MOST_CLUSTERS_OF_DEAR: usize = 4_000;
+const MOST_CLUSTERS_OF_DEAR: usize = 2_000;
 
 /// A schedule that was tried and not kept.
 pub(crate) struct Candidate {
@@ -178,9 +178,9 @@ impl<'a> Frontier<'a> {
             found.dear = dear::materials(of)?;
         }
         for index in 0..found.dear.len() {
-            let paces = [ANY, Pace { late_start: true, fewest: true, ..ANY }];
-            let walks = paces.map(|pace| Variant::new(CheckpointPolicy::Sqrt, pace));
-            let others = found.walked(Over::Dear(index), walks.to_vec())?;
+            // What is not kept is cheap: it may be recomputed often.
+            let policies = [CheckpointPolicy::Sqrt, CheckpointPolicy::Revolve(4), CheckpointPolicy::Log];
+            let others = found.walked(Over::Dear(index), policies.map(|policy| Variant::new(policy, ANY)).to_vec())?;
             others.into_iter().try_for_each(|candidate| push(&mut found.candidates, candidate))?;
         }
         keep_the_best(&mut found.candidates);

@@ -196,8 +196,9 @@ impl Stretch {
     /// Between each border and the next one the bytes that a later pass uses and that cross neither.
     pub(crate) fn inner_bytes(&self, borders: &[usize]) -> Result<Vec<u64>> {
         let mut inner = filled(0u64, borders.len().saturating_sub(1))?;
+        let begins = |border: Option<&usize>| border.map_or(0, |&border| self.begins[border] as usize);
         let mut step = 0;
-        for span in self.spans.iter().filter(|span| span.late) {
+        for span in self.spans[begins(borders.first())..begins(borders.last())].iter().filter(|span| span.late) {
             while borders.get(step + 1).is_some_and(|&end| end <= span.begin as usize) {
                 step += 1;
             }
