@@ -2,8 +2,8 @@
 //!
 //! Reverse mode writes a scan that stacks the states of its carries, and one that reads the stacks the other way. Where
 //! nobody else reads them, the first may keep some of the states only, in slots, and the second compute the others anew
-//! (`ckad_graph::Reverse`), each iteration as often as the binomial schedule says: results are the same to the bit. What
-//! cannot be written so (states that a gradient of the gradient reads) is kept as it is.
+//! (`ckad_graph::Reverse`), each iteration as often as the binomial schedule says: results are the same to the bit.
+//! What cannot be written so (states that a gradient of the gradient reads) is kept as it is.
 
 use std::sync::Arc;
 

@@ -99,7 +99,8 @@ fn record(
     parts.collect()
 }
 
-/// The loop of a body, whose arguments are the index, the carries and the slices: its last carries, and what it stacked.
+/// The loop of a body, whose arguments are the index, the carries and the slices: its last carries, and what it
+/// stacked.
 #[pyfunction]
 #[expect(clippy::too_many_arguments, reason = "the parts of a loop")]
 pub fn scan(

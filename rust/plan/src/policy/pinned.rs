@@ -46,8 +46,8 @@ fn pin_kept(graph: &Graph, flow: &Flow, pinned: &mut [bool]) {
     }
 }
 
-/// For each node, whether the user saves it, or it is a storage under small overwrites or computed from one directly, or
-/// holds the states that a loop keeps: what these spare is spent already, and would be spent once more.
+/// For each node, whether the user saves it, or it is a storage under small overwrites or computed from one directly,
+/// or holds the states that a loop keeps: what these spare is spent already, and would be spent once more.
 pub(crate) fn pinned_values(graph: &Graph, clustering: &Clustering, flow: &Flow) -> Result<Vec<bool>> {
     let mut pinned = pinned_storage(graph, clustering, flow)?;
     if !graph.calls.is_empty() {

@@ -1,7 +1,7 @@
 //! Loops over the states of another loop that kept some of them only.
 //!
-//! Between the newest state at hand and the iteration that is wanted the other loop's body runs again, and leaves a state
-//! where the binomial schedule wants one and a slot is free.
+//! Between the newest state at hand and the iteration that is wanted the other loop's body runs again, and leaves a
+//! state where the binomial schedule wants one and a slot is free.
 
 use ckad_graph::binomial::{self, Action};
 use ckad_graph::{Result, Reverse};
