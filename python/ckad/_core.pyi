@@ -160,7 +160,8 @@ class Plan:
             steps: their number, the end included.
             lines: (file, number) of the source lines that hold most at some time, in the order of the source.
             first_step, step, live, allocated: of each column, where it begins, the step that it shows, the bytes of
-                values that are live there, and the bytes that those and all results occupy.
+                values that are live there, and those of all results with them, which have their memory from the
+                beginning. What is used up row by row never lies in memory as a whole: the peak can be lower.
             held: a list for each of `lines`, and one for all others: bytes live in each column.
             computes: of each column, the (file, number) of what the step computes; None at the end.
             forward, recomputed, backward: of each column, the lowest and highest place in the recorded program at

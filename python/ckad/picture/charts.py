@@ -91,7 +91,7 @@ def places(seen: View) -> str:
 
 def frontier(seen: View) -> str:
     """Every plan worth taking by its bytes and its extra work, and where this one stands."""
-    width, height, left, right, bottom, upper = 560.0, 280.0, 56.0, 540.0, 236.0, 14.0
+    width, height, left, right, bottom, upper = 560.0, 280.0, 70.0, 545.0, 236.0, 14.0
     points = seen.frontier
     plan = seen.plan
     most = 1.06 * max([plan.peak_bytes, *(point.peak_bytes for point in points)])

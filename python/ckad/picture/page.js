@@ -55,7 +55,7 @@
       add(hint, "div", "", `computes ${data.labels[computes][0]}`);
       if (data.labels[computes][1]) add(hint, "code", "", data.labels[computes][1]);
     }
-    add(hint, "div", "", `live ${amount(data.live[column])}, allocated ${amount(data.allocated[column])}`);
+    add(hint, "div", "", `live ${amount(data.live[column])}, with all results ${amount(data.allocated[column])}`);
     const rows = data.held.map((held, row) => [held[column], row]).filter(([held]) => held > 0);
     rows.sort((one, other) => other[0] - one[0]);
     for (const [held, row] of rows) {

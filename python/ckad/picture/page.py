@@ -170,7 +170,7 @@ def _run(seen: View) -> str:
     if any(seen.timeline["held"][-1]):
         row = len(seen.names)
         entries.append(f'<li data-row="{row}"><span class="swatch sothers"></span>all other lines</li>')
-    entries.append('<li><span class="stroke"></span>allocated, results included</li>')
+    entries.append('<li><span class="stroke"></span>with all results, which have their memory from the beginning</li>')
     if seen.plan.peak_bytes <= seen.top:
         entries.append('<li><span class="stroke dashed"></span>peak, all parts</li>')
     if (seen.plan.memory_limit or seen.top + 1) <= seen.top:
@@ -180,7 +180,8 @@ def _run(seen: View) -> str:
     return (
         '<section id="run"><h2>Live bytes over the steps of the run</h2>'
         "<p>By the source line whose values they are, those of its derivatives included. Shaded: a segment is computed "
-        "again. What is used up row by row while it is computed counts as live, though it takes no memory.</p>"
+        "again. What is used up row by row while it is computed counts as live, though it never lies in memory as a "
+        "whole; so the peak can be lower.</p>"
         f'{charts.timeline(seen)}<ul class="legend">{"".join(entries)}</ul>'
         "<h2>Where in the program the run is</h2>"
         f'{charts.places(seen)}<ul class="legend">{works}</ul></section>'

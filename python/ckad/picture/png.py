@@ -43,7 +43,7 @@ def _run(axes: Any, seen: View) -> None:
             upper = [under + own for under, own in zip(lower, held, strict=True)]
             axes.stairs(upper, edges, baseline=lower, fill=True, color=colour, label=_plain(name))
             lower = upper
-    axes.stairs(data["allocated"], edges, color="black", linewidth=0.8, label="allocated, results included")
+    axes.stairs(data["allocated"], edges, color="black", linewidth=0.8, label="with all results")
     for first, end in seen.recomputed:
         axes.axvspan(edges[first], edges[end], color=COLOURS[1], alpha=0.12, zorder=0, linewidth=0)
     for size, name, style in ((plan.peak_bytes, "peak", "--"), (plan.memory_limit, "limit", ":")):
