@@ -5,12 +5,15 @@
 //! and simulated once; what is dearer than another and allocates no less is dropped. A candidate remembers how it was
 //! made, from which its schedule is emitted again where it is looked at exactly.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use ckad_graph::{CheckpointPolicy, Graph, Result};
 
 use crate::cluster::cluster;
 use crate::cost::forward_flops;
 use crate::policy::cells::Cells;
-use crate::policy::evict::{self, Eviction, Evictions, WEIGHTS};
+use crate::policy::evict::{self, Eviction, Evictions, WEIGHTS, Weight};
 use crate::policy::profile::Profile;
 use crate::policy::region::{Known, Variant};
 use crate::policy::sqrt::{ANY, EQUAL_SEGMENTS, PACES, PACES_OF_SHORT, Pace, SHORT};
@@ -43,6 +46,11 @@ const CLUSTERS_TRIED: usize = 40_000;
 
 /// The most clusters of graphs of which values are kept because they are dear.
 const MOST_CLUSTERS_OF_DEAR: usize = 2_000;
+
+/// From one budget of evictions to the next the work leaps by more than one in so many parts of it; so many leaps are
+/// looked at.
+const LEAP: u64 = 30;
+const LEAPS: usize = 6;
 
 /// A schedule that was tried and not kept.
 pub(crate) struct Candidate {
@@ -242,21 +250,41 @@ impl<'a> Frontier<'a> {
         candidates: &mut Vec<Candidate>,
     ) -> Result<()> {
         let evictions = Evictions::new(material)?;
+        let mut tried = |eviction: Eviction| -> Result<Option<u64>> {
+            let Some(schedule) = evictions.schedule(eviction)? else { return Ok(None) };
+            let simulation = material.simulated(&schedule)?;
+            let (allocated, flops) = (simulation.allocated, simulation.flops);
+            let made = Made::Evicted { over, eviction };
+            push(candidates, Candidate { made, stays: false, allocated, flops })?;
+            Ok(Some(flops))
+        };
+        // Of each budget, the largest first, the least work and the weight that takes it.
+        let mut least: BTreeMap<Reverse<u64>, (u64, Weight)> = BTreeMap::new();
         for &weight in WEIGHTS {
             let mut failures = 0;
             for budget in evictions.budgets(everything) {
-                let eviction = Eviction { budget, weight };
-                let Some(schedule) = evictions.schedule(eviction)? else {
+                let Some(flops) = tried(Eviction { budget, weight })? else {
                     failures += 1;
                     if failures == evict::FAILURES {
                         break;
                     }
                     continue;
                 };
-                let simulation = material.simulated(&schedule)?;
-                let (allocated, flops) = (simulation.allocated, simulation.flops);
-                let made = Made::Evicted { over, eviction };
-                push(candidates, Candidate { made, stays: false, allocated, flops })?;
+                let best = least.entry(Reverse(budget)).or_insert((flops, weight));
+                if flops < best.0 {
+                    *best = (flops, weight);
+                }
+            }
+        }
+        // Where the work leaps from one budget to the next, those between are worth a look.
+        let pairs = least.iter().zip(least.iter().skip(1));
+        let leaps = pairs.filter(|((_, (more, _)), (_, (less, _)))| less.saturating_sub(*more) > self.once / LEAP);
+        for ((&Reverse(high), &(_, first)), (&Reverse(low), &(_, second))) in leaps.take(LEAPS) {
+            let weights = if first == second { &[first][..] } else { &[first, second] };
+            for &weight in weights {
+                for quarter in 1..4 {
+                    tried(Eviction { budget: low + (high - low) * quarter / 4, weight })?;
+                }
             }
         }
         Ok(())
