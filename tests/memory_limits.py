@@ -60,6 +60,16 @@ POINT = np.linspace(0.1, 1.0, 8)
 MATRIX = np.full((200, 200), 0.01)
 
 
+class EveryFifth:
+    """A policy of the user's."""
+
+    def choose(self, clusters: ckad.Clusters) -> Any:
+        return {"borders": range(0, clusters.positions, 5)}
+
+
+EVERY_FIFTH = EveryFifth()
+
+
 def programs(large: bool) -> dict[str, Callable[[], Any]]:
     """By name, calls whose results compare by ==."""
     long, pieces = (400_000, 30_000) if large else (4_000, 600)
@@ -85,6 +95,9 @@ def programs(large: bool) -> dict[str, Callable[[], Any]]:
         "stack": lambda: ckad.grad(lambda x: np.sum(np.stack([x * float(i) for i in range(pieces)])))(1.0),
         "looking": lambda: ckad.grad(lambda x: looking(x, 2000))(1.0),
         "plan": lambda: ckad.plan(ckad.grad(lambda x: chain(x, long)))(1.0).peak_bytes,
+        "limit": lambda: ckad.grad(lambda x: chain(x, long), memory_limit="1GiB")(1.0),
+        "evictions": lambda: ckad.grad(products, memory_limit="7.9MB")(MATRIX).tolist(),
+        "policy": lambda: ckad.grad(products, checkpoint=EVERY_FIFTH)(MATRIX).tolist(),
         "products": lambda: ckad.grad(products)(MATRIX).tolist(),
     }
 

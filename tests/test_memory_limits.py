@@ -12,7 +12,7 @@ import pytest
 
 ALL = [
     *("record", "text", "dot", "force", "none", "auto", "sqrt", "jacobian", "vjp", "hvp", "concatenate", "stack"),
-    *("looking", "plan", "products"),
+    *("looking", "plan", "limit", "evictions", "policy", "products"),
 ]
 VERIFIED = ["force", "none", "sqrt", "jacobian", "stack", "looking"]
 

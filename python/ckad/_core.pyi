@@ -187,6 +187,9 @@ class Planning(_Context):
 
     def __init__(self) -> None: ...
     @property
+    def refused(self) -> Any:
+        """The MemoryLimitError of a forced run that needs most beyond the limit, or None."""
+    @property
     def plan(self) -> Plan:
         """The plan of the call that `Planned` unwound."""
 

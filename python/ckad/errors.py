@@ -121,7 +121,8 @@ class MemoryLimitError(CkadError, MemoryError):
     """No plan was found that keeps to `memory_limit=`. Nothing ran.
 
     Attributes:
-        minimum: the smallest limit, in bytes, for which there is a plan.
+        minimum: the smallest limit, in bytes, for which there is a plan. Where control flow on values forces runs, that
+            of the run at hand; of `ckad.plan(f, memory_limit=…)(*args)`, that of all runs.
         lines: the source lines that hold most of that plan's memory, as (file:line, bytes), the largest first.
     """
 

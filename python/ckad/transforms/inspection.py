@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ckad import _core
-from ckad.errors import CkadRuntimeError, CkadTypeError, TracerError
+from ckad.errors import CkadRuntimeError, CkadTypeError, MemoryLimitError, TracerError
 from ckad.picture.data import FrontierPoint
 from ckad.transforms.gradient import value_and_grad_for
 from ckad.transforms.limit import MemoryLimit
@@ -110,7 +110,13 @@ def plan(
             try:
                 transformed(*args, **kwargs)
             except _core.Planned:
-                return planning.plan
+                if planning.refused is None:
+                    return planning.plan
+            except MemoryLimitError as error:
+                if planning.refused is None or planning.refused.minimum <= error.minimum:
+                    raise
+        if planning.refused is not None:
+            raise planning.refused
         if any(isinstance(leaf, _core.Tracer) for leaf in flatten((args, kwargs))[0]):
             hint = "plan the outermost transform, or call plan outside of it"
             what = "the arguments are traced values: the call became part of the transform around it and ran nothing"

@@ -23,10 +23,11 @@ use crate::boundary::enter;
 use crate::chosen::with_lines;
 use crate::convert::owned;
 use crate::errors::{over_limit, raise, to_python};
+use crate::limited::{fitting, held};
 use crate::lines::Lines;
 use crate::looked_at::LookedAt;
 use crate::main_thread::is_main_thread;
-use crate::plan_view::is_planning;
+use crate::plan_view::{is_planning, note_forced};
 use crate::trace::Recorded;
 use crate::value::{Snapshot, Value};
 use crate::watching::{is_watching, note};
@@ -126,6 +127,13 @@ pub enum Built {
 }
 
 impl Built {
+    /// The program that runs first.
+    fn first(&self) -> &Arc<Executable> {
+        match self {
+            Built::One(executable) | Built::Two { known: executable, .. } => executable,
+        }
+    }
+
     fn planned_in(mut self, bytes: usize) -> Built {
         let executables = match &mut self {
             Built::One(one) => vec![one],
@@ -313,8 +321,14 @@ pub fn built(
     kind: Kind,
     policy: Option<CheckpointPolicy>,
 ) -> PyResult<Arc<Built>> {
-    let ask = Ask { policy, limit: recorded.limit, held: 0 };
-    cached(py, &recorded.graph, kind, ask, &recorded.lines)
+    let made = |ask| cached(py, &recorded.graph, kind.clone(), ask, &recorded.lines);
+    if recorded.enclosed {
+        let free = made(Ask { policy, limit: None, held: 0 })?;
+        return fitting(py, free, |built| built.first().peak_bytes(), |ask| made(Ask { policy, ..ask }));
+    }
+    // Values that were forced are inputs, but no arguments.
+    let held = recorded.limit.map_or(0, |_| recorded.held_bytes());
+    made(Ask { policy, limit: recorded.limit.map(|limit| limit.saturating_sub(held)), held })
 }
 
 /// The program that computes a graph's outputs as they are.
@@ -325,10 +339,7 @@ pub fn evaluated(
     ask: Ask,
     lines: &Arc<Lines>,
 ) -> PyResult<Arc<Executable>> {
-    match cached(py, graph, kind.clone(), ask, lines)?.as_ref() {
-        Built::One(executable) => Ok(Arc::clone(executable)),
-        Built::Two { known, .. } => Ok(Arc::clone(known)),
-    }
+    Ok(Arc::clone(cached(py, graph, kind.clone(), ask, lines)?.first()))
 }
 
 fn cached(py: Python<'_>, graph: &Graph, kind: Kind, mut ask: Ask, lines: &Arc<Lines>) -> PyResult<Arc<Built>> {
@@ -557,7 +568,7 @@ pub fn measure_or_run(
     donated: &Donated<'_>,
 ) -> PyResult<Vec<Output>> {
     if enclosed {
-        crate::plan_view::note_forced(0, executable);
+        note_forced(held(py), executable);
     } else {
         crate::plan_view::intercept(py, executable, tables, lines)?;
     }

@@ -4,6 +4,7 @@
 //! result is recorded there (with the policy, where one was given, as a region of its own); otherwise the program
 //! is looked up or built, and runs.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, Lent, NodeId, Region, Result, tables};
@@ -62,6 +63,13 @@ impl Recorded {
             active[argument.input] = true;
         }
         active
+    }
+
+    /// Bytes of the values that the run reads and that are neither arguments nor somebody else's: they were forced.
+    pub fn held_bytes(&self) -> usize {
+        let arguments: HashSet<u32> = self.arguments.iter().map(|argument| argument.input as u32).collect();
+        let forced = self.values.iter().filter(|(input, _)| !arguments.contains(input));
+        forced.map(|(_, value)| value.owned_bytes()).sum()
     }
 
     pub fn bindings(&self) -> PyResult<Vec<Binding>> {

@@ -14,7 +14,9 @@ use pyo3::prelude::*;
 
 use crate::convert::leaf_value;
 use crate::errors::raise;
-use crate::execute::{Ask, Kind, Tables, evaluated, profile_or_run};
+use crate::execute::{Kind, Tables, evaluated, profile_or_run};
+use crate::limited::{fitting, held};
+use crate::plan_view::note_forced;
 use crate::tape::{Tape, TapeCell};
 use crate::trace::{innermost_jit, open_tapes};
 use crate::value::Value;
@@ -60,19 +62,11 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
         let values: Vec<Value> = tables::tried("force", cone.inputs.iter().map(value)).map_err(raise)?;
         (cone.graph, values)
     };
-    let mut executable = evaluated(py, &cone, &Kind::Evaluate, CheckpointPolicy::None.into(), &cell.lines)?;
-    if let Some(limit) = cell.limit {
-        let held = cell.open(py).map_err(raise)?.held_bytes();
-        let left = limit.saturating_sub(held);
-        // Most runs fit as they are: a plan for what is left would be made anew for each amount.
-        if executable.peak_bytes() > left {
-            let ask = Ask { policy: None, limit: Some(left), held };
-            executable = evaluated(py, &cone, &Kind::Evaluate, ask, &cell.lines)?;
-        }
-    }
+    let within = |ask| evaluated(py, &cone, &Kind::Evaluate, ask, &cell.lines);
+    let executable = fitting(py, within(CheckpointPolicy::None.into())?, |found| found.peak_bytes(), within)?;
+    note_forced(held(py), &executable);
     let outputs = profile_or_run(py, &executable, &values, &Tables::of(&cone), &cell.lines)?;
     let mut tape = cell.open(py).map_err(raise)?;
-    tape.note_forced(&executable);
     let recorded = tape.builder.graph().len() as u32;
     tape.forced_until = recorded;
     tables::room_for_keys("force", &mut tape.values, wanted.len()).map_err(raise)?;

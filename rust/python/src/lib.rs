@@ -41,6 +41,7 @@ mod jit;
 mod layout;
 mod leaf;
 mod leaf_slots;
+mod limited;
 mod linear_map;
 mod lines;
 mod looked_at;

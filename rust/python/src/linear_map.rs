@@ -9,10 +9,11 @@ use pyo3::types::PyList;
 
 use crate::convert::value_in_layout;
 use crate::errors::raise;
-use crate::execute::{Donated, Executable, Tables, compile, flops_of, measure_or_run};
+use crate::execute::{Donated, Executable, Kind, Tables, compile, evaluated, flops_of, measure_or_run};
 use crate::finish::{
     Binding, ResultSpec, bind_like, float_zeros, innermost, same_line, splice_into, to_python, traced, values_of,
 };
+use crate::limited::fitting;
 use crate::trace::open_tapes;
 
 /// A linear function of float arrays. It owns its residuals: what happens to the arguments later changes nothing.
@@ -132,8 +133,9 @@ impl LinearMap {
             let values = values_of(bindings)?;
             let read = Tables::of(&self.graph);
             let enclosed = !open_tapes().is_empty();
-            let outputs =
-                measure_or_run(py, self.executable(py)?, &values, &read, &self.lines, enclosed, &Donated::NONE)?;
+            let within = |ask| evaluated(py, &self.graph, &Kind::Evaluate, ask, &self.lines);
+            let executable = fitting(py, Arc::clone(self.executable(py)?), |found| found.peak_bytes(), within)?;
+            let outputs = measure_or_run(py, &executable, &values, &read, &self.lines, enclosed, &Donated::NONE)?;
             let unknown_specs = self.unknown_specs(&result_specs);
             let unknown = to_python(py, outputs, &unknown_specs, &[])?;
             let mut results = Vec::new();

@@ -25,7 +25,7 @@ pyo3::create_exception!(ckad._core, Planned, PyBaseException, "Unwinds a call th
 
 thread_local! {
     /// The contexts that are open on this thread, the innermost last.
-    static PLANNING: RefCell<Vec<Arc<Mutex<Option<PlanView>>>>> = const { RefCell::new(Vec::new()) };
+    static PLANNING: RefCell<Vec<Arc<Caught>>> = const { RefCell::new(Vec::new()) };
     /// What forcing has cost since the outermost trace of this thread began.
     static FORCED: RefCell<ForcedRuns> =
         const { RefCell::new(ForcedRuns { count: 0, peak_bytes: 0, live_bytes: 0, flops: 0 }) };
@@ -50,10 +50,18 @@ pub struct PlanView {
     made_inside: Vec<(String, usize)>,
 }
 
+/// What comes of a context in which programs are planned.
+#[derive(Default)]
+struct Caught {
+    plan: Mutex<Option<PlanView>>,
+    /// What the run before the last that needs most beyond the limit would be refused with.
+    refused: Mutex<Option<(usize, PyErr)>>,
+}
+
 /// A context in which programs are planned instead of run.
 #[pyclass(frozen, module = "ckad._core")]
 pub struct Planning {
-    caught: Arc<Mutex<Option<PlanView>>>,
+    caught: Arc<Caught>,
 }
 
 #[pymethods]
@@ -75,7 +83,23 @@ impl Planning {
 
     #[getter]
     fn plan(&self) -> Option<PlanView> {
-        self.caught.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.caught.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The error of a run before the last that keeps to no limit below what it names.
+    #[getter]
+    fn refused(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let refused = self.caught.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.as_ref().map(|(_, error)| error.clone_ref(py).into_value(py).into_any())
+    }
+}
+
+/// Notes that a run before the last keeps to no limit below `minimum`.
+pub fn note_refused(minimum: usize, error: PyErr) {
+    let Some(caught) = PLANNING.with_borrow(|open| open.last().cloned()) else { return };
+    let mut refused = caught.refused.lock().unwrap_or_else(PoisonError::into_inner);
+    if refused.as_ref().is_none_or(|(least, _)| *least < minimum) {
+        *refused = Some((minimum, error));
     }
 }
 
@@ -130,7 +154,7 @@ pub fn intercept(
         places: Arc::new(places),
         made_inside,
     };
-    *wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+    *wanted.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
     Err(Planned::new_err(()))
 }
 

@@ -14,12 +14,10 @@ use rustc_hash::FxHashMap;
 
 use crate::capture::CapturedArrays;
 use crate::errors::{raise, to_python};
-use crate::execute::Executable;
 use crate::guarded::{Guarded, Hold};
 use crate::leaf;
 use crate::lines::Lines;
 use crate::numbers::Numbers;
-use crate::plan_view::note_forced;
 use crate::repeated::RepeatedOperations;
 use crate::value::Value;
 
@@ -358,11 +356,6 @@ impl Tape {
         self.note_new_nodes()?;
         self.live[index] += 1;
         Ok(())
-    }
-
-    /// Counts a run that forced values: its peak and what is held beside it.
-    pub fn note_forced(&self, executable: &Executable) {
-        note_forced(self.held_bytes(), executable);
     }
 
     /// Bytes of the values that are known and that nobody else has.

@@ -16,6 +16,7 @@ use crate::convert::{array_operand, is_array};
 use crate::errors::raise;
 use crate::execute::{Ask, Executable, Kind, Tables, evaluated, is_looked_at, measure_or_run};
 use crate::finish::{Binding, ResultSpec, innermost, settled, splice_into, to_python, traced};
+use crate::limited::fitting;
 use crate::lines::Lines;
 use crate::tape::TapeCell;
 use crate::trace::{Recorded, inner_limit, open_tapes};
@@ -172,11 +173,9 @@ impl Entry {
             let ask = Ask { policy: None, limit, held: 0 };
             evaluated(py, &self.graph, &kind(), ask, &self.lines)
         };
-        if is_looked_at() {
-            return within(self.limit);
-        }
         let kept = self.program().as_ref().map(Arc::clone);
         let built = match kept {
+            _ if is_looked_at() => within(self.limit)?,
             Some(built) => built,
             None => {
                 let built = within(self.limit)?;
@@ -185,8 +184,7 @@ impl Entry {
             }
         };
         // A trace around it may have a limit: what runs for it keeps to that one.
-        let around = open_tapes().last().and_then(|tape| tape.limit);
-        if around.is_some_and(|limit| built.peak_bytes() > limit) { within(around) } else { Ok(built) }
+        fitting(py, built, |found| found.peak_bytes(), |ask| evaluated(py, &self.graph, &kind(), ask, &self.lines))
     }
 
     fn program(&self) -> MutexGuard<'_, Option<Arc<Executable>>> {
