@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -77,7 +78,7 @@ def climbed(call: Callable[[int], Any]) -> tuple[int, Any]:
         except MemoryLimitError as error:
             limits.append(error.minimum)
         else:
-            assert all(low < high for low, high in zip(limits, limits[1:], strict=False))
+            assert all(low < high for low, high in itertools.pairwise(limits))
             return limits[-1], result
 
 

@@ -1,0 +1,112 @@
+"""Second derivatives under 'sqrt' of programs four times as deep: memory grows like a root, work is bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ckad
+from ckad.transforms.recording import mark_transform
+
+Made = tuple[Callable[[Any], Any], Any]
+
+
+def deep(depth: int) -> Made:
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal((16, 16)) / 4 for _ in range(depth)]
+    x = rng.standard_normal((512, 16))
+
+    def f(weights: Any) -> Any:
+        h = x
+        for w in weights:
+            h = np.tanh(h @ w)
+        return np.mean(h**2)
+
+    return f, weights
+
+
+def recurrent(steps: int) -> Made:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((128, 16))
+
+    def f(w: Any) -> Any:
+        h = x
+        for _ in range(steps):
+            h = np.tanh(h @ w)
+        return np.mean(h * h)
+
+    return f, rng.standard_normal((16, 16)) / 4
+
+
+def lstm(steps: int) -> Made:
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((8, 128, 16))
+
+    def f(weights: Any) -> Any:
+        h = c = np.zeros((128, 16))
+        for t in range(steps):
+            z = inputs[t % 8] @ weights[0] + h @ weights[1]
+            i, g, o = (1.0 / (1.0 + np.exp(-z[:, 16 * k : 16 * k + 16])) for k in range(3))
+            c = g * c + i * np.tanh(z[:, 48:])
+            h = o * np.tanh(c)
+        return np.mean(h * h)
+
+    return f, [rng.standard_normal((16, 64)) / 4 for _ in range(2)]
+
+
+def heat(steps: int) -> Made:
+    def f(u: Any) -> Any:
+        for _ in range(steps):
+            flow = (u[:-2] - 2.0 * u[1:-1] + u[2:]) * u[1:-1] ** 2
+            u = u + 0.1 * np.concatenate([u[:1] * 0.0, flow, u[-1:] * 0.0])
+        return np.sum(u * u)
+
+    return f, np.linspace(0.0, 1.0, 4000)
+
+
+def heat_in_place(steps: int) -> Made:
+    def f(u: Any) -> Any:
+        u = u.copy()
+        for _ in range(steps):
+            u[1:-1] += 0.1 * (u[:-2] - 2.0 * u[1:-1] + u[2:]) * u[1:-1] ** 2
+        return np.sum(u * u)
+
+    return f, np.linspace(0.0, 1.0, 4000)
+
+
+def hvp(f: Callable[[Any], Any], checkpoint: str) -> Callable[[Any], Any]:
+    return mark_transform(lambda x: ckad.hvp(f, x, x, checkpoint=checkpoint))
+
+
+def gradient_of_gradient(f: Callable[[Any], Any], checkpoint: str) -> Callable[[Any], Any]:
+    def norm(x: Any) -> Any:
+        return sum(np.sum(g * g) for g in ckad.tree.flatten(ckad.grad(f)(x))[0])
+
+    return ckad.grad(norm, checkpoint=checkpoint)
+
+
+PROGRAMS = [
+    # The most extra work of a gradient of a gradient; loops without heavy operations have the larger one.
+    (deep, 24, 1.3),
+    (recurrent, 30, 1.3),
+    (lstm, 20, 1.3),
+    (heat, 80, 1.8),
+    (heat_in_place, 80, 1.8),
+]
+
+
+@pytest.mark.parametrize(("made", "depth", "work"), PROGRAMS, ids=[case[0].__name__ for case in PROGRAMS])
+@pytest.mark.parametrize("derivative", [hvp, gradient_of_gradient])
+def test_second_derivatives_grow_like_a_root(derivative: Any, made: Any, depth: int, work: float) -> None:
+    held = []
+    for size in (depth, 4 * depth):
+        f, x = made(size)
+        sqrt, none = (ckad.plan(derivative(f, policy))(x) for policy in ("sqrt", "none"))
+        assert sqrt.note is None
+        assert sqrt.extra_flops <= (0.5 if derivative is hvp else work) * none.flops
+        held.append((sqrt.live_bytes - sqrt.parts["outputs"], sqrt.parts["arena"]))
+    for before, after in zip(*held, strict=True):
+        assert after <= 2.2 * before
