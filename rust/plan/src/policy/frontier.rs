@@ -32,7 +32,7 @@ const SHARES_OF_LONG: &[u8] = &[2, 4, 7, 10, 13, 17];
 
 /// How many memories of a chain's table are tried, and on long tapes.
 const SIZES: usize = 24;
-const SIZES_OF_LONG: usize = 4;
+const SIZES_OF_LONG: usize = 1;
 /// How often steps may be advanced over, of which the fewest slots are tried; on long tapes.
 const REPEATS: u64 = 5;
 const REPEATS_OF_LONG: u64 = 3;
