@@ -269,19 +269,49 @@ def test_while_loops():
         close(ckad.hvp(root, a, 1.0), -0.25 / a**1.5, 1e-5)
         for policy in POLICIES:
             close(ckad.grad(root, checkpoint=policy)(a), ckad.grad(root)(a), 1e-15)
-        # The length is not known: forward mode alone.
+        # The length is not known.
         jitted = ckad.jit(root)
         close(ckad.jvp(jitted, (a,), (1.0,))[1], 0.5 / np.sqrt(a), 1e-8)
         close(ckad.jit(lambda a: ckad.jvp(root, (a,), (1.0,))[1])(a), 0.5 / np.sqrt(a), 1e-8)
         close(ckad.linearize(jitted, a)[1](1.0), 0.5 / np.sqrt(a), 1e-8)
 
 
-def test_reverse_mode_of_an_unknown_length_is_refused():
-    root = ckad.jit(lambda a: newton(ckad.while_loop, a)[0])
-    with pytest.raises(ckad.errors.TracerError, match=r"ckad\.jvp.*fori_loop"):
-        ckad.grad(root)(2.0)
-    with pytest.raises(ckad.errors.TracerError, match="length is not known"):
-        ckad.jit(ckad.grad(lambda a: newton(ckad.while_loop, a)[0]))(2.0)
+def test_reverse_mode_of_an_unknown_length():
+    def root(a):
+        return newton(ckad.while_loop, a)[0]
+
+    for gradient in (ckad.grad(ckad.jit(root)), ckad.jit(ckad.grad(root))):
+        close(gradient(2.0), 0.5 / np.sqrt(2.0), 1e-8)
+        close(gradient(9.0), 0.5 / 3.0, 1e-8)
+        # Forward mode over it; reverse mode names that.
+        close(ckad.jvp(gradient, (2.0,), (1.0,))[1], -0.25 / 2.0**1.5, 1e-5)
+        with pytest.raises(ckad.errors.TracerError, match=r"ckad\.hvp"):
+            ckad.grad(gradient)(2.0)
+    close(ckad.hvp(ckad.jit(root), 2.0, 1.0), -0.25 / 2.0**1.5, 1e-5)
+    close(ckad.vjp(ckad.jit(root), 2.0)[1](1.0), 0.5 / np.sqrt(2.0), 1e-8)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 63, 64, 65, 66, 300, 2500])
+def test_an_unknown_length_has_the_gradients_of_a_known_one(n):
+    g = generator()
+    w, x = g.normal(size=(3, 3)) / 2, g.normal(size=3)
+
+    def f(w, x, n):
+        def step(i, state):
+            u, v, count = state
+            return np.tanh(w @ u) + 0.01 * i, 0.99 * v + u * w[0], count + 1
+
+        u, v, count = ckad.fori_loop(0, n, step, (x, x * 2.0, np.int64(0)))
+        return np.sum(u * v) + count
+
+    known = ckad.value_and_grad(lambda w, x: f(w, x, n), (0, 1), checkpoint="none")(w, x)
+    unknown = ckad.jit(ckad.value_and_grad(f, (0, 1)))(w, x, np.int64(n))
+    for a, b in zip(ckad.tree.flatten(known)[0], ckad.tree.flatten(unknown)[0], strict=True):
+        assert np.array_equal(a, b)
+    if n <= 66:
+        v = g.normal(size=3)
+        expected = ckad.hvp(lambda x: f(w, x, n), x, v)
+        close(ckad.jit(lambda x, n: ckad.hvp(lambda x: f(w, x, n), x, v))(x, np.int64(n)), expected)
 
 
 def test_a_while_loop_is_run_once_to_learn_its_length():

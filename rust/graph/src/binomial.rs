@@ -65,7 +65,7 @@ pub fn first_sweep(steps: u64, slots: u64) -> Vec<u64> {
 
 /// What to do next on the way back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
+pub enum Move {
     /// From the state in the slot, which is the one before step `from`, go on to the one before `until`, into a slot or
     /// nowhere in particular.
     Advance { slot: usize, from: u64, until: u64, into: Option<usize> },
@@ -85,34 +85,36 @@ pub struct Backwards {
     at_hand: bool,
 }
 
-/// The way back through a chain.
+/// The way back through a chain. The first sweep ends with the state before the last step at hand, beside those in
+/// slots.
 pub fn backwards(steps: u64, slots: u64) -> Backwards {
-    Backwards { slots: slots as usize, left: steps, kept: first_sweep(steps, slots), at_hand: false }
+    Backwards { slots: slots as usize, left: steps, kept: first_sweep(steps, slots), at_hand: true }
 }
 
 impl Iterator for Backwards {
-    type Item = Action;
+    type Item = Move;
 
-    fn next(&mut self) -> Option<Action> {
+    fn next(&mut self) -> Option<Move> {
         let step = self.left.checked_sub(1)?;
         let slot = self.kept.len().checked_sub(1)?;
         let from = self.kept[slot];
         let free = self.slots - self.kept.len();
-        if from == step || std::mem::take(&mut self.at_hand) {
+        let at_hand = std::mem::take(&mut self.at_hand);
+        if from == step || at_hand {
             self.left = step;
             let slot = (from == step).then_some(slot);
             if slot.is_some() {
                 self.kept.pop();
             }
-            return Some(Action::Turn { step, slot });
+            return Some(Move::Turn { step, slot });
         }
         if free == 0 {
             self.at_hand = true;
-            return Some(Action::Advance { slot, from, until: step, into: None });
+            return Some(Move::Advance { slot, from, until: step, into: None });
         }
         let until = from + next_kept(step + 1 - from, free as u64 + 1);
         self.kept.push(until);
-        Some(Action::Advance { slot, from, until, into: Some(slot + 1) })
+        Some(Move::Advance { slot, from, until, into: Some(slot + 1) })
     }
 }
 
@@ -176,10 +178,10 @@ mod tests {
                 for (slot, before) in first_sweep(steps, slots).into_iter().enumerate() {
                     held[slot] = Some(before);
                 }
-                let (mut at_hand, mut again, mut turned) = (None, 0, Vec::new());
+                let (mut at_hand, mut again, mut turned) = (Some(steps - 1), 0, Vec::new());
                 for action in backwards(steps, slots) {
                     match action {
-                        Action::Advance { slot, from, until, into } => {
+                        Move::Advance { slot, from, until, into } => {
                             assert_eq!(held[slot], Some(from));
                             again += until - from;
                             at_hand = Some(until);
@@ -187,7 +189,7 @@ mod tests {
                                 held[into] = Some(until);
                             }
                         }
-                        Action::Turn { step, slot } => {
+                        Move::Turn { step, slot } => {
                             assert_eq!(slot.map_or(at_hand, |slot| held[slot]), Some(step));
                             turned.push(step);
                         }

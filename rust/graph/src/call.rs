@@ -1,9 +1,9 @@
 //! Operations that hold graphs of their own: loops and branches, whose bodies were recorded once.
 //!
 //! A [`Call`] is an entry of a table of the graph ([`crate::Graph::calls`]), named by the node `Op::Call`. That node
-//! has no elements of its own; its results are the nodes `Op::Part(k)` on it, each with a dtype and a shape, so
-//! whatever follows operands (liveness, equality, cones) needs to know nothing of it. Results that nobody asks for are
-//! not stored.
+//! has no elements of its own; its results are the nodes `Op::Part(k)` on it, each with a dtype and a shape: whatever
+//! follows operands (liveness, equality, cones) needs to know nothing of it. Results that nobody asks for are not
+//! stored.
 //!
 //! Bodies are closed: what they read from outside, numbers included, are operands of the call. Numbers and slice starts
 //! in a body's own tables are part of its structure.
@@ -27,6 +27,7 @@ pub enum CallKind {
     While(While),
     Branch(Branch),
     Reverse(Reverse),
+    Rewind(Rewind),
 }
 
 impl CallKind {
@@ -36,7 +37,7 @@ impl CallKind {
             (CallKind::Scan(scan), _) => scan.trips.into(),
             (CallKind::Reverse(reverse), 0) => reverse.scan.trips.into(),
             (CallKind::Reverse(reverse), _) => reverse.again(),
-            (CallKind::While(_) | CallKind::Branch(_), _) => 1,
+            (CallKind::While(_) | CallKind::Branch(_) | CallKind::Rewind(_), _) => 1,
         }
     }
 
@@ -47,6 +48,7 @@ impl CallKind {
             CallKind::While(looped) => looped.carries as usize + 1,
             CallKind::Branch(branch) => branch.results as usize,
             CallKind::Reverse(reverse) => (reverse.scan.carries + reverse.scan.ys) as usize,
+            CallKind::Rewind(rewind) => rewind.carries as usize,
         }
     }
 }
@@ -68,7 +70,7 @@ pub struct Scan {
     pub xs: u32,
     pub ys: u32,
     /// 0 where the stacks of states have all of them; otherwise so many slots, of those before the iterations at which
-    /// the binomial schedule keeps one in its first sweep.
+    /// the binomial schedule keeps one in its first sweep, and behind them the state before the last iteration.
     pub slots: u32,
 }
 
@@ -84,7 +86,7 @@ impl Scan {
 
     /// How many states a stack has.
     pub fn stacked(self) -> u32 {
-        if self.slots == 0 { self.trips } else { self.slots }
+        if self.slots == 0 { self.trips } else { self.slots + 1 }
     }
 
     /// Number of operands.
@@ -136,6 +138,7 @@ pub struct Reverse {
     pub scan: Scan,
     /// How many of the arrays are states.
     pub states: u32,
+    /// Behind them the arrays have one more state.
     pub slots: u32,
     /// Of the other one.
     pub consts: u32,
@@ -163,6 +166,35 @@ impl Reverse {
     /// The first operand that has slots.
     pub fn first_slots(self) -> usize {
         self.operands() - self.carries as usize
+    }
+}
+
+/// A loop over the states of another one, from the last to the first, as often as an operand says. The other one begins
+/// anew, and keeps as many states as there are slots, in the binomial schedule.
+///
+/// * Operands: the number of iterations (an int64 scalar); the constants and first carries of the loop; those of the
+///   other one.
+/// * Bodies: the loop's, from its constants, its carries and the states of all carries of the other one to the next
+///   carries; and the other one's, from its constants and carries to the next carries.
+/// * Parts: the last carries.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Rewind {
+    pub consts: u32,
+    pub carries: u32,
+    /// Of the other one.
+    pub other_consts: u32,
+    pub other_carries: u32,
+    pub slots: u32,
+}
+
+impl Rewind {
+    pub fn operands(self) -> usize {
+        1 + self.first_other() + (self.other_consts + self.other_carries) as usize
+    }
+
+    /// Inputs of the loop's body before the states.
+    pub fn first_other(self) -> usize {
+        (self.consts + self.carries) as usize
     }
 }
 

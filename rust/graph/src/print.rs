@@ -83,6 +83,7 @@ fn parameters(graph: &Graph, id: NodeId) -> String {
                 format!(" trips={}{} of {nodes} nodes", scan.trips, if scan.reverse { " reverse" } else { "" })
             }
             CallKind::Reverse(reverse) => format!(" trips={} slots={}", reverse.scan.trips, reverse.slots),
+            CallKind::Rewind(rewind) => format!(" slots={}", rewind.slots),
             CallKind::While(_) => " while".to_owned(),
             CallKind::Branch(_) => " cond".to_owned(),
         }),

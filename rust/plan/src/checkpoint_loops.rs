@@ -219,7 +219,7 @@ fn pairs(graph: &Graph, mut slots: impl FnMut(RegionId, u32) -> u32) -> Result<F
         let slots = slots(graph.attributes(first).region, scan.trips);
         // Who reads states of two loops goes on with those of the first; whose own states are read keeps all.
         let taken = first_of.contains_key(&reader) || states_read.contains_key(&reader);
-        if slots >= scan.trips || taken {
+        if slots.saturating_add(1) >= scan.trips || taken {
             continue;
         }
         first_of.insert(reader, first);
@@ -283,7 +283,7 @@ fn reverse(
     operands.extend(kept_consts.iter().chain(&kept_xs).map(|&operand| copy(&given[operand])));
     for &carry in &carries {
         let input = other.inputs[Scan::input_of(consts + carry)];
-        let mut shape = vec![i64::from(pair.slots)];
+        let mut shape = vec![i64::from(pair.slots) + 1];
         shape.extend_from_slice(other.shape(input));
         let shape = target.lists.intern(&shape)?;
         let part = Op::Part(scan.states(carry));

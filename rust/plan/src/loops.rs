@@ -94,8 +94,19 @@ impl LoopKernel {
                     let two = layout.two(bytes, body.in_place[carry]);
                     layout.ahead.push(two);
                     let given_up = self.given_up[reverse.first_slots() + carry];
-                    let copy = (!given_up).then(|| layout.add(bytes * reverse.slots as usize));
+                    let copy = (!given_up).then(|| layout.add(bytes * (reverse.slots as usize + 1)));
                     layout.slots.push(copy);
+                }
+            }
+            CallKind::Rewind(rewind) => {
+                self.add_carries(&mut layout, 0, rewind.carries, |_| true);
+                for carry in 0..rewind.other_carries as usize {
+                    let body = &self.bodies[1];
+                    let bytes = body.output_bytes(carry);
+                    let two = layout.two(bytes, body.in_place[carry]);
+                    layout.ahead.push(two);
+                    let slots = layout.add(bytes * rewind.slots as usize);
+                    layout.slots.push(Some(slots));
                 }
             }
             CallKind::While(looped) => self.add_carries(&mut layout, 1, looped.carries, |_| true),

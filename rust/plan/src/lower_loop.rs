@@ -51,6 +51,8 @@ fn bodies(call: &Call, target: &Target) -> Result<Vec<Arc<Body>>> {
         (CallKind::Scan(scan), _) => (1 + scan.consts, scan.carries),
         (CallKind::Reverse(reverse), 0) => (1 + reverse.scan.consts, reverse.scan.carries),
         (CallKind::Reverse(reverse), _) => (1 + reverse.consts, reverse.carries),
+        (CallKind::Rewind(rewind), 0) => (rewind.consts, rewind.carries),
+        (CallKind::Rewind(rewind), _) => (rewind.other_consts, rewind.other_carries),
         (CallKind::While(looped), 1) => (looped.consts, looped.carries),
         (CallKind::While(_) | CallKind::Branch(_), _) => (0, 0),
     };

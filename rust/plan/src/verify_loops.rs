@@ -101,8 +101,13 @@ fn takes(kind: CallKind) -> Vec<Vec<Like>> {
             let (first_carry, first_xs) = (1 + reverse.consts, 1 + reverse.consts + reverse.carries);
             let consts = (1..first_carry).map(|index| input(1, index as usize, 1));
             let xs = (first_xs..first_xs + reverse.xs).map(|index| input(1, index as usize, scan.trips));
-            let slots = (first_carry..first_xs).map(|index| input(1, index as usize, reverse.slots));
+            let slots = (first_carry..first_xs).map(|index| input(1, index as usize, reverse.slots + 1));
             own.chain(consts).chain(xs).chain(slots).map(one).collect()
+        }
+        CallKind::Rewind(rewind) => {
+            let own = (0..rewind.first_other()).map(|index| one(input(0, index, 1)));
+            let other = (0..rewind.other_consts + rewind.other_carries).map(|index| one(input(1, index as usize, 1)));
+            std::iter::once(Vec::new()).chain(own).chain(other).collect()
         }
         CallKind::While(looped) => {
             let tests = (0..looped.test_consts).map(|index| one(input(0, index as usize, 1)));
@@ -131,6 +136,7 @@ fn gives(kind: CallKind) -> Vec<Vec<Like>> {
             all
         }
         CallKind::Reverse(reverse) => scanned(reverse.scan),
+        CallKind::Rewind(rewind) => (0..rewind.carries).map(|carry| vec![output(0, carry as usize, 1)]).collect(),
         CallKind::While(looped) => {
             let carries = (0..looped.carries).map(|carry| vec![output(1, carry as usize, 1)]);
             carries.chain([Vec::new()]).collect()

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use ckad_graph::{
-    BodyWork, Branch, Call, CallKind, DType, Error, Graph, NodeId, Op, Result, Reverse, Scan, While, shape_text,
+    BodyWork, Branch, Call, CallKind, DType, Error, Graph, NodeId, Op, Result, Reverse, Rewind, Scan, While, shape_text,
 };
 
 use crate::dispatch::{cost, verify};
@@ -83,7 +83,7 @@ fn check_reverse(graph: &Graph, operands: &[NodeId], reverse: Reverse, call: &Ca
         }
     }
     for (carry, &operand) in slots.iter().enumerate() {
-        sliced(operand, reverse.slots, input(consts as usize + carry))?;
+        sliced(operand, reverse.slots + 1, input(consts as usize + carry))?;
     }
     Ok(())
 }
@@ -100,6 +100,24 @@ fn check_while(graph: &Graph, operands: &[NodeId], looped: While, call: &Call) -
     same("the test", spec(test, test.outputs[0]), (DType::Bool, &[]))?;
     let mut pairs = step.outputs.iter().zip(&step.inputs[consts.len()..]);
     pairs.try_for_each(|(&output, &input)| same("a carry", spec(step, output), spec(step, input)))
+}
+
+fn check_rewind(graph: &Graph, operands: &[NodeId], rewind: Rewind, call: &Call) -> Result<()> {
+    let [body, ahead] = bodies(call)?;
+    let Some((&count, rest)) = operands.split_first().filter(|_| operands.len() == rewind.operands()) else {
+        return Err(broken(format!("{} operands for {rewind:?}", operands.len())));
+    };
+    same("a number of iterations", spec(graph, count), (DType::I64, &[]))?;
+    let (own, other) = rest.split_at(rewind.first_other());
+    let states = &other[rewind.other_consts as usize..];
+    check_inputs(graph, body, &[own, states])?;
+    check_inputs(graph, ahead, &[other])?;
+    for (body, consts) in [(body, rewind.consts), (ahead, rewind.other_consts)] {
+        let mut pairs = body.outputs.iter().zip(&body.inputs[consts as usize..]);
+        pairs.try_for_each(|(&output, &input)| same("a carry", spec(body, output), spec(body, input)))?;
+    }
+    let counts = body.outputs.len() == rewind.carries as usize && ahead.outputs.len() == states.len();
+    if counts { Ok(()) } else { Err(broken(format!("bodies that do not fit {rewind:?}"))) }
 }
 
 fn check_branch(graph: &Graph, operands: &[NodeId], branch: Branch, call: &Call) -> Result<()> {
@@ -167,6 +185,7 @@ pub(crate) fn infer(graph: &Graph, operands: &[NodeId], call: &Call) -> Result<I
         CallKind::While(looped) => check_while(graph, operands, looped, call)?,
         CallKind::Branch(branch) => check_branch(graph, operands, branch, call)?,
         CallKind::Reverse(reverse) => check_reverse(graph, operands, reverse, call)?,
+        CallKind::Rewind(rewind) => check_rewind(graph, operands, rewind, call)?,
     }
     Ok((DType::F64, vec![0]))
 }
@@ -202,6 +221,7 @@ pub(crate) fn infer_part(graph: &Graph, operands: &[NodeId], part: u32) -> Resul
         }
         CallKind::While(looped) if part == looped.carries as usize => return Ok((DType::I64, Vec::new())),
         CallKind::While(_) | CallKind::Branch(_) => return Ok(output(bodies::<2>(call)?[1])),
+        CallKind::Rewind(_) => return Ok(output(bodies::<2>(call)?[0])),
     };
     let (carries, ys) = (scan.carries as usize, scan.ys as usize);
     let stacked = |node: NodeId, count: u32| {

@@ -96,9 +96,8 @@ fn unknown(tape: &Tape, node: NodeId) -> PyErr {
             "the value of a traced {dtype}{of_shape} is wanted in a function that ckad.{name} records once: there it \
              stands for the values of all iterations"
         );
-        let hint = "np.where(condition, a, b) in place of an if, an ordinary array that it indexes as xs or in the \
-                    carry; \
-                    or a loop in Python, whose steps are recorded one by one";
+        let hint = "np.where(condition, a, b) or ckad.cond in place of an if, an ordinary array that it indexes as xs \
+                    or in the carry; or a loop in Python, whose steps are recorded one by one";
         return raise(Error::new(ErrorKind::Tracer, name, what).with_hint(hint));
     }
     let what = format!(

@@ -60,8 +60,9 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, own: Option<NodeId>) -> Re
     }
     match call_of(site.source, id)?.kind {
         CallKind::Scan(kind) => scan::linearised(site, id, kind, own),
-        CallKind::While(kind) => looped::linearised(site, id, kind),
+        CallKind::While(kind) => looped::linearised(site, id, kind, own),
         CallKind::Branch(kind) => branch::linearised(site, id, kind),
+        CallKind::Rewind(kind) => looped::linearised_rewind(site, id, kind),
         CallKind::Reverse(_) => Err(of_plans(site.op)),
     }
 }
@@ -96,7 +97,8 @@ impl Transposed<'_> {
 pub(crate) fn transposed(at: &Transposed<'_>) -> Result<Vec<(usize, NodeId)>> {
     match call_of(at.source, at.id)?.kind {
         CallKind::Scan(kind) => scan::transposed(at, kind),
-        CallKind::While(_) => Err(looped::refused()),
+        CallKind::While(kind) => looped::transposed(at, kind),
+        CallKind::Rewind(_) => Err(looped::refused()),
         CallKind::Branch(kind) => branch::transposed(at, kind),
         CallKind::Reverse(_) => Err(of_plans(at.op)),
     }

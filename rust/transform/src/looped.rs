@@ -1,82 +1,252 @@
-//! The derivative of a loop whose length nobody knows: tangents are carried beside the carries, in both forms. There is
-//! no transposed one, as nothing says where it would begin.
+//! Derivatives of a loop whose length nobody knows.
+//!
+//! Forward mode carries tangents beside the carries, in both forms. Transposed, that is a loop over the states of the
+//! carries from the last to the first (`ckad_graph::Rewind`): it knows the length, as the loop itself is done by then,
+//! and the states come from going through the loop once more, of which a bounded number is kept. Forward mode goes
+//! through it, too, reverse mode does not: the states of the states would have to be kept.
 
 use std::sync::Arc;
 
-use ckad_graph::{CallKind, Error, ErrorKind, NodeId, Result, While, tables};
+use ckad_graph::{CallKind, DType, Error, ErrorKind, Graph, ListId, NodeId, Result, Rewind, While, tables};
 
 use crate::body::{call_of, with_inputs};
-use crate::calls::{Both, Form, Site, Tangents, active_outputs, beside};
+use crate::calls::{Both, Form, Site, Tangents, Transposed, active_outputs, beside, forward_cone};
 use crate::simplify::simplify;
+use crate::transpose::{Linear, transpose_linear};
+
+/// How many states of a loop of unknown length are kept on the way back: 2144 iterations are then computed twice more,
+/// 47,904 three times.
+const SLOTS: u32 = 64;
 
 pub(crate) fn refused() -> Error {
     Error::new(
         ErrorKind::Tracer,
         "while_loop",
-        "reverse mode goes through a loop whose length is not known when it is recorded",
+        "reverse mode of reverse mode goes through a loop whose length is not known when it is recorded",
     )
     .with_hint(
-        "forward mode does (ckad.jvp, ckad.linearize under ckad.jit); or call the gradient without ckad.jit, where the \
-         loop is run once to learn its length; or use ckad.fori_loop or ckad.scan with a length that Python knows",
+        "ckad.hvp takes forward mode over reverse mode, which works; or call it without ckad.jit, where the loop is \
+         run once to learn its length; or use ckad.fori_loop or ckad.scan with a length that Python knows",
     )
 }
 
-pub(crate) fn linearised(site: &Site<'_>, id: NodeId, looped: While) -> Result<Option<Tangents>> {
+/// A carry has a tangent where its first value has one, or an iteration gives it one: a fixpoint over what inputs of a
+/// body have tangents, the carries from `first` on.
+fn activity(op: &str, body: &Graph, mut inputs: Vec<bool>, first: usize) -> Result<Vec<bool>> {
+    loop {
+        let outputs = active_outputs(op, body, &inputs)?;
+        let before = inputs.clone();
+        inputs[first..].iter_mut().zip(&outputs).for_each(|(carry, output)| *carry |= output);
+        if inputs == before {
+            return Ok(inputs);
+        }
+    }
+}
+
+/// A body beside its derivative, with the tangents of each group of inputs behind the group.
+fn joint(op: &'static str, body: &Graph, active: &[bool], groups: &[usize], outputs: &[bool]) -> Result<Graph> {
+    let Both { graph, values, tangents } = beside(op, Form::Joint, body, active, outputs)?;
+    let mut order = Vec::new();
+    let (mut start, mut tangent) = (0, body.inputs.len());
+    for &count in groups {
+        order.extend(start..start + count);
+        let changing = active[start..start + count].iter().filter(|active| **active).count();
+        order.extend(tangent..tangent + changing);
+        (start, tangent) = (start + count, tangent + changing);
+    }
+    simplify(with_inputs(op, &graph, &order, &[], &[values, tangents].concat())?)
+}
+
+/// The operands of a group, and behind them their tangents.
+fn with_tangents(site: &Site<'_>, given: &[NodeId], active: &[bool], operands: &mut Vec<NodeId>) -> Result<()> {
+    tables::extend(site.op, operands, site.copy.all(given)?)?;
+    for (&operand, _) in given.iter().zip(active).filter(|(_, active)| **active) {
+        operands.push(site.tangent(operand)?);
+    }
+    Ok(())
+}
+
+fn count(active: &[bool]) -> usize {
+    active.iter().filter(|active| **active).count()
+}
+
+/// For each carry, the part that is its tangent where the values come first.
+fn tangent_parts(active: &[bool]) -> impl Iterator<Item = Option<u32>> + '_ {
+    let rank = |carry: usize| (active.len() + count(&active[..carry])) as u32;
+    active.iter().enumerate().map(move |(carry, &active)| active.then(|| rank(carry)))
+}
+
+pub(crate) fn linearised(site: &Site<'_>, id: NodeId, looped: While, own: Option<NodeId>) -> Result<Option<Tangents>> {
     let &Site { op, form, builder, source, copy, .. } = site;
     let call = call_of(source, id)?;
     let [test, step] = call.bodies.as_slice() else { return Err(Error::internal(op, "a loop without a test")) };
     let (tests, consts, carries) = (looped.test_consts as usize, looped.consts as usize, looped.carries as usize);
     let given = &source.operands(id)[tests..];
-    let mut active = site.active(id).split_off(tests);
-    // A carry has a tangent where its first value has one, or an iteration gives it one.
+    let active = activity(op, step, site.active(id).split_off(tests), consts)?;
+    let (of_consts, carried) = active.split_at(consts);
+    if !carried.contains(&true) {
+        return Ok(None);
+    }
+    let step = joint(op, step, &active, &[consts, carries], carried)?;
+    builder.set_attributes(source.attributes(id));
+    let mut operands = Vec::new();
+    // What is transposed has to know how often the loop went round; the test does not look at it, or at tangents.
+    let mut order: Vec<usize> = (0..tests + carries).collect();
+    let mut test = test.copied()?;
+    if let Some(own) = own.filter(|_| form == Form::Split) {
+        operands.push(builder.part(own, looped.carries)?);
+        order.insert(0, test.inputs.len());
+        test.push_input(DType::I64, ListId::EMPTY, source.attributes(id))?;
+    }
+    for (&carry, _) in given[consts..].iter().zip(carried).filter(|(_, active)| **active) {
+        let shape = test.lists.intern(source.shape(carry))?;
+        order.push(test.inputs.len());
+        test.push_input(source.dtype(carry), shape, source.attributes(id))?;
+    }
+    let outputs = tables::list(op, test.outputs.iter().copied())?;
+    let test = with_inputs(op, &test, &order, &[], &outputs)?;
+    let known = operands.len();
+    tables::extend(op, &mut operands, copy.all(&source.operands(id)[..tests])?)?;
+    with_tangents(site, &given[..consts], of_consts, &mut operands)?;
+    with_tangents(site, &given[consts..], carried, &mut operands)?;
+    let kind = While {
+        test_consts: (known + tests) as u32,
+        consts: (consts + count(of_consts)) as u32,
+        carries: (carries + count(carried)) as u32,
+    };
+    let call = builder.call(&Arc::new(ckad_prim::call(CallKind::While(kind), vec![test, step])), &operands)?;
+    let values = (0..carries as u32).chain([kind.carries]);
+    let values = (form == Form::Joint).then(|| values.collect());
+    Ok(Some(Tangents { call, tangents: tangent_parts(carried).chain([None]).collect(), values }))
+}
+
+/// The transposed of a loop that carries tangents beside values: `linearised` wrote it, in the split form.
+pub(crate) fn transposed(at: &Transposed<'_>, looped: While) -> Result<Vec<(usize, NodeId)>> {
+    let &Transposed { op, builder, source, id, is_linear, cotangents, .. } = at;
+    let call = call_of(source, id)?;
+    let step = call.bodies.get(1).ok_or_else(|| Error::internal(op, "a loop without an iteration"))?;
+    let (tests, consts) = (looped.test_consts as usize, looped.consts as usize);
+    let linear = activity(op, step, is_linear[tests..].to_vec(), consts)?;
+    let of_kind = |range: std::ops::Range<usize>, wanted: bool| -> Vec<usize> {
+        range.filter(|&input| linear[input] == wanted).collect()
+    };
+    let all = consts..step.inputs.len();
+    let (known_consts, linear_consts) = (of_kind(0..consts, false), of_kind(0..consts, true));
+    let (states, tangents) = (of_kind(all.clone(), false), of_kind(all, true));
+
+    // The iteration of the values alone, and the one of the tangents turned round.
+    let order: Vec<usize> = known_consts.iter().chain(&states).copied().collect();
+    let outputs: Vec<NodeId> = states.iter().map(|&input| step.outputs[input - consts]).collect();
+    let ahead = simplify(with_inputs(op, step, &order, &[], &outputs)?)?;
+    let unknown = [&linear_consts[..], &tangents].concat();
+    let order: Vec<usize> = order.iter().chain(&unknown).copied().collect();
+    let outputs: Vec<NodeId> = tangents.iter().map(|&input| step.outputs[input - consts]).collect();
+    let mut graph = with_inputs(op, step, &order, &[], &outputs)?;
+    let known = order.len() - unknown.len();
+    let tangent_inputs = graph.inputs[known..].to_vec();
+    let reached = forward_cone(op, &graph, &tangent_inputs)?;
+    let outputs = std::mem::take(&mut graph.outputs);
+    let tangent_outputs = outputs.iter().map(|&output| Some(output).filter(|o| reached[o.index()])).collect();
+    let linear = Linear { graph, tangent_inputs, tangent_outputs };
+    let backward = transpose_linear(op, &linear, |inner, linear| {
+        let mut seeds = Vec::new();
+        let (sums, carried) = linear.tangent_inputs.split_at(linear_consts.len());
+        let carried = carried.iter().zip(&linear.tangent_outputs).map(|(&like, &target)| (target, like));
+        for (target, like) in carried.chain(sums.iter().map(|&sum| (Some(sum), sum))) {
+            let node = linear.graph.node(like);
+            let input = inner.graph_mut().push_input(node.dtype, node.shape, node.attributes)?;
+            seeds.extend(target.map(|target| (target, input)));
+        }
+        Ok(seeds)
+    })?;
+    // Constants, cotangents of carries and sums for constants, states.
+    let carries = unknown.len();
+    let order: Vec<usize> =
+        (0..known_consts.len()).chain(known..known + carries).chain(known_consts.len()..known).collect();
+    let (sums, carried) = backward.outputs.split_at(linear_consts.len());
+    let body = simplify(with_inputs(op, &backward, &order, &[], &[carried, sums].concat())?)?;
+
+    let zeros = |input: usize| {
+        let operand = source.operands(id)[tests + input];
+        builder.zeros(source.dtype(operand), source.shape(operand))
+    };
+    let mut operands = vec![at.coefficient(0)?];
+    let coefficients = |inputs: &[usize], operands: &mut Vec<NodeId>| {
+        inputs.iter().try_for_each(|&input| {
+            operands.push(at.coefficient(tests + input)?);
+            Result::Ok(())
+        })
+    };
+    coefficients(&known_consts, &mut operands)?;
+    for &input in &tangents {
+        operands.push(cotangents[input - consts].map_or_else(|| zeros(input), Ok)?);
+    }
+    for &input in &linear_consts {
+        operands.push(zeros(input)?);
+    }
+    coefficients(&known_consts, &mut operands)?;
+    coefficients(&states, &mut operands)?;
+    let kind = Rewind {
+        consts: known_consts.len() as u32,
+        carries: carries as u32,
+        other_consts: known_consts.len() as u32,
+        other_carries: states.len() as u32,
+        slots: SLOTS,
+    };
+    let call = builder.call(&Arc::new(ckad_prim::call(CallKind::Rewind(kind), vec![body, ahead])), &operands)?;
+    let inputs = tangents.iter().chain(&linear_consts).zip(0..);
+    let linear = inputs.filter(|&(&input, _)| is_linear[tests + input]);
+    tables::tried(op, linear.map(|(&input, part)| Ok((tests + input, builder.part(call, part)?))))
+}
+
+/// Forward mode of the way back: tangents beside both loops' carries.
+pub(crate) fn linearised_rewind(site: &Site<'_>, id: NodeId, rewind: Rewind) -> Result<Option<Tangents>> {
+    let &Site { op, form, builder, source, copy, .. } = site;
+    let call = call_of(source, id)?;
+    let [body, ahead] = call.bodies.as_slice() else { return Err(Error::internal(op, "a way back alone")) };
+    let given = &source.operands(id)[1..];
+    let all = site.active(id).split_off(1);
+    let (own, other) = all.split_at(rewind.first_other());
+    let (consts, other_consts) = (rewind.consts as usize, rewind.other_consts as usize);
+    let other = activity(op, ahead, other.to_vec(), other_consts)?;
+    let states = &other[other_consts..];
+    let mut active = own.to_vec();
+    active.extend_from_slice(states);
+    let first_states = rewind.first_other();
+    // Its carries stand before the states.
     loop {
-        let outputs = active_outputs(op, step, &active)?;
+        let outputs = active_outputs(op, body, &active)?;
         let before = active.clone();
-        active[consts..].iter_mut().zip(&outputs).for_each(|(carry, output)| *carry |= output);
+        active[consts..first_states].iter_mut().zip(&outputs).for_each(|(carry, output)| *carry |= output);
         if active == before {
             break;
         }
     }
-    let carried = &active[consts..];
+    let carried = active[consts..first_states].to_vec();
     if !carried.contains(&true) {
         return Ok(None);
     }
-    let Both { graph, values, tangents } = beside(op, Form::Joint, step, &active, carried)?;
-    let is_active = |input: &usize| active[*input];
-    let tangent_of = |input: usize| step.inputs.len() + (0..input).filter(is_active).count();
-    let changes = |range: std::ops::Range<usize>| range.filter(is_active).map(tangent_of);
-    let (all_consts, all_carries) = (0..consts, consts..consts + carries);
-    let order: Vec<usize> = all_consts
-        .clone()
-        .chain(changes(all_consts.clone()))
-        .chain(all_carries.clone())
-        .chain(changes(all_carries.clone()))
-        .collect();
-    let outputs = [values, tangents].concat();
-    let step = simplify(with_inputs(op, &graph, &order, &[], &outputs)?)?;
-    // The test takes the tangents, and does not look at them.
-    let mut test = test.copied()?;
-    for carry in all_carries.clone().filter(is_active) {
-        let shape = test.lists.intern(source.shape(given[carry]))?;
-        test.push_input(source.dtype(given[carry]), shape, source.attributes(id))?;
+    if form == Form::Split {
+        return Err(refused());
     }
+    let groups = [consts, rewind.carries as usize, rewind.other_carries as usize];
+    let body = joint(op, body, &active, &groups, &carried)?;
+    let ahead = joint(op, ahead, &other, &[other_consts, rewind.other_carries as usize], states)?;
     builder.set_attributes(source.attributes(id));
-    let mut operands = copy.all(&source.operands(id)[..tests])?;
-    for range in [all_consts.clone(), all_carries] {
-        tables::extend(op, &mut operands, copy.all(&given[range.clone()])?)?;
-        for input in range.filter(is_active) {
-            operands.push(site.tangent(given[input])?);
-        }
-    }
-    let rank = |carry: usize| (0..carry).filter(|&other| carried[other]).count();
-    let kind = While {
-        consts: (consts + all_consts.filter(is_active).count()) as u32,
-        carries: (carries + rank(carries)) as u32,
-        ..looped
+    let mut operands = vec![copy.of(source.operands(id)[0])?];
+    let (of_loop, of_other) = given.split_at(first_states);
+    with_tangents(site, &of_loop[..consts], &active[..consts], &mut operands)?;
+    with_tangents(site, &of_loop[consts..], &carried, &mut operands)?;
+    with_tangents(site, &of_other[..other_consts], &other[..other_consts], &mut operands)?;
+    with_tangents(site, &of_other[other_consts..], states, &mut operands)?;
+    let kind = Rewind {
+        consts: (consts + count(&active[..consts])) as u32,
+        carries: rewind.carries + count(&carried) as u32,
+        other_consts: (other_consts + count(&other[..other_consts])) as u32,
+        other_carries: rewind.other_carries + count(states) as u32,
+        ..rewind
     };
-    let call = builder.call(&Arc::new(ckad_prim::call(CallKind::While(kind), vec![test, step])), &operands)?;
-    let tangents = (0..carries).map(|carry| carried[carry].then(|| (carries + rank(carry)) as u32));
-    let values = (0..carries as u32).chain([kind.carries]);
-    let values = (form == Form::Joint).then(|| values.collect());
-    Ok(Some(Tangents { call, tangents: tangents.chain([None]).collect(), values }))
+    let call = builder.call(&Arc::new(ckad_prim::call(CallKind::Rewind(kind), vec![body, ahead])), &operands)?;
+    let tangents = tangent_parts(&carried).collect();
+    Ok(Some(Tangents { call, tangents, values: Some((0..rewind.carries).collect()) }))
 }

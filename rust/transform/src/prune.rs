@@ -59,6 +59,11 @@ pub(crate) fn pruned(graph: Graph) -> Result<Graph> {
                     CallKind::Scan(scan) => prune_scan(call, scan, &parts, graph.operands(id))?,
                     CallKind::While(looped) => prune_while(call, looped, &parts)?,
                     CallKind::Branch(branch) => prune_branch(call, branch, &parts)?,
+                    CallKind::Rewind(rewind) => Pruned {
+                        call: Arc::clone(call),
+                        operands: (0..rewind.operands()).collect(),
+                        parts: (0..rewind.carries).map(Slim::Part).collect(),
+                    },
                     CallKind::Reverse(_) => return Err(Error::internal(OP, "a planned loop")),
                 };
                 let through = pruned.parts.iter().filter_map(|part| match part {

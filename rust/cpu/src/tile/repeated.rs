@@ -71,8 +71,7 @@ pub struct Repeated {
 }
 
 impl Repeated {
-    /// The kernel prepared, if it is one of few elements. `environment` has the buffers' sizes; their places may be
-    /// any.
+    /// The kernel prepared, if it is one of few elements. `environment` has the buffers' sizes; they may lie anywhere.
     pub fn new(kernel: &Kernel, environment: &Environment<'_>) -> Result<Option<Repeated>> {
         match kernel {
             Kernel::Fused(kernel) => match elements(kernel) {

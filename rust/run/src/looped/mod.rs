@@ -71,6 +71,7 @@ pub(crate) unsafe fn run(kernel: &LoopKernel, environment: &Environment<'_>) -> 
         match kernel.kind {
             CallKind::Scan(kind) => scan::run(&site, kind),
             CallKind::Reverse(kind) => reverse::run(&site, kind),
+            CallKind::Rewind(kind) => reverse::rewind(&site, kind),
             CallKind::While(kind) => choice::repeat(&site, kind),
             CallKind::Branch(kind) => choice::branch(&site, kind),
         }

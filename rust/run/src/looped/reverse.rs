@@ -3,8 +3,8 @@
 //! Between the newest state at hand and the iteration that is wanted the other loop's body runs again, and leaves a
 //! state where the binomial schedule wants one and a slot is free.
 
-use ckad_graph::binomial::{self, Action};
-use ckad_graph::{Result, Reverse};
+use ckad_graph::binomial::{self, Move};
+use ckad_graph::{Result, Reverse, Rewind};
 
 use super::Site;
 use super::carried::{Carry, Moving, Turns, copy};
@@ -94,12 +94,12 @@ pub(super) unsafe fn run(site: &Site<'_>, reverse: Reverse) -> Result<()> {
     let ahead = ahead(site, reverse, index)?;
     for action in binomial::backwards(turns.count as u64, reverse.slots.into()) {
         let (wanted, slot) = match action {
-            Action::Advance { slot, from, until, into } => {
+            Move::Advance { slot, from, until, into } => {
                 // SAFETY: the caller's promises.
                 unsafe { ahead.advance(slot, from as usize, until as usize, into)? };
                 continue;
             }
-            Action::Turn { step, slot } => (step as usize, slot),
+            Move::Turn { step, slot } => (step as usize, slot),
         };
         let turn = turns.count - 1 - wanted;
         // SAFETY: the layout has room for it.
@@ -108,12 +108,83 @@ pub(super) unsafe fn run(site: &Site<'_>, reverse: Reverse) -> Result<()> {
         for carry in &carried {
             carry.place(&frame, turns, turn);
         }
+        // The state before the last iteration lies behind the slots.
+        let slot = slot.or((turn == 0).then_some(reverse.slots as usize));
         for (state, other) in ahead.carries[..states].iter().enumerate() {
             let pointer = slot.map_or_else(|| other.on_the_way(wanted - 1), |slot| other.slot(slot));
             frame.place_input(1 + consts + carries + state, pointer);
         }
         // SAFETY: all inputs and outputs were placed, as the kernel's layout and the verified body say.
         unsafe { frame.run()? };
+    }
+    Ok(())
+}
+
+/// A loop whose number of iterations is an operand; the other one begins anew.
+///
+/// # Safety
+/// As for `super::run`.
+pub(super) unsafe fn rewind(site: &Site<'_>, rewind: Rewind) -> Result<()> {
+    // SAFETY: the first operand is an int64 scalar.
+    let count = unsafe { site.operands[0].pointer.cast::<i64>().read() }.max(0) as usize;
+    let (own, other) = site.operands[1..].split_at(rewind.first_other());
+    let (frame, consts) = (Frame::new(site, 0)?, rewind.consts as usize);
+    for (constant, memory) in own[..consts].iter().enumerate() {
+        frame.place_input(constant, memory.pointer);
+    }
+    let mut carried = Vec::with_capacity(rewind.carries as usize);
+    for (carry, memory) in own[consts..].iter().enumerate() {
+        carried.push(Carry::new(site, &frame, (carry, consts + carry), memory.pointer, None)?);
+    }
+    let ahead_frame = Frame::new(site, 1)?;
+    let other_consts = rewind.other_consts as usize;
+    for (constant, memory) in other[..other_consts].iter().enumerate() {
+        ahead_frame.place_input(constant, memory.pointer);
+    }
+    let mut all = Vec::with_capacity(rewind.other_carries as usize);
+    for (carry, memory) in other[other_consts..].iter().enumerate() {
+        let bytes = ahead_frame.body().output_bytes(carry);
+        let slots = site.layout.slots[carry].map_or(std::ptr::null_mut(), |piece| site.at(piece));
+        if count > 0 {
+            copy(memory.pointer, slots, bytes);
+        }
+        let places = site.layout.ahead[carry].map(|piece| site.at(piece));
+        all.push(State { input: other_consts + carry, bytes, slots, places });
+    }
+    let index = site.at(site.layout.index).cast::<i64>();
+    let turns = Turns { count, reverse: false };
+    let ahead = Ahead { frame: ahead_frame, index, turns, moving: Moving::new(), carries: all };
+    let kept = binomial::first_sweep(count as u64, rewind.slots.into());
+    for (slot, between) in kept.windows(2).enumerate() {
+        // SAFETY: the caller's promises.
+        unsafe { ahead.advance(slot, between[0] as usize, between[1] as usize, Some(slot + 1))? };
+    }
+    if let Some(&from) = kept.last() {
+        // SAFETY: the caller's promises.
+        unsafe { ahead.advance(kept.len() - 1, from as usize, count - 1, None)? };
+    }
+    let first_states = rewind.first_other();
+    for action in binomial::backwards(count as u64, rewind.slots.into()) {
+        let (wanted, slot) = match action {
+            Move::Advance { slot, from, until, into } => {
+                // SAFETY: the caller's promises.
+                unsafe { ahead.advance(slot, from as usize, until as usize, into)? };
+                continue;
+            }
+            Move::Turn { step, slot } => (step as usize, slot),
+        };
+        for carry in &carried {
+            carry.place_next(&frame, count - 1 - wanted);
+        }
+        for (state, other) in ahead.carries.iter().enumerate() {
+            let pointer = slot.map_or_else(|| other.on_the_way(wanted - 1), |slot| other.slot(slot));
+            frame.place_input(first_states + state, pointer);
+        }
+        // SAFETY: all inputs and outputs were placed, as the kernel's layout and the verified body say.
+        unsafe { frame.run()? };
+    }
+    for carry in &carried {
+        copy(carry.after(count), carry.last, carry.bytes);
     }
     Ok(())
 }
@@ -137,7 +208,7 @@ fn ahead<'a>(site: &'a Site<'_>, reverse: Reverse, index: *mut i64) -> Result<Ah
         let slots = match site.layout.slots[carry] {
             None => memory.pointer,
             Some(piece) => {
-                copy(memory.pointer, site.at(piece), bytes * reverse.slots as usize);
+                copy(memory.pointer, site.at(piece), bytes * (reverse.slots as usize + 1));
                 site.at(piece)
             }
         };

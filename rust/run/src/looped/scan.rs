@@ -40,7 +40,9 @@ pub(super) unsafe fn run(site: &Site<'_>, scan: Scan) -> Result<()> {
         let slot = kept.next_if(|&(_, before)| before == turn as u64).map(|(slot, _)| slot);
         for (carry, slots) in carried.iter().zip(&slots) {
             let now = carry.place(&frame, turns, turn);
-            if let (Some(slot), Some(slots)) = (slot, slots) {
+            let Some(slots) = slots else { continue };
+            let behind = (turn + 1 == turns.count).then_some(scan.slots as usize);
+            for slot in slot.into_iter().chain(behind) {
                 copy(now, slots.wrapping_add(slot * carry.bytes), carry.bytes);
             }
         }
