@@ -34,6 +34,10 @@ RAISED_OTHERWISE = {
 }
 
 
+# What was refused in another run of the same call.
+HANDED_ON = {("transforms/inspection.py", "planning.refused")}
+
+
 def raises(file: Path) -> Iterator[tuple[int, ast.expr]]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Raise) and node.exc is not None:  # a bare `raise` hands on what was raised
@@ -46,6 +50,8 @@ def test_every_raise_of_the_python_layer_has_a_hint() -> None:
         for line, raised in raises(file):
             count += 1
             place = f"{file.relative_to(package)}:{line}"
+            if (str(file.relative_to(package)), ast.unparse(raised)) in HANDED_ON:
+                continue
             assert isinstance(raised, ast.Call), place
             if isinstance(raised.func, ast.Name):
                 assert (str(file.relative_to(package)), raised.func.id) in RAISED_OTHERWISE, place

@@ -12,7 +12,6 @@ import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -214,8 +213,8 @@ def _table(
 def _process(reader: Any) -> dict[str, int]:
     """What memray saw at the high-water mark, by the innermost line that is the user's."""
     modules = (_core, np, optree, sys.modules["memray"])
-    folders = tuple(f"{Path(str(module.__file__)).parent}{os.sep}" for module in modules)
-    standard = f"{Path(os.__file__).parent}{os.sep}"
+    folders = tuple(f"{os.path.dirname(str(module.__file__))}{os.sep}" for module in modules)
+    standard = f"{os.path.dirname(os.__file__)}{os.sep}"
     found: dict[str, int] = {}
     for record in reader.get_high_watermark_allocation_records(merge_threads=True):
         where = _REST
@@ -232,9 +231,9 @@ def _bytes(size: int) -> Any:
     return np.empty(size, np.uint8)
 
 
-def _capture(folder: str) -> Path:
+def _capture(folder: str) -> str:
     """memray's file in the folder of a profile."""
-    return Path(folder, "capture.bin")
+    return os.path.join(folder, "capture.bin")
 
 
 def _remove(folder: str) -> None:
