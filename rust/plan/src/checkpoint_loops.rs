@@ -38,6 +38,7 @@ fn slots(policy: CheckpointPolicy, trips: u32) -> u32 {
             count.max(1)
         }
         CheckpointPolicy::Log => u32::BITS - trips.leading_zeros(),
+        // Every iteration at most twice: the first sweep, and once more.
         CheckpointPolicy::Sqrt => binomial::least_slots(trips.into(), 2) as u32,
     }
 }
