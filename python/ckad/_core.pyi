@@ -273,6 +273,11 @@ def while_loop(trace: Trace, test: Body, body: Body, carries: list[Any], are_arr
     the body: an index that it does not read, carries.
     """
 
+def custom(
+    trace: Trace, body: Body, results: list[Any], arguments: list[Any], forward: bool, are_arrays: list[bool]
+) -> list[Any]:
+    """Records results whose derivative is what the body says, of tangents (`forward`) or of cotangents."""
+
 def cond(
     trace: Trace, choice: Any, bodies: tuple[Body, Body], operands: list[Any], are_arrays: list[bool]
 ) -> list[Any]:

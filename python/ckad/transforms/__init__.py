@@ -1,6 +1,7 @@
 """The transforms: each takes a function and returns one, or a derivative at a point."""
 
 from ckad.transforms.checking import check_grads
+from ckad.transforms.custom import custom_jvp, custom_vjp
 from ckad.transforms.debugging import debug_nans
 from ckad.transforms.gradient import grad, value_and_grad
 from ckad.transforms.inspection import Graph, Plan, memory_frontier, plan, trace
@@ -24,6 +25,8 @@ __all__ = [
     "check_grads",
     "checkpoint",
     "cond",
+    "custom_jvp",
+    "custom_vjp",
     "debug_nans",
     "fori_loop",
     "grad",

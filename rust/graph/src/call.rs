@@ -28,6 +28,8 @@ pub enum CallKind {
     Branch(Branch),
     Reverse(Reverse),
     Rewind(Rewind),
+    Custom(Custom),
+    Pullback(Pullback),
 }
 
 impl CallKind {
@@ -38,6 +40,8 @@ impl CallKind {
             (CallKind::Reverse(reverse), 0) => reverse.scan.trips.into(),
             (CallKind::Reverse(reverse), _) => reverse.again(),
             (CallKind::While(_) | CallKind::Branch(_) | CallKind::Rewind(_), _) => 1,
+            // What a rule computes is written where it is used.
+            (CallKind::Custom(_) | CallKind::Pullback(_), _) => 0,
         }
     }
 
@@ -49,8 +53,34 @@ impl CallKind {
             CallKind::Branch(branch) => branch.results as usize,
             CallKind::Reverse(reverse) => (reverse.scan.carries + reverse.scan.ys) as usize,
             CallKind::Rewind(rewind) => rewind.carries as usize,
+            CallKind::Custom(custom) => custom.results as usize,
+            CallKind::Pullback(pullback) => pullback.results as usize,
         }
     }
+}
+
+/// A function with a derivative of the user's own: nothing but its results, until it is derived.
+///
+/// * Operands: its float results, the float arguments that the rule knows of, and constants of the rule.
+/// * Body: the rule, from tangents of the arguments (`forward`) or cotangents of the results, and the constants, to
+///   tangents of the results or cotangents of the arguments.
+/// * Parts: the results.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Custom {
+    pub forward: bool,
+    pub results: u32,
+    pub arguments: u32,
+}
+
+/// The linear map whose transpose is the body: the tangents of a function with a rule for cotangents.
+///
+/// * Operands: tangents of the arguments, and constants of the rule.
+/// * Body: from cotangents of the results, and the constants, to cotangents of the arguments.
+/// * Parts: tangents of the results.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Pullback {
+    pub arguments: u32,
+    pub results: u32,
 }
 
 /// A loop of known length.

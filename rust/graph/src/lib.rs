@@ -23,7 +23,7 @@ pub mod threads;
 mod verify;
 pub mod working;
 
-pub use call::{BodyWork, Branch, Call, CallId, CallKind, Reverse, Rewind, Scan, While};
+pub use call::{BodyWork, Branch, Call, CallId, CallKind, Custom, Pullback, Reverse, Rewind, Scan, While};
 pub use dtype::{DType, DTypeKind, ScalarBits};
 pub use error::{Error, ErrorKind, Refusal, Result};
 pub use graph::{

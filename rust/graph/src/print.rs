@@ -86,6 +86,8 @@ fn parameters(graph: &Graph, id: NodeId) -> String {
             CallKind::Rewind(rewind) => format!(" slots={}", rewind.slots),
             CallKind::While(_) => " while".to_owned(),
             CallKind::Branch(_) => " cond".to_owned(),
+            CallKind::Custom(_) => " with a derivative of its own".to_owned(),
+            CallKind::Pullback(_) => " pullback".to_owned(),
         }),
         Op::Part(part) => format!(" [{part}]"),
         _ => String::new(),

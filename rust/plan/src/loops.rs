@@ -111,6 +111,8 @@ impl LoopKernel {
             }
             CallKind::While(looped) => self.add_carries(&mut layout, 1, looped.carries, |_| true),
             CallKind::Branch(branch) => self.add_unread(&mut layout, 0, branch.results),
+            // No kernel is made of them.
+            CallKind::Custom(_) | CallKind::Pullback(_) => {}
         }
         let programs = || self.bodies.iter().map(|body| &body.program);
         layout.arena = layout.add(programs().map(|program| program.arena_bytes).max().unwrap_or(0));

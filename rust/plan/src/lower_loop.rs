@@ -55,7 +55,11 @@ fn bodies(call: &Call, target: &Target) -> Result<Vec<Arc<Body>>> {
         (CallKind::Rewind(rewind), _) => (rewind.other_consts, rewind.other_carries),
         (CallKind::While(looped), 1) => (looped.consts, looped.carries),
         (CallKind::While(_) | CallKind::Branch(_), _) => (0, 0),
+        (CallKind::Custom(_) | CallKind::Pullback(_), _) => (0, 0),
     };
+    if matches!(call.kind, CallKind::Custom(_) | CallKind::Pullback(_)) {
+        return Err(Error::internal("lower", "a rule that was not written into the graph"));
+    }
     let body = |(index, graph)| {
         let (first, count) = carries(index);
         body(graph, first as usize, count as usize, target).map(Arc::new)

@@ -118,6 +118,7 @@ fn takes(kind: CallKind) -> Vec<Vec<Like>> {
             let both = |index| (0..2).map(|body| input(body, index as usize, 1)).collect();
             std::iter::once(Vec::new()).chain((0..branch.values).map(both)).collect()
         }
+        CallKind::Custom(_) | CallKind::Pullback(_) => Vec::new(),
     }
 }
 
@@ -145,5 +146,6 @@ fn gives(kind: CallKind) -> Vec<Vec<Like>> {
             let both = |part| (0..2).map(|body| output(body, part as usize, 1)).collect();
             (0..branch.results).map(both).collect()
         }
+        CallKind::Custom(_) | CallKind::Pullback(_) => Vec::new(),
     }
 }

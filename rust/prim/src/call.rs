@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use ckad_graph::{
-    BodyWork, Branch, Call, CallKind, DType, Error, Graph, NodeId, Op, Result, Reverse, Rewind, Scan, While, shape_text,
+    BodyWork, Branch, Call, CallKind, Custom, DType, Error, Graph, NodeId, Op, Pullback, Result, Reverse, Rewind, Scan,
+    While, shape_text,
 };
 
 use crate::dispatch::{cost, verify};
@@ -172,6 +173,38 @@ fn check_scan(graph: &Graph, operands: &[NodeId], scan: Scan, body: &Graph) -> R
     Ok(())
 }
 
+fn check_custom(graph: &Graph, operands: &[NodeId], custom: Custom, call: &Call) -> Result<()> {
+    let [body] = bodies(call)?;
+    let (results, rest) = operands.split_at_checked(custom.results as usize).unwrap_or_default();
+    let (arguments, consts) = rest.split_at_checked(custom.arguments as usize).unwrap_or_default();
+    let (from, to) = if custom.forward { (arguments, results) } else { (results, arguments) };
+    if results.len() != custom.results as usize || arguments.len() != custom.arguments as usize {
+        return Err(broken(format!("{} operands for {custom:?}", operands.len())));
+    }
+    check_inputs(graph, body, &[from, consts])?;
+    if body.outputs.len() != to.len() {
+        return Err(broken(format!("{} outputs of a rule for {custom:?}", body.outputs.len())));
+    }
+    let mut pairs = body.outputs.iter().zip(to);
+    pairs.try_for_each(|(&output, &wanted)| same("what a rule says", spec(body, output), spec(graph, wanted)))
+}
+
+fn check_pullback(graph: &Graph, operands: &[NodeId], pullback: Pullback, call: &Call) -> Result<()> {
+    let [body] = bodies(call)?;
+    let (arguments, consts) = operands.split_at_checked(pullback.arguments as usize).unwrap_or_default();
+    let inputs = pullback.results as usize + consts.len();
+    if arguments.len() != pullback.arguments as usize
+        || body.inputs.len() != inputs
+        || body.outputs.len() != arguments.len()
+    {
+        return Err(broken(format!("{} operands for {pullback:?}", operands.len())));
+    }
+    let mut pairs = consts.iter().zip(&body.inputs[pullback.results as usize..]);
+    pairs.try_for_each(|(&operand, &input)| same("a constant", spec(graph, operand), spec(body, input)))?;
+    let mut pairs = arguments.iter().zip(&body.outputs);
+    pairs.try_for_each(|(&operand, &output)| same("a tangent", spec(graph, operand), spec(body, output)))
+}
+
 /// A call has no elements.
 pub(crate) fn infer(graph: &Graph, operands: &[NodeId], call: &Call) -> Result<Inferred> {
     if call.bodies.iter().any(|body| !body.constants.is_empty() || !body.splices.is_empty()) {
@@ -186,6 +219,8 @@ pub(crate) fn infer(graph: &Graph, operands: &[NodeId], call: &Call) -> Result<I
         CallKind::Branch(branch) => check_branch(graph, operands, branch, call)?,
         CallKind::Reverse(reverse) => check_reverse(graph, operands, reverse, call)?,
         CallKind::Rewind(rewind) => check_rewind(graph, operands, rewind, call)?,
+        CallKind::Custom(custom) => check_custom(graph, operands, custom, call)?,
+        CallKind::Pullback(pullback) => check_pullback(graph, operands, pullback, call)?,
     }
     Ok((DType::F64, vec![0]))
 }
@@ -222,6 +257,15 @@ pub(crate) fn infer_part(graph: &Graph, operands: &[NodeId], part: u32) -> Resul
         CallKind::While(looped) if part == looped.carries as usize => return Ok((DType::I64, Vec::new())),
         CallKind::While(_) | CallKind::Branch(_) => return Ok(output(bodies::<2>(call)?[1])),
         CallKind::Rewind(_) => return Ok(output(bodies::<2>(call)?[0])),
+        CallKind::Custom(_) => {
+            let (dtype, shape) = spec(graph, graph.operands(node)[part]);
+            return Ok((dtype, shape.to_vec()));
+        }
+        CallKind::Pullback(_) => {
+            let [body] = bodies(call)?;
+            let (dtype, shape) = spec(body, body.inputs[part]);
+            return Ok((dtype, shape.to_vec()));
+        }
     };
     let (carries, ys) = (scan.carries as usize, scan.ys as usize);
     let stacked = |node: NodeId, count: u32| {

@@ -15,7 +15,7 @@ use ckad_graph::{
 use ckad_plan::compile::{Compiled, compile_loops};
 use ckad_plan::within::{Fitted, TooSmall, compile_loops_within};
 use ckad_run::{Bindings, GivenUp, InputArray, OutputBuffer, ProgramCache, RunOptions};
-use ckad_transform::{Absorbed, Side};
+use ckad_transform::{Absorbed, Side, without_customs};
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
@@ -258,6 +258,8 @@ fn finished_donating(
     donated: &[bool],
 ) -> Result<Executable, Stop> {
     let target = ckad_run::target()?;
+    let plain = without_customs(graph)?;
+    let graph = plain.as_ref().unwrap_or(graph);
     let (mut compiled, rewritten) = match ask.limit {
         None => compile_loops(graph, ask.policy.unwrap_or(CheckpointPolicy::Auto), &target, donated)?,
         Some(limit) => match compile_loops_within(graph, ask.policy, limit, &target, donated)? {

@@ -401,6 +401,9 @@ pub fn linear(
 
 /// Prices both modes on the recorded graph: flops of one application times the number of applications.
 pub fn forward_is_cheaper(py: Python<'_>, recorded: &Recorded, columns: u64, rows: u64) -> PyResult<bool> {
+    if ckad_transform::is_for_reverse_mode(&recorded.graph) {
+        return Ok(false);
+    }
     let price = |kind: Kind, times: u64| {
         transformed(py, recorded, move |graph| {
             let unknown = kind.partition(graph)?.unknown;

@@ -117,6 +117,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(loops::scan, module)?)?;
     module.add_function(wrap_pyfunction!(loops::while_loop, module)?)?;
     module.add_function(wrap_pyfunction!(loops::cond, module)?)?;
+    module.add_function(wrap_pyfunction!(loops::custom, module)?)?;
     jit::register(module)?;
     module.add_function(wrap_pyfunction!(release, module)?)?;
     module.add_function(wrap_pyfunction!(chosen::register_policy, module)?)?;

@@ -135,6 +135,23 @@ pub fn while_loop(
     record(py, trace, call, &[test, body], (Vec::new(), given(py, carries)?), &are_arrays)
 }
 
+/// The results of a function whose derivative is what the body says: a function of tangents of the arguments
+/// (`forward`) or of cotangents of the results. Results and arguments are values of the trace, of floats.
+#[pyfunction]
+pub fn custom(
+    py: Python<'_>,
+    trace: &Trace,
+    body: &Body,
+    results: &Bound<'_, PyList>,
+    arguments: &Bound<'_, PyList>,
+    forward: bool,
+    are_arrays: Vec<bool>,
+) -> PyResult<Vec<Py<PyAny>>> {
+    let call = body.closed.custom(forward, results.len() as u32, arguments.len() as u32).map_err(raise)?;
+    let first = [given(py, results)?, given(py, arguments)?].concat();
+    record(py, trace, call, &[body], (first, Vec::new()), &are_arrays)
+}
+
 /// The results of the one body or the other, as the choice says.
 #[pyfunction]
 pub fn cond(

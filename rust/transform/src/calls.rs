@@ -6,7 +6,7 @@ use ckad_prim::Builder;
 use crate::body::call_of;
 use crate::copy::{Copy, NodeTable, derived, table};
 use crate::jvp::with_tangents;
-use crate::{branch, looped, scan};
+use crate::{branch, custom, looped, scan};
 
 /// How derivatives of calls are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,6 +64,8 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, own: Option<NodeId>) -> Re
         CallKind::Branch(kind) => branch::linearised(site, id, kind),
         CallKind::Rewind(kind) => looped::linearised_rewind(site, id, kind),
         CallKind::Reverse(_) => Err(of_plans(site.op)),
+        CallKind::Custom(_) => Err(Error::internal(site.op, "a rule is used by the driver")),
+        CallKind::Pullback(_) => Err(Error::internal(site.op, "a pullback that was not transposed")),
     }
 }
 
@@ -101,6 +103,8 @@ pub(crate) fn transposed(at: &Transposed<'_>) -> Result<Vec<(usize, NodeId)>> {
         CallKind::Rewind(_) => Err(looped::refused()),
         CallKind::Branch(kind) => branch::transposed(at, kind),
         CallKind::Reverse(_) => Err(of_plans(at.op)),
+        CallKind::Custom(_) => Err(Error::internal(at.op, "a rule is not linear")),
+        CallKind::Pullback(kind) => custom::transposed(at, kind),
     }
 }
 

@@ -1,10 +1,14 @@
 //! From recorded functions to the bodies of loops and branches: what a function reads from outside becomes inputs, its
 //! numbers and captured arrays too, so that other values find the same structure.
 
-use ckad_graph::{Branch, Call, CallKind, Constant, DType, Graph, NodeId, Op, Result, ScalarBits, Scan, While, tables};
+use ckad_graph::{
+    Branch, Call, CallKind, Constant, Custom, DType, Graph, NodeId, Op, Result, ScalarBits, Scan, While, tables,
+};
+use ckad_prim::Builder;
 use rustc_hash::FxHashMap;
 
 use crate::body::with_inputs;
+use crate::calls::{Form, beside};
 use crate::copy::{Copy, derived, reached};
 use crate::extract;
 use crate::settle::settle;
@@ -138,6 +142,36 @@ impl Closed {
         };
         let bodies = vec![side(self, other, false)?, side(other, self, true)?];
         Ok(ckad_prim::call(CallKind::Branch(branch), bodies))
+    }
+
+    /// The rule for a derivative of this function's user: from `own` tangents or cotangents. A rule for tangents is
+    /// kept as its derivative by them, which is what it says if it is linear in them, written so that it can be
+    /// transposed. Operands: the results, the arguments, the constants.
+    pub fn custom(&self, forward: bool, results: u32, arguments: u32) -> Result<Call> {
+        let kind = CallKind::Custom(Custom { forward, results, arguments });
+        if !forward {
+            return Ok(ckad_prim::call(kind, vec![self.graph.copied()?]));
+        }
+        let flags: Vec<bool> = (0..self.graph.inputs.len()).map(|input| input < self.own).collect();
+        let both = beside("custom_jvp", Form::Split, &self.graph, &flags, &vec![true; self.graph.outputs.len()])?;
+        let graph = &both.graph;
+        let builder = Builder::new(derived(graph, 1)?);
+        let mut copy = Copy::new("custom_jvp", graph)?;
+        let (consts, tangents) = (self.own..self.graph.inputs.len(), self.graph.inputs.len()..graph.inputs.len());
+        for index in tangents.chain(consts) {
+            copy.input(&mut builder.graph_mut(), graph, graph.inputs[index])?;
+        }
+        for &input in &graph.inputs[..self.own] {
+            builder.set_attributes(graph.attributes(input));
+            copy.set(input, builder.zeros(graph.dtype(input), graph.shape(input))?);
+        }
+        for id in graph.ids() {
+            copy.node(&mut builder.graph_mut(), graph, id, graph.attributes(id))?;
+        }
+        let outputs = copy.all(&both.tangents)?;
+        let mut body = builder.finish()?;
+        body.outputs = outputs;
+        Ok(ckad_prim::call(kind, vec![simplify(body)?]))
     }
 
     /// As many outputs as it has.

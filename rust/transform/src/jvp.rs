@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::calls::{Form, Site, Tangents, linearised};
 use crate::copy::{Copy, NodeTable, derived, reached};
+use crate::custom;
 use crate::settle::settled;
 
 /// The inputs followed by tangents of the active inputs → the outputs followed by tangents of the float outputs.
@@ -37,6 +38,7 @@ fn forward(graph: &Graph, active: &[bool], form: Form) -> Result<Graph> {
     }
     let mut target = builder.finish()?;
     target.outputs = outputs;
+    custom::none_left(&target)?;
     Ok(target)
 }
 
@@ -88,6 +90,7 @@ pub(crate) fn with_tangents(
     }
 
     let mut loops: FxHashMap<NodeId, Tangents> = FxHashMap::default();
+    let mut customs: FxHashMap<NodeId, custom::Derived> = FxHashMap::default();
     let mut operand_exprs: Vec<Expr<'_>> = Vec::new();
     let mut operand_tangents: Vec<Option<Expr<'_>>> = Vec::new();
     for id in source.ids() {
@@ -97,6 +100,35 @@ pub(crate) fn with_tangents(
         }
         let attributes = source.attributes(id);
         match source.op(id) {
+            Op::Call(_) if custom::kind_of(source, id).is_some() => {
+                copy.node(&mut builder.graph_mut(), source, id, attributes)?;
+                let site = Site { op, form, builder, source, copy: &copy, tangents: &tangents };
+                let found = match custom::kind_of(source, id).filter(|_| leads[id.index()]) {
+                    Some(kind) => {
+                        custom::linearised(&site, id, kind).map_err(|error| error.at_line(attributes.line))?
+                    }
+                    None => None,
+                };
+                if let Some(found) = found {
+                    tables::room_for_keys(op, &mut customs, 1)?;
+                    customs.insert(id, found);
+                }
+                continue;
+            }
+            Op::Part(part) if customs.contains_key(&source.operands(id)[0]) => {
+                builder.set_attributes(attributes);
+                let call = source.operands(id)[0];
+                let found = &customs[&call];
+                let value = match found.used {
+                    true => copy.of(source.operands(call)[part as usize])?,
+                    false => builder.part(copy.of(call)?, part)?,
+                };
+                copy.set(id, value);
+                if leads[id.index()] {
+                    tangents.set(id, found.tangents[part as usize]);
+                }
+                continue;
+            }
             Op::Call(_) => {
                 let own = match form {
                     Form::Split => Some(copy.node(&mut builder.graph_mut(), source, id, attributes)?),

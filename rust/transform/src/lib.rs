@@ -8,6 +8,7 @@
 //!   derivative coefficients to where they are used (`sink`, which `partition` shares).
 //! * Loops have bodies of their own (`body`): [`Closed`] makes one, `calls` derives them (`scan`,
 //!   `looped`, `branch`), `prune` leaves out what nobody asks for.
+//! * Functions with derivatives of the user's own stand as calls with their rules (`custom`) until [`without_customs`].
 //! * [`absorbed`]: a derived graph that says where its products absorbed a number that is not finite.
 //! * `copy` is what all of them share.
 //!
@@ -21,6 +22,7 @@ mod calls;
 mod close;
 mod cone;
 mod copy;
+mod custom;
 mod drawn;
 mod extract;
 mod jvp;
@@ -40,6 +42,7 @@ pub use absorbed::{Absorbed, absorbed};
 pub use body::{used_inputs, with_inputs};
 pub use close::{Closed, Outside};
 pub use cone::{Cone, cone};
+pub use custom::{is_for_reverse_mode, without_customs};
 pub use extract::extract;
 pub use jvp::{jvp, linearize};
 pub use partition::{Partition, Side, partition};

@@ -64,6 +64,11 @@ pub(crate) fn pruned(graph: Graph) -> Result<Graph> {
                         operands: (0..rewind.operands()).collect(),
                         parts: (0..rewind.carries).map(Slim::Part).collect(),
                     },
+                    CallKind::Custom(_) | CallKind::Pullback(_) => Pruned {
+                        call: Arc::clone(call),
+                        operands: (0..graph.operands(id).len()).collect(),
+                        parts: (0..call.kind.parts() as u32).map(Slim::Part).collect(),
+                    },
                     CallKind::Reverse(_) => return Err(Error::internal(OP, "a planned loop")),
                 };
                 let through = pruned.parts.iter().filter_map(|part| match part {

@@ -120,7 +120,7 @@ pub(crate) struct Tables {
 
 impl Tables {
     /// Tables in which the graph as a whole is `region` of the target.
-    fn within(target: &Graph, region: RegionId) -> Result<Tables> {
+    pub fn within(target: &Graph, region: RegionId) -> Result<Tables> {
         if region.0 as usize >= target.regions.len() {
             return Err(Error::internal("splice", "unknown region"));
         }

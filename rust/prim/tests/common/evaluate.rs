@@ -267,7 +267,7 @@ fn parts(call: &Call, operands: &[Array]) -> Option<Vec<Array>> {
         CallKind::Scan(scan) => scan,
         CallKind::While(looped) => return while_parts(call, looped, operands),
         CallKind::Branch(_) => return evaluate(&call.bodies[usize::from(operands[0][0] != 0.0)], &operands[1..]),
-        CallKind::Reverse(_) | CallKind::Rewind(_) => return None,
+        CallKind::Reverse(_) | CallKind::Rewind(_) | CallKind::Custom(_) | CallKind::Pullback(_) => return None,
     };
     let (consts, carries, trips) = (scan.consts as usize, scan.carries as usize, scan.trips as usize);
     let mut carried = operands[consts..consts + carries].to_vec();

@@ -74,6 +74,7 @@ pub(crate) unsafe fn run(kernel: &LoopKernel, environment: &Environment<'_>) -> 
             CallKind::Rewind(kind) => reverse::rewind(&site, kind),
             CallKind::While(kind) => choice::repeat(&site, kind),
             CallKind::Branch(kind) => choice::branch(&site, kind),
+            CallKind::Custom(_) | CallKind::Pullback(_) => Err(Error::internal("run", "a rule is no kernel")),
         }
     }
 }

@@ -1,0 +1,318 @@
+"""Derivatives of the user's own: `custom_jvp` gives a rule for tangents, `custom_vjp` one for cotangents."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NoReturn, TypeVar
+
+import numpy as np
+
+from ckad import _core
+from ckad.errors import CkadRuntimeError, CkadTypeError, CkadValueError, ShapeError
+from ckad.transforms.loops import Leaf
+from ckad.transforms.recording import check_function
+from ckad.tree import flatten, unflatten
+
+Result = TypeVar("Result")
+
+
+class _Custom(Generic[Result]):
+    """What both kinds of functions share: which arguments the rule knows of, and where the rule goes."""
+
+    name: str
+
+    def __init__(self, fun: Callable[..., Result], nondiff_argnums: int | Sequence[int] = ()) -> None:
+        check_function(self.name, fun)
+        functools.update_wrapper(self, fun)
+        self.fun = fun
+        numbers = (nondiff_argnums,) if isinstance(nondiff_argnums, (int, np.integer)) else tuple(nondiff_argnums)
+        for number in numbers:
+            if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 0:
+                hint = "give positions of arguments, counted from 0: nondiff_argnums=(1,)"
+                raise CkadValueError.of(self.name, f"nondiff_argnums has {number!r:.40}", hint)
+        self.nondiff_argnums = frozenset(int(number) for number in numbers)
+
+    def _positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """All arguments by position, defaults filled in: what rules are called with."""
+        try:
+            bound = inspect.signature(self.fun).bind(*args, **kwargs)
+        except ValueError:  # a function of C without a signature
+            return args
+        if bound.kwargs:
+            hint = "let the function take all of its arguments by position"
+            raise CkadTypeError.of(self.name, f"keyword-only arguments: {', '.join(bound.kwargs)}", hint)
+        bound.apply_defaults()
+        return bound.args
+
+    def _split(self, args: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
+        """The arguments that the rule is not asked about, and the others."""
+        static = [arg for index, arg in enumerate(args) if index in self.nondiff_argnums]
+        return static, [arg for index, arg in enumerate(args) if index not in self.nondiff_argnums]
+
+    def _refuse(self, method: str) -> NoReturn:
+        """Says that there is no rule, and what gives one."""
+        what = f"{getattr(self.fun, '__name__', 'the function')} has no rule yet"
+        raise CkadRuntimeError.of(self.name, what, f"give it one before it is called: f.{method}(…)")
+
+
+def _is_float(leaf: Any) -> bool:
+    return Leaf(leaf).dtype.kind == "f"
+
+
+def _is_traced(tree: Any) -> bool:
+    return any(isinstance(leaf, _core.Tracer) for leaf in flatten(tree)[0])
+
+
+def _matching(name: str, what: str, value: Any, like: Leaf) -> Any:
+    """A value that a rule gives, of the shape and dtype that it must have; numbers of Python's take the dtype."""
+    given = Leaf(value)
+    if given.shape == like.shape and given.weak and given.dtype != like.dtype:
+        return _core.cast(value, like.dtype) if isinstance(value, _core.Tracer) else np.asarray(value, like.dtype)[()]
+    if not given.is_like(like):
+        raise ShapeError.of(
+            name, f"the rule gives {given!r} for {what} of {like!r}", "let it have that shape and dtype"
+        )
+    return value
+
+
+class _Rule:
+    """A rule that is being recorded: a body whose arguments are tangents or cotangents."""
+
+    def __init__(self, name: str) -> None:
+        self.trace = _core.Trace(name, body=True)
+        self.symbols = 0
+
+    def symbol(self, like: Leaf) -> Any:
+        """An argument of that shape and dtype."""
+        self.symbols += 1
+        return self.trace.symbol(like.dtype, like.shape, like.is_array, False)
+
+    def body(self, outputs: list[Any]) -> _core.Body:
+        """The recorded rule."""
+        return self.trace.body(outputs, self.symbols)
+
+
+def _attached(
+    name: str,
+    out: Any,
+    arguments: list[Any],
+    record: Callable[[_Rule, list[Any], Any, list[int]], tuple[list[Any], list[int]]],
+    forward: bool,
+) -> Any:
+    """`out` with a rule behind it. `record` gives the rule's outputs and which of the arguments it knows of, from the
+    leaves and the structure of `out` and the indices of its floats."""
+    leaves, structure = flatten(out)
+    floats = [index for index, leaf in enumerate(leaves) if _is_float(leaf)]
+    if not floats:
+        return out
+    trace = _core.Trace(name)
+    try:
+        results = [trace.argument(leaves[index], False) for index in floats]
+        rule = _Rule(name)
+        try:
+            outputs, known = record(rule, leaves, structure, floats)
+            body = rule.body(outputs)
+        finally:
+            rule.trace.close()
+        given = [trace.argument(arguments[index], False) for index in known]
+        are_arrays = [Leaf(leaves[index]).is_array for index in floats]
+        values = trace.evaluate(_core.custom(trace, body, results, given, forward, are_arrays))
+    finally:
+        trace.close()
+    for index, value in zip(floats, values, strict=True):
+        leaves[index] = value
+    return unflatten(structure, leaves)
+
+
+class custom_jvp(_Custom[Result]):
+    """A function whose tangents are what a rule says.
+
+    The rule holds in forward mode and, transposed, in reverse mode; its own operations are differentiated for higher
+    orders. Inside the rule the function at the same arguments is the result that the rule is for, at other arguments it
+    is what it computes. Conventions are those of `jax.custom_jvp`.
+
+    Args:
+        fun: the function. Outside of transforms it is called as it is.
+        nondiff_argnums: positions of arguments that the rule is not asked about; it gets them first.
+
+    Raises:
+        RuntimeError: it is called without a rule.
+        ShapeError: the rule's tangent has not the structure, shape or dtype of the result.
+
+    >>> import numpy as np, ckad
+    >>> @ckad.custom_jvp
+    ... def log1pexp(x):
+    ...     return np.log(1.0 + np.exp(x))
+    >>> @log1pexp.defjvp
+    ... def rule(primals, tangents):
+    ...     (x,), (dx,) = primals, tangents
+    ...     return log1pexp(x), (1.0 - 1.0 / (1.0 + np.exp(x))) * dx
+    >>> print(ckad.grad(log1pexp)(800.0))
+    1.0
+    """
+
+    name = "custom_jvp"
+    jvp: Callable[..., Any] | None = None
+
+    def __init__(self, fun: Callable[..., Result], nondiff_argnums: int | Sequence[int] = ()) -> None:
+        super().__init__(fun, nondiff_argnums)
+        # The calls whose rule is being recorded: their threads, arguments and results.
+        self.open: list[tuple[int, list[Any], Any]] = []
+
+    def defjvp(self, jvp: Callable[..., Any]) -> Callable[..., Any]:
+        """Gives the rule: from primals and tangents, two tuples, to the result and its tangent.
+
+        Args:
+            jvp: the rule. Arguments of `nondiff_argnums` come before the tuples.
+
+        Returns:
+            The rule, so that this is a decorator.
+        """
+        check_function("defjvp", jvp)
+        self.jvp = jvp
+        return jvp
+
+    def defjvps(self, *jvps: Callable[..., Any] | None) -> None:
+        """Gives a rule for each argument: from its tangent, the result and all arguments to a tangent of the result.
+
+        Args:
+            jvps: the rules; None for an argument without a derivative.
+        """
+
+        def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+            out = self(*primals)
+            parts = [
+                rule(tangent, out, *primals) for rule, tangent in zip(jvps, tangents, strict=True) if rule is not None
+            ]
+            if not parts:
+                return out, np.zeros_like(out)
+            return out, functools.reduce(lambda a, b: a + b, parts)
+
+        self.jvp = jvp
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Result:
+        args = self._positional(args, kwargs)
+        static, given = self._split(args)
+        jvp = self.jvp
+        if jvp is None:
+            self._refuse("defjvp")
+        if not _is_traced(given):
+            return self.fun(*args)
+        primals, structure = flatten(given)
+        for thread, leaves, out in reversed(self.open):
+            if thread == threading.get_ident():
+                same = len(leaves) == len(primals) and all(a is b for a, b in zip(leaves, primals, strict=True))
+                return out if same else self.fun(*args)
+        known = [index for index, leaf in enumerate(primals) if isinstance(leaf, _core.Tracer) and _is_float(leaf)]
+
+        def record(rule: _Rule, leaves: list[Any], out: Any, floats: list[int]) -> tuple[list[Any], list[int]]:
+            tangents = [
+                rule.symbol(Leaf(leaf)) if index in known else np.zeros(Leaf(leaf).shape, Leaf(leaf).dtype)
+                for index, leaf in enumerate(primals)
+            ]
+            answer = jvp(*static, tuple(given), tuple(unflatten(structure, tangents)))
+            if not isinstance(answer, tuple) or len(answer) != 2:
+                kind = "None: it has no return" if answer is None else f"a {type(answer).__name__}"
+                hint = "return (result, tangent of the result)"
+                raise CkadTypeError.of(self.name, f"the rule must return a pair, not {kind}", hint)
+            found, found_structure = flatten(answer[1])
+            if found_structure != out:
+                hint = "let the tangent have the structure of the result"
+                raise CkadTypeError.of(self.name, f"the rule gives {found_structure} for a result of {out}", hint)
+            like = [Leaf(leaf) for leaf in leaves]
+            return [_matching(self.name, "the tangent", found[index], like[index]) for index in floats], known
+
+        out = self.fun(*args)
+        self.open.append((threading.get_ident(), primals, out))
+        try:
+            return _attached(self.name, out, primals, record, True)
+        finally:
+            self.open.pop()
+
+
+class custom_vjp(_Custom[Result]):
+    """A function whose cotangents are what a rule says.
+
+    Reverse mode alone: forward mode over it raises, but through its gradient (`hvp`) goes. Conventions are those of
+    `jax.custom_vjp`.
+
+    Args:
+        fun: the function. Outside of transforms it is called as it is; inside of them `fwd` is.
+        nondiff_argnums: positions of arguments that the rule is not asked about; `bwd` gets them first.
+
+    Raises:
+        RuntimeError: it is called without a rule.
+        ShapeError: a cotangent has not the structure, shape or dtype of its argument.
+
+    >>> import numpy as np, ckad
+    >>> @ckad.custom_vjp
+    ... def clipped(x):
+    ...     return x
+    >>> clipped.defvjp(lambda x: (x, None), lambda residuals, g: (np.clip(g, -1.0, 1.0),))
+    >>> print(ckad.grad(lambda x: np.sum(3.0 * clipped(x)))(np.zeros(2)))
+    [1. 1.]
+    """
+
+    name = "custom_vjp"
+    fwd: Callable[..., Any] | None = None
+    bwd: Callable[..., Any] | None = None
+
+    def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any]) -> None:
+        """Gives the rule.
+
+        Args:
+            fwd: function of all arguments to the result and residuals, any pytree.
+            bwd: function of the residuals and a cotangent of the result to a tuple of cotangents, one for each argument
+                but those of `nondiff_argnums`, which come first; None for an argument without one.
+        """
+        check_function("defvjp", fwd)
+        check_function("defvjp", bwd)
+        self.fwd, self.bwd = fwd, bwd
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Result:
+        args = self._positional(args, kwargs)
+        static, given = self._split(args)
+        fwd, bwd = self.fwd, self.bwd
+        if fwd is None or bwd is None:
+            self._refuse("defvjp")
+        if not _is_traced(given):
+            return self.fun(*args)
+        answer = fwd(*args)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            kind = "None: it has no return" if answer is None else f"a {type(answer).__name__}"
+            hint = "return (result, residuals)"
+            raise CkadTypeError.of(self.name, f"fwd must return a pair, not {kind}", hint)
+        result, residuals = answer
+        arguments = [flatten(arg) for arg in given]
+        all_leaves = [leaf for leaves, _ in arguments for leaf in leaves]
+
+        def record(rule: _Rule, leaves: list[Any], out: Any, floats: list[int]) -> tuple[list[Any], list[int]]:
+            like = [Leaf(leaf) for leaf in leaves]
+            cotangents = [
+                rule.symbol(one) if index in floats else np.zeros(one.shape, one.dtype)
+                for index, one in enumerate(like)
+            ]
+            found = bwd(*static, residuals, unflatten(out, cotangents))
+            if not isinstance(found, tuple) or len(found) != len(given):
+                kind = f"{len(found)} of them" if isinstance(found, tuple) else f"a {type(found).__name__}"
+                hint = "return a tuple, None for an argument without a cotangent"
+                what = f"bwd must return a cotangent for each of {len(given)} arguments, not {kind}"
+                raise CkadTypeError.of(self.name, what, hint)
+            outputs, known, first = [], [], 0
+            for (arg_leaves, structure), cotangent in zip(arguments, found, strict=True):
+                if cotangent is not None:
+                    gradients, other = flatten(cotangent)
+                    if other != structure:
+                        hint = "let a cotangent have the structure of its argument"
+                        raise CkadTypeError.of(self.name, f"bwd gives {other} for an argument of {structure}", hint)
+                    for index, (leaf, gradient) in enumerate(zip(arg_leaves, gradients, strict=True)):
+                        if isinstance(leaf, _core.Tracer) and _is_float(leaf):
+                            outputs.append(_matching(self.name, "the cotangent", gradient, Leaf(leaf)))
+                            known.append(first + index)
+                first += len(arg_leaves)
+            return outputs, known
+
+        return _attached(self.name, result, all_leaves, record, False)

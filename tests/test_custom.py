@@ -1,0 +1,202 @@
+"""`custom_jvp` and `custom_vjp`: the rule holds in every mode and order, and the result is the function's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import ckad
+from ckad.errors import CkadTypeError, ShapeError
+
+
+@ckad.custom_jvp
+def softplus(x: Any) -> Any:
+    return np.log(1.0 + np.exp(x))
+
+
+@softplus.defjvp
+def softplus_rule(primals: Any, tangents: Any) -> Any:
+    (x,), (dx,) = primals, tangents
+    return softplus(x), dx / (1.0 + np.exp(-x))
+
+
+@ckad.custom_vjp
+def product(x: Any, y: Any) -> Any:
+    return x * y
+
+
+# Told from the true derivative by a factor.
+product.defvjp(lambda x, y: (x * y, (x, y)), lambda residuals, g: (10.0 * g * residuals[1], 10.0 * g * residuals[0]))
+
+X = np.linspace(-2.0, 2.0, 7)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def test_outside_of_transforms_it_is_the_function() -> None:
+    assert_array_equal(softplus(X), np.log(1.0 + np.exp(X)))
+    assert isinstance(softplus(X), np.ndarray)
+    assert product(2.0, 3.0) == 6.0
+    assert softplus.__name__ == "softplus"
+
+
+def test_the_rule_holds_in_both_modes(policy: Any) -> None:
+    f = lambda x: np.sum(softplus(x) ** 2)
+    expected = 2.0 * np.log1p(np.exp(X)) * sigmoid(X)
+    assert_allclose(ckad.grad(f, checkpoint=policy)(X), expected, rtol=1e-12)
+    _, tangent = ckad.jvp(f, (X,), (np.ones_like(X),), checkpoint=policy)
+    assert_allclose(tangent, expected.sum(), rtol=1e-12)
+    # Where the operations themselves have overflown.
+    assert ckad.grad(softplus)(800.0) == 1.0
+    assert ckad.grad(lambda x: np.log(1.0 + np.exp(x)))(800.0) != 1.0
+
+
+def test_higher_orders_go_through_the_rule() -> None:
+    s = sigmoid(X)
+    second = s * (1.0 - s)
+    third = second * (1.0 - 2.0 * s)
+    f = lambda x: np.sum(softplus(x))
+    assert_allclose(ckad.hvp(f, X, np.ones_like(X)), second, rtol=1e-12)
+    g = lambda x: np.sum(ckad.grad(f)(x))
+    assert_allclose(ckad.grad(g)(X), second, rtol=1e-12)
+    assert_allclose(ckad.grad(lambda x: np.sum(ckad.grad(g)(x)))(X), third, rtol=1e-10, atol=1e-15)
+    assert_allclose(ckad.jacobian(softplus, mode="forward")(X), np.diag(s), rtol=1e-12)
+    assert_allclose(ckad.jacobian(softplus, mode="reverse")(X), np.diag(s), rtol=1e-12)
+
+
+def test_cotangents_are_those_of_the_rule(policy: Any) -> None:
+    f = lambda x, y: np.sum(np.sin(product(x, y)))
+    gx, gy = ckad.grad(f, (0, 1), checkpoint=policy)(X, 2.0 * X)
+    outer = np.cos(2.0 * X * X)
+    assert_allclose(gx, 10.0 * outer * 2.0 * X, rtol=1e-12)
+    assert_allclose(gy, 10.0 * outer * X, rtol=1e-12)
+    # One of the two alone, the other a plain array.
+    assert_allclose(ckad.grad(f)(X, 2.0 * X), gx)
+    value, pullback = ckad.vjp(lambda x: product(x, 3.0), X)
+    assert_array_equal(value, 3.0 * X)
+    assert_allclose(pullback(np.ones_like(X))[0], 30.0 * np.ones_like(X))
+
+
+def test_second_order_goes_through_the_residuals() -> None:
+    f = lambda x: np.sum(product(x, x))
+    # d/dx 20 x, by the operations of the rule.
+    assert_allclose(ckad.grad(lambda x: np.sum(ckad.grad(f)(x)))(X), np.full(7, 20.0))
+    assert_allclose(ckad.hvp(f, X, np.ones_like(X)), np.full(7, 20.0))
+
+
+def test_rules_need_not_be_linear() -> None:
+    @ckad.custom_vjp
+    def clip_gradient(low: float, high: float, x: Any) -> Any:
+        return x
+
+    clip_gradient.defvjp(lambda low, high, x: (x, (low, high)), lambda r, g: (None, None, np.clip(g, *r)))
+    f = lambda x: np.sum(5.0 * clip_gradient(-1.0, 1.0, x) - 7.0 * clip_gradient(-2.0, 2.0, x))
+    assert_array_equal(ckad.grad(f)(X), np.full(7, -1.0))
+
+
+def test_several_results_and_pytrees() -> None:
+    @ckad.custom_vjp
+    def polar(z: dict[str, Any]) -> tuple[Any, Any, int]:
+        return np.hypot(z["x"], z["y"]), np.arctan2(z["y"], z["x"]), 3
+
+    def forward(z: dict[str, Any]) -> tuple[Any, Any]:
+        return polar.fun(z), z
+
+    def backward(z: dict[str, Any], g: Any) -> Any:
+        radius, angle, _ = g
+        return ({"x": radius + 2.0 * angle, "y": 3.0 * radius},)
+
+    polar.defvjp(forward, backward)
+
+    def f(z: dict[str, Any]) -> Any:
+        radius, angle, three = polar(z)
+        return np.sum(radius) + three * np.sum(angle)
+
+    found = ckad.grad(f)({"x": X, "y": X + 5.0})
+    assert_array_equal(found["x"], np.full(7, 7.0))
+    assert_array_equal(found["y"], np.full(7, 3.0))
+    # A result that nobody uses has a cotangent of zeros.
+    found = ckad.grad(lambda z: np.sum(polar(z)[0]))({"x": X, "y": X + 5.0})
+    assert_array_equal(found["x"], np.ones(7))
+
+
+def test_rules_for_each_argument() -> None:
+    @ckad.custom_jvp
+    def f(x: Any, y: Any) -> Any:
+        return x * np.sin(y)
+
+    f.defjvps(lambda dx, out, x, y: 2.0 * dx, None)
+    assert ckad.grad(f)(1.0, 2.0) == 2.0
+    assert ckad.grad(f, argnums=1)(1.0, 2.0) == 0.0
+
+
+def test_static_arguments_and_keywords() -> None:
+    @ckad.custom_jvp
+    def power(x: Any, n: int = 2) -> Any:
+        return x**n
+
+    power = ckad.custom_jvp(power.fun, nondiff_argnums=1)
+    power.defjvp(lambda n, primals, tangents: (primals[0] ** n, 100.0 * n * tangents[0]))
+    assert ckad.grad(lambda x: power(x, n=3))(2.0) == 300.0
+    assert ckad.grad(power)(2.0) == 200.0
+
+
+def test_in_loops_branches_and_under_jit(policy: Any) -> None:
+    def looped(x: Any) -> Any:
+        last, _ = ckad.scan(lambda c, _: (softplus(c) * 0.5, None), x, length=6)
+        return np.sum(product(last, last))
+
+    def plain(x: Any) -> Any:
+        for _ in range(6):
+            x = softplus(x) * 0.5
+        return np.sum(product(x, x))
+
+    expected = ckad.grad(plain)(X)
+    assert_allclose(ckad.grad(looped, checkpoint=policy)(X), expected, rtol=1e-12)
+    assert_allclose(ckad.jit(ckad.grad(looped, checkpoint=policy))(X), expected, rtol=1e-12)
+    assert_allclose(ckad.grad(ckad.jit(looped))(X), expected, rtol=1e-12)
+    chosen = ckad.jit(lambda x: ckad.cond(np.sum(x) > 0, lambda x: softplus(x), lambda x: product(x, x), x))
+    assert_allclose(ckad.grad(lambda x: np.sum(chosen(x)))(X + 1.0), sigmoid(X + 1.0), rtol=1e-12)
+    assert_allclose(ckad.grad(lambda x: np.sum(chosen(x)))(X - 1.0), 20.0 * (X - 1.0), rtol=1e-12)
+
+
+def test_control_flow_on_values_looks_through() -> None:
+    def f(x: Any) -> Any:
+        y = softplus(x)
+        return np.sum(y) if np.sum(y) > 0 else np.sum(-y)
+
+    assert_allclose(ckad.grad(f)(X), sigmoid(X), rtol=1e-12)
+
+
+def test_forward_mode_over_a_rule_for_cotangents_is_refused() -> None:
+    with pytest.raises(CkadTypeError, match=r"\[custom_vjp\] forward mode .*custom_jvp"):
+        ckad.jvp(lambda x: product(x, x), (X,), (X,))
+    with pytest.raises(CkadTypeError, match="custom_vjp"):
+        ckad.jacobian(lambda x: product(x, x), mode="forward")(X)
+    assert_allclose(ckad.jacobian(lambda x: product(x, x))(X), np.diag(20.0 * X))
+
+
+def test_what_is_wrong_is_said() -> None:
+    bare = ckad.custom_jvp(np.sin)
+    with pytest.raises(RuntimeError, match="has no rule yet"):
+        bare(1.0)
+    bare.defjvp(lambda primals, tangents: np.sin(primals[0]))
+    with pytest.raises(CkadTypeError, match="must return a pair"):
+        ckad.grad(lambda x: bare(x))(1.0)
+    wrong = ckad.custom_jvp(np.sin)
+    wrong.defjvp(lambda primals, tangents: (np.sin(primals[0]), np.zeros(3)))
+    with pytest.raises(ShapeError, match="the rule gives"):
+        ckad.grad(lambda x: wrong(x))(1.0)
+    few = ckad.custom_vjp(lambda x, y: x + y)
+    few.defvjp(lambda x, y: (x + y, None), lambda r, g: g)
+    with pytest.raises(CkadTypeError, match="cotangent for each of 2 arguments"):
+        ckad.grad(few)(1.0, 2.0)
+    with pytest.raises(ValueError, match="nondiff_argnums"):
+        ckad.custom_vjp(np.sin, nondiff_argnums=-1)
+    with pytest.raises(TypeError, match="a function is wanted"):
+        ckad.custom_jvp(3.0)  # pyright: ignore[reportArgumentType]
