@@ -537,3 +537,47 @@ def test_programs_are_found_again():
     for scale in (3.0, 4.0):
         gradient(0.7, scale)
     assert ckad._core.building_seconds() == before
+
+
+def test_loops_of_unknown_length_inside_other_bodies():
+    def until(trips, step, *first):
+        return ckad.while_loop(lambda q: q[0] < trips, lambda q: (q[0] + 1, *step(*q[1:])), (0, *first))
+
+    def in_a_scan(a):
+        def body(c, _):
+            return until(2, lambda y, c: (np.sin(y) * c, c), c, c)[1], None
+
+        return ckad.scan(body, a, None, 3)[0]
+
+    def plain(a):
+        for _ in range(3):
+            a = np.sin(np.sin(a) * a) * a
+        return a
+
+    np.testing.assert_allclose(ckad.grad(in_a_scan)(1.01), ckad.grad(plain)(1.01), rtol=1e-14)
+    np.testing.assert_allclose(ckad.grad(ckad.jit(in_a_scan))(1.01), ckad.grad(plain)(1.01), rtol=1e-14)
+
+    def chosen(a):
+        return ckad.cond(a > 0.1, lambda a: until(2, lambda y: (np.tanh(y * a),), a)[1], lambda a: a, a)
+
+    np.testing.assert_allclose(
+        ckad.grad(ckad.jit(chosen))(0.7), ckad.grad(lambda a: np.tanh(np.tanh(a * a) * a))(0.7), rtol=1e-14
+    )
+
+
+def test_loops_inside_loops_of_unknown_length():
+    def powers(a, n):
+        return ckad.fori_loop(0, n, lambda i, c: ckad.scan(lambda d, _: (d * c, None), 1.0, None, 5)[0], a)
+
+    np.testing.assert_allclose(ckad.grad(ckad.jit(powers))(1.1, 2), 25 * 1.1**24, rtol=1e-13)
+
+    def nested(a, n):
+        def body(q):
+            return q[0] + 1, np.tanh(ckad.fori_loop(0, q[0], lambda i, y: y * 1.5, q[1]))
+
+        return ckad.while_loop(lambda q: q[0] < n, body, (0, a))[1]
+
+    def plain(a):
+        return np.tanh(1.5 * np.tanh(a))
+
+    np.testing.assert_allclose(ckad.grad(ckad.jit(nested))(0.3, 2), ckad.grad(plain)(0.3), rtol=1e-13)

@@ -6,7 +6,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class _Custom(Generic[Result]):
 
     def __init__(self, fun: Callable[..., Result], nondiff_argnums: int | Sequence[int] = ()) -> None:
         check_function(self.name, fun)
-        functools.update_wrapper(self, fun)
+        functools.update_wrapper(cast("Any", self), fun)
         self.fun = fun
         numbers = (nondiff_argnums,) if isinstance(nondiff_argnums, (int, np.integer)) else tuple(nondiff_argnums)
         for number in numbers:

@@ -138,6 +138,9 @@ impl Scan {
 /// * Parts: the last carries, and the number of iterations (an int64 scalar).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct While {
+    /// Is the first constant of the test the number of iterations of an equal loop, an int64 scalar? The test does not
+    /// read it, but whoever turns the loop round does.
+    pub counted: bool,
     pub test_consts: u32,
     pub consts: u32,
     pub carries: u32,

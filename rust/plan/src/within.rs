@@ -35,7 +35,8 @@ pub struct TooSmall {
     pub report: Arc<Report>,
 }
 
-/// How many of the largest values joined steps may leave out beside each other.
+/// How many of the largest values joined steps may leave out beside each other, beyond those that they leave out where
+/// everything is kept.
 const LEFT_OUT: u64 = 4;
 
 /// The program with the least work whose bytes are at most `limit`; under a policy that the user asked for, its own.
@@ -144,7 +145,15 @@ impl<'a> Search<'a> {
         let given_up =
             graph.outputs.iter().map(|&output| graph.bytes(output) as u64).filter(|_| donated.contains(&true));
         let allowance = LEFT_OUT * values.max().unwrap_or(0) + given_up.sum::<u64>();
-        Ok(Search { graph, frontier: Frontier::of(graph, target)?, target, donated, known, allowance })
+        let mut search = Search { graph, frontier: Frontier::of(graph, target)?, target, donated, known, allowance };
+        // Where all that is kept is used up row by row, joined steps leave out far more than that.
+        let mut left_out = 0;
+        for candidate in search.frontier.candidates.iter().filter(|candidate| candidate.stays) {
+            let peak = search.compiled(candidate)?.peak;
+            left_out = left_out.max(candidate.allocated.saturating_sub((peak.arena + peak.outputs) as u64));
+        }
+        search.allowance = search.allowance.saturating_add(left_out);
+        Ok(search)
     }
 
     fn compiled(&self, candidate: &Candidate) -> Result<Compiled> {

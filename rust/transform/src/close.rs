@@ -112,6 +112,7 @@ impl Closed {
     /// the carries holds. Operands: the constants of the test, those of the body, the carries.
     pub fn repeated(&self, test: &Closed) -> Result<Call> {
         let looped = While {
+            counted: false,
             test_consts: test.consts.len() as u32,
             consts: self.consts.len() as u32,
             carries: self.graph.outputs.len() as u32,

@@ -43,9 +43,17 @@ fn activity(op: &str, body: &Graph, mut inputs: Vec<bool>, first: usize) -> Resu
     }
 }
 
-/// A body beside its derivative, with the tangents of each group of inputs behind the group.
-fn joint(op: &'static str, body: &Graph, active: &[bool], groups: &[usize], outputs: &[bool]) -> Result<Graph> {
-    let Both { graph, values, tangents } = beside(op, Form::Joint, body, active, outputs)?;
+/// A body beside its derivative, with the tangents of each group of inputs behind the group. Loops inside are derived in
+/// the form of this one: what is to be transposed must not mix values with tangents.
+fn joint(
+    op: &'static str,
+    form: Form,
+    body: &Graph,
+    active: &[bool],
+    groups: &[usize],
+    outputs: &[bool],
+) -> Result<Graph> {
+    let Both { graph, values, tangents } = beside(op, form, body, active, outputs)?;
     let mut order = Vec::new();
     let (mut start, mut tangent) = (0, body.inputs.len());
     for &count in groups {
@@ -87,7 +95,7 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, looped: While, own: Option
     if !carried.contains(&true) {
         return Ok(None);
     }
-    let step = joint(op, step, &active, &[consts, carries], carried)?;
+    let step = joint(op, form, step, &active, &[consts, carries], carried)?;
     builder.set_attributes(source.attributes(id));
     let mut operands = Vec::new();
     // What is transposed has to know how often the loop went round; the test does not look at it, or at tangents.
@@ -110,6 +118,7 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, looped: While, own: Option
     with_tangents(site, &given[..consts], of_consts, &mut operands)?;
     with_tangents(site, &given[consts..], carried, &mut operands)?;
     let kind = While {
+        counted: known > 0,
         test_consts: (known + tests) as u32,
         consts: (consts + count(of_consts)) as u32,
         carries: (carries + count(carried)) as u32,
@@ -230,8 +239,8 @@ pub(crate) fn linearised_rewind(site: &Site<'_>, id: NodeId, rewind: Rewind) -> 
         return Err(refused());
     }
     let groups = [consts, rewind.carries as usize, rewind.other_carries as usize];
-    let body = joint(op, body, &active, &groups, &carried)?;
-    let ahead = joint(op, ahead, &other, &[other_consts, rewind.other_carries as usize], states)?;
+    let body = joint(op, form, body, &active, &groups, &carried)?;
+    let ahead = joint(op, form, ahead, &other, &[other_consts, rewind.other_carries as usize], states)?;
     builder.set_attributes(source.attributes(id));
     let mut operands = vec![copy.of(source.operands(id)[0])?];
     let (of_loop, of_other) = given.split_at(first_states);

@@ -168,10 +168,12 @@ fn prune_while(call: &Arc<Call>, looped: While, asked: &[bool]) -> Result<Pruned
             break used;
         }
     };
-    let new_tests: Vec<usize> = (0..tests).filter(|&input| tested[input]).collect();
+    let stays = |input: usize| tested[input] || (looped.counted && input == 0);
+    let new_tests: Vec<usize> = (0..tests).filter(|&input| stays(input)).collect();
     let new_consts: Vec<usize> = (0..consts).filter(|&input| used[input]).collect();
     let new_carries: Vec<usize> = (0..carries).filter(|&carry| needed[carry]).collect();
     let slim = While {
+        counted: looped.counted,
         test_consts: new_tests.len() as u32,
         consts: new_consts.len() as u32,
         carries: new_carries.len() as u32,

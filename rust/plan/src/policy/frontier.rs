@@ -56,7 +56,7 @@ const LEAPS: usize = 6;
 pub(crate) struct Candidate {
     made: Made,
     /// Whether it stays in any case: so a limit that a policy keeps by itself is kept.
-    stays: bool,
+    pub(crate) stays: bool,
     /// The most bytes of values allocated at once, as the simulator says: joined steps may store fewer.
     pub(crate) allocated: u64,
     pub(crate) flops: u64,
