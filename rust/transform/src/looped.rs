@@ -43,8 +43,8 @@ fn activity(op: &str, body: &Graph, mut inputs: Vec<bool>, first: usize) -> Resu
     }
 }
 
-/// A body beside its derivative, with the tangents of each group of inputs behind the group. Loops inside are derived in
-/// the form of this one: what is to be transposed must not mix values with tangents.
+/// A body beside its derivative, with the tangents of each group of inputs behind the group. Loops inside are derived
+/// in the form of this one: what is to be transposed must not mix values with tangents.
 fn joint(
     op: &'static str,
     form: Form,
