@@ -97,3 +97,14 @@ def test_one_outer_value_for_two_inner_arguments() -> None:
         return a + 10 * b
 
     assert ckad.grad(f)(3.0) == pytest.approx(2 * 2 * 3.0 + 20 * 3.0)
+
+
+def test_linear_parts_that_are_known_belong_to_the_trace() -> None:
+    x = np.ones(3)
+    for inner in (
+        lambda y: np.sum(ckad.vjp(lambda z: np.sum(np.sin(y)), y)[1](1.0)[0]),
+        lambda y: np.sum(ckad.linearize(lambda z: np.sin(y), x)[1](x)),
+        lambda y: np.sum(ckad.jacobian(lambda z: np.sin(y))(y)),
+    ):
+        np.testing.assert_array_equal(ckad.grad(inner)(x), np.zeros(3))
+        assert ckad.jit(inner)(x) == 0.0

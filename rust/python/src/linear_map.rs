@@ -117,7 +117,13 @@ impl LinearMap {
                 Operand::Integer(_) => None,
             })
             .collect();
-        let results: Vec<Py<PyAny>> = if let Some(target) = innermost(&bindings) {
+        // A result may be known and still belong to a trace, where the function does not depend on its argument.
+        let picked = self.sides.iter().filter_map(|&side| match side {
+            Side::Known(index) => Some(self.known[index].clone()),
+            Side::Unknown(_) => None,
+        });
+        let all = tables::list("linear", bindings.iter().cloned().chain(picked)).map_err(raise)?;
+        let results: Vec<Py<PyAny>> = if let Some(target) = innermost(&all) {
             let nodes = splice_into(py, &target, &self.graph, &bindings, self.policy, &same_line)?;
             let mut results = Vec::new();
             for (&side, spec) in self.sides.iter().zip(&result_specs) {
