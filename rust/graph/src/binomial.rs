@@ -20,7 +20,7 @@ fn reach(slots: u64, times: u64) -> u64 {
 }
 
 /// How often the steps of a chain are taken at most.
-fn times(steps: u64, slots: u64) -> u64 {
+pub fn times(steps: u64, slots: u64) -> u64 {
     let mut times = 0;
     while reach(slots, times) < steps {
         times += 1;

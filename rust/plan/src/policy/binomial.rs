@@ -5,32 +5,18 @@
 //! a slot less; any border that leaves either within its reach needs the least work, r·n − C(s + r, r − 1) advances for
 //! n steps (Griewank and Walther, Algorithm 799: Revolve, 2000).
 
-use crate::policy::actions::Action;
+use ckad_graph::binomial;
 
-/// The binomial coefficient, or the greatest number where it is larger.
-fn choose(n: u64, k: u64) -> u64 {
-    let mut value = 1u128;
-    for i in 0..k.min(n - k) {
-        value = value * u128::from(n - i) / u128::from(i + 1);
-        if value > u128::from(u64::MAX) {
-            return u64::MAX;
-        }
-    }
-    value as u64
-}
+use crate::policy::actions::Action;
 
 /// How often a chain of so many steps advances over one of them, at most.
 pub(crate) fn repeats(steps: usize, slots: u32) -> u64 {
-    let slots = u64::from(slots);
-    if slots == 1 {
-        return steps as u64 - 1;
-    }
-    (0..).find(|repeats| choose(slots + repeats, slots) >= steps as u64).unwrap_or(0)
+    binomial::times(steps as u64, slots.into())
 }
 
 /// The fewest slots with which no step is advanced over more often.
 pub(crate) fn fewest_slots(steps: usize, repeats: u64) -> u32 {
-    (1..).find(|&slots| choose(u64::from(slots) + repeats, repeats) >= steps as u64).unwrap_or(u32::MAX)
+    binomial::least_slots(steps as u64, repeats) as u32
 }
 
 /// What becomes of the part of a uniform chain.
@@ -38,12 +24,8 @@ pub(crate) fn decide(from: usize, to: usize, slots: u32) -> Action<u32> {
     if slots <= 1 {
         return Action::Advance { to: to - 1, behind: 1, before: 1 };
     }
-    let (steps, most) = ((to - from) as u64, u64::from(slots));
-    // More than one step and at least two slots: at least one repeat.
-    let repeats = repeats(to - from, slots);
-    let before = choose(most + repeats - 1, most);
-    let behind = choose(most + repeats - 2, most - 1);
-    let advance = before.min(steps.saturating_sub(behind)).max(1);
+    // More than one step and at least two slots.
+    let advance = binomial::next_kept((to - from) as u64, slots.into());
     Action::Advance { to: from + advance as usize, behind: slots - 1, before: slots }
 }
 
@@ -67,13 +49,6 @@ mod tests {
         count
     }
 
-    /// Griewank and Walther's closed form.
-    fn closed(steps: usize, slots: u32) -> u64 {
-        let (n, s) = (steps as u64, u64::from(slots));
-        let r = repeats(steps, slots);
-        if r == 0 { 0 } else { r * n - choose(s + r, r - 1) }
-    }
-
     #[test]
     fn as_few_as_the_oracle_finds() {
         let most = 300;
@@ -95,12 +70,16 @@ mod tests {
     fn as_few_as_the_closed_form_says() {
         for steps in [2, 3, 10, 99, 1000, 1001, 3333, 10_000] {
             for slots in [2, 3, 5, 8, 13, 40, 56, 100, 1000, 20_000] {
-                assert_eq!(advances(steps, slots), closed(steps, slots), "{steps} steps, {slots} slots");
+                assert_eq!(
+                    advances(steps, slots),
+                    binomial::forward_steps(steps as u64, slots.into()),
+                    "{steps} steps, {slots} slots"
+                );
             }
         }
-        assert_eq!((closed(1000, 56), closed(10_000, 100)), (1942, 24_747));
+        assert_eq!((binomial::forward_steps(1000, 56), binomial::forward_steps(10_000, 100)), (1942, 24_747));
         assert_eq!([2, 3, 4].map(|repeats| fewest_slots(1000, repeats)), [44, 17, 10]);
         assert_eq!(advances(100, 1), 4950);
-        assert_eq!((repeats(1000, 1), repeats(1, 7), choose(200, 100)), (999, 0, u64::MAX));
+        assert_eq!((repeats(1000, 1), repeats(1, 7)), (999, 0));
     }
 }
