@@ -10,7 +10,7 @@ import pytest
 
 import ckad
 
-POLICIES = ["none", "auto", "sqrt", 3]
+POLICIES = ["none", "auto", "sqrt", 3, "log", ckad.Revolve(4), ckad.Mixed(3), ckad.Offload(min_bytes=1)]
 
 
 def python_scan(f, init, xs=None, length=None, reverse=False):

@@ -36,7 +36,8 @@ def value_and_grad(
         f: function of arrays (or pytrees of them) to a scalar.
         argnums: position or positions of the arguments to differentiate; their leaves are float64 or float32.
         has_aux: `f` returns `(value, aux)`; `aux` is handed through, traced values in it evaluated.
-        checkpoint: 'none', 'auto', 'sqrt' or a number of segments: what is kept and what recomputed.
+        checkpoint: a policy: 'none', 'auto', 'sqrt', 'log', a number of segments, or an object such as
+            `ckad.Revolve(10)`: what is kept and what recomputed.
         memory_limit: the most bytes that the call may allocate, an int or a text such as '512MiB': the plan with the
             least work that keeps to it is taken.
 
@@ -103,7 +104,8 @@ def grad(
         f: function of arrays (or pytrees of them) to a scalar.
         argnums: position or positions of the arguments to differentiate.
         has_aux: `f` returns `(value, aux)`; the result is then `(gradient, aux)`.
-        checkpoint: 'none', 'auto', 'sqrt' or a number of segments: what is kept and what recomputed.
+        checkpoint: a policy: 'none', 'auto', 'sqrt', 'log', a number of segments, or an object such as
+            `ckad.Revolve(10)`: what is kept and what recomputed.
         memory_limit: the most bytes that the call may allocate, an int or a text such as '512MiB': the plan with the
             least work that keeps to it is taken.
 

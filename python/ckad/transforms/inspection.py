@@ -72,7 +72,7 @@ def plan(
         f: a transformed function such as `ckad.grad(loss)`, which is planned as it is; or a plain function, for
             which its `value_and_grad` is planned.
         argnums: for a plain function: position or positions of the arguments to differentiate; the first if left out.
-        checkpoint: for a plain function: 'none', 'auto', 'sqrt' or a number of segments.
+        checkpoint: for a plain function: a policy, as `ckad.grad` takes it.
         memory_limit: for a plain function: the most bytes that the run may allocate, as in `grad`.
 
     Returns:

@@ -33,7 +33,8 @@ def jacobian(
         argnums: position or positions of the arguments to differentiate.
         mode: 'forward' runs the linearised program once per input element, 'reverse' its transpose once per
             output element, 'auto' the one for which count × flops is less.
-        checkpoint: 'none', 'auto', 'sqrt' or a number of segments.
+        checkpoint: a policy: 'none', 'auto', 'sqrt', 'log', a number of segments, or an object such as
+            `ckad.Revolve(10)`: what is kept and what recomputed.
         memory_limit: the most bytes that each run may allocate: of the function, of its derivative along one direction.
 
     Returns:

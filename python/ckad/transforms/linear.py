@@ -90,7 +90,8 @@ def jvp(
         args: tuple of its arguments; all leaves are float64 or float32.
         tangents: tuple of directions, of the arguments' structure, shapes and dtypes.
         has_aux: `f` returns `(out, aux)`; the result is then `(out, tangent, aux)`.
-        checkpoint: 'none', 'auto', 'sqrt' or a number of segments.
+        checkpoint: a policy: 'none', 'auto', 'sqrt', 'log', a number of segments, or an object such as
+            `ckad.Revolve(10)`: what is kept and what recomputed.
         memory_limit: the most bytes that the call may allocate, an int or a text such as '512MiB': the plan with the
             least work that keeps to it is taken.
 
@@ -152,7 +153,8 @@ def linearize(
         f: function of arrays (or pytrees of them).
         args: the point; all leaves are float64 or float32.
         has_aux: `f` returns `(out, aux)`; the result is then `(out, linear, aux)`.
-        checkpoint: 'none', 'auto', 'sqrt' or a number of segments.
+        checkpoint: a policy: 'none', 'auto', 'sqrt', 'log', a number of segments, or an object such as
+            `ckad.Revolve(10)`: what is kept and what recomputed.
         memory_limit: the most bytes that each run may allocate, the function's and that of the linear function,
             an int or a text such as '512MiB'.
 
@@ -199,7 +201,8 @@ def vjp(
         f: function of arrays (or pytrees of them).
         args: the point; all leaves are float64 or float32.
         has_aux: `f` returns `(out, aux)`; the result is then `(out, pullback, aux)`.
-        checkpoint: 'none', 'auto', 'sqrt' or a number of segments.
+        checkpoint: a policy: 'none', 'auto', 'sqrt', 'log', a number of segments, or an object such as
+            `ckad.Revolve(10)`: what is kept and what recomputed.
         memory_limit: the most bytes that each run may allocate, the function's and that of the linear function,
             an int or a text such as '512MiB'.
 
@@ -249,7 +252,8 @@ def hvp(
         f: function of one array (or pytree) to a scalar.
         x: the point.
         v: the direction, of the structure, shapes and dtypes of `x`.
-        checkpoint: 'none', 'auto', 'sqrt' or a number of segments.
+        checkpoint: a policy: 'none', 'auto', 'sqrt', 'log', a number of segments, or an object such as
+            `ckad.Revolve(10)`: what is kept and what recomputed.
         memory_limit: the most bytes that the call may allocate, an int or a text such as '512MiB': the plan with the
             least work that keeps to it is taken.
 

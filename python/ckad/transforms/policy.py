@@ -12,7 +12,8 @@ from ckad.transforms.slots import Mixed, Revolve
 from ckad.transforms.user_policy import Policy, is_policy, number
 
 ALLOWED: Final = (
-    "'none', 'auto', 'sqrt', 'log', a number of segments (an int ≥ 1), ckad.Revolve(…), ckad.Mixed(…) or ckad.Offload()"
+    "'none', 'auto', 'sqrt', 'log', a number of segments (an int ≥ 1), ckad.Revolve(…), ckad.Mixed(…), ckad.Offload() "
+    "or an object with a method choose"
 )
 
 

@@ -122,7 +122,8 @@ impl<'g> Lowering<'g> {
                 let taken = base_taken(graph, schedule, index);
                 let line = cluster.members.last().map_or(0, |&root| graph.attributes(root).line);
                 let stores = &schedule.stores[index];
-                let freed = freed_after(schedule, index);
+                let calls = cluster.members.iter().any(|&member| matches!(graph.op(member), Op::Call(_)));
+                let freed = if calls { freed_after(schedule, index) } else { SmallVec::new() };
                 self.end_transfers(cluster, taken, &freed)?;
                 self.compute(cluster, stores, taken, write, &freed).map_err(|error| error.at_line(line))
             }
@@ -284,7 +285,7 @@ impl<'g> Lowering<'g> {
     }
 }
 
-/// What is freed directly after an action, where that computes a call.
+/// What is freed directly after an action: a loop may write over it.
 fn freed_after(schedule: &Schedule, index: usize) -> SmallVec<[NodeId; 8]> {
     let frees = schedule.actions[index + 1..].iter().map_while(|action| match action {
         Action::Free(value) => Some(*value),

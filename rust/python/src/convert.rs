@@ -16,9 +16,9 @@ use pyo3::types::{PyBool, PyFloat, PyInt};
 
 use crate::capture::is_writeable;
 use crate::errors::{builtin, raise};
-use crate::execute::Output;
 use crate::finish::ResultSpec;
 use crate::layout::Layout;
+use crate::result::Output;
 use crate::tape::{Tape, TapeCell};
 use crate::value::{Borrowed, Snapshot, Value};
 

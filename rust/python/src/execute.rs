@@ -10,11 +10,11 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use ckad_graph::{
-    CheckpointPolicy, Constant, Error, ErrorKind, Graph, HostArray, NodeId, Op, Result, ScalarBits, tables, working,
+    CheckpointPolicy, Constant, Error, ErrorKind, Graph, NodeId, Op, Result, ScalarBits, tables, working,
 };
 use ckad_plan::compile::{Compiled, compile_loops};
 use ckad_plan::within::{Fitted, TooSmall, compile_loops_within};
-use ckad_run::{Bindings, GivenUp, InputArray, OutputBuffer, ProgramCache, RunOptions};
+use ckad_run::{Bindings, GivenUp, InputArray, ProgramCache, RunOptions};
 use ckad_transform::{Absorbed, Side, without_customs};
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
@@ -28,6 +28,7 @@ use crate::lines::Lines;
 use crate::looked_at::LookedAt;
 use crate::main_thread::is_main_thread;
 use crate::plan_view::{is_planning, note_forced};
+use crate::result::Output;
 use crate::trace::Recorded;
 use crate::value::{Snapshot, Value};
 use crate::watching::{is_watching, note};
@@ -185,37 +186,6 @@ impl<'a> Tables<'a> {
             *constant = if read { owned(constant)? } else { Snapshot::shared(&[])? };
         }
         Ok(graph)
-    }
-}
-
-/// A result of a run.
-pub struct Output(pub Arc<OutputBuffer>);
-
-impl Output {
-    /// The result as a value that traces can use.
-    pub fn into_value(self, scalar: bool) -> Value {
-        if scalar {
-            let mut bits = [0u8; 8];
-            let bytes = self.0.bytes();
-            let length = bytes.len().min(8);
-            bits[..length].copy_from_slice(&bytes[..length]);
-            return Value::Scalar(u64::from_le_bytes(bits));
-        }
-        Value::Array(Arc::new(Shared(self.0)))
-    }
-}
-
-/// A result that serves as a captured array.
-#[derive(Debug)]
-pub struct Shared(pub Arc<OutputBuffer>);
-
-impl HostArray for Shared {
-    fn bytes(&self) -> &[u8] {
-        self.0.bytes()
-    }
-
-    fn owned_bytes(&self) -> usize {
-        self.0.bytes().len()
     }
 }
 

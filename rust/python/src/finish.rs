@@ -16,9 +16,10 @@ use pyo3::types::PyList;
 use crate::boundary::enter;
 use crate::convert::{owned_to_numpy, value_to_numpy};
 use crate::errors::{raise, refusal};
-use crate::execute::{Built, Donated, Kind, Output, Shared, Tables, built, measure_or_run, refused_at};
+use crate::execute::{Built, Donated, Kind, Tables, built, measure_or_run, refused_at};
 use crate::layout::Layout;
 use crate::linear_map::{LinearMap, Operand, Parts};
+use crate::result::{Output, Shared};
 use crate::tape::TapeCell;
 use crate::trace::{OutputInfo, Recorded};
 use crate::tracer::Tracer;
@@ -217,7 +218,7 @@ pub fn values_of(bindings: Vec<Binding>) -> PyResult<Vec<Value>> {
 /// keep the memory of those alive that were written over arguments.
 pub fn to_python(
     py: Python<'_>,
-    outputs: Vec<crate::execute::Output>,
+    outputs: Vec<Output>,
     specs: &[ResultSpec],
     owners: &[Option<Bound<'_, PyAny>>],
 ) -> PyResult<Vec<Py<PyAny>>> {

@@ -60,6 +60,7 @@ mod profile;
 mod random;
 mod reductions;
 mod repeated;
+mod result;
 mod shapes;
 mod shortcuts;
 mod storage;

@@ -9,8 +9,9 @@ use ckad_run::AllocationHooks;
 use pyo3::prelude::*;
 
 use crate::errors::raise;
-use crate::execute::{Executable, Output, Tables};
+use crate::execute::{Executable, Tables};
 use crate::lines::Lines;
+use crate::result::Output;
 
 thread_local! {
     /// The contexts that are open on this thread, the innermost last.

@@ -449,9 +449,13 @@ impl Trace {
 
 /// The error for a limit of a transform under another one.
 pub fn inner_limit(transform: &str, outer: &TapeCell) -> PyErr {
+    let takes_none = ["scan", "fori_loop", "while_loop", "cond", "trace", "check_grads"].contains(&&*outer.transform);
     let outer = &outer.transform;
-    let what = format!("memory_limit= of a transform under ckad.{outer}, which plans the whole run");
-    let hint = format!("give it to ckad.{outer}: memory_limit= of the outermost transform counts");
+    let what = format!("memory_limit= of a transform under ckad.{outer}, which is recorded as a whole");
+    let hint = match takes_none {
+        true => "give it to the transform around all of this: memory_limit= of the outermost one counts".to_owned(),
+        false => format!("give it to ckad.{outer}: memory_limit= of the outermost transform counts"),
+    };
     refusal(ErrorKind::Value, transform, what, hint)
 }
 
