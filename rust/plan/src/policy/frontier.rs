@@ -36,6 +36,8 @@ const SIZES_OF_LONG: usize = 1;
 /// How often steps may be advanced over, of which the fewest slots are tried; on long tapes.
 const REPEATS: u64 = 5;
 const REPEATS_OF_LONG: u64 = 3;
+/// Short tapes are tried with every number of slots below those, down to this one.
+const FEWEST_SLOTS: u32 = 2;
 
 /// So many of those of each kind that allocate least are kept though others beat them: which needs least in the end is
 /// decided by what joined steps do not store.
@@ -344,8 +346,11 @@ fn ladder(material: &Material<'_>, profile: &Profile, known: &mut Known) -> Resu
         let (sizes, steps) = region::sizes(material, profile, known, sizes)?;
         let policy = CheckpointPolicy::Log;
         ladder.extend(sizes.into_iter().map(|units| Variant { policy, pace: ANY, units: Some(units) }));
-        let slots = (2..=repeats).map(|repeats| binomial::fewest_slots(steps, repeats));
-        ladder.extend(slots.map(|slots| Variant::new(CheckpointPolicy::Revolve(slots), ANY)));
+        let mut slots: Vec<u32> = (2..=repeats).map(|repeats| binomial::fewest_slots(steps, repeats)).collect();
+        if short && let Some(&fewest) = slots.last() {
+            slots.extend((FEWEST_SLOTS..fewest).rev());
+        }
+        ladder.extend(slots.into_iter().map(|slots| Variant::new(CheckpointPolicy::Revolve(slots), ANY)));
     }
     Ok(ladder)
 }
