@@ -32,6 +32,7 @@ CONTESTANTS: dict[str, tuple[str, ...]] = {
     "product": ("ckad:jit", "numpy", "torch", "jax"),
     "jacobian": ("ckad", "torch:forward", "torch:reverse", "jax:forward", "jax:reverse"),
     "fluid": ("ckad:none", "ckad:auto", "ckad:sqrt", "ckad:jit", "ckad:jit-sqrt", "torch", "autograd"),
+    "stencil": ("ckad:scan-30", "ckad:revolve-50", "ckad:sqrt", "jax:sqrt"),
     "smallnet": ("ckad", "ckad:jit", "torch", "jax"),
     "crossentropy": ("ckad", "torch", "jax"),
     "layernorm": ("ckad", "torch", "jax"),

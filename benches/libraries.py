@@ -52,6 +52,12 @@ class Library:
         """`block(xp, h, layers)`, for a library that needs to be told where to recompute: in segments."""
         return block(self.xp, h, layers)
 
+    def steps(self, step: Callable[[Any], Any], state: Any, count: int) -> Any:
+        """`state` after so many steps, as the library's users write a long loop."""
+        for _ in range(count):
+            state = step(state)
+        return state
+
     def relu(self, x: Any) -> Any:
         """max(x, 0)."""
         return self.xp.maximum(x, 0)
@@ -63,9 +69,10 @@ class Library:
 
 class Ckad(Library):
     """ckad; the variant is the checkpoint policy, or the mode of a Jacobian; with 'jit', all of it under `ckad.jit`;
-    'limit-50' is a limit of half the memory that keeping everything takes, or the least that can be kept."""
+    'limit-50' is a limit of half the memory that keeping everything takes, or the least that can be kept; 'revolve-50'
+    keeps so many states of a Python loop, 'scan-50' of `ckad.scan`."""
 
-    variants = ("", "none", "auto", "sqrt", "forward", "reverse", "jit", "jit-sqrt", "limit-N")
+    variants = ("", "none", "auto", "sqrt", "forward", "reverse", "jit", "jit-sqrt", "limit-N", "revolve-N", "scan-N")
 
     def __init__(self, variant: str = "") -> None:
         super().__init__(variant)
@@ -74,6 +81,8 @@ class Ckad(Library):
         self.ckad = ckad
         policy = variant.removeprefix("jit-")
         self.policy: Any = policy if policy in ("none", "auto", "sqrt") else "auto"
+        if variant.startswith(("revolve-", "scan-")):
+            self.policy = ckad.Revolve(int(variant.rpartition("-")[2]))
 
     def call(self, f: Callable[..., Any], *args: Any) -> Callable[[], list[Any]]:
         jitted = self.ckad.jit(lambda *args: f(np, *args))
@@ -95,6 +104,11 @@ class Ckad(Library):
                 limit = error.minimum
             gradient = self.ckad.value_and_grad(program, memory_limit=limit)
         return lambda: gradient(params, *data)
+
+    def steps(self, step: Callable[[Any], Any], state: Any, count: int) -> Any:
+        if not self.variant.startswith("scan-"):
+            return super().steps(step, state, count)
+        return self.ckad.scan(lambda state, _: (step(state), None), state, None, count)[0]
 
     def jacobian(self, f: Callable[..., Any], x: Any, *data: Any) -> Callable[[], list[Any]]:
         mode: Any = self.variant or "auto"
@@ -156,7 +170,7 @@ class Autograd(Library):
 
 
 class Jax(Library):
-    """JAX, jitted unless the variant is 'eager'."""
+    """JAX, jitted unless the variant is 'eager'. 'sqrt' recomputes segments, and a loop as scans within a scan."""
 
     variants = ("", "eager", "sqrt", "forward", "reverse")
 
@@ -211,6 +225,16 @@ class Jax(Library):
             return [value]
 
         return run
+
+    def steps(self, step: Callable[[Any], Any], state: Any, count: int) -> Any:
+        def several(count: int) -> Callable[..., Any]:
+            return lambda state, _: (self.jax.lax.scan(lambda u, _: (step(u), None), state, None, count)[0], None)
+
+        if self.variant != "sqrt":
+            return several(count)(state, None)[0]
+        # The divisor nearest to the root: as many states outside as inside.
+        inner = min((n for n in range(1, count + 1) if count % n == 0), key=lambda n: n + count // n)
+        return self.jax.lax.scan(self.jax.checkpoint(several(inner)), state, None, count // inner)[0]
 
     def in_segments(self, block: Callable[..., Any], h: Any, layers: Any, segment: int) -> Any:
         if self.variant != "sqrt":

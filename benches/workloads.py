@@ -174,6 +174,21 @@ def fluid(library: Library, n: int = 64, steps: int = 60) -> Run:
     return _values(library.value_and_grad(objective, velocity, smoke, target, rows, columns))
 
 
+def stencil(library: Library, n: int = 100_000, steps: int = 1000) -> Run:
+    """Gradient through a long loop of a one-dimensional stencil, float64: how few of its states are kept."""
+    u = np.linspace(0.0, 1.0, n)
+
+    def energy(xp: Any, u: Any) -> Any:
+        def step(u: Any) -> Any:
+            inner = u[1:-1] + 0.1 * (u[2:] - 2.0 * u[1:-1] + u[:-2]) * u[1:-1]
+            return xp.concatenate([u[:1], inner, u[-1:]])
+
+        u = library.steps(step, u, steps)
+        return xp.sum(u * u)
+
+    return _values(library.value_and_grad(energy, u))
+
+
 def smallnet(library: Library, batch: int = 32) -> Run:
     """A training step with Adam of a small classifier, float32: overhead of a whole step."""
     rng = np.random.default_rng(0)
@@ -247,6 +262,7 @@ WORKLOADS: dict[str, Callable[..., Run]] = {
         product,
         jacobian,
         fluid,
+        stencil,
         smallnet,
         crossentropy,
         layernorm,
