@@ -110,3 +110,16 @@ def test_second_derivatives_grow_like_a_root(derivative: Any, made: Any, depth: 
         held.append((sqrt.live_bytes - sqrt.parts["outputs"], sqrt.parts["arena"]))
     for before, after in zip(*held, strict=True):
         assert after <= 2.2 * before
+
+
+@pytest.mark.parametrize("policy", ["none", "sqrt"])
+@pytest.mark.parametrize("derivative", [hvp, gradient_of_gradient])
+def test_a_scan_of_scans_grows_like_a_root_too(derivative: Any, policy: str) -> None:
+    def heat(side: int) -> Callable[[Any], Any]:
+        def stretch(u: Any, _: Any) -> Any:
+            return ckad.scan(lambda u, _: (u + 0.1 * np.sin(u) * u, None), u, None, side)[0], None
+
+        return lambda u: np.sum(ckad.scan(stretch, u, None, side)[0] ** 2)
+
+    few, many = (ckad.plan(derivative(heat(side), policy))(np.ones(4000)) for side in (12, 24))
+    assert many.parts["arena"] <= 2.2 * few.parts["arena"]
