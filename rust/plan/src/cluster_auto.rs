@@ -5,6 +5,10 @@
 //! become members of that group too. Rebuilding costs operations on each use, so it is bounded per value and
 //! over the whole graph; within the bound, the values that free most bytes per operation come first.
 //!
+//! Then, where a group leaves several values of which no one rebuilds the others, one that nobody keeps may rebuild
+//! them all: z is kept instead of exp(-z) and z / (1 + exp(-z)). So the fewest values cross from pass to pass, as a
+//! least cut would choose, among the cuts of one value for each group.
+//!
 //! Random bits, and what is made of them alone (the mask of a dropout), are rebuilt beyond the bound: they are a
 //! function of a key, drawn so that nobody has to keep them.
 
@@ -46,7 +50,7 @@ pub(crate) fn rebuild_cheap_values(grouping: &mut Grouping<'_>) -> Result<()> {
     for value in graph.ids() {
         interrupt::check_at(value.index())?;
         let Some(readers) = late_readers(grouping, value) else { continue };
-        if let Some(nodes) = recipe(grouping, &dropped, value) {
+        if let Some(nodes) = recipe(grouping, &dropped, None, value) {
             dropped[value.index()] = true;
             let flops: u64 = nodes.iter().map(|&node| node_flops(graph, node)).sum();
             let bytes = graph.bytes(value) as u64;
@@ -54,15 +58,11 @@ pub(crate) fn rebuild_cheap_values(grouping: &mut Grouping<'_>) -> Result<()> {
             push(&mut candidates, Candidate { value, bytes, flops, drawn: is_drawn(graph, &nodes, value) })?;
         }
     }
-    if candidates.is_empty() {
-        return Ok(());
-    }
     candidates.sort_unstable_by(|a, b| {
         let gain = |x: &Candidate, y: &Candidate| u128::from(x.bytes) * u128::from(y.flops);
         gain(b, a).cmp(&gain(a, b)).then(a.value.cmp(&b.value))
     });
-    let total = graph.ids().fold(0u64, |sum, node| sum.saturating_add(node_flops(graph, node)));
-    let mut budget = total / SHARE;
+    let mut budget = budget(graph);
     let mut chosen = room(candidates.len())?;
     for candidate in candidates {
         if candidate.drawn {
@@ -77,11 +77,122 @@ pub(crate) fn rebuild_cheap_values(grouping: &mut Grouping<'_>) -> Result<()> {
     dropped.fill(false);
     for (index, value) in chosen.into_iter().enumerate() {
         interrupt::check_at(index)?;
-        if let (Some(readers), Some(nodes)) = (late_readers(grouping, value), recipe(grouping, &dropped, value)) {
+        if let (Some(readers), Some(nodes)) = (late_readers(grouping, value), recipe(grouping, &dropped, None, value)) {
             dropped[value.index()] = extend(grouping, &readers, &nodes);
         }
     }
+    keep_sources(grouping, &mut dropped, budget)
+}
+
+/// The operations that may be spent.
+fn budget(graph: &Graph) -> u64 {
+    graph.ids().fold(0u64, |sum, node| sum.saturating_add(node_flops(graph, node))) / SHARE
+}
+
+/// A value that is kept instead of several others, the bytes that this saves and the operations that it takes.
+struct Source {
+    value: NodeId,
+    bytes: u64,
+    flops: u64,
+}
+
+/// Keeps single values from which several late ones of a group are rebuilt.
+fn keep_sources(grouping: &mut Grouping<'_>, dropped: &mut [bool], mut budget: u64) -> Result<()> {
+    for group in 0..grouping.groups.len() {
+        interrupt::check_at(group)?;
+        let late = rebuildable(grouping, dropped, group);
+        if late.len() < 2 {
+            continue;
+        }
+        let Some(source) = source(grouping, dropped, group, &late) else { continue };
+        if source.flops > budget {
+            continue;
+        }
+        if keep_source(grouping, dropped, &source, &late) {
+            budget -= source.flops;
+        }
+    }
     Ok(())
+}
+
+/// Rebuilds the late values from the source, and keeps that; or leaves everything as it is where the kernels that
+/// would rebuild them have no room, so that nothing would be saved.
+fn keep_source(grouping: &mut Grouping<'_>, dropped: &mut [bool], source: &Source, late: &[NodeId]) -> bool {
+    let graph = grouping.graph;
+    let mut spared: Vec<NodeId> = Vec::new();
+    let mut before: Vec<(u32, Vec<NodeId>, Vec<NodeId>)> = Vec::new();
+    for &value in late {
+        let made = recipe(grouping, dropped, Some(source.value), value).zip(late_readers(grouping, value));
+        let Some((nodes, readers)) = made else { continue };
+        for &reader in &readers {
+            if before.iter().all(|&(known, ..)| known != reader) {
+                let group = &grouping.groups[reader as usize];
+                before.push((reader, group.members.clone(), group.loads.clone()));
+            }
+        }
+        if extend(grouping, &readers, &nodes) {
+            dropped[value.index()] = true;
+            spared.push(value);
+        }
+    }
+    let bytes: usize = spared.iter().map(|&value| graph.bytes(value)).sum();
+    if bytes <= graph.bytes(source.value) {
+        spared.into_iter().for_each(|value| dropped[value.index()] = false);
+        for (reader, members, loads) in before {
+            let group = &mut grouping.groups[reader as usize];
+            (group.members, group.loads) = (members, loads);
+        }
+        return false;
+    }
+    let until = spared.iter().map(|value| grouping.last_pass[value.index()]).max().unwrap_or(0);
+    grouping.last_pass[source.value.index()] = until;
+    true
+}
+
+/// The values of a group, in order, that later passes read and could rebuild, but not from what is kept.
+fn rebuildable(grouping: &Grouping<'_>, dropped: &[bool], group: usize) -> Vec<NodeId> {
+    let own = &grouping.groups[group];
+    // What stands at a turning point is computed and read by the same pass.
+    let turns = |&member: &NodeId| grouping.graph.attributes(member).pass != own.pass;
+    if own.kind == ClusterKind::Single || own.members.iter().any(turns) {
+        return Vec::new();
+    }
+    let is_whole = |value: NodeId| grouping.graph.node(value).shape == own.iteration;
+    let members = own.members.iter().copied().filter(|&value| is_whole(value) && !dropped[value.index()]);
+    let lacks = |value: NodeId| recipe(grouping, dropped, None, value).is_none();
+    members.filter(|&value| late_readers(grouping, value).is_some() && lacks(value)).collect()
+}
+
+/// The value of a group, or of a product that it reads, that saves most when it is kept for the late ones.
+fn source(grouping: &Grouping<'_>, dropped: &mut [bool], group: usize, late: &[NodeId]) -> Option<Source> {
+    let (graph, own) = (grouping.graph, &grouping.groups[group]);
+    let is_product = |value: NodeId| grouping.roles.of(value) == Role::Single;
+    let products = own.loads.iter().copied().filter(|&load| is_product(load));
+    let mut best: Option<Source> = None;
+    for value in own.members.iter().copied().chain(products) {
+        let whole = graph.node(value).shape == own.iteration && !is_view(graph.op(value));
+        if !whole || grouping.is_late(value) || grouping.roles.overwriter(value).is_some() {
+            continue;
+        }
+        let (mut bytes, mut flops) = (0u64, 0u64);
+        let mut spared = Vec::new();
+        for &other in late {
+            let Some(nodes) = recipe(grouping, dropped, Some(value), other) else { continue };
+            let readers = late_readers(grouping, other).map_or(0, |readers| readers.len());
+            let work: u64 = nodes.iter().map(|&node| node_flops(graph, node)).sum();
+            flops = flops.saturating_add(work.saturating_mul(readers as u64));
+            bytes += graph.bytes(other) as u64;
+            dropped[other.index()] = true;
+            spared.push(other);
+        }
+        spared.into_iter().for_each(|other| dropped[other.index()] = false);
+        let Some(bytes) = bytes.checked_sub(graph.bytes(value) as u64).filter(|&bytes| bytes > 0) else { continue };
+        let better = |best: &Source| (bytes, best.flops) > (best.bytes, flops);
+        if best.as_ref().is_none_or(better) {
+            best = Some(Source { value, bytes, flops });
+        }
+    }
+    best
 }
 
 /// The groups of later passes that read the value, if all of them read it element by element.
@@ -116,16 +227,16 @@ fn late_readers(grouping: &Grouping<'_>, value: NodeId) -> Option<Vec<u32>> {
     Some(readers).filter(|readers| !readers.is_empty())
 }
 
-/// The nodes, in order, that compute the value from what is kept; `None` where there are too many or other than
-/// elementwise ones.
-fn recipe(grouping: &Grouping<'_>, dropped: &[bool], value: NodeId) -> Option<Vec<NodeId>> {
+/// The nodes, in order, that compute the value from what is kept, and from a source where one is given; `None` where
+/// there are too many or other than elementwise ones.
+fn recipe(grouping: &Grouping<'_>, dropped: &[bool], source: Option<NodeId>, value: NodeId) -> Option<Vec<NodeId>> {
     let (graph, roles) = (grouping.graph, &grouping.roles);
     let (shape, until) = (graph.node(value).shape, grouping.last_pass[value.index()]);
     let kept = |node: NodeId| {
         let late = grouping.is_late(node) && grouping.last_pass[node.index()] >= until && !dropped[node.index()];
         // A number for each row (a mean, a root) is nothing beside the rows.
         let small = graph.bytes(node).saturating_mul(SMALL) <= graph.bytes(value) && !is_view(graph.op(node));
-        graph.op(node).is_leaf() || ((late || small) && roles.overwriter(node).is_none())
+        graph.op(node).is_leaf() || source == Some(node) || ((late || small) && roles.overwriter(node).is_none())
     };
     let mut nodes = vec![value];
     let mut next = 0;
