@@ -248,9 +248,11 @@ pub struct Call {
     pub bodies: Vec<Graph>,
     pub work: BodyWork,
     hash: u64,
-    /// What a later stage made of the bodies, with the key under which it made it.
-    made: Mutex<Option<(u64, Arc<dyn Any + Send + Sync>)>>,
+    made: Made,
 }
+
+/// What a later stage made of bodies, with the key under which it made it.
+type Made = Arc<Mutex<Option<(u64, Arc<dyn Any + Send + Sync>)>>>;
 
 impl Call {
     pub fn new(kind: CallKind, bodies: Vec<Graph>, work: BodyWork) -> Call {
@@ -261,7 +263,12 @@ impl Call {
             body.scalars.hash(&mut hasher);
             body.starts.hash(&mut hasher);
         }
-        Call { kind, bodies, work, hash: hasher.finish(), made: Mutex::new(None) }
+        Call { kind, bodies, work, hash: hasher.finish(), made: Made::default() }
+    }
+
+    /// This call, whose bodies are those of the other one: what is made of them is made once.
+    pub fn sharing(self, other: &Call) -> Call {
+        Call { made: Arc::clone(&other.made), ..self }
     }
 
     pub fn structure_hash(&self) -> u64 {

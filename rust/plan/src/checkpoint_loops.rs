@@ -45,47 +45,89 @@ fn slots(policy: CheckpointPolicy, trips: u32) -> u32 {
 
 /// The graph under a policy; None where every loop keeps all states.
 pub fn checkpointed(graph: &Graph, policy: CheckpointPolicy) -> Result<Option<Checkpointed>> {
-    rewritten(graph, |region, trips| slots(policy_of(graph, region, policy), trips))
+    rewritten(graph, &mut Readers::default(), |region, trips| slots(policy_of(graph, region, policy), trips))
 }
 
-/// How many states loops keep under a limit: step by step fewer.
+/// How many states loops keep under a limit: step by step fewer, which takes step by step more work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Level {
+    All,
     /// So many eighths of all.
     Eighths(u32),
     /// As few as let an iteration be computed so often.
     Times(u64),
 }
 
-/// All levels for a graph, those with the least work first; none where no loop can keep fewer.
-pub(crate) fn levels(graph: &Graph) -> Result<Vec<Level>> {
-    let mut most = 0;
-    rewritten(graph, |_, trips| {
-        most = most.max(trips);
-        trips
-    })?;
-    let mut levels = Vec::new();
-    if most > 1 {
-        levels.extend([6, 4, 3, 2, 1].map(Level::Eighths));
-        let mut times = 2;
-        while times < u64::from(most) {
-            tables::push(OP, &mut levels, Level::Times(times))?;
-            times += (times / 4).max(1);
-        }
-        tables::push(OP, &mut levels, Level::Times(most.into()))?;
-    }
-    Ok(levels)
-}
-
-/// The graph at a level; None where that changes nothing.
-pub(crate) fn at_level(graph: &Graph, level: Level) -> Result<Option<Checkpointed>> {
-    rewritten(graph, |_, trips| {
+impl Level {
+    fn slots(self, trips: u32) -> u32 {
         let least = |times| binomial::least_slots(trips.into(), times) as u32;
-        match level {
+        match self {
+            Level::All => trips,
             Level::Eighths(eighths) => (trips / 8 * eighths).max(least(2)),
             Level::Times(times) => least(times),
         }
-    })
+    }
+}
+
+/// The levels of a graph, each with its graph. They are fixed by the graph alone, and about as many as the number of
+/// iterations has digits.
+pub(crate) struct Levels<'a> {
+    graph: &'a Graph,
+    levels: std::vec::IntoIter<Level>,
+    readers: Readers,
+}
+
+/// Calls that read states, by those that they replace: at each level they have the same bodies.
+type Readers = FxHashMap<NodeId, Arc<Call>>;
+
+impl<'a> Levels<'a> {
+    pub(crate) fn of(graph: &'a Graph) -> Result<Levels<'a>> {
+        let mut trips: Vec<u32> = Vec::new();
+        if !graph.calls.is_empty() {
+            pairs(graph, |_, count| {
+                trips.push(count);
+                count
+            })?;
+        }
+        trips.sort_unstable();
+        trips.dedup();
+        let most = trips.last().copied().unwrap_or(0);
+        let mut levels = vec![Level::All];
+        // Keeping all but one is keeping all.
+        let slots = |level: Level| {
+            trips.iter().map(|&trips| level.slots(trips).min(trips.saturating_sub(1))).collect::<Vec<u32>>()
+        };
+        let mut before = slots(Level::All);
+        let mut times = 2;
+        let more = std::iter::from_fn(|| {
+            let level = (times < u64::from(most)).then_some(Level::Times(times));
+            times += (times / 4).max(1);
+            level
+        });
+        let few = [6, 4, 3, 2, 1].map(Level::Eighths).into_iter().chain(more).chain([Level::Times(most.max(1).into())]);
+        for level in few.filter(|_| most > 1) {
+            let kept = slots(level);
+            if kept != before {
+                tables::push(OP, &mut levels, level)?;
+                before = kept;
+            }
+        }
+        Ok(Levels { graph, levels: levels.into_iter(), readers: Readers::default() })
+    }
+
+    /// The next level with fewer states; the graph itself, with all, comes first and is `None`.
+    pub(crate) fn next(&mut self) -> Result<Option<Option<Checkpointed>>> {
+        for level in self.levels.by_ref() {
+            if level == Level::All {
+                return Ok(Some(None));
+            }
+            let found = rewritten(self.graph, &mut self.readers, |_, trips| level.slots(trips))?;
+            if found.is_some() {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// The policy that holds in a region.
@@ -114,7 +156,11 @@ struct Pair {
     slots: u32,
 }
 
-fn rewritten(graph: &Graph, slots: impl FnMut(RegionId, u32) -> u32) -> Result<Option<Checkpointed>> {
+fn rewritten(
+    graph: &Graph,
+    readers: &mut Readers,
+    slots: impl FnMut(RegionId, u32) -> u32,
+) -> Result<Option<Checkpointed>> {
     if graph.calls.is_empty() {
         return Ok(None);
     }
@@ -137,14 +183,20 @@ fn rewritten(graph: &Graph, slots: impl FnMut(RegionId, u32) -> u32) -> Result<O
                 let (kind, bodies, operands) = reverse(graph, &mut target, id, pair, &map)?;
                 let call = ckad_prim::call(CallKind::Reverse(kind), bodies);
                 extra_flops = extra_flops.saturating_add(ahead_flops(&call, kind));
-                let op = Op::Call(target.push_call(&Arc::new(call))?);
+                let call = Arc::new(match readers.get(&id) {
+                    Some(known) => call.sharing(known),
+                    None => call,
+                });
+                readers.insert(id, Arc::clone(&call));
+                let op = Op::Call(target.push_call(&call)?);
                 target.push(op, &operands, node.dtype, node.shape, node.attributes)?
             }
             (Op::Call(_), None, Some(&slots)) => {
                 let call = call_of(graph, id)?;
                 let scan = Scan { slots, ..call_scan(graph, id)? };
                 let bodies = tables::tried(OP, call.bodies.iter().map(Graph::copied))?;
-                let op = Op::Call(target.push_call(&Arc::new(ckad_prim::call(CallKind::Scan(scan), bodies)))?);
+                let kept = ckad_prim::call(CallKind::Scan(scan), bodies).sharing(call);
+                let op = Op::Call(target.push_call(&Arc::new(kept))?);
                 target.push(op, &copies, node.dtype, node.shape, node.attributes)?
             }
             _ => target.push(node.op, &copies, node.dtype, node.shape, node.attributes)?,

@@ -1,23 +1,27 @@
 //! The cheapest program within a limit on memory, or how much the least one needs.
 //!
-//! Candidates come from the policies' frontier, the least work first. Exact are the bytes of a lowered program
-//! alone ([`PeakBytes::total`]), so candidates are lowered one after the other until one fits. What the simulator says
-//! of a candidate spares lowering those that are far too large: a candidate *needs* what its program takes, and no less
-//! than the simulator's figure without an allowance for what joined steps do not store. Whether a limit is kept and
-//! which is the least that is kept are both read off that one number, so they cannot disagree.
+//! Candidates come from the policies' frontier, and where loops may keep fewer of their states, from the frontier of
+//! each graph that keeps fewer. All together are one list, in which bytes and work are fixed by the graph: the plan for
+//! a limit, the least limit, and the curve between them are read off it and cannot disagree.
+//!
+//! Exact are the bytes of a lowered program alone ([`PeakBytes::total`]), so candidates are lowered one after the
+//! other, the least work first, until one fits. What the simulator says of a candidate spares lowering those that are
+//! far too large: a candidate *needs* what its program takes, and no less than the simulator's figure without an
+//! allowance for what joined steps do not store. Graphs with fewer states are looked at while their loops alone do not
+//! take more work than the best that was found.
 
 use std::sync::Arc;
 
-use ckad_graph::{CheckpointPolicy, Graph, Result};
+use ckad_graph::{CheckpointPolicy, Error, Graph, Result};
 
-use crate::checkpoint_loops::{Checkpointed, at_level, levels};
+use crate::checkpoint_loops::{Checkpointed, Levels};
 use crate::compile::{Compiled, compile_donating, compile_loops, lowered, note_loops, verifying};
 use crate::footprint::captured_bytes;
 use crate::policy::Planned;
 use crate::policy::frontier::{Candidate, Frontier};
 use crate::program::Target;
 use crate::report::{Report, report};
-use crate::tables::push;
+use crate::tables::{collected, push};
 
 /// What becomes of a graph under a limit.
 #[derive(Clone, PartialEq, Debug)]
@@ -40,6 +44,7 @@ pub struct TooSmall {
 const LEFT_OUT: u64 = 4;
 
 /// The program with the least work whose bytes are at most `limit`; under a policy that the user asked for, its own.
+/// Loops keep all of their states.
 pub fn compile_within(
     graph: &Graph,
     policy: Option<CheckpointPolicy>,
@@ -47,44 +52,16 @@ pub fn compile_within(
     target: &Target,
     donated: &[bool],
 ) -> Result<Fitted> {
-    if verifying() {
-        ckad_prim::verify(graph)?;
-    }
     if let Some(policy) = policy {
         let compiled = compile_donating(graph, policy, target, donated)?;
         let needed = compiled.peak.total();
         return if needed <= limit { Ok(fits(compiled)) } else { too_small(graph, needed, &compiled.planned) };
     }
-    let search = Search::of(graph, target, donated)?;
-    // What a lowered candidate needs, for the case that none fits.
-    let mut least: Option<(usize, &Candidate)> = None;
-    let mut improve = |needed: usize, candidate| {
-        if least.is_none_or(|(least, _)| needed < least) {
-            least = Some((needed, candidate));
-        }
-        least
-    };
-    let (near, far): (Vec<&Candidate>, Vec<&Candidate>) =
-        search.frontier.candidates.iter().partition(|candidate| search.at_least(candidate) <= limit);
-    let mut found = None;
-    for candidate in near {
-        let compiled = search.compiled(candidate)?;
-        let needed = compiled.peak.total();
-        if needed <= limit {
-            return Ok(fits(compiled));
-        }
-        found = improve(needed, candidate);
+    let mut search = Search::of(graph, target, donated, 0)?;
+    match search.cheapest(limit, u64::MAX)? {
+        Some(compiled) => Ok(fits(compiled)),
+        None => search.least(None)?.map(Fitted::TooSmall).ok_or_else(nothing),
     }
-    // The last ones allocate least.
-    for candidate in far.into_iter().rev() {
-        if found.is_none_or(|(least, _)| search.at_least(candidate) < least) {
-            found = improve(search.needed(candidate)?.0, candidate);
-        }
-    }
-    let Some((minimum, candidate)) = found else {
-        return Err(ckad_graph::Error::internal("plan", "there is no plan at all"));
-    };
-    too_small(graph, minimum, &search.frontier.planned(candidate)?)
 }
 
 /// As [`compile_within`], where loops may keep fewer of their states: the graph that the program is of is then another
@@ -105,33 +82,47 @@ pub fn compile_loops_within(
         let planned = rewritten.as_ref().unwrap_or(graph);
         return Ok((too_small(planned, needed, &compiled.planned)?, None));
     }
-    // The less loops keep, the more they compute anew.
-    let mut best = compile_within(graph, None, limit, target, donated)?;
-    let levels = if matches!(best, Fitted::Fits(_)) { Vec::new() } else { levels(graph)? };
-    for level in levels {
-        let Some(Checkpointed { graph: rewritten, extra_flops, slots }) = at_level(graph, level)? else { continue };
-        match compile_within(&rewritten, None, limit, target, donated)? {
-            Fitted::Fits(mut compiled) => {
+    let mut best: Option<(Compiled, Option<Graph>)> = None;
+    let mut least: Option<TooSmall> = None;
+    let mut levels = Levels::of(graph)?;
+    while let Some(level) = levels.next()? {
+        let below = best.as_ref().map_or(u64::MAX, |(compiled, _)| compiled.planned.extra_flops);
+        let again = level.as_ref().map_or(0, |level| level.extra_flops);
+        // Further levels take more.
+        if again >= below {
+            break;
+        }
+        let mut search = Search::of(level.as_ref().map_or(graph, |level| &level.graph), target, donated, 0)?;
+        let found = search.cheapest(limit, below - again)?;
+        if found.is_none() && best.is_none() {
+            least = search.least(least.as_ref().map(|least| least.minimum))?.or(least);
+        }
+        drop(search);
+        if let Some(mut compiled) = found {
+            if let Some(Checkpointed { extra_flops, slots, .. }) = level {
                 note_loops(&mut compiled, extra_flops, slots);
-                return Ok((Fitted::Fits(compiled), Some(rewritten)));
             }
-            Fitted::TooSmall(refused) => {
-                if let Fitted::TooSmall(before) = &mut best
-                    && refused.minimum < before.minimum
-                {
-                    *before = refused;
-                }
-            }
+            best = Some((compiled, level.map(|level| level.graph)));
         }
     }
-    Ok((best, None))
+    match best {
+        Some((compiled, rewritten)) => Ok((fits(compiled), rewritten)),
+        None => Ok((least.map(Fitted::TooSmall).ok_or_else(nothing)?, None)),
+    }
 }
 
+fn nothing() -> Error {
+    Error::internal("plan", "there is no plan at all")
+}
+
+/// The candidates of one graph.
 struct Search<'a> {
     graph: &'a Graph,
     frontier: Frontier<'a>,
     target: &'a Target,
     donated: &'a [bool],
+    /// Bytes that the graph takes beyond what it seems to.
+    leaps: usize,
     /// Bytes of captured arrays and of the graph, which each candidate needs.
     known: usize,
     /// How far the simulator's figure may be above a program's.
@@ -139,20 +130,26 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn of(graph: &'a Graph, target: &'a Target, donated: &'a [bool]) -> Result<Search<'a>> {
-        let known = captured_bytes(graph)?.saturating_add(graph.own_bytes());
+    fn of(graph: &'a Graph, target: &'a Target, donated: &'a [bool], leaps: usize) -> Result<Search<'a>> {
+        if verifying() {
+            ckad_prim::verify(graph)?;
+        }
+        let known = captured_bytes(graph)?.saturating_add(graph.own_bytes()).saturating_add(leaps);
         let values = graph.ids().filter(|&id| !graph.op(id).is_leaf()).map(|id| graph.bytes(id) as u64);
         let given_up =
             graph.outputs.iter().map(|&output| graph.bytes(output) as u64).filter(|_| donated.contains(&true));
         let allowance = LEFT_OUT * values.max().unwrap_or(0) + given_up.sum::<u64>();
-        let mut search = Search { graph, frontier: Frontier::of(graph, target)?, target, donated, known, allowance };
+        let frontier = Frontier::of(graph, target)?;
+        let mut search = Search { graph, frontier, target, donated, leaps, known, allowance };
         // Where all that is kept is used up row by row, joined steps leave out far more than that.
         let mut left_out = 0;
-        for candidate in search.frontier.candidates.iter().filter(|candidate| candidate.stays) {
+        for candidate in search.frontier.candidates.iter().filter(|candidate| candidate.keeps_everything()) {
             let peak = search.compiled(candidate)?.peak;
+            candidate.needed.set(Some(peak.total().saturating_add(leaps)));
             left_out = left_out.max(candidate.allocated.saturating_sub((peak.arena + peak.outputs) as u64));
         }
         search.allowance = search.allowance.saturating_add(left_out);
+        search.frontier.drop_regions_in_vain();
         Ok(search)
     }
 
@@ -162,14 +159,69 @@ impl<'a> Search<'a> {
 
     /// What the candidate's program takes can be no less.
     fn at_least(&self, candidate: &Candidate) -> usize {
+        // What a policy keeps to by itself is a limit that is kept.
+        if candidate.is_exact() {
+            return candidate.needed.get().unwrap_or(0);
+        }
         let simulated = candidate.allocated.saturating_sub(self.allowance);
         usize::try_from(simulated).unwrap_or(usize::MAX).saturating_add(self.known)
     }
 
-    /// The least limit that the candidate keeps, and its work beyond keeping everything.
-    fn needed(&self, candidate: &Candidate) -> Result<(usize, u64)> {
-        let compiled = self.compiled(candidate)?;
-        Ok((compiled.peak.total().max(self.at_least(candidate)), compiled.planned.extra_flops))
+    /// The least limit that the candidate keeps.
+    fn needed(&self, candidate: &Candidate) -> Result<usize> {
+        let exact = match candidate.needed.get() {
+            Some(exact) => exact,
+            None => self.compiled(candidate)?.peak.total().saturating_add(self.leaps),
+        };
+        candidate.needed.set(Some(exact));
+        Ok(exact.max(self.at_least(candidate)))
+    }
+
+    /// The program with the least work that keeps the limit, if it takes fewer than so many operations beyond keeping
+    /// everything.
+    fn cheapest(&mut self, limit: usize, below: u64) -> Result<Option<Compiled>> {
+        let mut next = 0;
+        loop {
+            let Some(candidate) = self.frontier.candidates.get(next).filter(|next| !self.frontier.is_deep(next)) else {
+                // Those with as much work are looked at with the deep ones.
+                if self.frontier.least_of_deep() >= below || !self.frontier.deepen()? {
+                    return Ok(None);
+                }
+                continue;
+            };
+            if self.frontier.extra(candidate) >= below {
+                return Ok(None);
+            }
+            next += 1;
+            if self.at_least(candidate) > limit {
+                continue;
+            }
+            let compiled = self.compiled(candidate)?;
+            candidate.needed.set(Some(compiled.peak.total().saturating_add(self.leaps)));
+            if self.needed(candidate)? <= limit {
+                return Ok(Some(compiled));
+            }
+        }
+    }
+
+    /// The candidate that needs least, where that is less than what another one needs.
+    fn least(&mut self, than: Option<usize>) -> Result<Option<TooSmall>> {
+        self.frontier.deepen()?;
+        let mut order: Vec<&Candidate> = collected(self.frontier.candidates.iter())?;
+        order.sort_by_key(|candidate| self.at_least(candidate));
+        let mut least: Option<(usize, Option<&Candidate>)> = than.map(|than| (than, None));
+        for candidate in order {
+            if least.is_some_and(|(least, _)| self.at_least(candidate) >= least) {
+                continue;
+            }
+            let needed = self.needed(candidate)?;
+            if least.is_none_or(|(least, _)| needed < least) {
+                least = Some((needed, Some(candidate)));
+            }
+        }
+        let Some((minimum, Some(candidate))) = least else { return Ok(None) };
+        let report = report(self.graph, &self.frontier.planned(candidate)?)?;
+        Ok(Some(TooSmall { minimum, report: Arc::new(report) }))
     }
 }
 
@@ -192,20 +244,37 @@ pub struct Point {
     pub policy: String,
 }
 
-/// The plans of which no other needs as few bytes and as little work, the least memory first.
-pub fn frontier(graph: &Graph, target: &Target, donated: &[bool]) -> Result<Vec<Point>> {
-    let search = Search::of(graph, target, donated)?;
-    let mut points = Vec::new();
-    for candidate in &search.frontier.candidates {
-        let (bytes, extra_flops) = search.needed(candidate)?;
-        push(&mut points, Point { bytes, extra_flops, policy: candidate.label() })?;
+/// The plans of which no other needs as few bytes and as little work, the least memory first. The graph may be a copy
+/// of one that takes some bytes more, as lists grow in leaps; those with fewer states are the same from either.
+pub fn frontier(graph: &Graph, leaps: usize, target: &Target, donated: &[bool]) -> Result<Vec<Point>> {
+    let mut points: Vec<Point> = Vec::new();
+    let mut levels = Levels::of(graph)?;
+    while let Some(level) = levels.next()? {
+        let mut search = match &level {
+            Some(level) => Search::of(&level.graph, target, donated, 0)?,
+            None => Search::of(graph, target, donated, leaps)?,
+        };
+        search.frontier.deepen()?;
+        let again = level.as_ref().map_or(0, |level| level.extra_flops);
+        for candidate in &search.frontier.candidates {
+            let extra_flops = search.frontier.extra(candidate).saturating_add(again);
+            let beaten = |bytes| points.iter().any(|point| point.bytes <= bytes && point.extra_flops <= extra_flops);
+            if beaten(search.at_least(candidate)) {
+                continue;
+            }
+            let bytes = search.needed(candidate)?;
+            if beaten(bytes) {
+                continue;
+            }
+            let policy = match level.as_ref().map(|level| level.slots) {
+                Some(1) => format!("{}, loops keep 1 state", candidate.label()),
+                Some(states) => format!("{}, loops keep {states} states", candidate.label()),
+                None => candidate.label(),
+            };
+            points.retain(|point| point.bytes < bytes || point.extra_flops < extra_flops);
+            push(&mut points, Point { bytes, extra_flops, policy })?;
+        }
     }
-    points.sort_by_key(|point| (point.bytes, point.extra_flops));
-    let mut least = u64::MAX;
-    points.retain(|point| {
-        let better = point.extra_flops < least;
-        least = least.min(point.extra_flops);
-        better
-    });
+    points.sort_by_key(|point| point.bytes);
     Ok(points)
 }

@@ -155,7 +155,7 @@ fn check(graph: &Graph, what: &str, target: &Target) {
 /// Every candidate of the frontier, by the limits at which it is the cheapest.
 fn check_limits(graph: &Graph, what: &str, target: &Target) {
     let none = compile(graph, CheckpointPolicy::None, target).unwrap().peak.total();
-    let candidates = frontier(graph, target, &[]).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let candidates = frontier(graph, 0, target, &[]).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(candidates.iter().any(|point| point.bytes <= none), "{what}");
     for limit in candidates.iter().step_by(3).map(|point| point.bytes) {
         let Fitted::Fits(found) = compile_within(graph, None, limit, target, &[]).unwrap() else {

@@ -19,7 +19,7 @@ fn within(graph: &Graph, limit: usize) -> Result<Compiled, TooSmall> {
 
 fn check(name: &str, graph: &Graph) {
     let none = compile(graph, CheckpointPolicy::None, &target()).unwrap();
-    let candidates = frontier(graph, &target(), &[]).unwrap();
+    let candidates = frontier(graph, 0, &target(), &[]).unwrap();
     let refused = within(graph, 1).unwrap_err();
     let (minimum, most) = (refused.minimum, none.peak.total());
     assert_eq!(minimum, candidates[0].bytes, "{name}");
@@ -107,7 +107,8 @@ fn a_policy_beside_a_limit_is_kept() {
 #[test]
 fn candidates_are_named() {
     let graph = mlp(64, 16, 256);
-    let names: Vec<String> = frontier(&graph, &target(), &[]).unwrap().into_iter().map(|point| point.policy).collect();
+    let names: Vec<String> =
+        frontier(&graph, 0, &target(), &[]).unwrap().into_iter().map(|point| point.policy).collect();
     assert!(["none", "auto"].contains(&names.last().unwrap().as_str()), "{names:?}");
     let one_of = |text: &str| names.iter().any(|name| name.starts_with(text) && name.contains(" segments"));
     assert!(one_of("sqrt, ") && names.iter().any(|name| name.starts_with("eviction")), "{names:?}");

@@ -237,13 +237,13 @@ fn finished_donating(
             (Fitted::TooSmall(refused), _) => return Err(Stop::TooSmall(refused)),
         },
     };
+    let looked_at = match wanted.report {
+        true => Some(Box::new(LookedAt::new(graph, rewritten.as_ref(), &compiled.planned, donated)?)),
+        false => None,
+    };
     let graph = rewritten.as_ref().unwrap_or(graph);
     compiled.program.set_recorded(graph, recorded.0, recorded.1)?;
     let positions = tables::list("plan", graph.ids().map(|id| graph.attributes(id).position))?;
-    let looked_at = match wanted.report {
-        true => Some(Box::new(LookedAt::new(graph, &compiled.planned, donated)?)),
-        false => None,
-    };
     let watch = if wanted.watch { watch(graph, recorded)? } else { None };
     Ok(Executable { compiled, positions, looked_at, limit: ask.limit, planning_bytes: 0, watch })
 }

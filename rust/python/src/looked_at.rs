@@ -9,7 +9,7 @@ use ckad_graph::{Constant, Graph, HostArray, Result, tables};
 use ckad_plan::policy::Planned;
 use ckad_plan::report::{Report, report};
 use ckad_plan::timeline::{Timeline, timeline};
-use ckad_plan::within::{Point, frontier};
+use ckad_plan::within::frontier;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use rustc_hash::FxHashMap;
@@ -22,6 +22,8 @@ use crate::places::{Places, parts};
 pub struct LookedAt {
     pub report: Report,
     graph: Graph,
+    /// What became of it where loops keep some of their states: what the plan is of.
+    rewritten: Option<Graph>,
     /// By how many bytes the graph that was planned was larger than its copy: lists grow in leaps.
     leaps: usize,
     /// Which inputs are given up.
@@ -42,19 +44,29 @@ impl HostArray for SizeOf {
     }
 }
 
+/// A copy that may outlive the arrays that the graph captures.
+fn without_arrays(graph: &Graph) -> Result<Graph> {
+    let mut graph = graph.copied()?;
+    // One that is captured twice counts once.
+    let mut stand_ins: FxHashMap<*const u8, Constant> = FxHashMap::default();
+    for constant in &mut graph.constants {
+        let stand_in = stand_ins.entry(Arc::as_ptr(constant).cast());
+        *constant = Arc::clone(stand_in.or_insert_with(|| Arc::new(SizeOf(constant.owned_bytes()))));
+    }
+    Ok(graph)
+}
+
 impl LookedAt {
-    pub fn new(graph: &Graph, planned: &Planned, donated: &[bool]) -> Result<LookedAt> {
-        let report = report(graph, planned)?;
-        let size = graph.own_bytes();
-        let mut graph = graph.copied()?;
-        let leaps = size.saturating_sub(graph.own_bytes());
-        // The plan may outlive the arrays. One that is captured twice counts once.
-        let mut stand_ins: FxHashMap<*const u8, Constant> = FxHashMap::default();
-        for constant in &mut graph.constants {
-            let stand_in = stand_ins.entry(Arc::as_ptr(constant).cast());
-            *constant = Arc::clone(stand_in.or_insert_with(|| Arc::new(SizeOf(constant.owned_bytes()))));
-        }
-        Ok(LookedAt { report, graph, leaps, donated: tables::list("plan", donated.iter().copied())? })
+    pub fn new(graph: &Graph, rewritten: Option<&Graph>, planned: &Planned, donated: &[bool]) -> Result<LookedAt> {
+        let report = report(rewritten.unwrap_or(graph), planned)?;
+        let copy = without_arrays(graph)?;
+        Ok(LookedAt {
+            report,
+            rewritten: rewritten.map(without_arrays).transpose()?,
+            leaps: graph.own_bytes().saturating_sub(copy.own_bytes()),
+            graph: copy,
+            donated: tables::list("plan", donated.iter().copied())?,
+        })
     }
 
     /// `ckad.picture.data.LineCost` of each line.
@@ -71,13 +83,13 @@ impl LookedAt {
     /// `ckad.picture.data.FrontierPoint` of each plan; a forced run held `least` bytes.
     pub fn frontier<'py>(&self, py: Python<'py>, least: usize) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let class = py.import("ckad.picture.data")?.getattr("FrontierPoint")?;
-        let points = enter(py, || frontier(&self.graph, &ckad_run::target()?, &self.donated))?.map_err(raise)?;
-        let bytes = |point: &Point| point.bytes.saturating_add(self.leaps);
+        let points = || frontier(&self.graph, self.leaps, &ckad_run::target()?, &self.donated);
+        let points = enter(py, points)?.map_err(raise)?;
         // Of those that the forced run makes equal, the one with the least work stands last.
-        let hidden = points.iter().filter(|point| bytes(point) <= least).count().saturating_sub(1);
+        let hidden = points.iter().filter(|point| point.bytes <= least).count().saturating_sub(1);
         let made = points[hidden..]
             .iter()
-            .map(|point| class.call1((bytes(point).max(least), point.extra_flops, &point.policy)));
+            .map(|point| class.call1((point.bytes.max(least), point.extra_flops, &point.policy)));
         made.collect()
     }
 
@@ -91,7 +103,7 @@ impl LookedAt {
         shown: usize,
     ) -> PyResult<Bound<'py, PyDict>> {
         let (rows, of_line) = places.rows();
-        let graph = &self.graph;
+        let graph = self.rewritten.as_ref().unwrap_or(&self.graph);
         let row = |node| of_line.get(&graph.attributes(node).line).copied().unwrap_or(0);
         let drawn = enter(py, || timeline(graph, planned, (&row, rows.len()), shown, columns))?.map_err(raise)?;
         let Timeline { steps, rows: shown, columns } = drawn;

@@ -5,21 +5,24 @@
 //! and simulated once; what is dearer than another and allocates no less is dropped. A candidate remembers how it was
 //! made, from which its schedule is emitted again where it is looked at exactly.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use ckad_graph::{CheckpointPolicy, Graph, Result};
+use rustc_hash::FxHashMap;
 
 use crate::cluster::cluster;
 use crate::cost::forward_flops;
 use crate::policy::cells::Cells;
 use crate::policy::evict::{self, Eviction, Evictions, WEIGHTS, Weight};
 use crate::policy::profile::Profile;
-use crate::policy::region::{Known, Variant};
+use crate::policy::region::{Heed, Known, Variant};
 use crate::policy::sqrt::{ANY, EQUAL_SEGMENTS, PACES, PACES_OF_SHORT, Pace, SHORT};
-use crate::policy::{Material, Planned, apart, auto, binomial, dear, region};
+use crate::policy::{Material, Planned, apart, auto, binomial, dear, deep, region};
 use crate::program::Target;
-use crate::tables::push;
+use crate::simulate::Simulation;
+use crate::tables::{collected, push};
 
 /// The budgets that are walked beside those that "sqrt" tries, in least ones.
 const SLACKS: &[f64] = &[1.15, 1.3, 1.5, 1.75, 2.0, 2.3, 2.7, 3.1, 3.6, 4.2];
@@ -39,6 +42,10 @@ const REPEATS_OF_LONG: u64 = 3;
 /// Short tapes are tried with every number of slots below those, down to this one.
 const FEWEST_SLOTS: u32 = 2;
 
+/// Numbers of equal segments that are tried besides, of graphs of so many clusters.
+const SEGMENTS: std::ops::RangeInclusive<u32> = 1..=16;
+const MOST_CLUSTERS_OF_SEGMENTS: usize = 300;
+
 /// So many of those of each kind that allocate least are kept though others beat them: which needs least in the end is
 /// decided by what joined steps do not store.
 const LEAST_ONES: usize = 6;
@@ -57,15 +64,19 @@ const LEAPS: usize = 6;
 /// A schedule that was tried and not kept.
 pub(crate) struct Candidate {
     made: Made,
-    /// Whether it stays in any case: so a limit that a policy keeps by itself is kept.
-    pub(crate) stays: bool,
+    /// The policy whose plan this is, which stays in any case: so a limit that a policy keeps by itself is kept.
+    of: Option<CheckpointPolicy>,
     /// The most bytes of values allocated at once, as the simulator says: joined steps may store fewer.
     pub(crate) allocated: u64,
+    /// The most bytes live at once.
+    live: u64,
     pub(crate) flops: u64,
+    /// What its program takes, once that is known.
+    pub(crate) needed: Cell<Option<usize>>,
 }
 
 /// The clusters of a schedule: the plain ones, those called auto, or either with dear and cheap values apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Over {
     Plain,
     Auto,
@@ -80,7 +91,7 @@ pub(crate) enum Made {
     Cells {
         over: Over,
         cells: Cells,
-        asked: CheckpointPolicy,
+        asked: Variant,
     },
     Evicted {
         over: Over,
@@ -100,19 +111,50 @@ impl Made {
 }
 
 impl Candidate {
+    fn new(made: Made, of: Option<CheckpointPolicy>, simulation: &Simulation) -> Candidate {
+        let Simulation { allocated, peak, flops, .. } = *simulation;
+        Candidate { made, of, allocated, live: peak, flops, needed: Cell::new(None) }
+    }
+
+    /// Whether it is the plan of a policy whose bytes are a limit that is kept, whatever the simulator says of them.
+    pub(crate) fn is_exact(&self) -> bool {
+        matches!(self.of, Some(CheckpointPolicy::None | CheckpointPolicy::Sqrt | CheckpointPolicy::Log))
+    }
+
+    /// Whether nothing is recomputed, but for what regions ask.
+    pub(crate) fn keeps_everything(&self) -> bool {
+        self.of == Some(CheckpointPolicy::None)
+    }
+
+    fn is_of(&self, other: &Cells) -> bool {
+        matches!(&self.made, Made::Cells { cells, .. } if cells == other)
+    }
+
+    fn heed(&self) -> Heed {
+        match &self.made {
+            Made::Cells { asked, .. } => asked.heed,
+            Made::Evicted { .. } => Heed::Nothing,
+        }
+    }
+
     /// What was tried, to read.
     pub(crate) fn label(&self) -> String {
         let (text, over) = match &self.made {
-            Made::Cells { over: Over::Plain, asked: CheckpointPolicy::None, .. } => return "none".to_owned(),
-            Made::Cells { over: Over::Auto, asked: CheckpointPolicy::None, .. } => return "auto".to_owned(),
-            Made::Cells { over, asked: CheckpointPolicy::None, .. } => ("none".to_owned(), *over),
-            Made::Cells { over, cells, asked: CheckpointPolicy::Segments(_) } => {
-                (format!("{} segments", cells.segments()), *over)
+            Made::Cells { over, cells, asked } => {
+                let text = match asked.policy {
+                    CheckpointPolicy::None if *over == Over::Plain => return "none".to_owned(),
+                    CheckpointPolicy::None if *over == Over::Auto => return "auto".to_owned(),
+                    CheckpointPolicy::None => "none".to_owned(),
+                    CheckpointPolicy::Segments(_) => format!("{} segments", cells.segments()),
+                    CheckpointPolicy::Revolve(slots) => format!("{slots} states"),
+                    CheckpointPolicy::Mixed(slots) => format!("{slots} states or steps"),
+                    // A chain's table is tried in several memories.
+                    _ if asked.units.is_some() => "chain".to_owned(),
+                    CheckpointPolicy::Log => "log".to_owned(),
+                    _ => format!("sqrt, {} segments", cells.segments()),
+                };
+                (text, *over)
             }
-            Made::Cells { over, asked: CheckpointPolicy::Revolve(slots), .. } => (format!("{slots} states"), *over),
-            // Tried in several memories.
-            Made::Cells { over, asked: CheckpointPolicy::Log, .. } => ("chain".to_owned(), *over),
-            Made::Cells { over, cells, .. } => (format!("sqrt, {} segments", cells.segments()), *over),
             Made::Evicted { over, .. } => ("eviction".to_owned(), *over),
         };
         match over {
@@ -132,14 +174,21 @@ pub(crate) struct Frontier<'a> {
     dear: Vec<Material<'a>>,
     /// Operations where everything is kept.
     once: u64,
+    /// Operations of the passes before the last one.
+    again: u64,
     forward_flops: u64,
     pub(crate) candidates: Vec<Candidate>,
+    /// What takes a forward part more at least, and long to try, until somebody asks for it.
+    deep: Option<Vec<(Over, Variant)>>,
 }
 
 impl<'a> Frontier<'a> {
     pub(crate) fn of(graph: &'a Graph, target: &Target) -> Result<Frontier<'a>> {
         let plain = Material::new(graph, cluster(graph, target, false)?)?;
-        let forward_flops = forward_flops(graph, &plain.clustering, &plain.flow.flops, usize::from(plain.flow.passes));
+        let flow = &plain.flow;
+        let forward_flops = forward_flops(graph, &plain.clustering, &flow.flops, usize::from(flow.passes));
+        let before_last = flow.flops.iter().zip(&plain.positions.pass).filter(|&(_, &pass)| pass + 1 < flow.passes);
+        let again = before_last.fold(0, |sum: u64, (&flops, _)| sum.saturating_add(flops));
         let whole = Cells::whole(plain.positions.count)?;
         let everything = plain.attempt(&whole)?.simulation;
         let mut found = Frontier {
@@ -148,31 +197,27 @@ impl<'a> Frontier<'a> {
             apart: None,
             dear: Vec::new(),
             once: everything.flops,
+            again,
             forward_flops,
             candidates: Vec::new(),
+            deep: None,
         };
-        let everything = Candidate {
-            made: Made::Cells { over: Over::Plain, cells: whole, asked: CheckpointPolicy::None },
-            stays: true,
-            allocated: everything.allocated,
-            flops: everything.flops,
-        };
-        let all = everything.allocated;
         if found.plain.flow.passes == 1 {
-            push(&mut found.candidates, everything)?;
+            let asked = Variant::new(CheckpointPolicy::None, ANY);
+            let made = Made::Cells { over: Over::Plain, cells: whole, asked };
+            push(&mut found.candidates, Candidate::new(made, Some(asked.policy), &everything))?;
             return Ok(found);
         }
+        let all = everything.allocated;
         found.auto = auto::material(&found.plain, target)?;
-        found.candidates = found.tried(&found.plain, Over::Plain)?;
-        // Regions that the user asked to recompute are recomputed, but where that would not save anything.
-        let fewer = |candidate: &Candidate| candidate.stays && candidate.allocated < everything.allocated;
-        if region::asks_for_recomputation(graph) && !found.candidates.iter().any(fewer) {
-            push(&mut found.candidates, everything)?;
-        }
+        let mut waiting = Vec::new();
+        found.candidates = found.tried(&found.plain, Over::Plain, &mut waiting)?;
         if let Some(auto) = &found.auto {
-            let others = found.tried(auto, Over::Auto)?;
+            let others = found.tried(auto, Over::Auto, &mut waiting)?;
             others.into_iter().try_for_each(|candidate| push(&mut found.candidates, candidate))?;
         }
+        leave_plans(&mut found.candidates, everything.peak);
+        found.deep = Some(waiting).filter(|waiting| !waiting.is_empty());
         // Only evictions keep the one and not the other.
         let of = found.auto.as_ref().unwrap_or(&found.plain);
         if found.evicts(of) {
@@ -202,40 +247,74 @@ impl<'a> Frontier<'a> {
         let material = self.material(over);
         let (profile, mut known) = (material.profile()?, Known::default());
         let mut candidates = Vec::new();
-        for variant in variants {
-            let cells = region::cells(material, &profile, &mut known, variant)?;
+        for asked in variants {
+            let cells = region::cells(material, &profile, &mut known, asked)?;
             let simulation = material.attempt(&cells)?.simulation;
-            let (allocated, flops) = (simulation.allocated, simulation.flops);
-            let made = Made::Cells { over, cells, asked: variant.policy };
-            push(&mut candidates, Candidate { made, stays: false, allocated, flops })?;
+            push(&mut candidates, Candidate::new(Made::Cells { over, cells, asked }, None, &simulation))?;
         }
         Ok(candidates)
     }
 
-    /// What the planners make of one clustering.
-    fn tried(&self, material: &Material<'_>, over: Over) -> Result<Vec<Candidate>> {
+    /// What the planners make of one clustering; what is left for later goes to `waiting`.
+    fn tried(&self, material: &Material<'_>, over: Over, waiting: &mut Vec<(Over, Variant)>) -> Result<Vec<Candidate>> {
         let profile = material.profile()?;
-        let mut known = Known::default();
-        let mut cells: Vec<(Cells, CheckpointPolicy)> = Vec::new();
-        for variant in ladder(material, &profile, &mut known)? {
-            let made = region::cells(material, &profile, &mut known, variant)?;
-            if !cells.iter().any(|(cells, _)| *cells == made) {
-                push(&mut cells, (made, variant.policy))?;
+        let mut known: BTreeMap<Heed, Known> = BTreeMap::new();
+        let mut candidates: Vec<Candidate> = Vec::new();
+        let (ladder, deep) = ladder(material, &profile, known.entry(Heed::All).or_default())?;
+        for Rung { asked, of } in ladder {
+            let cells = region::cells(material, &profile, known.entry(asked.heed).or_default(), asked)?;
+            if candidates.iter().any(|candidate| candidate.is_of(&cells)) {
+                continue;
             }
-        }
-        let mut candidates = Vec::new();
-        for (cells, asked) in cells {
             let simulation = material.attempt(&cells)?.simulation;
-            let (allocated, flops) = (simulation.allocated, simulation.flops);
-            let stays = asked == CheckpointPolicy::None;
-            let made = Made::Cells { over, cells, asked };
-            push(&mut candidates, Candidate { made, stays, allocated, flops })?;
+            push(&mut candidates, Candidate::new(Made::Cells { over, cells, asked }, of, &simulation))?;
         }
+        deep.into_iter().try_for_each(|asked| push(waiting, (over, asked)))?;
         if self.evicts(material) {
             let everything = candidates.first().map_or(0, |candidate| candidate.allocated);
             self.evicted(material, over, everything, &mut candidates)?;
         }
         Ok(candidates)
+    }
+
+    /// Operations beyond keeping everything.
+    pub(crate) fn extra(&self, candidate: &Candidate) -> u64 {
+        candidate.flops.saturating_sub(self.once)
+    }
+
+    /// Fewer operations beyond keeping everything nothing takes that is tried late.
+    pub(crate) fn least_of_deep(&self) -> u64 {
+        self.again
+    }
+
+    /// Whether something that is not tried yet may take less work.
+    pub(crate) fn is_deep(&self, candidate: &Candidate) -> bool {
+        self.deep.is_some() && self.extra(candidate) >= self.again
+    }
+
+    /// Tries what is left; whether there was something.
+    pub(crate) fn deepen(&mut self) -> Result<bool> {
+        let Some(deep) = self.deep.take() else { return Ok(false) };
+        for (over, asked) in deep {
+            let found = self.walked(over, vec![asked])?;
+            let dearer = found.into_iter().filter(|candidate| self.extra(candidate) >= self.again);
+            let mut dearer: Vec<Candidate> = collected(dearer)?;
+            dearer.iter_mut().for_each(|candidate| candidate.of = Some(asked.policy));
+            dearer.into_iter().try_for_each(|candidate| push(&mut self.candidates, candidate))?;
+        }
+        self.candidates.sort_by_key(|candidate| (candidate.flops, candidate.allocated));
+        Ok(true)
+    }
+
+    /// Regions that the user asked to recompute are recomputed, but where their programs need no less for it.
+    pub(crate) fn drop_regions_in_vain(&mut self) {
+        let needed = |candidate: &Candidate| candidate.needed.get().unwrap_or(usize::MAX);
+        let heeding = self.candidates.iter().filter(|candidate| candidate.keeps_everything());
+        let heeding: Vec<(Heed, usize)> = heeding.map(|candidate| (candidate.heed(), needed(candidate))).collect();
+        self.candidates.retain(|candidate| {
+            let in_vain = |&(heed, bytes): &(Heed, usize)| heed < candidate.heed() && bytes <= needed(candidate);
+            !candidate.keeps_everything() || !heeding.iter().any(in_vain)
+        });
     }
 
     /// Whether the graph is small enough for evictions and has no regions with a policy of their own.
@@ -255,10 +334,8 @@ impl<'a> Frontier<'a> {
         let mut tried = |eviction: Eviction| -> Result<Option<u64>> {
             let Some(schedule) = evictions.schedule(eviction)? else { return Ok(None) };
             let simulation = material.simulated(&schedule)?;
-            let (allocated, flops) = (simulation.allocated, simulation.flops);
-            let made = Made::Evicted { over, eviction };
-            push(candidates, Candidate { made, stays: false, allocated, flops })?;
-            Ok(Some(flops))
+            push(candidates, Candidate::new(Made::Evicted { over, eviction }, None, &simulation))?;
+            Ok(Some(simulation.flops))
         };
         // Of each budget, the largest first, the least work and the weight that takes it.
         let mut least: BTreeMap<Reverse<u64>, (u64, Weight)> = BTreeMap::new();
@@ -320,9 +397,17 @@ impl<'a> Frontier<'a> {
     }
 }
 
-/// What is tried on one clustering: keeping everything first, then as much as the length of the tape leaves time for.
-fn ladder(material: &Material<'_>, profile: &Profile, known: &mut Known) -> Result<Vec<Variant>> {
+/// A variant, and the policy that tries it too.
+struct Rung {
+    asked: Variant,
+    of: Option<CheckpointPolicy>,
+}
+
+/// What is tried on one clustering: keeping everything first, then as much as the length of the tape leaves time for;
+/// and what is tried later.
+fn ladder(material: &Material<'_>, profile: &Profile, known: &mut Known) -> Result<(Vec<Rung>, Vec<Variant>)> {
     let short = material.positions.count <= SHORT;
+    let clusters = material.clustering.clusters.len();
     let (paces, slacks, shares) = match short {
         true => (PACES_OF_SHORT, SLACKS, SHARES),
         false => (PACES, &SLACKS[..0], SHARES_OF_LONG),
@@ -330,32 +415,71 @@ fn ladder(material: &Material<'_>, profile: &Profile, known: &mut Known) -> Resu
     // The last segment is not recomputed: it is made as long as the budget lets it be.
     let walk = |slack, twentieths, with_end| Pace { slack, twentieths, with_end, late_start: true, fewest: true };
     let budgets = slacks.iter().map(|&slack| (slack, 0)).chain(shares.iter().map(|&share| (1.0, share)));
-    let mut ladder = region::variants(material, CheckpointPolicy::None);
-    ladder.extend(paces.iter().map(|&pace| Variant::new(CheckpointPolicy::Sqrt, pace)));
-    let both = 2 * budgets.clone().count() * material.clustering.clusters.len() <= CLUSTERS_TRIED;
-    for &with_end in if both { &[true, false][..] } else { &[true] } {
-        let walks =
-            budgets.clone().map(|(slack, share)| Variant::new(CheckpointPolicy::Sqrt, walk(slack, share, with_end)));
-        ladder.extend(walks);
+    let named = |policy| move |asked: Variant| Rung { asked, of: Some(policy) };
+    let unnamed = |asked: Variant| Rung { asked, of: None };
+    let own = |policy| Rung { asked: Variant::new(policy, ANY), of: Some(policy) };
+    let mut ladder = Vec::new();
+    ladder.extend(region::variants(material, CheckpointPolicy::None).into_iter().map(named(CheckpointPolicy::None)));
+    if region::asks_for_recomputation(material.graph) {
+        let heeds = [Heed::Marked, Heed::Nothing].into_iter();
+        let heeding = heeds.map(|heed| Variant { heed, ..Variant::new(CheckpointPolicy::None, ANY) });
+        ladder.extend(heeding.map(named(CheckpointPolicy::None)));
     }
+    let sqrt = CheckpointPolicy::Sqrt;
+    ladder.extend(paces.iter().map(|&pace| Variant::new(sqrt, pace)).map(named(sqrt)));
     if short {
-        ladder.extend(EQUAL_SEGMENTS.iter().map(|&count| Variant::new(CheckpointPolicy::Segments(count), ANY)));
+        let equal = EQUAL_SEGMENTS.iter().map(|&count| Variant::new(CheckpointPolicy::Segments(count), ANY));
+        ladder.extend(equal.map(named(sqrt)));
     }
+    let both = 2 * budgets.clone().count() * clusters <= CLUSTERS_TRIED;
+    for &with_end in if both { &[true, false][..] } else { &[true] } {
+        let walks = budgets.clone().map(|(slack, share)| Variant::new(sqrt, walk(slack, share, with_end)));
+        ladder.extend(walks.map(unnamed));
+    }
+    if clusters <= MOST_CLUSTERS_OF_SEGMENTS {
+        ladder.extend(SEGMENTS.map(|count| own(CheckpointPolicy::Segments(count))));
+    }
+    let mut deep = Vec::new();
     if material.flow.passes == 2 {
         let (sizes, repeats) = if short { (SIZES, REPEATS) } else { (SIZES_OF_LONG, REPEATS_OF_LONG) };
         let (sizes, steps) = region::sizes(material, profile, known, sizes)?;
-        let policy = CheckpointPolicy::Log;
-        ladder.extend(sizes.into_iter().map(|units| Variant { policy, pace: ANY, units: Some(units) }));
+        let table = |units| Variant { units: Some(units), ..Variant::new(CheckpointPolicy::Log, ANY) };
+        ladder.extend(sizes.into_iter().map(table).map(unnamed));
         let mut slots: Vec<u32> = (2..=repeats).map(|repeats| binomial::fewest_slots(steps, repeats)).collect();
         if short && let Some(&fewest) = slots.last() {
             slots.extend((FEWEST_SLOTS..fewest).rev());
         }
-        ladder.extend(slots.into_iter().map(|slots| Variant::new(CheckpointPolicy::Revolve(slots), ANY)));
+        let fewest = slots.last().copied().unwrap_or(u32::MAX);
+        ladder.extend(slots.into_iter().map(|slots| own(CheckpointPolicy::Revolve(slots))));
+        let few = deep::few(steps, clusters, fewest)?;
+        ladder.extend(few.now.into_iter().map(own));
+        deep.extend(few.later.into_iter().map(|policy| Variant::new(policy, ANY)));
+    } else {
+        ladder.push(own(CheckpointPolicy::Log));
     }
-    Ok(ladder)
+    Ok((ladder, deep))
 }
 
-/// Drops what another beats in both figures, but for the least ones, and sorts by work.
+/// Of what each policy tries its plan is left: what it chooses among the schedules of both clusterings.
+fn leave_plans(candidates: &mut [Candidate], kept_live: u64) {
+    let order = |candidate: &Candidate| (candidate.live > kept_live, candidate.allocated, candidate.flops);
+    let mut best: FxHashMap<(CheckpointPolicy, Heed, Option<Over>), usize> = FxHashMap::default();
+    for index in 0..candidates.len() {
+        let Made::Cells { over, asked, .. } = &candidates[index].made else { continue };
+        let Some(policy) = candidates[index].of else { continue };
+        // Everything is kept in either clustering.
+        let over = (policy == CheckpointPolicy::None).then_some(*over);
+        let best = best.entry((policy, asked.heed, over)).or_insert(index);
+        if order(&candidates[index]) < order(&candidates[*best]) {
+            *best = index;
+        }
+    }
+    for (index, candidate) in candidates.iter_mut().enumerate() {
+        candidate.of = candidate.of.filter(|_| best.values().any(|&best| best == index));
+    }
+}
+
+/// Drops what another beats in both figures, but for the least ones and the plans of policies, and sorts by work.
 fn keep_the_best(candidates: &mut Vec<Candidate>) {
     candidates.sort_by_key(|candidate| (candidate.allocated, candidate.flops));
     let mut cheapest = u64::MAX;
@@ -365,7 +489,7 @@ fn keep_the_best(candidates: &mut Vec<Candidate>) {
         cheapest = cheapest.min(candidate.flops);
         let rank = &mut ranks[candidate.made.kind()];
         *rank += 1;
-        better || candidate.stays || *rank <= LEAST_ONES
+        better || candidate.of.is_some() || *rank <= LEAST_ONES
     });
     candidates.sort_by_key(|candidate| (candidate.flops, candidate.allocated));
 }

@@ -12,6 +12,7 @@ pub mod cells;
 mod chain;
 mod chained;
 mod dear;
+mod deep;
 mod emit;
 mod evict;
 pub(crate) mod frontier;

@@ -25,6 +25,25 @@ fn recomputes(policy: CheckpointPolicy) -> bool {
     !matches!(policy, None | Auto | Offload(_) | Keep)
 }
 
+/// Which regions are heeded. A policy of a region is replaced by keeping everything where that needs less.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Heed {
+    All,
+    /// Those that are marked by hand.
+    Marked,
+    Nothing,
+}
+
+impl Heed {
+    fn is_heeded(self, policy: CheckpointPolicy) -> bool {
+        match self {
+            Heed::All => true,
+            Heed::Marked => policy == CheckpointPolicy::Recompute,
+            Heed::Nothing => false,
+        }
+    }
+}
+
 /// What is tried: a policy for the tape around all regions, and how the walks of "sqrt" go.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Variant {
@@ -32,15 +51,16 @@ pub(crate) struct Variant {
     pub(crate) pace: Pace,
     /// Instead of the policy: the least work within so many units of a chain's table.
     pub(crate) units: Option<usize>,
+    pub(crate) heed: Heed,
 }
 
 impl Variant {
     pub(crate) fn new(policy: CheckpointPolicy, pace: Pace) -> Variant {
-        Variant { policy, pace, units: None }
+        Variant { policy, pace, units: None, heed: Heed::All }
     }
 }
 
-/// What variants find out about the parts of the tape.
+/// What variants that heed the same regions find out about the parts of the tape.
 #[derive(Default)]
 pub(crate) struct Known {
     budgets: Budgets,
@@ -73,7 +93,7 @@ pub(crate) fn sizes(
     known: &mut Known,
     most: usize,
 ) -> Result<(Vec<usize>, usize)> {
-    let parts = parts(material, CheckpointPolicy::Log)?;
+    let parts = parts(material, CheckpointPolicy::Log, Heed::All)?;
     let stretch = stretch(profile, &parts, 0)?;
     let sizes = chained::sizes(known.chains.table(0, material, 0, &stretch)?, most)?;
     Ok((sizes, known.chains.of(0, material, 0, &stretch)?.steps()))
@@ -98,7 +118,7 @@ fn stretch(profile: &Profile, parts: &[Part], index: usize) -> Result<Stretch> {
 /// The cells of the policy and of all regions.
 pub(crate) fn cells(material: &Material<'_>, profile: &Profile, known: &mut Known, variant: Variant) -> Result<Cells> {
     let count = material.positions.count;
-    let parts = parts(material, variant.policy)?;
+    let parts = parts(material, variant.policy, variant.heed)?;
     let mut cells = Cells::whole(count)?;
     let mut waiting = vec![(0, ROOT)];
     while let Some((index, parent)) = waiting.pop() {
@@ -167,9 +187,9 @@ fn around_kept(graph: &Graph, region: RegionId) -> RegionId {
     if own.policy == CheckpointPolicy::Keep { own.parent } else { region }
 }
 
-/// The tape as part 0 and the regions that hold clusters, nested by their intervals. A region that overlaps
+/// The tape as part 0 and the regions that are heeded and hold clusters, nested by their intervals. A region that overlaps
 /// another without lying inside it is left to the part around it.
-fn parts(material: &Material<'_>, policy: CheckpointPolicy) -> Result<Vec<Part>> {
+fn parts(material: &Material<'_>, policy: CheckpointPolicy, heed: Heed) -> Result<Vec<Part>> {
     let graph = material.graph;
     let everything = Interval { low: 0, high: material.positions.count as u32 };
     let mut parts = vec![Part { interval: everything, policy, children: Vec::new() }];
@@ -195,7 +215,8 @@ fn parts(material: &Material<'_>, policy: CheckpointPolicy) -> Result<Vec<Part>>
             widen(&mut intervals[parent as usize], interval);
         }
     }
-    let held = intervals.iter().enumerate().skip(1).filter_map(|(region, interval)| Some(((*interval)?, region)));
+    let heeded = |&region: &usize| heed.is_heeded(graph.regions[region].policy);
+    let held = (1..intervals.len()).filter(heeded).filter_map(|region| Some((intervals[region]?, region)));
     let mut regions: Vec<(Interval, usize)> = collected(held)?;
     regions.sort_unstable_by_key(|&(interval, region)| (interval.low, std::cmp::Reverse(interval.high), region));
     let mut around = vec![0];
