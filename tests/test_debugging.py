@@ -54,6 +54,68 @@ def literal_zero_behind(x: Any) -> Any:
     return np.sum(z[1]) - 0.0 * np.sum(y)
 
 
+def in_a_scan(x: Any) -> Any:
+    def step(c: Any, y: Any) -> Any:
+        c = np.where(c > 0, np.sqrt(c), 0.0) + 0.0 * y  # here
+        return c, np.sum(c)
+
+    c, sums = ckad.scan(step, x, np.ones((4, 3)))
+    return np.sum(c) + np.sum(sums)
+
+
+def in_slices(x: Any) -> Any:
+    def step(c: Any, y: Any) -> Any:
+        root = np.sqrt(y)  # here
+        return c + np.where(y > 0, root, 0.0), 0.0 * root
+
+    c, _ = ckad.scan(step, 0.0, x, reverse=True)
+    return c
+
+
+def in_a_fori_loop(x: Any) -> Any:
+    def body(i: Any, c: Any) -> Any:
+        safe = 1.0 / c  # here
+        return np.where(c > 0.5, safe, c)
+
+    return np.sum(ckad.fori_loop(0, 3, body, x))
+
+
+def in_a_loop_of_unknown_length(x: Any) -> Any:
+    def body(state: Any) -> Any:
+        i, c = state
+        return i + 1, np.where(c > 0, np.sqrt(c), 0.0)  # here
+
+    return np.sum(ckad.jit(lambda x: ckad.while_loop(lambda state: state[0] < 2, body, (0, x))[1])(x))
+
+
+def in_a_branch(x: Any) -> Any:
+    def taken(x: Any) -> Any:
+        return np.where(x > 0, np.log(x), 0.0) + 0.0 * np.sqrt(x)  # here
+
+    def other(x: Any) -> Any:
+        return np.where(x > 0, np.sqrt(x), 0.0)
+
+    return np.sum(ckad.jit(lambda x: ckad.cond(np.sum(x) > 0, taken, other, x))(x))
+
+
+def in_loops_in_loops(x: Any) -> Any:
+    def taken(c: Any) -> Any:
+        return ckad.fori_loop(0, 2, lambda i, c: np.where(c > 0, c**0.3, 0.0), c)  # here
+
+    def step(c: Any, _: Any) -> Any:
+        return ckad.cond(np.sum(c) > 0.0, taken, lambda c: c, c), None
+
+    return np.sum(ckad.scan(step, x, length=3)[0])
+
+
+def literal_zero_in_a_loop(x: Any) -> Any:
+    def step(c: Any, y: Any) -> Any:
+        root = np.sqrt(y)  # here
+        return c + 0.0 * root, None
+
+    return ckad.scan(step, 0.0, x)[0] + np.sum(x)
+
+
 def lines_of(f: Callable[..., Any]) -> list[int]:
     source, first = inspect.getsourcelines(f)
     return [first + i for i, line in enumerate(source) if "# here" in line]
@@ -67,6 +129,13 @@ WITH_ABSORPTION = [
     root_in_a_loop,
     literal_zero,
     literal_zero_behind,
+    in_a_scan,
+    in_slices,
+    in_a_fori_loop,
+    in_a_loop_of_unknown_length,
+    in_a_branch,
+    in_loops_in_loops,
+    literal_zero_in_a_loop,
 ]
 
 
@@ -82,7 +151,7 @@ def test_absorbed_numbers_are_found(f: Any) -> None:
 
 
 def test_finite_derivatives_have_none() -> None:
-    for f in (root, quotient, root_in_a_loop):
+    for f in (root, quotient, root_in_a_loop, in_a_scan, in_slices, in_a_loop_of_unknown_length, in_loops_in_loops):
         assert ckad.debug_nans(f)(np.array([1.0, 2.0, 4.0])) == []
 
 
@@ -103,6 +172,22 @@ def test_forced_and_nested_runs_are_looked_at() -> None:
         ckad.debug_nans(lambda x: 1 / 0)(1.0)
     # The context is over: nothing is built for it any more.
     assert ckad.debug_nans(lambda x: x * 1.0)(1.0) == []
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("f", [in_a_scan, in_a_loop_of_unknown_length, in_a_branch, in_loops_in_loops])
+def test_every_transform_of_a_loop_is_looked_at(f: Any) -> None:
+    for run in (
+        lambda: ckad.jit(ckad.grad(f))(TINY),
+        lambda: ckad.grad(f, memory_limit="1MiB")(TINY),
+        lambda: ckad.vjp(f, TINY)[1](1.0),
+        lambda: ckad.jvp(f, (TINY,), (1.0 - np.sign(TINY),)),
+        lambda: ckad.linearize(f, TINY)[1](1.0 - np.sign(TINY)),
+        lambda: ckad.hvp(f, TINY, 1.0 - np.sign(TINY)),
+    ):
+        with ckad._core.Watching() as watching:
+            run()
+        assert {int(line.rsplit(":", 1)[1]) for line in watching.lines} == set(lines_of(f))
 
 
 def test_contexts_nest() -> None:

@@ -285,10 +285,50 @@ def test_reverse_mode_of_an_unknown_length():
         close(gradient(9.0), 0.5 / 3.0, 1e-8)
         # Forward mode over it; reverse mode names that.
         close(ckad.jvp(gradient, (2.0,), (1.0,))[1], -0.25 / 2.0**1.5, 1e-5)
+        close(ckad.linearize(gradient, 2.0)[1](1.0), -0.25 / 2.0**1.5, 1e-5)
+        close(ckad.jacobian(gradient, mode="forward")(2.0), -0.25 / 2.0**1.5, 1e-5)
         with pytest.raises(ckad.errors.TracerError, match=r"ckad\.hvp"):
             ckad.grad(gradient)(2.0)
     close(ckad.hvp(ckad.jit(root), 2.0, 1.0), -0.25 / 2.0**1.5, 1e-5)
     close(ckad.vjp(ckad.jit(root), 2.0)[1](1.0), 0.5 / np.sqrt(2.0), 1e-8)
+
+
+def test_what_reverse_over_reverse_names_instead_computes_it():
+    def loop(c, a, trips):
+        return ckad.while_loop(lambda q: q[0] < trips, lambda q: (q[0] + 1, np.sin(q[1]) * a), (0, c))[1]
+
+    def unknown(a):
+        return ckad.scan(lambda c, _: (loop(c, a, 3), None), a, length=2)[0]
+
+    def known(a):
+        return ckad.scan(lambda c, _: (ckad.fori_loop(0, 3, lambda i, c: np.sin(c) * a, c), None), a, length=2)[0]
+
+    def outside_of_loops(a):
+        c = a
+        for _ in range(2):
+            c = loop(c, a, 3)
+        return c
+
+    for second in (ckad.grad(ckad.grad(unknown)), ckad.jacobian(ckad.grad(unknown))):
+        with pytest.raises(ckad.errors.TracerError, match=r"test_loops\.py:\d+") as raised:
+            second(1.1)
+    for named in (
+        r"ckad\.hvp",
+        r"ckad\.jvp of a gradient",
+        r"ckad\.jacobian of one with mode='forward'",
+        r"ckad\.fori_loop or ckad\.scan with a length that Python knows",
+        r"outside of ckad\.jit, ckad\.scan and other loops",
+    ):
+        assert re.search(named, str(raised.value))
+    expected = ckad.grad(ckad.grad(outside_of_loops))(1.1)
+    for found in (
+        ckad.hvp(unknown, 1.1, 1.0),
+        ckad.jvp(ckad.grad(unknown), (1.1,), (1.0,))[1],
+        ckad.jacobian(ckad.grad(unknown), mode="forward")(1.1),
+        ckad.grad(lambda a: ckad.jvp(unknown, (a,), (1.0,))[1])(1.1),
+        ckad.grad(ckad.grad(known))(1.1),
+    ):
+        close(found, expected)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 63, 64, 65, 66, 300, 2500])
@@ -485,6 +525,68 @@ def test_odd_loops():
     assert x[0] == 1.0
 
 
+def of(dtype, value):
+    return np.dtype(dtype), value
+
+
+def described(tree):
+    return [(np.asarray(leaf).dtype, np.asarray(leaf).tolist()) for leaf in ckad.tree.flatten(tree)[0]]
+
+
+def test_numbers_of_pythons_take_the_dtype_that_the_body_gives_them():
+    f32, i32 = np.float32, np.int32
+    scan, add = ckad.scan, lambda c, x: (c + x, None)
+    for dtype in (f32, i32, np.uint8, np.float64):
+        for first in (0, True, False, 2):
+            expected = of(dtype, 3 + first)
+            assert described(scan(add, first, np.arange(3, dtype=dtype))) == [expected]
+            assert described(ckad.jit(lambda c, x: scan(add, c, x))(first, np.arange(3, dtype=dtype))) == [expected]
+    assert described(ckad.fori_loop(0, 3, lambda i, c: c * 0.5, 1)) == [of(float, 0.125)]
+    assert described(ckad.fori_loop(0, 3, lambda i, c: c * f32(0.5), 1)) == [of(f32, 0.125)]
+    assert described(ckad.while_loop(lambda c: c > 0.1, lambda c: c * 0.5, 1)) == [of(float, 0.0625)]
+    assert described(ckad.jit(lambda x: ckad.while_loop(lambda c: c > x, lambda c: c * 0.5, 1))(0.1)) == [
+        of(float, 0.0625)
+    ]
+    assert described(ckad.fori_loop(0, 3, lambda i, c: c + i, 0)) == [of(int, 3)]
+    # One after another; a number that has become another number of Python's widens nothing.
+    assert described(ckad.fori_loop(0, 3, lambda i, c: (c[1], c[0]), (0, 1.0))) == [of(float, 1.0), of(float, 0.0)]
+    halves = scan(lambda c, x: ((c[0] * 0.5, c[1] + c[0] * x), None), (1, 1), np.arange(3, dtype=f32))
+    assert described(halves) == [of(float, 0.125), of(f32, 2.0)]
+    # What the body returns takes the carry's.
+    assert described(scan(lambda c, _: (0, c), f32(1), length=2)) == [of(f32, 0.0), of(f32, [1.0, 0.0])]
+    gradient = ckad.grad(lambda a: scan(lambda c, x: (c + a * x, None), 0, np.arange(3, dtype=f32))[0])(f32(2))
+    assert gradient.dtype == f32
+    assert gradient == 3.0
+    # But not the other way round.
+    with pytest.raises(ckad.errors.ShapeError, match=r"goes in as int32\(\) and comes out as float64\(\)"):
+        scan(lambda c, _: (0.5, None), i32(1), length=2)
+    with pytest.raises(ckad.errors.ShapeError, match=r"goes in as int64\(\) and comes out as bool\(\)"):
+        scan(lambda c, _: (np.isnan(c), None), 1, length=2)
+    with pytest.raises(OverflowError, match=r"\[scan\] Python integer 300 out of bounds for uint8"):
+        scan(add, 300, np.arange(3, dtype=np.uint8))
+
+
+def test_numbers_of_pythons_take_the_dtype_of_the_other_side():
+    f32, i32 = np.float32, np.int32
+
+    def chosen(true_fn, false_fn, *operands):
+        given = [described(ckad.jit(lambda p: ckad.cond(p > 0, true_fn, false_fn, *operands))(p)) for p in (1.0, -1.0)]
+        return [leaf for leaves in given for leaf in leaves]
+
+    for number in (lambda x: 0.0, lambda x: 0, lambda x: False):
+        assert chosen(lambda x: x, number, f32(2)) == [of(f32, 2.0), of(f32, 0.0)]
+        assert chosen(number, lambda x: x, f32(2)) == [of(f32, 0.0), of(f32, 2.0)]
+    assert chosen(lambda x: 3, lambda x: x, i32(2)) == [of(i32, 3), of(i32, 2)]
+    assert chosen(lambda x: x * f32(2), lambda x: x, 3) == [of(f32, 6.0), of(f32, 3.0)]
+    assert chosen(lambda: 1, lambda: 0.5) == [of(float, 1.0), of(float, 0.5)]
+    both = chosen(lambda x: (0, x), lambda x: (x, 1), f32(2))
+    assert both == [of(f32, 0.0), of(f32, 2.0), of(f32, 2.0), of(f32, 1.0)]
+    slope = ckad.grad(ckad.jit(lambda x: ckad.cond(x > 0, lambda x: x * x, lambda x: 0, x)))
+    assert described((slope(f32(3)), slope(f32(-3)))) == [of(f32, 6.0), of(f32, 0.0)]
+    with pytest.raises(ckad.errors.ShapeError, match=r"true_fn returns int32\(\) and false_fn float64\(\)"):
+        chosen(lambda x: x, lambda x: 0.5, i32(2))
+
+
 def test_loops_that_do_not_fit():
     errors = ckad.errors
     with pytest.raises(errors.ShapeError, match=r"goes in as float64\(2,\) and comes out as float64\(3,\)"):
@@ -505,6 +607,9 @@ def test_loops_that_do_not_fit():
         ckad.jit(lambda x: ckad.cond(x > 0, lambda x: x, lambda x: (x, x), x))(1.0)
     with pytest.raises(errors.ShapeError, match="pred has shape"):
         ckad.cond(np.array([True, False]), lambda: 1, lambda: 2)
+    for pred in ([True], None, "yes", (1, 2), {}):
+        with pytest.raises(errors.CkadTypeError, match=rf"\[cond\] pred is of type {type(pred).__name__}"):
+            ckad.cond(pred, lambda: 1, lambda: 2)
     with pytest.raises(errors.CkadTypeError, match="upper has dtype float64"):
         ckad.fori_loop(0, np.float64(3.0), lambda i, x: x, 0.0)
 
@@ -581,3 +686,37 @@ def test_loops_inside_loops_of_unknown_length():
         return np.tanh(1.5 * np.tanh(a))
 
     np.testing.assert_allclose(ckad.grad(ckad.jit(nested))(0.3, 2), ckad.grad(plain)(0.3), rtol=1e-13)
+
+
+def test_regions_in_bodies_know_of_no_others():
+    """Verified at every step, as all tests are."""
+    c = ckad.checkpoint
+
+    def side(a):
+        return ckad.cond(a > 0.1, lambda b: c(lambda b: np.sin(a) * b)(b), lambda b: b, a)
+
+    close(ckad.value_and_grad(ckad.jit(side))(0.7), ckad.value_and_grad(lambda a: np.sin(a) * a)(0.7))
+
+    def sides_in_a_scan(a):
+        def step(q, _):
+            return ckad.cond(q > 0.1, lambda q: c(lambda q: np.sin(q) * a)(q), lambda q: q, q), None
+
+        return ckad.scan(step, a, length=3)[0]
+
+    def plain(a):
+        q = a
+        for _ in range(3):
+            q = np.sin(q) * a
+        return q
+
+    close(ckad.value_and_grad(sides_in_a_scan)(1.0), ckad.value_and_grad(plain)(1.0))
+    close(ckad.hvp(sides_in_a_scan, 1.0, 1.0), ckad.hvp(plain, 1.0, 1.0))
+
+    def unknown(a):
+        return c(lambda a: ckad.while_loop(lambda q: q[0] < 3, lambda q: (q[0] + 1, np.sin(q[1]) * a), (0, a))[1])(a)
+
+    jitted = ckad.jit(unknown)
+    for f in (jitted, lambda a: c(jitted)(a)):
+        close(ckad.jvp(f, (1.0,), (1.0,)), ckad.value_and_grad(plain)(1.0))
+        close(ckad.value_and_grad(f)(1.0), ckad.value_and_grad(plain)(1.0))
+        close(ckad.hvp(f, 1.0, 1.0), ckad.hvp(plain, 1.0, 1.0))

@@ -31,6 +31,8 @@ RAISED_OTHERWISE = {
     ("__init__.py", "AttributeError"),
     # And of an attribute that is not to be set.
     ("transforms/slots.py", "AttributeError"),
+    # NumPy's class, for a number of Python's that meets a narrower dtype.
+    ("transforms/loops.py", "OverflowError"),
 }
 
 

@@ -16,7 +16,7 @@ def debug_nans(f: Callable[..., Any]) -> Callable[..., list[str]]:
 
     A derivative is a sum of products, and a factor of exactly 0 makes its product 0 whatever the other factor is. So
     `np.where(x > 0, np.sqrt(x), 0)` has a finite gradient at 0. Where that hides an infinity or a NaN that should not
-    be there, this finds it, also behind a literal 0, as in `0.0 * np.sqrt(x)`.
+    be there, this finds it, also behind a literal 0, as in `0.0 * np.sqrt(x)`, and in the bodies of loops and branches.
 
     Args:
         f: a transformed function such as `ckad.grad(loss)`; or a plain function, whose `value_and_grad` is looked at.

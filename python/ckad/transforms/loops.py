@@ -15,6 +15,9 @@ from ckad.tree import flatten, unflatten
 
 _LARGEST_LENGTH = 2**32 - 1
 
+# By kind of dtype: numbers of a lower rank become those of a higher one where they meet.
+_RANKS = {"b": 0, "i": 1, "u": 1, "f": 2}
+
 
 class Leaf:
     """dtype and shape of a value of a loop.
@@ -23,7 +26,8 @@ class Leaf:
     """
 
     def __init__(self, value: Any) -> None:
-        self.weak = type(value) is float or (isinstance(value, _core.Tracer) and _core.is_weak(value))
+        number = type(value) in (bool, int, float)
+        self.weak = number or (isinstance(value, _core.Tracer) and _core.is_weak(value))
         described = value if isinstance(value, (np.ndarray, np.generic, _core.Tracer)) else np.asarray(value)
         self.dtype: Any = described.dtype
         self.shape: tuple[int, ...] = tuple(described.shape)
@@ -36,6 +40,28 @@ class Leaf:
     def is_like(self, other: Leaf) -> bool:
         """Of the same dtype and shape?"""
         return self.dtype == other.dtype and self.shape == other.shape
+
+    def takes(self, other: Leaf) -> bool:
+        """Is it a number of Python's that becomes one of the other's dtype where the two meet?"""
+        if not self.weak or self.shape != other.shape or self.dtype == other.dtype:
+            return False
+        rank, rank_of_other = (_RANKS.get(leaf.dtype.kind, -1) for leaf in (self, other))
+        return rank < rank_of_other or (rank == rank_of_other and not other.weak)
+
+    def take(self, other: Leaf) -> None:
+        """It has the other's dtype from here on."""
+        self.dtype, self.weak = other.dtype, other.weak
+
+    def of(self, name: str, value: Any) -> Any:
+        """A value, with its dtype where it is a number of Python's."""
+        if isinstance(value, _core.Tracer):
+            return value if value.dtype == self.dtype else _core.cast(value, self.dtype)
+        if type(value) not in (bool, int, float):
+            return value
+        try:
+            return np.asarray(value, self.dtype)[()]
+        except OverflowError as error:
+            raise OverflowError(f"[{name}] {error}. Hint: convert what it meets to a wider dtype first") from None
 
 
 class _Tree:
@@ -101,24 +127,28 @@ def _adapted(name: str, before: _Tree, after: _Tree) -> bool:
     """Refuses a carry that does not come out as it went in. True where numbers of Python's among the carries were given
     the dtypes that come out: the body is to be recorded again.
     """
-    if before.is_like(after):
-        return False
-    adapted = False
-    if before.structure == after.structure:
-        for one, other in zip(before.specs, after.specs, strict=True):
-            if one.weak and one.shape == other.shape and one.dtype != other.dtype and other.dtype.kind == "f":
-                one.weak, one.dtype, adapted = False, other.dtype, True
-    if not adapted:
+    adapted, fits = False, before.structure == after.structure
+    for one, other in zip(before.specs, after.specs, strict=True) if fits else ():
+        if one.takes(other):
+            one.take(other)
+            adapted = True
+        fits = fits and (one.is_like(other) or other.takes(one))
+    if not adapted and not fits:
         hint = "let the first carry be what the function returns: the same structure, shapes and dtypes"
         raise ShapeError.of(name, f"the carry goes in as {before!r} and comes out as {after!r}", hint)
-    return True
+    return adapted
 
 
 def _carries(name: str, trace: _core.Trace, carry: _Tree) -> list[Any]:
     """The first carries, of the dtypes that the body gives them."""
-    values = _arguments(name, "the first carry", trace, carry.leaves)
-    casts = zip(values, carry.specs, strict=True)
-    return [value if value.dtype == spec.dtype else _core.cast(value, spec.dtype) for value, spec in casts]
+    pairs = zip(carry.leaves, carry.specs, strict=True)
+    leaves = [leaf if isinstance(leaf, _core.Tracer) else spec.of(name, leaf) for leaf, spec in pairs]
+    return _of_dtypes(name, _arguments(name, "the first carry", trace, leaves), carry.specs)
+
+
+def _of_dtypes(name: str, values: Sequence[Any], specs: Sequence[Leaf]) -> list[Any]:
+    """Values of which some may be numbers of Python's, of the dtypes that they are to have."""
+    return [spec.of(name, value) for value, spec in zip(values, specs, strict=True)]
 
 
 def scan(
@@ -277,9 +307,13 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], *
     """
     check_function("cond", true_fn)
     check_function("cond", false_fn)
-    if tuple(np.shape(pred) if not isinstance(pred, _core.Tracer) else pred.shape):
+    if not isinstance(pred, (bool, int, float, np.generic, np.ndarray, _core.Tracer)):
+        hint = "pass a comparison of scalars, or np.any(…) or np.all(…) of one of arrays"
+        raise CkadTypeError.of("cond", f"pred is of type {type(pred).__name__}", hint)
+    shape = tuple(getattr(pred, "shape", ()))
+    if shape:
         hint = "np.where(pred, a, b) chooses element by element; np.any(pred) or np.all(pred) is a scalar"
-        raise ShapeError.of("cond", f"pred has shape {tuple(pred.shape)}", hint)
+        raise ShapeError.of("cond", f"pred has shape {shape}", hint)
     try:
         chosen = bool(pred)
     except TracerError:
@@ -323,7 +357,8 @@ def _recorded_step(
             after = _Tree(out)
             if not _adapted(name, carry, after):
                 y_leaves, y_structure = flatten(y)
-                return trace.body([*after.leaves, *y_leaves], 1 + len(symbols)), y_structure
+                carries = _of_dtypes(name, after.leaves, carry.specs)
+                return trace.body([*carries, *y_leaves], 1 + len(symbols)), y_structure
         finally:
             trace.close()
 
@@ -376,16 +411,10 @@ def _chosen(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any]
         values = _arguments("cond", "the operands", trace, given.leaves)
         choice = trace.argument(pred, False)
         choice = choice if choice.dtype == np.bool_ else choice != 0
-        sides = []
-        for function in (false_fn, true_fn):
-            side = _core.Trace("cond", body=True)
-            try:
-                symbols = _symbols(side, given.specs)
-                result = _Tree(function(*unflatten(given.structure, symbols)))
-                sides.append((side.body(result.leaves, len(symbols)), result))
-            finally:
-                side.close()
-        (if_false, one), (if_true, other) = sides
+        if_false, one = _recorded_side(false_fn, given, None)
+        if_true, other = _recorded_side(true_fn, given, one)
+        if one.structure == other.structure and any(a.takes(b) for a, b in zip(one.specs, other.specs, strict=True)):
+            if_false, one = _recorded_side(false_fn, given, other)
         if not one.is_like(other):
             hint = "let both return the same structure, shapes and dtypes: convert with .astype, or broadcast"
             raise ShapeError.of("cond", f"true_fn returns {other!r} and false_fn {one!r}", hint)
@@ -395,3 +424,18 @@ def _chosen(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any]
     finally:
         trace.close()
     return unflatten(one.structure, results)
+
+
+def _recorded_side(function: Callable[..., Any], given: _Tree, like: _Tree | None) -> tuple[_core.Body, _Tree]:
+    """One side of a branch, and what it returns: numbers of Python's take the dtypes of what the other side returns."""
+    side = _core.Trace("cond", body=True)
+    try:
+        symbols = _symbols(side, given.specs)
+        result = _Tree(function(*unflatten(given.structure, symbols)))
+        if like is not None and like.structure == result.structure:
+            for one, other in zip(result.specs, like.specs, strict=True):
+                if one.takes(other):
+                    one.take(other)
+        return side.body(_of_dtypes("cond", result.leaves, result.specs), len(symbols)), result
+    finally:
+        side.close()

@@ -68,6 +68,13 @@ pub struct Attributes {
     pub region: RegionId,
 }
 
+impl Attributes {
+    /// The same place in a graph that does not know the regions of this one.
+    pub fn without_region(self) -> Attributes {
+        Attributes { region: RegionId(0), ..self }
+    }
+}
+
 /// One operation applied: at most 64 bytes with its operands.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Node {

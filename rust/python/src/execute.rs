@@ -90,10 +90,10 @@ pub struct Executable {
     pub watch: Option<Box<Watch>>,
 }
 
-/// A program whose results say, for each of these tape positions, whether a product absorbed there.
+/// A program whose results say, for each of these lines, whether a product absorbed there.
 pub struct Watch {
     pub executable: Executable,
-    pub positions: Vec<u32>,
+    pub lines: Vec<u32>,
 }
 
 /// What is wanted of a program beside running it. A program of which anything is wanted is not cached.
@@ -230,6 +230,7 @@ fn finished_donating(
     let target = ckad_run::target()?;
     let plain = without_customs(graph)?;
     let graph = plain.as_ref().unwrap_or(graph);
+    let watch = if wanted.watch { watch(graph, recorded)? } else { None };
     let (mut compiled, rewritten) = match ask.limit {
         None => compile_loops(graph, ask.policy.unwrap_or(CheckpointPolicy::Auto), &target, donated)?,
         Some(limit) => match compile_loops_within(graph, ask.policy, limit, &target, donated)? {
@@ -244,17 +245,16 @@ fn finished_donating(
     let graph = rewritten.as_ref().unwrap_or(graph);
     compiled.program.set_recorded(graph, recorded.0, recorded.1)?;
     let positions = tables::list("plan", graph.ids().map(|id| graph.attributes(id).position))?;
-    let watch = if wanted.watch { watch(graph, recorded)? } else { None };
     Ok(Executable { compiled, positions, looked_at, limit: ask.limit, planning_bytes: 0, watch })
 }
 
 fn watch(graph: &Graph, recorded: (usize, usize)) -> Result<Option<Box<Watch>>, Stop> {
-    let Absorbed { graph, positions } = ckad_transform::absorbed(graph)?;
-    if positions.is_empty() {
+    let Absorbed { graph, lines } = ckad_transform::absorbed(graph)?;
+    if lines.is_empty() {
         return Ok(None);
     }
     let executable = finished(&graph, CheckpointPolicy::None.into(), recorded, Wanted::default())?;
-    Ok(Some(Box::new(Watch { executable, positions })))
+    Ok(Some(Box::new(Watch { executable, lines })))
 }
 
 /// A program for a graph that was transformed already.
@@ -277,13 +277,12 @@ fn build<R: Send>(
     })
 }
 
-/// The line of refused memory. A table of the planner belongs to no operation: it is refused to whoever asked for the
-/// result. "" for other errors.
+/// The line of what is refused, "" where no operation is at fault. A table of the planner belongs to none: it is refused
+/// to whoever asked for the result.
 pub fn refused_at(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Lines>) -> String {
-    let result = graph.outputs.first().filter(|_| error.kind == ErrorKind::Memory);
-    let place =
-        result.map(|&output| lines.text(py, if error.line == 0 { graph.attributes(output).line } else { error.line }));
-    place.unwrap_or_default()
+    let result = graph.outputs.first().filter(|_| error.kind == ErrorKind::Memory && error.line == 0);
+    let line = result.map_or(error.line, |&output| graph.attributes(output).line);
+    lines.text(py, line)
 }
 
 /// The program for a recorded graph under a transform and a policy, from the cache or newly built.

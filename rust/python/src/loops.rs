@@ -13,6 +13,7 @@ use crate::layout::Layout;
 use crate::tape::{Tape, TapeCell};
 use crate::trace::{Recorded, Trace};
 use crate::tracer::Tracer;
+use crate::watching::is_watching;
 
 /// A value of an enclosing trace that a body reads, or a value of its own.
 enum Source {
@@ -29,7 +30,8 @@ pub struct Body {
 
 impl Body {
     pub fn new(recorded: &Recorded, own: usize) -> PyResult<Body> {
-        let closed = Closed::of(&recorded.graph, own).map_err(raise)?;
+        let close = if is_watching() { Closed::keeping_zeros } else { Closed::of };
+        let closed = close(&recorded.graph, own).map_err(raise)?;
         let source = |outside: &Outside| match outside {
             Outside::Input(index) => {
                 let capture = recorded.captures.get(&(*index as u32));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
 
-use crate::execute::{Executable, Tables, line_at, run};
+use crate::execute::{Executable, Tables, run};
 use crate::lines::Lines;
 use crate::value::Value;
 
@@ -65,9 +65,9 @@ pub fn note(
     };
     let outputs = run(py, &watch.executable, values, tables, lines)?;
     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-    for (output, &position) in outputs.iter().zip(&watch.positions) {
+    for (output, &line) in outputs.iter().zip(&watch.lines) {
         if output.0.bytes().first() == Some(&1) {
-            let line = line_at(py, tables.graph, position, lines);
+            let line = lines.text(py, line);
             if !found.contains(&line) {
                 found.push(line);
             }

@@ -40,6 +40,16 @@ pub struct Closed {
 impl Closed {
     /// The function that was recorded in `graph`, whose first `own` inputs are its arguments.
     pub fn of(graph: &Graph, own: usize) -> Result<Closed> {
+        Closed::with(graph, own, false)
+    }
+
+    /// As [`Closed::of`], but a literal 0 is read from outside, so that a derivative's product with it stays and can be
+    /// watched ([`crate::absorbed`]).
+    pub fn keeping_zeros(graph: &Graph, own: usize) -> Result<Closed> {
+        Closed::with(graph, own, true)
+    }
+
+    fn with(graph: &Graph, own: usize, keeps_zeros: bool) -> Result<Closed> {
         let graph = settle(extract(graph, &graph.outputs)?)?;
         let live = reached(OP, &graph, graph.outputs.iter().copied())?;
         let mut target = derived(&graph, 1)?;
@@ -61,6 +71,10 @@ impl Closed {
                         continue;
                     }
                     consts.push(Outside::Scalar(node.dtype, graph.scalars[index as usize]));
+                }
+                Op::Literal(bits) if keeps_zeros && node.dtype.is_float() && f32::from_bits(bits) == 0.0 => {
+                    let zero = node.dtype.bits_of_f64(f32::from_bits(bits).into());
+                    consts.push(Outside::Scalar(node.dtype, zero));
                 }
                 Op::Constant(index) => {
                     let constant = Constant::clone(&graph.constants[index as usize]);
@@ -129,7 +143,8 @@ impl Closed {
             let mut graph = own.graph.copied()?;
             for &input in &foreign.graph.inputs[foreign.own..] {
                 let shape = graph.lists.intern(foreign.graph.shape(input))?;
-                graph.push_input(foreign.graph.dtype(input), shape, foreign.graph.attributes(input))?;
+                let attributes = foreign.graph.attributes(input).without_region();
+                graph.push_input(foreign.graph.dtype(input), shape, attributes)?;
             }
             let (first, end) = (own.graph.inputs.len(), graph.inputs.len());
             let (own_consts, added) = (own.own..first, first..end);

@@ -53,7 +53,7 @@ pub fn cone(source: &Graph, wanted: &[NodeId], known: impl Fn(NodeId) -> bool) -
         let node = source.node(id);
         let shape = tables.list(&mut target, source, node.shape)?;
         // One policy, none, runs a cone: regions have nothing to say.
-        let attributes = ckad_graph::Attributes { region: ckad_graph::RegionId(0), ..node.attributes };
+        let attributes = node.attributes.without_region();
         let copy = if known(id) && !node.op.is_leaf() || matches!(node.op, Op::Input(_)) {
             tables::push(OP, &mut inputs, id)?;
             target.push_input(node.dtype, shape, attributes)?

@@ -2,7 +2,7 @@
 //!
 //! Reverse mode starts here too: it transposes the tangent part of what [`with_tangents`] builds.
 
-use ckad_graph::{Attributes, Error, Graph, NodeId, Op, RegionId, Result, interrupt, tables};
+use ckad_graph::{Attributes, Error, Graph, NodeId, Op, Result, interrupt, tables};
 use ckad_prim::{Builder, Expr, diff};
 use rustc_hash::FxHashMap;
 
@@ -46,7 +46,7 @@ fn forward(graph: &Graph, active: &[bool], form: Form) -> Result<Graph> {
 fn last_place(builder: &Builder) -> Attributes {
     let graph = builder.graph();
     let last = graph.ids().rev().find(|&id| !graph.op(id).is_leaf()).map(|id| graph.attributes(id));
-    last.map_or_else(Attributes::default, |last| Attributes { region: RegionId(0), ..last })
+    last.map_or_else(Attributes::default, Attributes::without_region)
 }
 
 pub(crate) struct Linearised {

@@ -25,8 +25,9 @@ pub(crate) fn refused() -> Error {
         "reverse mode of reverse mode goes through a loop whose length is not known when it is recorded",
     )
     .with_hint(
-        "ckad.hvp takes forward mode over reverse mode, which works; or call it without ckad.jit, where the loop is \
-         run once to learn its length; or use ckad.fori_loop or ckad.scan with a length that Python knows",
+        "forward mode over reverse mode works: ckad.hvp, ckad.jvp of a gradient, ckad.jacobian of one with \
+         mode='forward'; or let the length be known: ckad.fori_loop or ckad.scan with a length that Python knows, or the \
+         loop outside of ckad.jit, ckad.scan and other loops, where it is run once to learn its length",
     )
 }
 
@@ -104,12 +105,12 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, looped: While, own: Option
     if let Some(own) = own.filter(|_| form == Form::Split) {
         operands.push(builder.part(own, looped.carries)?);
         order.insert(0, test.inputs.len());
-        test.push_input(DType::I64, ListId::EMPTY, source.attributes(id))?;
+        test.push_input(DType::I64, ListId::EMPTY, source.attributes(id).without_region())?;
     }
     for (&carry, _) in given[consts..].iter().zip(carried).filter(|(_, active)| **active) {
         let shape = test.lists.intern(source.shape(carry))?;
         order.push(test.inputs.len());
-        test.push_input(source.dtype(carry), shape, source.attributes(id))?;
+        test.push_input(source.dtype(carry), shape, source.attributes(id).without_region())?;
     }
     let outputs = tables::list(op, test.outputs.iter().copied())?;
     let test = with_inputs(op, &test, &order, &[], &outputs)?;
@@ -235,9 +236,6 @@ pub(crate) fn linearised_rewind(site: &Site<'_>, id: NodeId, rewind: Rewind) -> 
     if !carried.contains(&true) {
         return Ok(None);
     }
-    if form == Form::Split {
-        return Err(refused());
-    }
     let groups = [consts, rewind.carries as usize, rewind.other_carries as usize];
     let body = joint(op, form, body, &active, &groups, &carried)?;
     let ahead = joint(op, form, ahead, &other, &[other_consts, rewind.other_carries as usize], states)?;
@@ -257,5 +255,6 @@ pub(crate) fn linearised_rewind(site: &Site<'_>, id: NodeId, rewind: Rewind) -> 
     };
     let call = builder.call(&Arc::new(ckad_prim::call(CallKind::Rewind(kind), vec![body, ahead])), &operands)?;
     let tangents = tangent_parts(&carried).collect();
-    Ok(Some(Tangents { call, tangents, values: Some((0..rewind.carries).collect()) }))
+    let values = (form == Form::Joint).then(|| (0..rewind.carries).collect());
+    Ok(Some(Tangents { call, tangents, values }))
 }
