@@ -277,8 +277,8 @@ fn build<R: Send>(
     })
 }
 
-/// The line of what is refused, "" where no operation is at fault. A table of the planner belongs to none: memory for it
-/// is refused to whoever asked for the result.
+/// The line of what is refused, "" where no operation is at fault. A planner's table belongs to none: it is refused to
+/// whoever asked for the result.
 pub fn refused_at(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Lines>) -> String {
     let result = graph.outputs.first().filter(|_| error.kind == ErrorKind::Memory && error.line == 0);
     let line = result.map_or(error.line, |&output| graph.attributes(output).line);
