@@ -26,8 +26,8 @@ pub(crate) fn refused() -> Error {
     )
     .with_hint(
         "forward mode over reverse mode works: ckad.hvp, ckad.jvp of a gradient, ckad.jacobian of one with \
-         mode='forward'; or let the length be known: ckad.fori_loop or ckad.scan with a length that Python knows, or the \
-         loop outside of ckad.jit, ckad.scan and other loops, where it is run once to learn its length",
+         mode='forward'; or let the length be known: ckad.fori_loop or ckad.scan with a length that Python knows, or \
+         the loop outside of ckad.jit, ckad.scan and other loops, where it is run once to learn its length",
     )
 }
 
