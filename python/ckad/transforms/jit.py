@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ckad import _core
-from ckad.errors import CkadTypeError, CkadValueError, TracerError
+from ckad.errors import CkadTypeError, CkadValueError
 from ckad.transforms.limit import MemoryLimit
 from ckad.transforms.limit import parse as parse_limit
 from ckad.transforms.recording import check_function, check_returned, mark_transform
@@ -85,6 +85,7 @@ def _record(
     limit: int | None,
 ) -> Any:
     # Only here: who jits nothing need not wait for it.
+    from ckad.transforms.drawn import check_drawn
     from ckad.transforms.reach import Reach
 
     given = statics.given(args, kwargs)
@@ -99,11 +100,8 @@ def _record(
     try:
         traced_args, traced_kwargs = call.traced(trace)
         result = f(*traced_args, **traced_kwargs)
-        for generator, state in before.items():
-            if reach.state_of(generator) != state:
-                what = f"{reach.name_of(generator)} was drawn from while the function was recorded: every later call "
-                hint = "draw outside, and pass the array as an argument; or draw with ckad.random and a key that is one"
-                raise TracerError.of("jit", what + "would see the same numbers", hint)
+        hint = "draw outside, and pass the array as an argument; or draw with ckad.random and a key that is one"
+        check_drawn("jit", reach, before, "later call", hint)
         check_returned("jit", result)
         if len(sys.modules) != modules:  # What it imported where it ran was not there to be found.
             now = Reach([f, *given, *call.held], [*args, *kwargs.values()])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -353,7 +354,8 @@ def _recorded_step(
             index = trace.symbol(np.int64, (), False, False)
             symbols = _symbols(trace, [*carry.specs, *slices])
             given = unflatten(carry.structure, symbols[:count])
-            out, y = body(index, given, unflatten(xs_structure, symbols[count:]))
+            with _drawing_refused(name, body):
+                out, y = body(index, given, unflatten(xs_structure, symbols[count:]))
             after = _Tree(out)
             if not _adapted(name, carry, after):
                 y_leaves, y_structure = flatten(y)
@@ -386,11 +388,19 @@ def _repeated(name: str, goes_on: Callable[[Any], Any], body: Callable[[Any], An
     return unflatten(carry.structure, values)
 
 
+def _drawing_refused(name: str, function: Callable[..., Any]) -> AbstractContextManager[None]:
+    # Only here: who has no loops need not wait for it.
+    from ckad.transforms.drawn import drawing_refused
+
+    return drawing_refused(name, [function])
+
+
 def _recorded_test(name: str, goes_on: Callable[[Any], Any], carry: _Tree) -> _core.Body:
     trace = _core.Trace(name, body=True)
     try:
         symbols = _symbols(trace, carry.specs)
-        found = goes_on(unflatten(carry.structure, symbols))
+        with _drawing_refused(name, goes_on):
+            found = goes_on(unflatten(carry.structure, symbols))
         leaf = Leaf(found) if not isinstance(found, (tuple, list, dict, type(None))) else None
         if leaf is None or leaf.shape or leaf.dtype.kind not in "biuf":
             kind = "nothing" if found is None else repr(leaf) if leaf is not None else f"a {type(found).__name__}"
@@ -431,7 +441,8 @@ def _recorded_side(function: Callable[..., Any], given: _Tree, like: _Tree | Non
     side = _core.Trace("cond", body=True)
     try:
         symbols = _symbols(side, given.specs)
-        result = _Tree(function(*unflatten(given.structure, symbols)))
+        with _drawing_refused("cond", function):
+            result = _Tree(function(*unflatten(given.structure, symbols)))
         if like is not None and like.structure == result.structure:
             for one, other in zip(result.specs, like.specs, strict=True):
                 if one.takes(other):

@@ -275,21 +275,21 @@ class Reach:
             inside += optree.tree_flatten_one_level(container, namespace=NAMESPACE)[0]
         return inside + _wrapped(found, namespace)
 
-    def generator_states(self) -> dict[int, bytes]:
+    def generator_states(self) -> dict[int, object]:
         """The state of each random generator that can be reached, the global ones included."""
         for generator in (np.random.mtrand._rand, random._inst):
             self._generators[id(generator)] = generator
         return {key: self.state_of(key) for key in self._generators}
 
-    def state_of(self, key: int) -> bytes:
-        """The state of a generator now."""
+    def state_of(self, key: int) -> object:
+        """The state of a generator now, as something that can be compared."""
         generator = self._generators[key]
         if isinstance(generator, random.SystemRandom):  # It has none.
-            state: Any = None
-        elif isinstance(generator, random.Random):
-            state = generator.getstate()
-        elif isinstance(generator, np.random.RandomState):
-            state = generator.get_state(legacy=False)
+            return None
+        if isinstance(generator, random.Random):
+            return generator.getstate()
+        if isinstance(generator, np.random.RandomState):
+            state: Any = generator.get_state(legacy=False)
         else:
             bits: Any = generator.bit_generator if isinstance(generator, np.random.Generator) else generator
             # Generators that are spawned are numbered by the seed.
