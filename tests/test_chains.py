@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -200,3 +202,14 @@ def test_policies_are_values() -> None:
 def test_far_too_few_slots() -> None:
     with pytest.raises(ValueError, match=r"Revolve\(1\) would compute some of the 6000 steps 5999 times.*at least 2"):
         ckad.plan(ckad.grad(products(6000), (0, 1), checkpoint=ckad.Revolve(1)))(np.ones((2, 2)), np.ones((2, 2)))
+
+
+def test_the_page_says_what_policies_cost_a_long_loop() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "checkpointing.md").read_text()
+    rows = re.findall(r"^\| `(.*)` \| (\d+) \| [\d.]+ n \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert len(rows) == 6
+    u = np.linspace(0.0, 1.0, 100_000)
+    for policy, states, extra in rows:
+        plan = ckad.plan(ckad.grad(stencil_in_place(1000), checkpoint=eval(policy)))(u)
+        assert round(plan.live_bytes / u.nbytes) == int(states), policy
+        assert round(plan.extra_flops / plan.forward_flops, 2) == float(extra), policy
