@@ -21,6 +21,9 @@ fn reach(slots: u64, times: u64) -> u64 {
 
 /// How often the steps of a chain are taken at most.
 pub fn times(steps: u64, slots: u64) -> u64 {
+    if slots == 1 {
+        return steps.saturating_sub(1);
+    }
     let mut times = 0;
     while reach(slots, times) < steps {
         times += 1;
@@ -89,6 +92,11 @@ pub struct Backwards {
 /// slots.
 pub fn backwards(steps: u64, slots: u64) -> Backwards {
     Backwards { slots: slots as usize, left: steps, kept: first_sweep(steps, slots), at_hand: true }
+}
+
+/// The way back where the slots hold the states before these steps, the first one in the first slot; none is at hand.
+pub fn backwards_from(steps: u64, slots: u64, kept: Vec<u64>) -> Backwards {
+    Backwards { slots: slots as usize, left: steps, kept, at_hand: false }
 }
 
 impl Iterator for Backwards {

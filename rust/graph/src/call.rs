@@ -49,7 +49,7 @@ impl CallKind {
     pub fn parts(self) -> usize {
         match self {
             CallKind::Scan(scan) => scan.parts(),
-            CallKind::While(looped) => looped.carries as usize + 1,
+            CallKind::While(looped) => looped.parts(),
             CallKind::Branch(branch) => branch.results as usize,
             CallKind::Reverse(reverse) => (reverse.scan.carries + reverse.scan.ys) as usize,
             CallKind::Rewind(rewind) => rewind.carries as usize,
@@ -135,15 +135,43 @@ impl Scan {
 /// * Operands: constants of the test, constants of the iteration, the first carries.
 /// * Bodies: the test, from its constants and the carries to a bool; the iteration, from its constants and the carries
 ///   to the next carries.
-/// * Parts: the last carries, and the number of iterations (an int64 scalar).
+/// * Parts: the last carries; the number of iterations (an int64 scalar); before which iteration the state in each slot
+///   is (int64, −1 where it is empty); and for each carry what it was before these ([`crate::online`]).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct While {
-    /// Is the first constant of the test the number of iterations of an equal loop, an int64 scalar? The test does not
-    /// read it, but whoever turns the loop round does.
-    pub counted: bool,
+    /// So many of the first constants of the test, at least two or none, are parts of an equal loop: the number of
+    /// iterations, what is in the slots, and the slots of as many of the first carries as are left. The test does not
+    /// read them, but whoever turns the loop round does.
+    pub handed: u32,
     pub test_consts: u32,
     pub consts: u32,
     pub carries: u32,
+    pub slots: u32,
+}
+
+impl While {
+    /// How many states are kept of a loop whose length nobody knows: with so many, 2,145 iterations are computed about
+    /// once more, 47,905 about twice.
+    pub const SLOTS: u32 = 64;
+
+    /// The part that is the number of iterations.
+    pub fn count(self) -> u32 {
+        self.carries
+    }
+
+    /// The part that says what is in the slots.
+    pub fn kept(self) -> u32 {
+        self.carries + 1
+    }
+
+    /// The part that is the slots of a carry.
+    pub fn states(self, carry: usize) -> u32 {
+        self.carries + 2 + carry as u32
+    }
+
+    pub fn parts(self) -> usize {
+        2 * self.carries as usize + 2
+    }
 }
 
 /// One of two functions of the same values.
@@ -202,11 +230,12 @@ impl Reverse {
     }
 }
 
-/// A loop over the states of another one, from the last to the first, as often as an operand says. The other one begins
-/// anew, and keeps as many states as there are slots, in the binomial schedule.
+/// A loop over the states of another one, from the last to the first, as often as an operand says. States that the
+/// other one did not keep are computed anew, in the binomial schedule, in slots of those that it kept.
 ///
-/// * Operands: the number of iterations (an int64 scalar); the constants and first carries of the loop; those of the
-///   other one.
+/// * Operands: the number of iterations (an int64 scalar); the constants and first carries of the loop; the constants
+///   of the other one; before which of its iterations the state in each slot is (int64, −1 where it is empty); the
+///   slots of each of its carries.
 /// * Bodies: the loop's, from its constants, its carries and the states of all carries of the other one to the next
 ///   carries; and the other one's, from its constants and carries to the next carries.
 /// * Parts: the last carries.
@@ -222,7 +251,12 @@ pub struct Rewind {
 
 impl Rewind {
     pub fn operands(self) -> usize {
-        1 + self.first_other() + (self.other_consts + self.other_carries) as usize
+        self.first_slots() + self.other_carries as usize
+    }
+
+    /// The first operand that has slots; before it stands what is in them.
+    pub fn first_slots(self) -> usize {
+        2 + self.first_other() + self.other_consts as usize
     }
 
     /// Inputs of the loop's body before the states.

@@ -15,6 +15,7 @@ mod graph;
 mod interner;
 pub mod interrupt;
 mod lent;
+pub mod online;
 mod op;
 mod print;
 pub mod shortage;

@@ -3,11 +3,14 @@
 //! Reverse mode writes a scan that stacks the states of its carries, and one that reads the stacks the other way. Where
 //! nobody else reads them, the first may keep some of the states only, in slots, and the second compute the others anew
 //! (`ckad_graph::Reverse`), each iteration as often as the binomial schedule says: results are the same to the bit.
-//! What cannot be written so (states that a gradient of the gradient reads) is kept as it is.
+//! What cannot be written so (states that a gradient of the gradient reads) is kept as it is. A loop of unknown length
+//! keeps its states in slots anyway; here it is said how many there are.
 
 use std::sync::Arc;
 
-use ckad_graph::{Call, CallKind, CheckpointPolicy, Error, Graph, NodeId, Op, RegionId, Result, Reverse, Scan};
+use ckad_graph::{
+    Call, CallKind, CheckpointPolicy, Error, Graph, NodeId, Op, RegionId, Result, Reverse, Rewind, Scan, While,
+};
 use ckad_graph::{binomial, interrupt, tables};
 use ckad_transform::with_inputs;
 use rustc_hash::FxHashMap;
@@ -43,9 +46,22 @@ fn slots(policy: CheckpointPolicy, trips: u32) -> u32 {
     }
 }
 
-/// The graph under a policy; None where every loop keeps all states.
+/// How many states a loop of unknown length keeps under a policy.
+fn slots_of_unknown(policy: CheckpointPolicy) -> u32 {
+    match policy {
+        CheckpointPolicy::Segments(count) | CheckpointPolicy::Revolve(count) | CheckpointPolicy::Mixed(count) => {
+            count.clamp(1, While::SLOTS)
+        }
+        _ => While::SLOTS,
+    }
+}
+
+/// The graph under a policy; None where every loop keeps all states, or as many as it was recorded with.
 pub fn checkpointed(graph: &Graph, policy: CheckpointPolicy) -> Result<Option<Checkpointed>> {
-    rewritten(graph, &mut Readers::default(), |region, trips| slots(policy_of(graph, region, policy), trips))
+    rewritten(graph, &mut Readers::default(), |region, trips| {
+        let policy = policy_of(graph, region, policy);
+        trips.map_or_else(|| slots_of_unknown(policy), |trips| slots(policy, trips))
+    })
 }
 
 /// How many states loops keep under a limit: step by step fewer, which takes step by step more work.
@@ -59,12 +75,16 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    fn slots(self, trips: u32) -> u32 {
-        let least = |times| binomial::least_slots(trips.into(), times) as u32;
-        match self {
-            Level::All => trips,
-            Level::Eighths(eighths) => (trips / 8 * eighths).max(least(2)),
-            Level::Times(times) => least(times),
+    /// Of a loop of so many iterations, or of one of unknown length.
+    fn slots(self, trips: Option<u32>) -> u32 {
+        let least = |trips: u32, times| binomial::least_slots(trips.into(), times) as u32;
+        match (self, trips) {
+            (Level::All, trips) => trips.unwrap_or(While::SLOTS),
+            (Level::Eighths(eighths), Some(trips)) => (trips / 8 * eighths).max(least(trips, 2)),
+            (Level::Times(times), Some(trips)) => least(trips, times),
+            (Level::Eighths(eighths), None) => While::SLOTS / 8 * eighths,
+            // With one slot the work grows with the square of a length that nobody knows.
+            (Level::Times(times), None) => u32::try_from(16 / times).unwrap_or(0).max(2),
         }
     }
 }
@@ -82,21 +102,22 @@ type Readers = FxHashMap<NodeId, Arc<Call>>;
 
 impl<'a> Levels<'a> {
     pub(crate) fn of(graph: &'a Graph) -> Result<Levels<'a>> {
-        let mut trips: Vec<u32> = Vec::new();
+        let mut trips: Vec<Option<u32>> = Vec::new();
+        let mut kept = |_, count: Option<u32>| {
+            trips.push(count);
+            Level::All.slots(count)
+        };
         if !graph.calls.is_empty() {
-            pairs(graph, |_, count| {
-                trips.push(count);
-                count
-            })?;
+            pairs(graph, |region, count| kept(region, Some(count)))?;
+            of_unknown_length(graph, |region| kept(region, None))?;
         }
         trips.sort_unstable();
         trips.dedup();
-        let most = trips.last().copied().unwrap_or(0);
+        let most = trips.iter().map(|&trips| Level::All.slots(trips)).max().unwrap_or(0);
         let mut levels = vec![Level::All];
         // Keeping all but one is keeping all.
-        let slots = |level: Level| {
-            trips.iter().map(|&trips| level.slots(trips).min(trips.saturating_sub(1))).collect::<Vec<u32>>()
-        };
+        let most_of = |trips: Option<u32>| trips.map_or(While::SLOTS, |trips| trips.saturating_sub(1));
+        let slots = |level: Level| trips.iter().map(|&trips| level.slots(trips).min(most_of(trips))).collect::<Vec<u32>>();
         let mut before = slots(Level::All);
         let mut times = 2;
         let more = std::iter::from_fn(|| {
@@ -156,16 +177,18 @@ struct Pair {
     slots: u32,
 }
 
+/// `slots` says how many states a loop of so many iterations keeps, or one of unknown length.
 fn rewritten(
     graph: &Graph,
     readers: &mut Readers,
-    slots: impl FnMut(RegionId, u32) -> u32,
+    mut slots: impl FnMut(RegionId, Option<u32>) -> u32,
 ) -> Result<Option<Checkpointed>> {
     if graph.calls.is_empty() {
         return Ok(None);
     }
-    let pairs = pairs(graph, slots)?;
-    if pairs.is_empty() {
+    let pairs = pairs(graph, |region, trips| slots(region, Some(trips)))?;
+    let unknown = of_unknown_length(graph, |region| slots(region, None))?;
+    if pairs.is_empty() && unknown.is_empty() {
         return Ok(None);
     }
     let keeps: FxHashMap<NodeId, u32> = pairs.values().map(|pair| (pair.first, pair.slots)).collect();
@@ -199,6 +222,28 @@ fn rewritten(
                 let op = Op::Call(target.push_call(&Arc::new(kept))?);
                 target.push(op, &copies, node.dtype, node.shape, node.attributes)?
             }
+            (Op::Call(_), None, None) if unknown.contains_key(&id) => {
+                let call = call_of(graph, id)?;
+                let kind = match call.kind {
+                    CallKind::While(looped) => CallKind::While(While { slots: unknown[&id], ..looped }),
+                    CallKind::Rewind(rewind) => CallKind::Rewind(Rewind { slots: unknown[&id], ..rewind }),
+                    other => other,
+                };
+                let bodies = tables::tried(OP, call.bodies.iter().map(Graph::copied))?;
+                let op = Op::Call(target.push_call(&Arc::new(ckad_prim::call(kind, bodies)))?);
+                target.push(op, &copies, node.dtype, node.shape, node.attributes)?
+            }
+            (Op::Part(_), ..) => {
+                let slots = slots_of_part(graph, id).and_then(|looped| unknown.get(&looped));
+                let shape = match (slots, graph.shape(id).split_first()) {
+                    (Some(&slots), Some((_, state))) => {
+                        let shape: Vec<i64> = std::iter::once(i64::from(slots)).chain(state.iter().copied()).collect();
+                        target.lists.intern(&shape)?
+                    }
+                    _ => node.shape,
+                };
+                target.push(node.op, &copies, node.dtype, shape, node.attributes)?
+            }
             _ => target.push(node.op, &copies, node.dtype, node.shape, node.attributes)?,
         };
         map.push(copy);
@@ -207,7 +252,7 @@ fn rewritten(
     // Stacks of all states are behind; what is left of them has no user.
     let outputs = tables::list(OP, target.outputs.iter().copied())?;
     let graph = ckad_transform::extract(&target, &outputs)?;
-    let slots = keeps.values().copied().max().unwrap_or(0);
+    let slots = keeps.values().chain(unknown.values()).copied().max().unwrap_or(0);
     Ok(Some(Checkpointed { graph, extra_flops, slots }))
 }
 
@@ -220,6 +265,44 @@ fn call_scan(graph: &Graph, id: NodeId) -> Result<Scan> {
         CallKind::Scan(scan) => Ok(scan),
         other => Err(Error::internal(OP, format!("{other:?} is no scan"))),
     }
+}
+
+/// The loop of unknown length of whose slots the node is.
+fn slots_of_part(graph: &Graph, id: NodeId) -> Option<NodeId> {
+    let Op::Part(part) = graph.op(id) else { return None };
+    let call = *graph.operands(id).first()?;
+    match graph.call(call)?.kind {
+        CallKind::While(looped) if part >= looped.kept() => Some(call),
+        _ => None,
+    }
+}
+
+/// Loops of unknown length, and those that go back through them, with how many slots they are to have; none that have
+/// as many already, and none whose slots somebody else reads, or who reads slots of another one too.
+fn of_unknown_length(graph: &Graph, mut slots: impl FnMut(RegionId) -> u32) -> Result<FxHashMap<NodeId, u32>> {
+    let mut readers: FxHashMap<NodeId, NodeId> = FxHashMap::default();
+    let mut fixed: Vec<NodeId> = graph.outputs.iter().filter_map(|&output| slots_of_part(graph, output)).collect();
+    for id in graph.ids() {
+        interrupt::check_at(id.index())?;
+        let goes_back = matches!(graph.op(id), Op::Call(_))
+            && graph.call(id).is_some_and(|call| matches!(call.kind, CallKind::Rewind(_)));
+        for looped in graph.operands(id).iter().filter_map(|&operand| slots_of_part(graph, operand)) {
+            let known = *readers.entry(id).or_insert(looped);
+            if !goes_back || known != looped {
+                fixed.extend([known, looped]);
+            }
+        }
+    }
+    let mut found: FxHashMap<NodeId, u32> = FxHashMap::default();
+    for (reader, looped) in readers {
+        let CallKind::While(kind) = call_of(graph, looped)?.kind else { continue };
+        let wanted = slots(graph.attributes(looped).region);
+        if wanted != kind.slots && !fixed.contains(&looped) {
+            found.insert(looped, wanted);
+            found.insert(reader, wanted);
+        }
+    }
+    Ok(found)
 }
 
 /// By reader.

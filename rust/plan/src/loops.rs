@@ -105,8 +105,9 @@ impl LoopKernel {
                     let bytes = body.output_bytes(carry);
                     let two = layout.two(bytes, body.in_place[carry]);
                     layout.ahead.push(two);
-                    let slots = layout.add(bytes * rewind.slots as usize);
-                    layout.slots.push(Some(slots));
+                    let given_up = self.given_up[rewind.first_slots() + carry];
+                    let copy = (!given_up).then(|| layout.add(bytes * rewind.slots as usize));
+                    layout.slots.push(copy);
                 }
             }
             CallKind::While(looped) => self.add_carries(&mut layout, 1, looped.carries, |_| true),

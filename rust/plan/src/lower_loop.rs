@@ -35,6 +35,7 @@ pub(crate) fn loop_kernel(
     }
     let first_slots = match call.kind {
         CallKind::Reverse(reverse) => reverse.first_slots(),
+        CallKind::Rewind(rewind) => rewind.first_slots(),
         _ => operands.len(),
     };
     let twice = |node: NodeId| operands.iter().filter(|other| **other == node).count() > 1;

@@ -106,8 +106,12 @@ fn takes(kind: CallKind) -> Vec<Vec<Like>> {
         }
         CallKind::Rewind(rewind) => {
             let own = (0..rewind.first_other()).map(|index| one(input(0, index, 1)));
-            let other = (0..rewind.other_consts + rewind.other_carries).map(|index| one(input(1, index as usize, 1)));
-            std::iter::once(Vec::new()).chain(own).chain(other).collect()
+            let consts = (0..rewind.other_consts).map(|index| one(input(1, index as usize, 1)));
+            let carries = rewind.other_consts..rewind.other_consts + rewind.other_carries;
+            let slots = carries.map(|index| one(input(1, index as usize, rewind.slots)));
+            // Of int64 numbers nothing has to be as large: the graph was verified.
+            let number = || std::iter::once(Vec::new());
+            number().chain(own).chain(consts).chain(number()).chain(slots).collect()
         }
         CallKind::While(looped) => {
             let tests = (0..looped.test_consts).map(|index| one(input(0, index as usize, 1)));
@@ -140,7 +144,8 @@ fn gives(kind: CallKind) -> Vec<Vec<Like>> {
         CallKind::Rewind(rewind) => (0..rewind.carries).map(|carry| vec![output(0, carry as usize, 1)]).collect(),
         CallKind::While(looped) => {
             let carries = (0..looped.carries).map(|carry| vec![output(1, carry as usize, 1)]);
-            carries.chain([Vec::new()]).collect()
+            let state = |carry| vec![input(1, (looped.consts + carry) as usize, looped.slots)];
+            carries.chain([Vec::new(), Vec::new()]).chain((0..looped.carries).map(state)).collect()
         }
         CallKind::Branch(branch) => {
             let both = |part| (0..2).map(|body| output(body, part as usize, 1)).collect();

@@ -110,14 +110,34 @@ fn check_rewind(graph: &Graph, operands: &[NodeId], rewind: Rewind, call: &Call)
     };
     same("a number of iterations", spec(graph, count), (DType::I64, &[]))?;
     let (own, other) = rest.split_at(rewind.first_other());
-    let states = &other[rewind.other_consts as usize..];
-    check_inputs(graph, body, &[own, states])?;
-    check_inputs(graph, ahead, &[other])?;
+    let (consts, slots) = other.split_at(rewind.other_consts as usize);
+    let own_inputs = body.inputs.split_at_checked(own.len());
+    let ahead_inputs = ahead.inputs.split_at_checked(consts.len());
+    let (Some((of_body, states)), Some((of_ahead, carries))) = (own_inputs, ahead_inputs) else {
+        return Err(broken(format!("bodies that do not fit {rewind:?}")));
+    };
+    let pairs =
+        own.iter().zip(of_body).map(|pair| (pair, body)).chain(consts.iter().zip(of_ahead).map(|pair| (pair, ahead)));
+    for ((&operand, &input), body) in pairs {
+        same("an operand", spec(graph, operand), spec(body, input))?;
+    }
+    let number = i64::from(rewind.slots);
+    same("what is in the slots", spec(graph, slots[0]), (DType::I64, &[number]))?;
+    let slots = &slots[1..];
+    if states.len() != slots.len() || carries.len() != slots.len() {
+        return Err(broken(format!("bodies that do not fit {rewind:?}")));
+    }
+    for ((&slots, &state), &carry) in slots.iter().zip(states).zip(carries) {
+        same("a state", spec(body, state), spec(ahead, carry))?;
+        let (dtype, shape) = spec(ahead, carry);
+        let stacked: Vec<i64> = std::iter::once(number).chain(shape.iter().copied()).collect();
+        same("slots", spec(graph, slots), (dtype, &stacked))?;
+    }
     for (body, consts) in [(body, rewind.consts), (ahead, rewind.other_consts)] {
         let mut pairs = body.outputs.iter().zip(&body.inputs[consts as usize..]);
         pairs.try_for_each(|(&output, &input)| same("a carry", spec(body, output), spec(body, input)))?;
     }
-    let counts = body.outputs.len() == rewind.carries as usize && ahead.outputs.len() == states.len();
+    let counts = body.outputs.len() == rewind.carries as usize && ahead.outputs.len() == slots.len();
     if counts { Ok(()) } else { Err(broken(format!("bodies that do not fit {rewind:?}"))) }
 }
 
@@ -254,7 +274,16 @@ pub(crate) fn infer_part(graph: &Graph, operands: &[NodeId], part: u32) -> Resul
             let [body, _] = bodies(call)?;
             (reverse.scan, body)
         }
-        CallKind::While(looped) if part == looped.carries as usize => return Ok((DType::I64, Vec::new())),
+        CallKind::While(looped) if part == looped.count() as usize => return Ok((DType::I64, Vec::new())),
+        CallKind::While(looped) if part == looped.kept() as usize => {
+            return Ok((DType::I64, vec![i64::from(looped.slots)]));
+        }
+        CallKind::While(looped) if part > looped.kept() as usize => {
+            let step = bodies::<2>(call)?[1];
+            let carry = part - looped.states(0) as usize;
+            let (dtype, shape) = spec(step, step.inputs[looped.consts as usize + carry]);
+            return Ok((dtype, std::iter::once(i64::from(looped.slots)).chain(shape.iter().copied()).collect()));
+        }
         CallKind::While(_) | CallKind::Branch(_) => return Ok(output(bodies::<2>(call)?[1])),
         CallKind::Rewind(_) => return Ok(output(bodies::<2>(call)?[0])),
         CallKind::Custom(_) => {

@@ -15,6 +15,8 @@ pub(crate) enum Form {
     Joint,
     /// The tangents in a call of their own, which can be transposed.
     Split,
+    /// The tangents in a call of their own, which stays as it is.
+    Apart,
 }
 
 /// A call of the source in the derived graph.

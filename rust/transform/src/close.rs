@@ -126,10 +126,11 @@ impl Closed {
     /// the carries holds. Operands: the constants of the test, those of the body, the carries.
     pub fn repeated(&self, test: &Closed) -> Result<Call> {
         let looped = While {
-            counted: false,
+            handed: 0,
             test_consts: test.consts.len() as u32,
             consts: self.consts.len() as u32,
             carries: self.graph.outputs.len() as u32,
+            slots: While::SLOTS,
         };
         let bodies = vec![test.behind_constants(0)?, self.behind_constants(1)?];
         Ok(ckad_prim::call(CallKind::While(looped), bodies))

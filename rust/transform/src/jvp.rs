@@ -18,7 +18,7 @@ pub fn jvp(graph: &Graph, active: &[bool]) -> Result<Graph> {
 
 /// As [`jvp`], where what computes the values does not mix with what is linear in the tangents: to be partitioned.
 pub fn linearize(graph: &Graph, active: &[bool]) -> Result<Graph> {
-    forward(graph, active, Form::Split)
+    forward(graph, active, Form::Apart)
 }
 
 fn forward(graph: &Graph, active: &[bool], form: Form) -> Result<Graph> {
@@ -131,7 +131,7 @@ pub(crate) fn with_tangents(
             }
             Op::Call(_) => {
                 let own = match form {
-                    Form::Split => Some(copy.node(&mut builder.graph_mut(), source, id, attributes)?),
+                    Form::Split | Form::Apart => Some(copy.node(&mut builder.graph_mut(), source, id, attributes)?),
                     Form::Joint => None,
                 };
                 let site = Site { op, form, builder, source, copy: &copy, tangents: &tangents };

@@ -1,22 +1,18 @@
 //! Derivatives of a loop whose length nobody knows.
 //!
-//! Forward mode carries tangents beside the carries, in both forms. Transposed, that is a loop over the states of the
+//! Forward mode carries tangents beside the carries, in all forms. Transposed, that is a loop over the states of the
 //! carries from the last to the first (`ckad_graph::Rewind`): it knows the length, as the loop itself is done by then,
-//! and the states come from going through the loop once more, of which a bounded number is kept. Forward mode goes
-//! through it, too, reverse mode does not: the states of the states would have to be kept.
+//! and the loop kept a bounded number of its states, from which the others are computed anew. Forward mode goes through
+//! both, too, reverse mode does not go through the second one: the states of the states would have to be kept.
 
 use std::sync::Arc;
 
-use ckad_graph::{CallKind, DType, Error, ErrorKind, Graph, ListId, NodeId, Result, Rewind, While, tables};
+use ckad_graph::{CallKind, Error, ErrorKind, Graph, NodeId, Result, Rewind, While, tables};
 
-use crate::body::{call_of, with_inputs};
+use crate::body::{call_of, used_inputs, with_inputs};
 use crate::calls::{Both, Form, Site, Tangents, Transposed, active_outputs, beside, forward_cone};
 use crate::simplify::simplify;
 use crate::transpose::{Linear, transpose_linear};
-
-/// How many states of a loop of unknown length are kept on the way back: 2144 iterations are then computed twice more,
-/// 47,904 three times.
-const SLOTS: u32 = 64;
 
 pub(crate) fn refused() -> Error {
     Error::new(
@@ -99,14 +95,20 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, looped: While, own: Option
     let step = joint(op, form, step, &active, &[consts, carries], carried)?;
     builder.set_attributes(source.attributes(id));
     let mut operands = Vec::new();
-    // What is transposed has to know how often the loop went round; the test does not look at it, or at tangents.
-    let mut order: Vec<usize> = (0..tests + carries).collect();
-    let mut test = test.copied()?;
+    let (mut test, mut order) = (test.copied()?, Vec::new());
     if let Some(own) = own.filter(|_| form == Form::Split) {
-        operands.push(builder.part(own, looped.carries)?);
-        order.insert(0, test.inputs.len());
-        test.push_input(DType::I64, ListId::EMPTY, source.attributes(id).without_region())?;
+        // What is transposed has to know how often the loop went round, and which states it kept; the test does not
+        // look at that, or at tangents.
+        for part in looped.count()..looped.parts() as u32 {
+            let part = builder.part(own, part)?;
+            operands.push(part);
+            let (dtype, shape) = (builder.graph().dtype(part), builder.graph().shape(part).to_vec());
+            let shape = test.lists.intern(&shape)?;
+            order.push(test.inputs.len());
+            test.push_input(dtype, shape, source.attributes(id).without_region())?;
+        }
     }
+    order.extend(0..tests + carries);
     for (&carry, _) in given[consts..].iter().zip(carried).filter(|(_, active)| **active) {
         let shape = test.lists.intern(source.shape(carry))?;
         order.push(test.inputs.len());
@@ -114,20 +116,26 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, looped: While, own: Option
     }
     let outputs = tables::list(op, test.outputs.iter().copied())?;
     let test = with_inputs(op, &test, &order, &[], &outputs)?;
-    let known = operands.len();
+    let handed = operands.len();
     tables::extend(op, &mut operands, copy.all(&source.operands(id)[..tests])?)?;
     with_tangents(site, &given[..consts], of_consts, &mut operands)?;
     with_tangents(site, &given[consts..], carried, &mut operands)?;
     let kind = While {
-        counted: known > 0,
-        test_consts: (known + tests) as u32,
+        handed: handed as u32,
+        test_consts: (handed + tests) as u32,
         consts: (consts + count(of_consts)) as u32,
         carries: (carries + count(carried)) as u32,
+        slots: looped.slots,
     };
     let call = builder.call(&Arc::new(ckad_prim::call(CallKind::While(kind), vec![test, step])), &operands)?;
-    let values = (0..carries as u32).chain([kind.carries]);
-    let values = (form == Form::Joint).then(|| values.collect());
-    Ok(Some(Tangents { call, tangents: tangent_parts(carried).chain([None]).collect(), values }))
+    let values = (0..carries as u32).chain([kind.count(), kind.kept()]);
+    let values = values.chain((0..carries).map(|carry| kind.states(carry)));
+    let states = tangent_parts(carried).map(|part| part.map(|carry| kind.states(carry as usize)));
+    Ok(Some(Tangents {
+        call,
+        tangents: tangent_parts(carried).chain([None, None]).chain(states).collect(),
+        values: (form == Form::Joint).then(|| values.collect()),
+    }))
 }
 
 /// The transposed of a loop that carries tangents beside values: `linearised` wrote it, in the split form.
@@ -136,18 +144,23 @@ pub(crate) fn transposed(at: &Transposed<'_>, looped: While) -> Result<Vec<(usiz
     let call = call_of(source, id)?;
     let step = call.bodies.get(1).ok_or_else(|| Error::internal(op, "a loop without an iteration"))?;
     let (tests, consts) = (looped.test_consts as usize, looped.consts as usize);
-    let linear = activity(op, step, is_linear[tests..].to_vec(), consts)?;
+    let mut linear = activity(op, step, is_linear[tests..].to_vec(), consts)?;
+    // The first carries are values, all others tangents.
+    let values =
+        (looped.handed as usize).checked_sub(2).ok_or_else(|| Error::internal(op, "a loop without a length"))?;
+    linear[consts + values..].fill(true);
     let of_kind = |range: std::ops::Range<usize>, wanted: bool| -> Vec<usize> {
         range.filter(|&input| linear[input] == wanted).collect()
     };
     let all = consts..step.inputs.len();
     let (known_consts, linear_consts) = (of_kind(0..consts, false), of_kind(0..consts, true));
     let (states, tangents) = (of_kind(all.clone(), false), of_kind(all, true));
+    if states.len() != values {
+        return Err(Error::internal(op, "a tangent among the values of a loop"));
+    }
 
-    // The iteration of the values alone, and the one of the tangents turned round.
+    // The iteration of the tangents turned round.
     let order: Vec<usize> = known_consts.iter().chain(&states).copied().collect();
-    let outputs: Vec<NodeId> = states.iter().map(|&input| step.outputs[input - consts]).collect();
-    let ahead = simplify(with_inputs(op, step, &order, &[], &outputs)?)?;
     let unknown = [&linear_consts[..], &tangents].concat();
     let order: Vec<usize> = order.iter().chain(&unknown).copied().collect();
     let outputs: Vec<NodeId> = tangents.iter().map(|&input| step.outputs[input - consts]).collect();
@@ -171,10 +184,21 @@ pub(crate) fn transposed(at: &Transposed<'_>, looped: While) -> Result<Vec<(usiz
     })?;
     // Constants, cotangents of carries and sums for constants, states.
     let carries = unknown.len();
-    let order: Vec<usize> =
-        (0..known_consts.len()).chain(known..known + carries).chain(known_consts.len()..known).collect();
     let (sums, carried) = backward.outputs.split_at(linear_consts.len());
-    let body = simplify(with_inputs(op, &backward, &order, &[], &[carried, sums].concat())?)?;
+    let outputs = [carried, sums].concat();
+    let used = used_inputs(op, &backward, &outputs)?;
+    let first_states = known_consts.len();
+    let states = needed(op, step, consts, &states, &used[first_states..known])?;
+    let of_states = states.iter().map(|&state| first_states + state);
+    let own_consts: Vec<usize> = (0..first_states).filter(|&constant| used[constant]).collect();
+    let order: Vec<usize> = own_consts.iter().copied().chain(known..known + carries).chain(of_states).collect();
+    let body = simplify(with_inputs(op, &backward, &order, &[], &outputs)?)?;
+    // That of the values which it reads, and of those which these depend on.
+    let outputs: Vec<NodeId> = states.iter().map(|&state| step.outputs[state]).collect();
+    let used = used_inputs(op, step, &outputs)?;
+    let other_consts: Vec<usize> = known_consts.iter().copied().filter(|&constant| used[constant]).collect();
+    let order: Vec<usize> = other_consts.iter().copied().chain(states.iter().map(|&state| consts + state)).collect();
+    let ahead = simplify(with_inputs(op, step, &order, &[], &outputs)?)?;
 
     let zeros = |input: usize| {
         let operand = source.operands(id)[tests + input];
@@ -187,26 +211,45 @@ pub(crate) fn transposed(at: &Transposed<'_>, looped: While) -> Result<Vec<(usiz
             Result::Ok(())
         })
     };
-    coefficients(&known_consts, &mut operands)?;
+    let of_body: Vec<usize> = own_consts.iter().map(|&constant| known_consts[constant]).collect();
+    coefficients(&of_body, &mut operands)?;
     for &input in &tangents {
         operands.push(cotangents[input - consts].map_or_else(|| zeros(input), Ok)?);
     }
     for &input in &linear_consts {
         operands.push(zeros(input)?);
     }
-    coefficients(&known_consts, &mut operands)?;
-    coefficients(&states, &mut operands)?;
+    coefficients(&other_consts, &mut operands)?;
+    operands.push(at.coefficient(1)?);
+    for &state in &states {
+        operands.push(at.coefficient(2 + state)?);
+    }
     let kind = Rewind {
-        consts: known_consts.len() as u32,
+        consts: own_consts.len() as u32,
         carries: carries as u32,
-        other_consts: known_consts.len() as u32,
+        other_consts: other_consts.len() as u32,
         other_carries: states.len() as u32,
-        slots: SLOTS,
+        slots: looped.slots,
     };
     let call = builder.call(&Arc::new(ckad_prim::call(CallKind::Rewind(kind), vec![body, ahead])), &operands)?;
     let inputs = tangents.iter().chain(&linear_consts).zip(0..);
     let linear = inputs.filter(|&(&input, _)| is_linear[tests + input]);
     tables::tried(op, linear.map(|(&input, part)| Ok((tests + input, builder.part(call, part)?))))
+}
+
+/// Of the values that a loop carries, those that are read, and whatever these depend on.
+fn needed(op: &str, step: &Graph, consts: usize, values: &[usize], read: &[bool]) -> Result<Vec<usize>> {
+    let mut needed = read.to_vec();
+    loop {
+        let outputs = values.iter().zip(&needed).filter(|(_, needed)| **needed);
+        let outputs: Vec<NodeId> = outputs.map(|(&value, _)| step.outputs[value - consts]).collect();
+        let used = used_inputs(op, step, &outputs)?;
+        let before = count(&needed);
+        needed.iter_mut().zip(values).for_each(|(needed, &value)| *needed |= used[value]);
+        if count(&needed) == before {
+            return Ok((0..values.len()).filter(|&value| needed[value]).collect());
+        }
+    }
 }
 
 /// Forward mode of the way back: tangents beside both loops' carries.
@@ -215,12 +258,14 @@ pub(crate) fn linearised_rewind(site: &Site<'_>, id: NodeId, rewind: Rewind) -> 
     let call = call_of(source, id)?;
     let [body, ahead] = call.bodies.as_slice() else { return Err(Error::internal(op, "a way back alone")) };
     let given = &source.operands(id)[1..];
-    let all = site.active(id).split_off(1);
-    let (own, other) = all.split_at(rewind.first_other());
     let (consts, other_consts) = (rewind.consts as usize, rewind.other_consts as usize);
-    let other = activity(op, ahead, other.to_vec(), other_consts)?;
+    let mut own = site.active(id).split_off(1);
+    let mut other = own.split_off(rewind.first_other());
+    // What is in the slots stands between constants and slots.
+    other.remove(other_consts);
+    let other = activity(op, ahead, other, other_consts)?;
     let states = &other[other_consts..];
-    let mut active = own.to_vec();
+    let mut active = own;
     active.extend_from_slice(states);
     let first_states = rewind.first_other();
     // Its carries stand before the states.
@@ -245,7 +290,8 @@ pub(crate) fn linearised_rewind(site: &Site<'_>, id: NodeId, rewind: Rewind) -> 
     with_tangents(site, &of_loop[..consts], &active[..consts], &mut operands)?;
     with_tangents(site, &of_loop[consts..], &carried, &mut operands)?;
     with_tangents(site, &of_other[..other_consts], &other[..other_consts], &mut operands)?;
-    with_tangents(site, &of_other[other_consts..], states, &mut operands)?;
+    operands.push(copy.of(of_other[other_consts])?);
+    with_tangents(site, &of_other[other_consts + 1..], states, &mut operands)?;
     let kind = Rewind {
         consts: (consts + count(&active[..consts])) as u32,
         carries: rewind.carries + count(&carried) as u32,

@@ -157,8 +157,9 @@ fn prune_while(call: &Arc<Call>, looped: While, asked: &[bool]) -> Result<Pruned
     let [test, step] = call.bodies.as_slice() else { return Err(Error::internal(OP, "a loop without a test")) };
     let (tests, consts, carries) = (looped.test_consts as usize, looped.consts as usize, looped.carries as usize);
     let tested = used_inputs(OP, test, &test.outputs)?;
-    let mut needed: Vec<bool> =
-        (0..carries).map(|carry| asked.get(carry) == Some(&true) || tested[tests + carry]).collect();
+    let is_asked = |part: u32| asked.get(part as usize) == Some(&true);
+    let is_needed = |carry: usize| is_asked(carry as u32) || is_asked(looped.states(carry)) || tested[tests + carry];
+    let mut needed: Vec<bool> = (0..carries).map(is_needed).collect();
     let used = loop {
         let outputs: Vec<NodeId> = (0..carries).filter(|&carry| needed[carry]).map(|c| step.outputs[c]).collect();
         let used = used_inputs(OP, step, &outputs)?;
@@ -168,15 +169,22 @@ fn prune_while(call: &Arc<Call>, looped: While, asked: &[bool]) -> Result<Pruned
             break used;
         }
     };
-    let stays = |input: usize| tested[input] || (looped.counted && input == 0);
+    let handed = looped.handed as usize;
+    // What was handed over of a carry goes with it.
+    let stays = |input: usize| match input.checked_sub(2) {
+        Some(carry) if input < handed => needed[carry],
+        None if input < handed => true,
+        _ => tested[input],
+    };
     let new_tests: Vec<usize> = (0..tests).filter(|&input| stays(input)).collect();
     let new_consts: Vec<usize> = (0..consts).filter(|&input| used[input]).collect();
     let new_carries: Vec<usize> = (0..carries).filter(|&carry| needed[carry]).collect();
     let slim = While {
-        counted: looped.counted,
+        handed: new_tests.iter().filter(|&&input| input < handed).count() as u32,
         test_consts: new_tests.len() as u32,
         consts: new_consts.len() as u32,
         carries: new_carries.len() as u32,
+        slots: looped.slots,
     };
     let with_carries = |own: &[usize], before: usize| -> Vec<usize> {
         own.iter().copied().chain(new_carries.iter().map(|&carry| before + carry)).collect()
@@ -184,7 +192,9 @@ fn prune_while(call: &Arc<Call>, looped: While, asked: &[bool]) -> Result<Pruned
     let (of_test, of_step) = (with_carries(&new_tests, tests), with_carries(&new_consts, consts));
     let rank = |carry: usize| new_carries.iter().position(|&other| other == carry);
     let parts = (0..carries).map(|carry| rank(carry).map_or(Slim::Gone, |rank| Slim::Part(rank as u32)));
-    let parts = parts.chain([Slim::Part(slim.carries)]).collect();
+    let parts = parts.chain([slim.count(), slim.kept()].map(Slim::Part));
+    let states = (0..carries).map(|carry| rank(carry).map_or(Slim::Gone, |rank| Slim::Part(slim.states(rank))));
+    let parts = parts.chain(states).collect();
     let operands = new_tests.iter().copied().chain(of_step.iter().map(|&input| tests + input)).collect();
     let call = match slim == looped {
         true => Arc::clone(call),

@@ -79,7 +79,7 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, scan: Scan, own: Option<No
             values(consts..first_xs).chain(changes(consts..first_xs)).collect(),
             values(first_xs..end).chain(changes(first_xs..end)).collect(),
         ),
-        Form::Split => (
+        Form::Split | Form::Apart => (
             changes(consts..first_xs).collect(),
             (0..carries).map(Origin::States).chain(values(first_xs..end)).chain(changes(first_xs..end)).collect(),
         ),
@@ -88,7 +88,7 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, scan: Scan, own: Option<No
     let (carry_tangents, y_tangents) = tangent_of.split_at(active_carries.len());
     let outputs: Vec<NodeId> = match form {
         Form::Joint => [&value_of[..carries], carry_tangents, &value_of[carries..], y_tangents].concat(),
-        Form::Split => tangent_of.clone(),
+        Form::Split | Form::Apart => tangent_of.clone(),
     };
 
     // The input of `both` that an operand, or its slice, is.

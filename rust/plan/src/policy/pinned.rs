@@ -53,9 +53,11 @@ pub(crate) fn pinned_values(graph: &Graph, clustering: &Clustering, flow: &Flow)
     if !graph.calls.is_empty() {
         for id in graph.ids() {
             let Op::Part(part) = graph.op(id) else { continue };
-            if let Some(CallKind::Scan(scan)) = graph.call(id).map(|call| call.kind) {
-                pinned[id.index()] |= scan.slots > 0 && part >= scan.states(0);
-            }
+            pinned[id.index()] |= match graph.call(id).map(|call| call.kind) {
+                Some(CallKind::Scan(scan)) => scan.slots > 0 && part >= scan.states(0),
+                Some(CallKind::While(looped)) => part >= looped.kept(),
+                _ => false,
+            };
         }
     }
     Ok(pinned)

@@ -4,6 +4,7 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
+use ckad_graph::online::Thinning;
 use ckad_graph::{Call, CallKind, DType, DotAxes, Graph, NodeId, Op, ReduceKind, While};
 use ckad_prim::Elementwise;
 
@@ -253,11 +254,20 @@ fn while_parts(call: &Call, looped: While, operands: &[Array]) -> Option<Vec<Arr
     let (tests, rest) = operands.split_at(looped.test_consts as usize);
     let (consts, first) = rest.split_at(looped.consts as usize);
     let (mut carried, mut count) = (first.to_vec(), 0.0);
+    let mut thinning = Thinning::new(looped.slots as usize);
+    let mut kept = vec![-1.0; looped.slots as usize];
+    let mut states: Vec<Vec<Array>> =
+        first.iter().map(|carry| vec![vec![0.0; carry.len()]; looped.slots as usize]).collect();
     while evaluate(&call.bodies[0], &[tests, &carried].concat())?[0][0] != 0.0 {
+        if let Some(slot) = thinning.slot(count as u64) {
+            kept[slot] = count;
+            states.iter_mut().zip(&carried).for_each(|(slots, carry)| slots[slot] = carry.clone());
+        }
         carried = evaluate(&call.bodies[1], &[consts, &carried].concat())?;
         count += 1.0;
     }
-    carried.push(vec![count]);
+    carried.extend([vec![count], kept]);
+    carried.extend(states.into_iter().map(|slots| slots.concat()));
     Some(carried)
 }
 

@@ -1,5 +1,6 @@
 //! Loops that go on while a test holds, and branches.
 
+use ckad_graph::online::Thinning;
 use ckad_graph::{Branch, Result, While};
 
 use super::Site;
@@ -21,10 +22,15 @@ pub(super) unsafe fn repeat(site: &Site<'_>, looped: While) -> Result<()> {
         step.place_input(constant, memory.pointer);
     }
     let mut carried = Vec::with_capacity(looped.carries as usize);
+    let mut slots = Vec::new();
     for (carry, memory) in rest[consts..].iter().enumerate() {
         carried.push(Carry::new(site, &step, (carry, consts + carry), memory.pointer, None)?);
         test.place_input(tests + carry, memory.pointer);
+        slots.extend(site.result(looped.states(carry) as usize)?.map(|first| (carry, first)));
     }
+    let kept = site.result(looped.kept() as usize)?;
+    let is_turned_round = kept.is_some() || !slots.is_empty();
+    let mut thinning = Thinning::new(if is_turned_round { looped.slots as usize } else { 0 });
     let mut turns = 0;
     loop {
         // SAFETY: all inputs and outputs were placed, as the kernel's layout and the verified bodies say; the test
@@ -33,6 +39,12 @@ pub(super) unsafe fn repeat(site: &Site<'_>, looped: While) -> Result<()> {
             test.run()?;
             if goes_on.read() == 0 {
                 break;
+            }
+        }
+        if let Some(slot) = thinning.slot(turns as u64) {
+            for &(carry, first) in &slots {
+                let carry = &carried[carry];
+                copy(carry.after(turns), first.wrapping_add(slot * carry.bytes), carry.bytes);
             }
         }
         for (carry, place) in carried.iter().enumerate() {
@@ -45,8 +57,14 @@ pub(super) unsafe fn repeat(site: &Site<'_>, looped: While) -> Result<()> {
     for carry in &carried {
         copy(carry.after(turns), carry.last, carry.bytes);
     }
-    if let Some(count) = site.result(looped.carries as usize)? {
+    if let Some(count) = site.result(looped.count() as usize)? {
         copy((turns as i64).to_ne_bytes().as_ptr(), count, size_of::<i64>());
+    }
+    if let Some(kept) = kept {
+        let states = thinning.kept().iter().map(|&state| state as i64).chain(std::iter::repeat(-1));
+        for (slot, state) in states.take(looped.slots as usize).enumerate() {
+            copy(state.to_ne_bytes().as_ptr(), kept.wrapping_add(slot * size_of::<i64>()), size_of::<i64>());
+        }
     }
     Ok(())
 }

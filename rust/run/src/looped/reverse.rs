@@ -3,8 +3,9 @@
 //! Between the newest state at hand and the iteration that is wanted the other loop's body runs again, and leaves a
 //! state where the binomial schedule wants one and a slot is free.
 
+use ckad_cpu::Memory;
 use ckad_graph::binomial::{self, Move};
-use ckad_graph::{Result, Reverse, Rewind};
+use ckad_graph::{Result, Reverse, Rewind, online};
 
 use super::Site;
 use super::carried::{Carry, Moving, Turns, copy};
@@ -120,7 +121,7 @@ pub(super) unsafe fn run(site: &Site<'_>, reverse: Reverse) -> Result<()> {
     Ok(())
 }
 
-/// A loop whose number of iterations is an operand; the other one begins anew.
+/// A loop whose number of iterations is an operand, over states of another one that chose slots as it went.
 ///
 /// # Safety
 /// As for `super::run`.
@@ -128,6 +129,8 @@ pub(super) unsafe fn rewind(site: &Site<'_>, rewind: Rewind) -> Result<()> {
     // SAFETY: the first operand is an int64 scalar.
     let count = unsafe { site.operands[0].pointer.cast::<i64>().read() }.max(0) as usize;
     let (own, other) = site.operands[1..].split_at(rewind.first_other());
+    let (other_consts, slots) = other.split_at(rewind.other_consts as usize);
+    let (kept, slots) = (slots[0], &slots[1..]);
     let (frame, consts) = (Frame::new(site, 0)?, rewind.consts as usize);
     for (constant, memory) in own[..consts].iter().enumerate() {
         frame.place_input(constant, memory.pointer);
@@ -137,41 +140,38 @@ pub(super) unsafe fn rewind(site: &Site<'_>, rewind: Rewind) -> Result<()> {
         carried.push(Carry::new(site, &frame, (carry, consts + carry), memory.pointer, None)?);
     }
     let ahead_frame = Frame::new(site, 1)?;
-    let other_consts = rewind.other_consts as usize;
-    for (constant, memory) in other[..other_consts].iter().enumerate() {
+    for (constant, memory) in other_consts.iter().enumerate() {
         ahead_frame.place_input(constant, memory.pointer);
     }
-    let mut all = Vec::with_capacity(rewind.other_carries as usize);
-    for (carry, memory) in other[other_consts..].iter().enumerate() {
+    let mut all = Vec::with_capacity(slots.len());
+    for (carry, memory) in slots.iter().enumerate() {
         let bytes = ahead_frame.body().output_bytes(carry);
-        let slots = site.layout.slots[carry].map_or(std::ptr::null_mut(), |piece| site.at(piece));
-        if count > 0 {
-            copy(memory.pointer, slots, bytes);
-        }
+        let slots = own_slots(site, carry, *memory, bytes * rewind.slots as usize);
         let places = site.layout.ahead[carry].map(|piece| site.at(piece));
-        all.push(State { input: other_consts + carry, bytes, slots, places });
+        all.push(State { input: other_consts.len() + carry, bytes, slots, places });
     }
     let index = site.at(site.layout.index).cast::<i64>();
     let turns = Turns { count, reverse: false };
     let ahead = Ahead { frame: ahead_frame, index, turns, moving: Moving::new(), carries: all };
-    let kept = binomial::first_sweep(count as u64, rewind.slots.into());
-    for (slot, between) in kept.windows(2).enumerate() {
-        // SAFETY: the caller's promises.
-        unsafe { ahead.advance(slot, between[0] as usize, between[1] as usize, Some(slot + 1))? };
-    }
-    if let Some(&from) = kept.last() {
-        // SAFETY: the caller's promises.
-        unsafe { ahead.advance(kept.len() - 1, from as usize, count - 1, None)? };
-    }
+
+    // SAFETY: as many int64 numbers as there are slots; those in use come first.
+    let kept = unsafe { std::slice::from_raw_parts(kept.pointer.cast::<i64>(), rewind.slots as usize) };
+    let kept: Vec<u64> = kept.iter().map_while(|&state| u64::try_from(state).ok()).collect();
+    let mut places = online::chosen(count as u64, rewind.slots as usize, &kept);
+    let first = places.iter().map(|&slot| kept[slot]).collect();
+    // The slots in the order in which they are used: those that are free come last.
+    let free: Vec<usize> = (0..rewind.slots as usize).filter(|slot| !places.contains(slot)).collect();
+    places.extend(free);
     let first_states = rewind.first_other();
-    for action in binomial::backwards(count as u64, rewind.slots.into()) {
+    for action in binomial::backwards_from(count as u64, rewind.slots.into(), first) {
         let (wanted, slot) = match action {
             Move::Advance { slot, from, until, into } => {
+                let into = into.map(|into| places[into]);
                 // SAFETY: the caller's promises.
-                unsafe { ahead.advance(slot, from as usize, until as usize, into)? };
+                unsafe { ahead.advance(places[slot], from as usize, until as usize, into)? };
                 continue;
             }
-            Move::Turn { step, slot } => (step as usize, slot),
+            Move::Turn { step, slot } => (step as usize, slot.map(|slot| places[slot])),
         };
         for carry in &carried {
             carry.place_next(&frame, count - 1 - wanted);
@@ -187,6 +187,17 @@ pub(super) unsafe fn rewind(site: &Site<'_>, rewind: Rewind) -> Result<()> {
         copy(carry.after(count), carry.last, carry.bytes);
     }
     Ok(())
+}
+
+/// The slots of a carry: the operand itself if it was given up, or else a copy.
+fn own_slots(site: &Site<'_>, carry: usize, operand: Memory, bytes: usize) -> *mut u8 {
+    match site.layout.slots[carry] {
+        None => operand.pointer,
+        Some(piece) => {
+            copy(operand.pointer, site.at(piece), bytes);
+            site.at(piece)
+        }
+    }
 }
 
 fn ahead<'a>(site: &'a Site<'_>, reverse: Reverse, index: *mut i64) -> Result<Ahead<'a>> {
@@ -205,13 +216,7 @@ fn ahead<'a>(site: &'a Site<'_>, reverse: Reverse, index: *mut i64) -> Result<Ah
     let mut all = Vec::with_capacity(carries);
     for (carry, memory) in site.operands[reverse.first_slots()..].iter().enumerate() {
         let bytes = frame.body().output_bytes(carry);
-        let slots = match site.layout.slots[carry] {
-            None => memory.pointer,
-            Some(piece) => {
-                copy(memory.pointer, site.at(piece), bytes * (reverse.slots as usize + 1));
-                site.at(piece)
-            }
-        };
+        let slots = own_slots(site, carry, *memory, bytes * (reverse.slots as usize + 1));
         let places = site.layout.ahead[carry].map(|piece| site.at(piece));
         all.push(State { input: 1 + consts + carry, bytes, slots, places });
     }
