@@ -117,7 +117,8 @@ impl<'a> Levels<'a> {
         let mut levels = vec![Level::All];
         // Keeping all but one is keeping all.
         let most_of = |trips: Option<u32>| trips.map_or(While::SLOTS, |trips| trips.saturating_sub(1));
-        let slots = |level: Level| trips.iter().map(|&trips| level.slots(trips).min(most_of(trips))).collect::<Vec<u32>>();
+        let slots =
+            |level: Level| trips.iter().map(|&trips| level.slots(trips).min(most_of(trips))).collect::<Vec<u32>>();
         let mut before = slots(Level::All);
         let mut times = 2;
         let more = std::iter::from_fn(|| {
