@@ -323,3 +323,18 @@ def test_a_run_allocates_no_more_than_the_limit(name: str, tmp_path: Path) -> No
         gradient(x)
     with memray.FileReader(tmp_path / "capture.bin") as reader:
         assert reader.metadata.peak_memory <= limit + planning + (1 << 20)
+
+
+def test_planning_does_not_grow_with_the_arrays() -> None:
+    # Which is why the limit does not bound it: docs/adr/0019.
+    held = []
+    for size in (1_000, 100_000):
+        u = np.linspace(0.0, 1.0, size)
+        with pytest.raises(MemoryLimitError) as error:
+            ckad.grad(in_place, memory_limit=1)(u)
+        ckad.memory.release()
+        plan = ckad.plan(ckad.grad(in_place, memory_limit=error.value.minimum))(u)
+        held.append((plan.planning_bytes, plan.peak_bytes))
+    (small, peak), (large, larger_peak) = held
+    assert small == pytest.approx(large, rel=0.01)
+    assert larger_peak > 10 * peak

@@ -38,8 +38,9 @@ def value_and_grad(
         has_aux: `f` returns `(value, aux)`; `aux` is handed through, traced values in it evaluated.
         checkpoint: a policy: 'none', 'auto', 'sqrt', 'log', a number of segments, or an object such as
             `ckad.Revolve(10)`: what is kept and what recomputed.
-        memory_limit: the most bytes that the call may allocate, an int or a text such as '512MiB': the plan with the
-            least work that keeps to it is taken.
+        memory_limit: the most bytes that the run may allocate (arrays, scratch, program), an int or a text such as
+            '512MiB': of the plans tried, the one with the least work that keeps to it is taken. What planning holds
+            before the run (`plan.planning_bytes`) does not count.
 
     Returns:
         A function of the same arguments that returns `(value, gradient)`, or `((value, aux), gradient)`. The
@@ -106,8 +107,9 @@ def grad(
         has_aux: `f` returns `(value, aux)`; the result is then `(gradient, aux)`.
         checkpoint: a policy: 'none', 'auto', 'sqrt', 'log', a number of segments, or an object such as
             `ckad.Revolve(10)`: what is kept and what recomputed.
-        memory_limit: the most bytes that the call may allocate, an int or a text such as '512MiB': the plan with the
-            least work that keeps to it is taken.
+        memory_limit: the most bytes that the run may allocate (arrays, scratch, program), an int or a text such as
+            '512MiB': of the plans tried, the one with the least work that keeps to it is taken. What planning holds
+            before the run (`plan.planning_bytes`) does not count.
 
     Returns:
         A function of the same arguments that returns the gradient, in the structure of the argument.

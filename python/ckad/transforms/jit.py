@@ -38,8 +38,9 @@ def jit(
             recorded anew for each value.
         donate_argnums: position or positions of arguments whose memory the results may take over. Their arrays cannot
             be used afterwards.
-        memory_limit: the most bytes that a run may allocate, an int or a text such as '512MiB': the plan with the least
-            work that keeps to it is taken.
+        memory_limit: the most bytes that the run may allocate (arrays, scratch, program), an int or a text such as
+            '512MiB': of the plans tried, the one with the least work that keeps to it is taken. What planning holds
+            before the run (`plan.planning_bytes`) does not count.
 
     Returns:
         A function of the same arguments with the same results. Inside other transforms it becomes part of what they

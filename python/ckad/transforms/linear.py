@@ -92,8 +92,9 @@ def jvp(
         has_aux: `f` returns `(out, aux)`; the result is then `(out, tangent, aux)`.
         checkpoint: a policy: 'none', 'auto', 'sqrt', 'log', a number of segments, or an object such as
             `ckad.Revolve(10)`: what is kept and what recomputed.
-        memory_limit: the most bytes that the call may allocate, an int or a text such as '512MiB': the plan with the
-            least work that keeps to it is taken.
+        memory_limit: the most bytes that the run may allocate (arrays, scratch, program), an int or a text such as
+            '512MiB': of the plans tried, the one with the least work that keeps to it is taken. What planning holds
+            before the run (`plan.planning_bytes`) does not count.
 
     Returns:
         `(out, tangent)`, both of the structure that `f` returns.
@@ -254,8 +255,9 @@ def hvp(
         v: the direction, of the structure, shapes and dtypes of `x`.
         checkpoint: a policy: 'none', 'auto', 'sqrt', 'log', a number of segments, or an object such as
             `ckad.Revolve(10)`: what is kept and what recomputed.
-        memory_limit: the most bytes that the call may allocate, an int or a text such as '512MiB': the plan with the
-            least work that keeps to it is taken.
+        memory_limit: the most bytes that the run may allocate (arrays, scratch, program), an int or a text such as
+            '512MiB': of the plans tried, the one with the least work that keeps to it is taken. What planning holds
+            before the run (`plan.planning_bytes`) does not count.
 
     Returns:
         ∇²f(x)·v, in the structure of `x`.
