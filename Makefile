@@ -30,6 +30,7 @@ help:
 	@echo 'make bench-results  the same with all libraries; writes the table of README.md'
 	@echo 'make scaling    time against the size of graphs and arrays; writes docs/performance.md'
 	@echo 'make frontiers  what less memory costs, as planned; writes docs/how-checkpointing-works.md'
+	@echo 'make against-torch  bytes and time under limits beside PyTorch; writes the same page'
 	@echo 'make accuracy   measures the greatest errors of the kernels again; writes docs/accuracy.md'
 	@echo 'make lock       pin the newest versions of requirements/*.in'
 	@echo 'make clean      remove what the above made'
@@ -130,6 +131,12 @@ scaling: $(CORE)
 .PHONY: frontiers
 frontiers: $(CORE)
 	@$(BIN)/python -m benches.frontiers
+	@$(BIN)/python tools/generate.py
+
+# The other table of that page: bytes and time under limits beside PyTorch's ways, which take minutes each.
+.PHONY: against-torch
+against-torch: $(CORE) .venv-bench/stamp
+	@$(BIN)/python -m benches.against_torch --json benches/against_torch.json
 	@$(BIN)/python tools/generate.py
 
 .PHONY: bench-env

@@ -1,6 +1,6 @@
 """The page on checkpointing in figures: what less memory costs, and what three plans of one net hold.
 
-`python -m benches.frontiers` plans the programs of `extra_work` and a long loop, and runs nothing, so its figures are
+`python -m benches.frontiers` plans the programs of `planned_programs.py` and runs nothing, so its figures are
 counts and the same on any machine with as many threads. It writes benches/frontiers.json and
 docs/figures/frontiers.svg; `tools/generate.py` makes the table of docs/how-checkpointing-works.md of the former. Names
 on the command line plan those programs only.
@@ -12,54 +12,16 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from benches import extra_work
 from benches.compare import ROOT
-from benches.libraries import Library
+from benches.planned_programs import PROGRAMS, planned
 
 RESULTS = ROOT / "benches" / "frontiers.json"
 FIGURE = ROOT / "docs" / "figures" / "frontiers.svg"
 
 # Plans have few columns in the figure.
 COLUMNS = 400
-
-
-def stencil(library: Library, steps: int = 1000, n: int = 100_000) -> None:
-    """A one-dimensional reaction and diffusion, a plain Python loop over states of float64."""
-
-    def loss(xp: Any, u: Any) -> Any:
-        for _ in range(steps):
-            u = u + 0.1 * (xp.roll(u, 1) - 2.0 * u + xp.roll(u, -1)) + 0.01 * (u - u**3)
-        return xp.mean(u * u)
-
-    library.value_and_grad(loss, np.zeros(n))
-
-
-PROGRAMS: dict[str, Callable[[Library], Any]] = {**extra_work.PROGRAMS, "stencil": stencil}
-
-
-class Drawn(extra_work.Planned):
-    """Plans what a workload would run, under other policies too."""
-
-    def value_and_grad(self, f: Callable[..., Any], params: Any, *data: Any) -> Callable[[], tuple[Any, Any]]:
-        import ckad
-
-        def plan(**options: Any) -> ckad.Plan:
-            return ckad.plan(ckad.value_and_grad(lambda *args: f(np, *args), **options))(params, *data)
-
-        self.plan = plan
-        return super().value_and_grad(f, params, *data)
-
-
-def planned(name: str) -> Drawn:
-    """A program, planned."""
-    library = Drawn()
-    PROGRAMS[name](library)
-    return library
 
 
 def measured(name: str) -> dict[str, Any]:

@@ -22,9 +22,10 @@ SCALING = ROOT / "benches" / "scaling.json"
 FLOORS = ROOT / "benches" / "floors.json"
 OVERHEADS = ROOT / "benches" / "overheads.json"
 FRONTIERS = ROOT / "benches" / "frontiers.json"
+AGAINST_TORCH = ROOT / "benches" / "against_torch.json"
 
 WORKLOADS = ROOT / "benches" / "workloads.py"
-FRONTIER_PROGRAMS = [WORKLOADS, ROOT / "benches" / "extra_work.py", ROOT / "benches" / "frontiers.py"]
+FRONTIER_PROGRAMS = [WORKLOADS, ROOT / "benches" / "planned_programs.py"]
 
 COLUMNS = """\
 Each line is measured in processes of its own, in turn with the others, all with the same number of threads. *First
@@ -202,6 +203,28 @@ def frontiers_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def against_torch_table() -> str:
+    """Bytes and time under limits beside PyTorch's, from what `make against-torch` has measured."""
+    if not AGAINST_TORCH.exists():
+        return "Not measured yet: `make against-torch` fills this in.\n"
+    measured = json.loads(AGAINST_TORCH.read_text())
+    lines = ["| | memory | time | ckad within that memory |", "|---|--:|--:|---|"]
+    within = {label: (seconds, mib) for label, seconds, mib in measured["within"]}
+    for point in measured["points"]:
+        seconds, mib = within.get(point["label"], (None, None))
+        compared = "" if seconds is None else "–" if seconds != seconds else f"time × {seconds:.2f}, memory × {mib:.2f}"
+        lines.append(f"| {point['label']} | {point['mib']:,.0f} MiB | {_seconds(point['seconds'])} | {compared} |")
+    least = measured["rotor"][0][0]
+    worst = max(100 * (planned - rotor) for _, planned, rotor in measured["rotor"])
+    sizes = ", ".join(f"{name}={size:,}" for name, size in measured["sizes"].items())
+    text = (
+        f"`deepmlp` ({sizes}). Counted and not measured: of the plans on its frontier, from {least} layers' outputs in "
+        "memory on, none has more extra work than Rotor's dynamic program with as many by over "
+        f"{max(worst, 0.0):.1f} % of all operations. {_machine_text(measured['machine'], measured['points'])}"
+    )
+    return "\n".join([*lines, "", _wrapped(text)]) + "\n"
+
+
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.3g} ms"
 
@@ -212,6 +235,7 @@ SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/performance.md", "floors"): floors_table,
     ("docs/performance.md", "overheads"): overheads_tables,
     ("docs/how-checkpointing-works.md", "frontiers"): frontiers_table,
+    ("docs/how-checkpointing-works.md", "against-torch"): against_torch_table,
 }
 """(file, name of the section) → its text. The section lies between <!-- begin NAME --> and <!-- end NAME -->."""
 

@@ -1,14 +1,8 @@
-"""What less memory costs in operations: `python -m benches.extra_work [NAME …]`.
-
-Plans the programs of the planner's goals, runs none, and prints as JSON: bytes where everything is kept, and at shares
-of them the operations of the cheapest plan that fits beyond those, relative to all of value and gradient; null where
-no plan fits. A `memory_limit` of so many bytes takes just that plan.
-"""
+"""The programs of the planner's goals, and a library that plans a program in place of running it (`frontiers.py`,
+`against_torch.py`)."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +11,10 @@ import numpy as np
 from benches import workloads
 from benches.libraries import Library
 
-SHARES = (0.8, 0.65, 0.5, 0.35, 0.25, 0.15)
-
 
 class Planned(Library):
-    """Plans what a workload would run."""
+    """Plans what a workload would run: `plan` under any policy, `planned` where everything is kept, `points` of the
+    frontier."""
 
     def value_and_grad(self, f: Callable[..., Any], params: Any, *data: Any) -> Callable[[], tuple[Any, Any]]:
         import ckad
@@ -29,7 +22,11 @@ class Planned(Library):
         def loss(params: Any, *data: Any) -> Any:
             return f(np, params, *data)
 
-        self.planned = ckad.plan(ckad.value_and_grad(loss, checkpoint="none"))(params, *data)
+        def plan(**options: Any) -> ckad.Plan:
+            return ckad.plan(ckad.value_and_grad(loss, **options))(params, *data)
+
+        self.plan = plan
+        self.planned = plan(checkpoint="none")
         self.points = ckad.memory_frontier(ckad.value_and_grad(loss))(params, *data)
         return lambda: (None, None)
 
@@ -133,7 +130,7 @@ def heat(library: Library, steps: int = 400, n: int = 20_000) -> None:
     library.value_and_grad(loss, np.linspace(0.0, 1.0, n))
 
 
-PROGRAMS: dict[str, Callable[[Library], Any]] = {
+PROGRAMS: dict[str, Callable[..., Any]] = {
     "deepmlp": workloads.deepmlp,
     "residual": residual,
     "pyramid_unet": pyramid_unet,
@@ -141,34 +138,12 @@ PROGRAMS: dict[str, Callable[[Library], Any]] = {
     "lstm": lstm,
     "heat": heat,
     "fluid": workloads.fluid,
+    "stencil": workloads.stencil,
 }
 
 
-def measured(program: Callable[[Library], Any]) -> dict[str, Any]:
-    """The figures of one program."""
+def planned(name: str, **sizes: int) -> Planned:
+    """A program, planned."""
     library = Planned()
-    program(library)
-    none, points = library.planned, library.points
-
-    def extra(share: float) -> float | None:
-        fitting = [point.extra_flops for point in points if point.peak_bytes <= share * none.peak_bytes]
-        return round(min(fitting) / none.flops, 4) if fitting else None
-
-    least = min(point.peak_bytes for point in points)
-    return {
-        "bytes": none.peak_bytes,
-        "least_share": round(least / none.peak_bytes, 4),
-        "extra": {str(share): extra(share) for share in SHARES},
-    }
-
-
-def main() -> None:
-    """Prints the figures of the programs named, or of all."""
-    names = sys.argv[1:] or list(PROGRAMS)
-    if unknown := [name for name in names if name not in PROGRAMS]:
-        raise SystemExit(f"there is no program {unknown[0]!r}, but {', '.join(PROGRAMS)}")
-    print(json.dumps({name: measured(PROGRAMS[name]) for name in names}, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    PROGRAMS[name](library, **sizes)
+    return library

@@ -1,5 +1,5 @@
-"""Memory against time: `python -m benches.frontier` measures the gradient of the deep net of `benches.compare deepmlp`
-under limits on memory, and what PyTorch reaches with segments placed by hand and with its own memory budget.
+"""Memory against time: `python -m benches.against_torch` measures the gradient of the deep net of `benches.compare
+deepmlp` under limits on memory, and what PyTorch reaches with segments placed by hand and with its own memory budget.
 
 A point is a process of its own: the growth of its resident set's high-water mark and the fastest of its calls. Beside
 them stands what is exact: ckad's planned bytes and operations against those of Rotor's dynamic program (`rotor.py`).
@@ -13,10 +13,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-import ckad
 from benches.compare import PEER_PYTHON, machine, measure
+from benches.planned_programs import planned
 from benches.rotor import extra_forwards
 
 CKAD = ("none", "limit-80", "limit-65", "limit-50", "limit-35", "limit-25", "limit-1")
@@ -35,6 +33,7 @@ def points(labels: list[str], sizes: list[str], rounds: int, threads: int) -> li
             "label": label,
             "seconds": min(result["min"] for result in results),
             "mib": min(result["peak_mib"] for result in results),
+            "versions": results[0]["versions"],
         }
         for label, results in found.items()
     ]
@@ -59,21 +58,14 @@ def against_rotor(depth: int, width: int, batch: int) -> list[tuple[int, float, 
     A plan holds, beside the outputs of layers, the derivative that is handed down and the one that is made of it; its
     outputs lie outside the arena.
     """
-    parameters = [(np.eye(width, dtype=np.float32), np.zeros(width, np.float32)) for _ in range(depth)]
-    x = np.ones((batch, width), np.float32)
-
-    def loss(parameters: Any, x: Any) -> Any:
-        for w, b in parameters:
-            x = np.tanh(x @ w + b)
-        return np.mean(x * x)
-
-    once = ckad.plan(ckad.grad(loss, checkpoint="none"))(parameters, x)
+    library = planned("deepmlp", depth=depth, width=width, batch=batch)
+    once = library.planned
     rotor = extra_forwards(depth, depth)
     product = 2 * batch * width * width
+    beside = once.peak_bytes - once.parts["arena"]
     rows = []
-    for bytes_, extra, _ in ckad.memory_frontier(loss)(parameters, x):
-        beside = once.peak_bytes - once.parts["arena"]
-        values = (bytes_ - beside) // x.nbytes
+    for bytes_, extra, _ in library.points:
+        values = (bytes_ - beside) // (4 * batch * width)
         # The layer being reversed has its output, and two derivatives at a time.
         least = rotor[max(0, min(depth, values - 2))]
         rows.append((values, extra / once.flops, least * product / once.flops))
@@ -82,7 +74,7 @@ def against_rotor(depth: int, width: int, batch: int) -> list[tuple[int, float, 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benches.frontier", description=str(__doc__).splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benches.against_torch", description=str(__doc__).splitlines()[0])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--size", action="append", default=[], help="a size of the net, such as depth=64")
@@ -94,8 +86,8 @@ def main() -> None:
 
     print("values in memory, extra work of the plan, of Rotor's program")
     rotor = against_rotor(**sizes)
-    for values, planned, least in rotor:
-        print(f"{values:8}{planned:11.3f}{least:11.3f}")
+    for values, extra, least in rotor:
+        print(f"{values:8}{extra:11.3f}{least:11.3f}")
 
     labels = [f"ckad:{variant}" for variant in CKAD]
     if PEER_PYTHON.exists():
@@ -109,8 +101,14 @@ def main() -> None:
     for label, seconds, mib in compared:
         print(f"within {label:18} time × {seconds:.2f}, memory × {mib:.2f}")
     if options.json:
-        data = {"machine": machine(options.threads, options.rounds), "points": found, "rotor": rotor}
-        options.json.write_text(json.dumps(data, indent=1) + "\n")
+        data = {
+            "machine": machine(options.threads, options.rounds),
+            "sizes": sizes,
+            "points": found,
+            "within": compared,
+            "rotor": rotor,
+        }
+        options.json.write_text(json.dumps(data) + "\n")
 
 
 if __name__ == "__main__":
