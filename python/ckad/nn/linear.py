@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ckad.errors import CkadValueError, DTypeError
+from ckad.errors import CkadValueError
 from ckad.nn.layer import layer
+from ckad.numpy.dtypes import float_dtype
 
 
 @layer("weight", "bias")
@@ -47,12 +48,10 @@ class Linear:
             if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 1:
                 what = f"{name}={size!r} is not a positive integer"
                 raise CkadValueError.of("Linear", what, "the order is Linear(n_in, n_out), as in Linear(3, 16)")
-        dtype = np.dtype(dtype)
-        if dtype not in (np.dtype(np.float64), np.dtype(np.float32)):
-            raise DTypeError.of("Linear", f"dtype {dtype} is not supported", "use numpy.float64 or numpy.float32")
+        found = float_dtype("Linear", dtype)
         normal = np.random.default_rng(rng).standard_normal((int(n_in), int(n_out)))
-        self.weight = (normal / np.sqrt(n_in)).astype(dtype)
-        self.bias = np.zeros(int(n_out), dtype)
+        self.weight = (normal / np.sqrt(n_in)).astype(found)
+        self.bias = np.zeros(int(n_out), found)
 
     def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
         """Applies the layer.

@@ -9,16 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ckad.errors import CkadValueError, DTypeError, ShapeError
+from ckad.errors import CkadValueError, ShapeError
 from ckad.nn.layer import layer
+from ckad.numpy.dtypes import float_dtype
 from ckad.transforms.linear import stop_gradient
-
-
-def _floats(op: str, dtype: DTypeLike) -> np.dtype[Any]:
-    found = np.dtype(dtype)
-    if found not in (np.dtype(np.float64), np.dtype(np.float32)):
-        raise DTypeError.of(op, f"dtype {found} is not supported", "use numpy.float64 or numpy.float32")
-    return found
 
 
 def _sizes(op: str, name: str, given: Any) -> tuple[int, ...]:
@@ -74,7 +68,7 @@ class LayerNorm:
     ) -> None:
         self.shape = _sizes("LayerNorm", "shape", shape)
         self.eps = _check_eps("LayerNorm", eps)
-        found = _floats("LayerNorm", dtype)
+        found = float_dtype("LayerNorm", dtype)
         self.weight = np.ones(self.shape, found) if elementwise_affine else None
         self.bias = np.zeros(self.shape, found) if elementwise_affine else None
 
@@ -149,7 +143,7 @@ class BatchNorm:
             what = f"momentum={momentum!r} must be at least 0 and below 1"
             raise CkadValueError.of("BatchNorm", what, "it is the share that stays, such as momentum=0.9")
         self.momentum, self.eps = float(momentum), _check_eps("BatchNorm", eps)
-        found = _floats("BatchNorm", dtype)
+        found = float_dtype("BatchNorm", dtype)
         self.weight, self.bias = np.ones(sizes, found), np.zeros(sizes, found)
         self.mean, self.variance = np.zeros(sizes, found), np.ones(sizes, found)
 

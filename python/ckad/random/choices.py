@@ -48,9 +48,9 @@ def randint(
         raise DTypeError.of("randint", f"dtype {found} is not one of integers", "use numpy.int64 or numpy.int32")
     shape = shape_of("randint", shape)
     for name, bound in (("minval", minval), ("maxval", maxval)):
-        if not _is_number(bound) and not (isinstance(bound, _ARRAYS) and bound.dtype.kind in "iu"):
+        if not _is_integer(bound) and not (isinstance(bound, _ARRAYS) and bound.dtype.kind in "iu"):
             raise CkadTypeError.of("randint", f"{name}={bound!r:.60} is no integer", "randint(key, shape, 0, 10)")
-    if not (_is_number(minval) and _is_number(maxval)):
+    if not (_is_integer(minval) and _is_integer(maxval)):
         return draw(_between, (shape, found), key, minval, maxval)
     low, high = int(minval), int(maxval)
     limits = np.iinfo(found)
@@ -60,7 +60,7 @@ def randint(
     return draw(_from, (shape, found, low, high - low), key)
 
 
-def _is_number(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
@@ -110,7 +110,7 @@ def permutation(key: Any, x: Any, axis: int = 0) -> NDArray[Any]:
     array([0, 1, 8, 5, 6, 4, 3, 2, 7, 9])
     """
     check_key("permutation", key)
-    if np.ndim(x) == 0 and not _is_number(x):
+    if np.ndim(x) == 0 and not _is_integer(x):
         what = f"{x!r:.60} is neither an integer nor an array of an axis or more"
         raise CkadTypeError.of("permutation", what, "permutation(key, 10), or permutation(key, rows)")
     if np.ndim(x) == 0:
@@ -161,7 +161,7 @@ def choice(
     """
     check_key("choice", key)
     wanted = shape_of("choice", shape)
-    if np.ndim(a) == 0 and not _is_number(a):
+    if np.ndim(a) == 0 and not _is_integer(a):
         what = f"{a!r:.60} is neither an integer nor an array of an axis or more"
         raise CkadTypeError.of("choice", what, "choice(key, 10, shape), or choice(key, rows, shape)")
     array: Any = None

@@ -11,14 +11,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from ckad import _core
 from ckad.errors import CkadTypeError, CkadValueError, DTypeError, ShapeError
 from ckad.numpy.axes import as_shape
 from ckad.transforms.jit import jit
-
-FLOATS: Final = (np.dtype(np.float64), np.dtype(np.float32))
 
 _KEY: Final = np.dtype(np.uint32)
 
@@ -60,14 +57,6 @@ def shape_of(op: str, shape: Any) -> tuple[int, ...]:
     if any(extent < 0 for extent in extents):
         raise CkadValueError.of(op, f"negative dimensions are not allowed: {extents}", "extents are at least 0")
     return extents
-
-
-def float_dtype(op: str, dtype: DTypeLike) -> np.dtype[Any]:
-    """The dtype of a draw of floats."""
-    found = np.dtype(dtype)
-    if found not in FLOATS:
-        raise DTypeError.of(op, f"dtype {found} is not supported", "use numpy.float64 or numpy.float32")
-    return found
 
 
 def converted(value: Any, dtype: np.dtype[Any]) -> Any:

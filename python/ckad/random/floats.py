@@ -10,7 +10,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from ckad import _core
 from ckad.errors import CkadValueError
-from ckad.random.drawing import check_key, converted, draw, float_dtype, shape_of
+from ckad.numpy.dtypes import float_dtype
+from ckad.random.drawing import check_key, converted, draw, shape_of
 from ckad.random.keys import raw_bits
 
 _SINGLE = np.dtype(np.float32)
@@ -37,7 +38,8 @@ def uniform(
         key: a key, uint32 of shape (2,).
         shape: the shape of the result.
         dtype: float64 or float32.
-        minval, maxval: numbers or arrays that broadcast to the shape; they are differentiated where they are traced.
+        minval, maxval: numbers or arrays that broadcast to the shape; they are differentiated where they are traced,
+            and compared where they are not.
 
     Returns:
         An array of that shape and dtype.
@@ -51,17 +53,26 @@ def uniform(
     """
     check_key("uniform", key)
     fixed = shape_of("uniform", shape), float_dtype("uniform", dtype)
-    if _is_number(minval) and _is_number(maxval):
-        if not minval < maxval:
-            what = f"minval={minval!r} is not below maxval={maxval!r}"
-            raise CkadValueError.of("uniform", what, "give the least number first")
-        if (minval, maxval) == (0, 1):
-            return draw(unit, fixed, key)
+    if not _holds(np.less, minval, maxval):
+        what = f"minval={minval!r:.60} is not below maxval={maxval!r:.60}"
+        raise CkadValueError.of("uniform", what, "give the least number first")
+    if _is_real(minval) and _is_real(maxval) and (minval, maxval) == (0, 1):
+        return draw(unit, fixed, key)
     return draw(_uniform, fixed, key, minval, maxval)
 
 
-def _is_number(value: Any) -> bool:
+def _is_real(value: Any) -> bool:
     return isinstance(value, (int, float, np.number))
+
+
+def _holds(comparison: np.ufunc, low: Any, high: Any) -> bool:
+    """Whether a comparison holds for all elements, as far as anybody knows them."""
+    if isinstance(low, _core.Tracer) or isinstance(high, _core.Tracer):
+        return True
+    try:
+        return bool(np.all(comparison(low, high)))
+    except ValueError:  # Shapes that do not fit are refused with the shape of the draw.
+        return True
 
 
 def _uniform(shape: tuple[int, ...], dtype: np.dtype[Any], key: Any, minval: Any, maxval: Any) -> Any:
@@ -154,7 +165,7 @@ def truncated_normal(
     """
     check_key("truncated_normal", key)
     fixed = shape_of("truncated_normal", shape), float_dtype("truncated_normal", dtype)
-    if not (_is_number(lower) and _is_number(upper) and lower < upper):
+    if not (_is_real(lower) and _is_real(upper) and lower < upper):
         what = f"lower={lower!r} and upper={upper!r} are not two numbers, the lesser one first"
         raise CkadValueError.of("truncated_normal", what, "truncated_normal(key, -2, 2, shape), scaled and shifted")
     return draw(_truncated_normal, (*fixed, float(lower), float(upper)), key)
@@ -173,7 +184,8 @@ def bernoulli(key: Any, p: Any = 0.5, shape: int | tuple[int, ...] | None = None
 
     Args:
         key: a key, uint32 of shape (2,).
-        p: a number or array of probabilities. Those of float32 are compared with numbers of float32.
+        p: a number or array of probabilities, which may be traced: then nobody checks them. Those of float32 are
+            compared with numbers of float32.
         shape: the shape of the result, to which p broadcasts; that of p if left out.
 
     Returns:
@@ -188,10 +200,10 @@ def bernoulli(key: Any, p: Any = 0.5, shape: int | tuple[int, ...] | None = None
     """
     check_key("bernoulli", key)
     if not isinstance(p, (np.ndarray, np.generic, _core.Tracer)):
-        p = float(p) if _is_number(p) else np.asarray(p, np.float64)
-    number: Any = p
-    if _is_number(p) and not 0 <= number <= 1:
-        raise CkadValueError.of("bernoulli", f"p={p!r} is no probability", "give a number between 0 and 1")
+        p = float(p) if _is_real(p) else np.asarray(p, np.float64)
+    if not (_holds(np.less_equal, 0, p) and _holds(np.less_equal, p, 1)):
+        what = f"p={p!r} is no probability" if _is_real(p) else f"p={p!r:.60} holds what is no probability"
+        raise CkadValueError.of("bernoulli", what, "give numbers between 0 and 1")
     dtype = _SINGLE if getattr(p, "dtype", None) == _SINGLE else np.dtype(np.float64)
     return draw(_bernoulli, (shape_of("bernoulli", np.shape(p) if shape is None else shape), dtype), key, p)
 
