@@ -89,6 +89,7 @@ def test_malformed_limits_are_refused(limit: Any) -> None:
         lambda: ckad.linearize(np.sin, 1.0, memory_limit=limit),
         lambda: ckad.hvp(np.sin, 1.0, 1.0, memory_limit=limit),
         lambda: ckad.jacobian(np.sin, memory_limit=limit),
+        lambda: ckad.jit(np.sin, memory_limit=limit),
         lambda: ckad.plan(np.sin, memory_limit=limit),
     ):
         with pytest.raises(ValueError, match="Hint"):

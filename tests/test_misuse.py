@@ -112,6 +112,16 @@ BEFORE_THE_CALL: list[tuple[Callable[[], Any], str]] = [
     (lambda: ckad.plan(total, X), "ckad.plan(f)(x)"),
     (lambda: ckad.grad(total, checkpoint=10**30), "'none'"),
     (lambda: ckad.grad(total, checkpoint=X), "'none'"),
+    (lambda: ckad.grad(total, checkpoint=ckad.Offload), "ckad.Offload()"),
+    (lambda: ckad.scan(X, 0.0, X), "ckad.scan(f, init, xs)"),
+    (lambda: ckad.fori_loop(0, 3, 1.0, total), "ckad.fori_loop(0, 10, body, init)"),
+    (lambda: ckad.while_loop(total, 1.0, X), "ckad.while_loop(cond_fun, body_fun, init)"),
+    (lambda: ckad.cond(True, X, total), "ckad.cond(pred, true_fn, false_fn, *operands)"),
+    (lambda: ckad.custom_jvp(X), "@ckad.custom_jvp above"),
+    (lambda: ckad.custom_vjp(X), "@ckad.custom_vjp above"),
+    (lambda: ckad.custom_jvp(total).defjvp(X), "f.defjvp(rule)"),
+    (lambda: ckad.custom_jvp(total).defjvps(X), "f.defjvps(lambda tangent"),
+    (lambda: ckad.custom_vjp(total).defvjp(total, X), "f.defvjp(fwd, bwd)"),
 ]
 
 

@@ -1,7 +1,8 @@
 """Layers, activations, losses, and saving them: plain NumPy functions over pytrees of arrays.
 
 A layer is a pytree, so `ckad.grad` differentiates with respect to it and `ckad.optim` updates it; calling it applies
-it. Nothing here knows of the tracer: each function is written as one would by hand in NumPy and runs on arrays too.
+it. Each function is written as one would by hand in NumPy, with `ckad.random` where something is drawn, and runs on
+arrays as it does on traced values.
 
 >>> import numpy as np
 >>> model = Sequential(Linear(2, 16, rng=0), np.tanh, Linear(16, 3, rng=1))

@@ -182,6 +182,10 @@ class custom_jvp(_Custom[Result]):
             jvps: the rules; None for an argument without a derivative.
         """
 
+        for rule in jvps:
+            if rule is not None:
+                check_function("defjvps", rule)
+
         def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
             out = self(*primals)
             parts = [
@@ -236,8 +240,8 @@ class custom_jvp(_Custom[Result]):
 class custom_vjp(_Custom[Result]):
     """A function whose cotangents are what a rule says.
 
-    Reverse mode alone: forward mode over it raises, but through its gradient (`hvp`) goes. Conventions are those of
-    `jax.custom_vjp`.
+    The rule is for reverse mode: forward mode over the function (`ckad.jvp`, `ckad.linearize`) raises; over its
+    gradient (`ckad.hvp`) it works. Conventions are those of `jax.custom_vjp`.
 
     Args:
         fun: the function. Outside of transforms it is called as it is; inside of them `fwd` is.

@@ -56,6 +56,8 @@ def parse(checkpoint: Checkpoint) -> str | int | tuple[str, int] | None:
         return checkpoint
     if isinstance(checkpoint, (Revolve, Mixed)):
         return ("revolve" if isinstance(checkpoint, Revolve) else "mixed", checkpoint.slots)
+    if checkpoint is Offload:
+        raise CkadValueError.of("checkpoint", "the class ckad.Offload", "give an object of it: ckad.Offload()")
     if isinstance(checkpoint, type) and issubclass(checkpoint, (Revolve, Mixed)):
         name = f"ckad.{checkpoint.__name__}"
         raise CkadValueError.of("checkpoint", f"the class {name}", f"say how many slots, such as {name}(10)")

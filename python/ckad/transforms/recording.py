@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import optree
@@ -20,6 +20,25 @@ from ckad.tree import NAMESPACE, flatten, unflatten
 
 # By identity: an attribute would be copied by functools.wraps to functions that are none.
 _TRANSFORMED: weakref.WeakSet[Callable[..., Any]] = weakref.WeakSet()
+
+
+# How the functions are called that are not transforms of one function: what to write in place of something else.
+_CALLS: Final = {
+    "jvp": "the function comes first: ckad.jvp(f, (x,), (v,))",
+    "vjp": "the function comes first: ckad.vjp(f, x)",
+    "linearize": "the function comes first: ckad.linearize(f, x)",
+    "hvp": "the function comes first: ckad.hvp(f, x, v)",
+    "check_grads": "the function comes first: ckad.check_grads(f, (x,))",
+    "scan": "the function comes first: ckad.scan(f, init, xs), with carry, y = f(carry, x)",
+    "fori_loop": "the function comes third: ckad.fori_loop(0, 10, body, init), with value = body(i, value)",
+    "while_loop": "two functions come first: ckad.while_loop(cond_fun, body_fun, init)",
+    "cond": "two functions come after the choice: ckad.cond(pred, true_fn, false_fn, *operands)",
+    "defjvp": "give it the rule: f.defjvp(rule), with result, tangent = rule(primals, tangents)",
+    "defjvps": "give it a rule for each argument, or None: f.defjvps(lambda tangent, result, x: …)",
+    "defvjp": "give it two functions: f.defvjp(fwd, bwd)",
+    "custom_jvp": "make it of a function: @ckad.custom_jvp above its def",
+    "custom_vjp": "make it of a function: @ckad.custom_vjp above its def",
+}
 
 
 def mark_transform(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,9 +63,8 @@ def check_function(name: str, f: Any) -> None:
             "trace": "ckad.trace(f)(x)",
         }.get(name, f"ckad.{name}(ckad.grad(f))(x)")
         hint = f"give it the function, not {'its result' if of_result else 'a name'}: {example}"
-    elif name in ("jvp", "vjp", "linearize", "hvp", "check_grads"):
-        example = {"jvp": "f, (x,), (v,)", "hvp": "f, x, v", "check_grads": "f, (x,)"}.get(name, "f, x")
-        hint = f"the function comes first: ckad.{name}({example})"
+    elif name in _CALLS:
+        hint = _CALLS[name]
     else:
         hint = f"give it a function: ckad.{name}(f)(x)"
     raise CkadTypeError.of(name, f"a function is wanted, not a value of type {type(f).__name__}", hint)
