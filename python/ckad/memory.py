@@ -254,6 +254,9 @@ def profile(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
         executor counted and what the process allocated. With memray installed it can write a flame graph in which
         every buffer stands at the source line of the operation that made it.
 
+    Raises:
+        TypeError: `fn` is no function. Whatever `fn` raises is raised.
+
     Source: docs/checkpointing.md; https://bloomberg.github.io/memray/.
 
     >>> import numpy as np, ckad

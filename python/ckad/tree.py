@@ -21,6 +21,12 @@ NAMESPACE: Final = "ckad"
 def flatten(tree: Any) -> tuple[list[Any], optree.PyTreeSpec]:
     """Leaves of a pytree, in order, and its structure.
 
+    Args:
+        tree: any pytree.
+
+    Returns:
+        The leaves, and what `unflatten` makes the tree of again.
+
     >>> flatten({"b": [1, 2], "a": 3})[0]
     [3, 1, 2]
     """
@@ -30,6 +36,16 @@ def flatten(tree: Any) -> tuple[list[Any], optree.PyTreeSpec]:
 
 def unflatten(structure: optree.PyTreeSpec, leaves: Sequence[Any]) -> Any:
     """The pytree of that structure with these leaves.
+
+    Args:
+        structure: what `flatten` gave beside the leaves.
+        leaves: as many as the structure has.
+
+    Returns:
+        The pytree.
+
+    Raises:
+        ValueError: too few or too many leaves.
 
     >>> leaves, structure = flatten((1, [2, 3]))
     >>> unflatten(structure, [10 * leaf for leaf in leaves])
@@ -41,6 +57,17 @@ def unflatten(structure: optree.PyTreeSpec, leaves: Sequence[Any]) -> Any:
 def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """`function` of each leaf of `tree`, and of the leaves at the same place of trees with the same structure.
 
+    Args:
+        function: function of a leaf of each tree.
+        tree: any pytree.
+        others: pytrees of the same structure.
+
+    Returns:
+        A pytree of that structure.
+
+    Raises:
+        ValueError: the structures differ.
+
     >>> map_leaves(lambda x, y: x + y, {"a": 1, "b": (2,)}, {"a": 10, "b": (20,)})
     {'a': 11, 'b': (22,)}
     """
@@ -50,6 +77,12 @@ def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
 def is_leaf(tree: Any) -> bool:
     """Is it a leaf, not a container?
 
+    Args:
+        tree: any object.
+
+    Returns:
+        Whether `flatten` would give it as it is.
+
     >>> is_leaf(1.0), is_leaf([1.0]), is_leaf(None)
     (True, False, False)
     """
@@ -58,6 +91,12 @@ def is_leaf(tree: Any) -> bool:
 
 def paths(tree: Any) -> list[str]:
     """The place of each leaf, such as 'a/0/b'; the empty string when the tree itself is a leaf.
+
+    Args:
+        tree: any pytree.
+
+    Returns:
+        A text for each leaf, in the order of `flatten`.
 
     >>> paths({"a": [1, {"b": 2}]})
     ['a/0', 'a/1/b']

@@ -17,6 +17,9 @@ def mse_loss(prediction: NDArray[Any], target: ArrayLike) -> np.floating[Any]:
         prediction: array of any shape.
         target: array of the same shape.
 
+    Returns:
+        A number, of the dtype of the first argument.
+
     Raises:
         ValueError: the shapes differ. They are not broadcast: (n,) against (n, 1) would be n² differences.
 
@@ -46,6 +49,9 @@ def softmax_cross_entropy(logits: NDArray[Any], labels: ArrayLike) -> np.floatin
     Args:
         logits: array of shape (..., classes), unnormalised log-probabilities.
         labels: integers of shape (...), the class of each row; or floats of the shape of logits, its probabilities.
+
+    Returns:
+        A number, of the dtype of the first argument.
 
     Raises:
         ValueError: the shapes do not fit.

@@ -28,6 +28,14 @@ class Optimizer(NamedTuple):
     Attributes:
         init: `state = init(params)`.
         update: `params, state = update(grads, state, params)`.
+
+    >>> import numpy as np
+    >>> from ckad.optim import sgd
+    >>> init, update = sgd(0.5)
+    >>> params = np.array([1.0, 2.0])
+    >>> params, state = update(np.array([1.0, 1.0]), init(params), params)
+    >>> params
+    array([0.5, 1.5])
     """
 
     init: Callable[[Any], State]

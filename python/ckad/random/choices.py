@@ -38,6 +38,8 @@ def randint(
         TypeError, ValueError: `key` is no key, another dtype, no integers between the bounds, or bounds that the dtype
             does not hold.
 
+    Source: Knuth, The Art of Computer Programming, volume 2, section 3.4.1.
+
     >>> import ckad
     >>> randint(ckad.random.key(0), (8,), -5, 17)
     array([-4,  4, -4, -2, -4, -4, 11,  7])
@@ -105,6 +107,8 @@ def permutation(key: Any, x: Any, axis: int = 0) -> NDArray[Any]:
     Raises:
         TypeError, ValueError: `key` is no key, x is negative, or has no such axis.
 
+    Source: Knuth, The Art of Computer Programming, volume 2, section 3.4.2 (random sampling and shuffling).
+
     >>> import ckad
     >>> permutation(ckad.random.key(0), 10)
     array([0, 1, 8, 5, 6, 4, 3, 2, 7, 9])
@@ -154,6 +158,9 @@ def choice(
     Raises:
         TypeError, ValueError: `key` is no key, there is nothing to choose from, too little for a choice without
             `replace`, or not one probability for each.
+
+    Source: Knuth, The Art of Computer Programming, volume 2, section 3.4.2; Maddison, Tarlow and Minka, A* sampling
+    (2014), for weights without replacement.
 
     >>> import ckad
     >>> choice(ckad.random.key(0), 10, (4,)), choice(ckad.random.key(0), 10, (4,), replace=False)
@@ -214,6 +221,8 @@ def categorical(key: Any, logits: Any, axis: int = -1, shape: int | tuple[int, .
 
     Raises:
         TypeError, ValueError: `key` is no key, `logits` are no floats, or `shape` does not end as it must.
+
+    Source: Maddison, Tarlow and Minka, A* sampling (2014).
 
     >>> import ckad, numpy as np
     >>> categorical(ckad.random.key(0), np.log(np.array([[0.1, 0.2, 0.7], [0.5, 0.25, 0.25]])))

@@ -47,6 +47,8 @@ def uniform(
     Raises:
         TypeError, ValueError: `key` is no key, another dtype, or `maxval` is not above `minval`.
 
+    Source: Knuth, The Art of Computer Programming, volume 2, section 3.4.1.
+
     >>> import ckad
     >>> uniform(ckad.random.key(0), (3,), minval=-1, maxval=1).round(3)
     array([-0.163, -0.567,  0.931])
@@ -159,6 +161,8 @@ def truncated_normal(
     Raises:
         TypeError, ValueError: `key` is no key, another dtype, or `upper` is not above `lower`.
 
+    Source: Giles, Approximating the erfinv function (2010): the distribution function, inverted.
+
     >>> import ckad
     >>> truncated_normal(ckad.random.key(0), -1, 1, (3,)).round(3)
     array([-0.14 , -0.506,  0.907])
@@ -194,6 +198,8 @@ def bernoulli(key: Any, p: Any = 0.5, shape: int | tuple[int, ...] | None = None
     Raises:
         TypeError, ValueError: `key` is no key, `p` is no probability, or does not broadcast to `shape`.
 
+    Source: Knuth, The Art of Computer Programming, volume 2, section 3.4.1.
+
     >>> import ckad
     >>> bernoulli(ckad.random.key(0), 0.3, (5,))
     array([False,  True, False, False, False])
@@ -226,6 +232,8 @@ def exponential(key: Any, shape: int | tuple[int, ...] = (), dtype: DTypeLike = 
     Raises:
         TypeError, ValueError: `key` is no key, or another dtype.
 
+    Source: Knuth, The Art of Computer Programming, volume 2, section 3.4.1 (the logarithm method).
+
     >>> import ckad
     >>> exponential(ckad.random.key(0), (3,)).round(3)
     array([0.542, 0.244, 3.362])
@@ -251,6 +259,8 @@ def gumbel(key: Any, shape: int | tuple[int, ...] = (), dtype: DTypeLike = np.fl
 
     Raises:
         TypeError, ValueError: `key` is no key, or another dtype.
+
+    Source: Maddison, Tarlow and Minka, A* sampling (2014).
 
     >>> import ckad
     >>> gumbel(ckad.random.key(0), (3,)).round(3)

@@ -32,6 +32,8 @@ def key(seed: Any) -> NDArray[np.uint32]:
         TypeError: the seed is no integer.
         ValueError: it has more than 64 bits.
 
+    Source: Salmon, Moraes, Dror and Shaw, Parallel random numbers: as easy as 1, 2, 3 (2011).
+
     >>> key(42), key(-1)
     (array([ 0, 42], dtype=uint32), array([4294967295, 4294967295], dtype=uint32))
     """
@@ -99,6 +101,8 @@ def fold_in(key: Any, data: Any) -> NDArray[np.uint32]:
 
     Raises:
         TypeError, ValueError: `key` is no key, or `data` no such integer.
+
+    Source: Claessen and Pałka, Splittable pseudorandom number generators using cryptographic hashing (2013).
 
     >>> import ckad
     >>> fold_in(ckad.random.key(0), 7)

@@ -142,6 +142,8 @@ class custom_jvp(_Custom[Result]):
         RuntimeError: it is called without a rule.
         ShapeError: the rule's tangent has not the structure, shape or dtype of the result.
 
+    Source: Radul, Paszke, Frostig, Johnson and Maclaurin, You only linearize once, 2023 (transposing tangents).
+
     >>> import numpy as np, ckad
     >>> @ckad.custom_jvp
     ... def log1pexp(x):
@@ -170,6 +172,20 @@ class custom_jvp(_Custom[Result]):
 
         Returns:
             The rule, so that this is a decorator.
+
+        Raises:
+            TypeError: it is no function.
+
+        >>> import numpy as np, ckad
+        >>> @ckad.custom_jvp
+        ... def root(x):
+        ...     return np.sqrt(x)
+        >>> @root.defjvp
+        ... def rule(primals, tangents):
+        ...     y = root(*primals)
+        ...     return y, np.where(y > 0.0, tangents[0] / (2.0 * y), 0.0)
+        >>> print(ckad.grad(root)(4.0), ckad.grad(root)(0.0))
+        0.25 0.0
         """
         check_function("defjvp", jvp)
         self.jvp = jvp
@@ -180,6 +196,16 @@ class custom_jvp(_Custom[Result]):
 
         Args:
             jvps: the rules; None for an argument without a derivative.
+
+        Raises:
+            TypeError: one is neither a function nor None.
+
+        >>> import numpy as np, ckad
+        >>> scaled = ckad.custom_jvp(lambda x, scale: x * scale)
+        >>> scaled.defjvps(lambda tangent, result, x, scale: tangent * scale, None)
+        >>> x, scale = ckad.grad(scaled, argnums=(0, 1))(2.0, 3.0)
+        >>> print(x, scale)
+        3.0 0.0
         """
 
         for rule in jvps:
@@ -251,6 +277,8 @@ class custom_vjp(_Custom[Result]):
         RuntimeError: it is called without a rule.
         ShapeError: a cotangent has not the structure, shape or dtype of its argument.
 
+    Source: Griewank and Walther, Evaluating Derivatives, 2nd ed., section 3.2 (adjoints of elementary functions).
+
     >>> import numpy as np, ckad
     >>> @ckad.custom_vjp
     ... def clipped(x):
@@ -271,6 +299,16 @@ class custom_vjp(_Custom[Result]):
             fwd: function of all arguments to the result and residuals, any pytree.
             bwd: function of the residuals and a cotangent of the result to a tuple of cotangents, one for each argument
                 but those of `nondiff_argnums`, which come first; None for an argument without one.
+
+        Raises:
+            TypeError: one of them is no function.
+
+        >>> import numpy as np, ckad
+        >>> product = ckad.custom_vjp(lambda x, y: x * y)
+        >>> product.defvjp(lambda x, y: (x * y, (x, y)), lambda saved, g: (g * saved[1], None))
+        >>> x, y = ckad.grad(product, argnums=(0, 1))(2.0, 3.0)
+        >>> print(x, y)
+        3.0 0.0
         """
         check_function("defvjp", fwd)
         check_function("defvjp", bwd)

@@ -25,6 +25,9 @@ def debug_nans(f: Callable[..., Any]) -> Callable[..., list[str]]:
         A function of the same arguments that runs `f` and returns a list of `file:line`, each line once: those of the
         operations in whose derivatives 0 met a number that is not finite.
 
+    Raises:
+        TypeError: `f` is no function.
+
     Source: docs/derivatives.md.
 
     >>> import numpy as np, ckad

@@ -29,6 +29,11 @@ def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
         A function of the same arguments that returns a `Graph`: `print(graph)` has a line per node (name, operation,
         operands, dtype, shape, source line); `to_dot()` and `to_svg()` draw it, the latter with Graphviz.
 
+    Raises:
+        TypeError: `f` is no function.
+
+    Source: docs/design.md.
+
     >>> import numpy as np, ckad
     >>> len(ckad.trace(lambda x: np.sin(x) * 2.0)(1.0)) > 2
     True

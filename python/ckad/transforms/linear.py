@@ -286,6 +286,8 @@ def stop_gradient(x: Any) -> Any:
     Returns:
         The same values.
 
+    Source: docs/derivatives.md.
+
     >>> import ckad
     >>> float(ckad.grad(lambda x: x * ckad.stop_gradient(x))(3.0))
     3.0

@@ -177,6 +177,9 @@ def scan(
 
     Raises:
         ShapeError: lengths differ, or the carry does not come out as it went in.
+        TracerError: `f` looks at a value, or draws from a random generator.
+
+    Source: Griewank and Walther, Algorithm 799: revolve, 2000 (which states of a loop are kept).
 
     >>> import numpy as np, ckad
     >>> total, sums = ckad.scan(lambda s, x: (s + x, s + x), 0.0, np.array([1.0, 2.0, 3.0]))
@@ -212,6 +215,13 @@ def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], init: Any
 
     Returns:
         The last value.
+
+    Raises:
+        TypeError: a bound is no integer.
+        ShapeError: the value does not come out of `body` as it went in.
+        TracerError: `body` looks at a value, or draws from a random generator.
+
+    Source: Griewank and Walther, Algorithm 799: revolve, 2000 (which states of a loop are kept).
 
     >>> import ckad
     >>> print(ckad.fori_loop(1, 5, lambda i, product: product * i, 1.0))
@@ -272,7 +282,10 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
 
     Raises:
         ShapeError: the value does not come out of `body_fun` as it went in.
-        TracerError: reverse mode of reverse mode of a loop of unknown length.
+        TracerError: reverse mode of reverse mode of a loop of unknown length; or a function looks at a value or draws
+            from a random generator.
+
+    Source: Griewank and Walther, Algorithm 799: revolve, 2000 (which states of a loop are kept).
 
     >>> import ckad
     >>> root = lambda a: ckad.while_loop(lambda x: abs(x * x - a) > 1e-12, lambda x: (x + a / x) / 2, a)
@@ -300,6 +313,9 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], *
 
     Raises:
         ShapeError: `pred` is not a scalar, or the functions return different structures, shapes or dtypes.
+        TracerError: where both are recorded, a function looks at a value or draws from a random generator.
+
+    Source: Griewank and Walther, Evaluating Derivatives, 2nd ed., chapter 14 (branches).
 
     >>> import numpy as np, ckad
     >>> halved = ckad.jit(lambda x: ckad.cond(np.sum(x) > 10.0, lambda x: x / 2, lambda x: x, x))

@@ -21,6 +21,9 @@ def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:
         A function with the same result. What `fn` records is a region of its own in the plan: values that enter it
         are kept, values inside it are not. Outside a transform it is `fn`.
 
+    Raises:
+        TypeError: `fn` is no function.
+
     Source: Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016.
 
     >>> import numpy as np, ckad
@@ -51,6 +54,11 @@ def save(x: Any) -> Any:
     What is saved is computed once, under `'sqrt'`, within `ckad.checkpoint`, and within a `memory_limit`, too. Where a
     view is saved, that is the array behind it. Values that the backward part does not need are not kept by it, and what
     is written into `x` afterwards is a new value.
+
+    Raises:
+        TracerError: a traced value outlived the transform that made it.
+
+    Source: Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016 (which results are kept is said by hand).
 
     >>> import numpy as np, ckad
     >>> def loss(w, x):
