@@ -6,7 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+import ckad
+from ckad import nn, random
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -32,6 +36,19 @@ def test_python_in_documents_runs(path: Path, monkeypatch: pytest.MonkeyPatch, t
         if language == "python":
             # Empty lines in front, so that an error names the document's own line.
             exec(compile("\n" * line + text, str(path), "exec"), names)
+
+
+def test_the_table_of_dropout_is_counted() -> None:
+    path = ROOT / "docs" / "random.md"
+    rows = re.findall(r'^\| `"(\w+)"` \| ([\d.]+) MiB \| ([\d.]+) % \|$', path.read_text(), re.MULTILINE)
+    assert [policy for policy, *_ in rows] == ["none", "auto", "sqrt"]
+    (program,) = (text for _, _, text in blocks_of(path) if "nn.Dropout" in text)
+    names: dict[str, Any] = {"np": np, "ckad": ckad, "nn": nn, "random": random, "key": random.key(0)}
+    exec(program, names)
+    for policy, mebibytes, percent in rows:
+        plan = ckad.plan(ckad.grad(names["loss"], checkpoint=policy))(names["params"], names["batch"], names["key"])
+        assert f"{plan.peak_bytes / 2**20:.1f}" == mebibytes, policy
+        assert float(f"{100 * plan.extra_flops / names['everything'].flops:.1f}") == float(percent), policy
 
 
 def test_there_are_blocks_that_run() -> None:
