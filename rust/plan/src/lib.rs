@@ -12,7 +12,7 @@
 //! * `lower` turns it into a [`Program`](program::Program): kernels (`lower_fused` with `lower_axes` and
 //!   `lower_registers`, `lower_structural`, `lower_loop` with `loops`) over buffers (`lower_buffers`) that `allocate`
 //!   places; of long schedules by two threads (`lower_halves`). `lower_joined` says which steps run together,
-//!   `lower_transfers` what is on disk meanwhile.
+//!   `lower_scratch` what each needs by itself, `lower_transfers` what is on disk meanwhile.
 //! * `within` takes the cheapest of all plans that keeps to a limit on memory.
 //! * `verify` (with `verify_loops` and `verify_transfers`) proves the program safe, `footprint` says what it occupies.
 //!   `tables` allocates for all of them.
@@ -39,6 +39,7 @@ mod lower_halves;
 mod lower_joined;
 mod lower_loop;
 mod lower_registers;
+mod lower_scratch;
 mod lower_structural;
 mod lower_transfers;
 pub mod policy;

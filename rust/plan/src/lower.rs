@@ -25,6 +25,7 @@ use crate::lower_fused::{Workspace, fused_kernel, is_fusible, iteration_node};
 use crate::lower_halves::{WORTH_A_THREAD, in_halves};
 use crate::lower_joined::{join, part};
 use crate::lower_loop::loop_kernel;
+use crate::lower_scratch::scratch_alone;
 use crate::lower_structural::{AddedStarts, as_copy, structural_kernel};
 use crate::lower_transfers::Transfers;
 use crate::program::{ArraySpec, BufferId, FusedKernel, Kernel, Load, Program, Source, Step, Store, Target};
@@ -254,8 +255,7 @@ impl<'g> Lowering<'g> {
             shape: graph.shape(node).iter().map(|&extent| extent as usize).collect(),
         };
         let mut buffers = self.buffers.finish(self.step);
-        let alone = self.steps.iter().map(|step| (target.scratch)(&step.kernel, target.threads));
-        let mut scratch = alone.max().unwrap_or(0);
+        let mut scratch = scratch_alone(&self.steps, target);
         let asked = self.transfers.asked(buffers.len())?;
         let joined = join(&mut self.steps, &mut buffers, &asked, target)?;
         let mut arena_bytes = place(&self.steps, &mut buffers, target.alignment)?;
