@@ -287,8 +287,9 @@ def release() -> None: ...
 def register_policy(policy: Any, name: str) -> int:
     """A number for a policy of the user's, which lives from now on."""
 
-def building_seconds() -> tuple[float, float]:
-    """Seconds to derive, and to plan and lower, the last program that this thread made: for benches/scaling.py."""
+def building() -> tuple[float, float, int]:
+    """Seconds to derive, seconds to plan and lower, and nodes planned, of the last program that this thread made or that
+    a limit refused: for benches/scaling.py and benches/planning.py."""
 
 def elementwise_table() -> list[dict[str, Any]]: ...
 def ufunc_names() -> list[str]: ...

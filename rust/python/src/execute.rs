@@ -231,13 +231,19 @@ fn finished_donating(
     let plain = without_customs(graph)?;
     let graph = plain.as_ref().unwrap_or(graph);
     let watch = if wanted.watch { watch(graph, recorded)? } else { None };
-    let (mut compiled, rewritten) = match ask.limit {
-        None => compile_loops(graph, ask.policy.unwrap_or(CheckpointPolicy::Auto), &target, donated)?,
-        Some(limit) => match compile_loops_within(graph, ask.policy, limit, &target, donated)? {
-            (Fitted::Fits(compiled), rewritten) => (*compiled, rewritten),
-            (Fitted::TooSmall(refused), _) => return Err(Stop::TooSmall(refused)),
-        },
+    let begun = Instant::now();
+    let planned = match ask.limit {
+        None => {
+            let policy = ask.policy.unwrap_or(CheckpointPolicy::Auto);
+            compile_loops(graph, policy, &target, donated).map(|(compiled, rewritten)| Ok((compiled, rewritten)))
+        }
+        Some(limit) => compile_loops_within(graph, ask.policy, limit, &target, donated).map(|fitted| match fitted {
+            (Fitted::Fits(compiled), rewritten) => Ok((*compiled, rewritten)),
+            (Fitted::TooSmall(refused), _) => Err(Stop::TooSmall(refused)),
+        }),
     };
+    BUILDING.set(Building { planning: begun.elapsed(), nodes: graph.len(), ..BUILDING.get() });
+    let (mut compiled, rewritten) = planned??;
     let looked_at = match wanted.report {
         true => Some(Box::new(LookedAt::new(graph, rewritten.as_ref(), &compiled.planned, donated)?)),
         false => None,
@@ -334,6 +340,7 @@ fn cached(py: Python<'_>, graph: &Graph, kind: Kind, mut ask: Ask, lines: &Arc<L
 }
 
 fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
+    BUILDING.set(Building::default());
     if ckad_plan::compile::verifying() {
         ckad_prim::verify(graph)?;
     }
@@ -361,26 +368,34 @@ fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
     }
     let begun = Instant::now();
     let derived = key.kind.transform(graph)?;
-    let deriving = begun.elapsed();
+    BUILDING.set(Building { deriving: begun.elapsed(), ..Building::default() });
     let donated = match &key.kind {
         Kind::Donating(donated) => donated.as_slice(),
         _ => &[],
     };
-    let executable = finished_donating(&derived, key.ask, recorded, wanted, donated)?;
-    BUILDING.set((deriving, begun.elapsed() - deriving));
-    Ok(Built::One(Arc::new(executable)))
+    Ok(Built::One(Arc::new(finished_donating(&derived, key.ask, recorded, wanted, donated)?)))
 }
 
 thread_local! {
-    /// How long the last program of this thread took to derive, and to plan and lower.
-    static BUILDING: Cell<(Duration, Duration)> = const { Cell::new((Duration::ZERO, Duration::ZERO)) };
+    /// What the last program of this thread took.
+    static BUILDING: Cell<Building> = Cell::default();
 }
 
-/// Seconds for `benches/scaling.py`, which has no other way to tell the stages of a call apart.
+/// How long a program took to derive, and to plan and lower, and of how many nodes it is.
+#[derive(Clone, Copy, Default)]
+struct Building {
+    deriving: Duration,
+    planning: Duration,
+    nodes: usize,
+}
+
+/// For `benches/scaling.py` and `benches/planning.py`, which have no other way to tell the stages of a call apart:
+/// seconds of deriving, seconds of planning and lowering, and how many nodes were planned, of the last program that
+/// this thread made, or refused because of a limit.
 #[pyfunction]
-pub fn building_seconds() -> (f64, f64) {
-    let (deriving, planning) = BUILDING.get();
-    (deriving.as_secs_f64(), planning.as_secs_f64())
+pub fn building() -> (f64, f64, usize) {
+    let Building { deriving, planning, nodes } = BUILDING.get();
+    (deriving.as_secs_f64(), planning.as_secs_f64(), nodes)
 }
 
 fn bytes_of(built: &Built) -> usize {

@@ -122,7 +122,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     jit::register(module)?;
     module.add_function(wrap_pyfunction!(release, module)?)?;
     module.add_function(wrap_pyfunction!(chosen::register_policy, module)?)?;
-    module.add_function(wrap_pyfunction!(execute::building_seconds, module)?)?;
+    module.add_function(wrap_pyfunction!(execute::building, module)?)?;
     module.add_function(wrap_pyfunction!(table::elementwise_table, module)?)?;
     module.add_function(wrap_pyfunction!(ufunc::ufunc_names, module)?)?;
     Ok(())
