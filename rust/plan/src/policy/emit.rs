@@ -139,6 +139,11 @@ impl Sequence {
         self.computed.len()
     }
 
+    /// How many values were made.
+    pub(crate) fn made(&self) -> u32 {
+        self.made.len() as u32
+    }
+
     /// Stored is what is used before it is made again, freed after its last use. `repeats` bounds the work.
     pub(crate) fn schedule(self, material: &Material<'_>, repeats: u64) -> Result<Schedule> {
         let mut live = collected(material.flow.output.iter().copied())?;

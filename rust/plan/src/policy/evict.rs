@@ -6,9 +6,16 @@
 //! dynamic tensor rematerialisation (Kirisame et al. 2021) with the future known: what is never used again goes
 //! first, and distances to the next use take the place of ages.
 //!
-//! Each eviction looks at all values that are live, so this is for graphs of up to [`MOST_CLUSTERS`].
+//! What losses cost is kept beside the clusters and changed where something goes or comes back. Values wait in a heap by
+//! what they cost when they were looked at last: as nothing but a value that comes back, or that is used, makes a loss
+//! cost less, that is never too much. Still each eviction walks over what is gone around it, so this is for graphs of up
+//! to [`MOST_CLUSTERS`].
 
-use ckad_graph::{NodeId, Result, interrupt};
+use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use ckad_graph::{Error, NodeId, Result, interrupt};
 
 use crate::policy::Material;
 use crate::policy::emit::Sequence;
@@ -26,6 +33,10 @@ const CLUSTERS_TRIED: usize = 20_000;
 
 /// So many times as many computes as clusters, and a budget is given up.
 const MOST_RUNS: usize = 8;
+
+/// Steps of all attempts together, of walks and of looks at values, after which none is begun: about a tenth of a
+/// second. Nets take a third of that; it ends the series on chains of thousands of values in few clusters.
+const MOST_STEPS: u64 = 3_000_000;
 
 /// The same of operations: so many times those of all clusters once, beyond them.
 const MOST_REPEATS: u64 = 2;
@@ -69,6 +80,8 @@ pub(crate) struct Evictions<'a> {
     bytes: Vec<u64>,
     /// For each cluster, the base in whose bytes it may write its result.
     base: Vec<Option<NodeId>>,
+    /// Steps of all programs so far.
+    steps: Cell<u64>,
 }
 
 impl<'a> Evictions<'a> {
@@ -89,7 +102,7 @@ impl<'a> Evictions<'a> {
             let overwrites = cluster.kind == ClusterKind::Single && graph.op(root).overwrites_base();
             (overwrites && !graph.op(base).is_leaf() && !others.contains(&base)).then_some(base)
         }))?;
-        Ok(Evictions { material, cost, bytes, base })
+        Ok(Evictions { material, cost, bytes, base, steps: Cell::new(0) })
     }
 
     /// The least that any program needs: the operands and results of one cluster.
@@ -116,17 +129,25 @@ impl<'a> Evictions<'a> {
             .map(move |step| least + (u128::from(most - least) * u128::from(step) / u128::from(steps)) as u64)
     }
 
+    /// Whether so much was looked at that no further budget is tried.
+    pub(crate) fn is_long_enough(&self) -> bool {
+        self.steps.get() > MOST_STEPS
+    }
+
     /// The program of these evictions; `None` where the budget is too small for them.
     pub(crate) fn schedule(&self, eviction: Eviction) -> Result<Option<Schedule>> {
         let clusters = self.material.flow.flops.len();
         let mut run = Run::new(self, eviction)?;
+        let mut fits = true;
         for cluster in 0..clusters as u32 {
-            if !run.compute(cluster)? {
-                return Ok(None);
+            fits = run.compute(cluster)?;
+            if !fits {
+                break;
             }
-            run.pass(cluster);
+            run.pass(cluster)?;
         }
-        run.sequence.schedule(self.material, MOST_REPEATS).map(Some)
+        self.steps.set(self.steps.get() + run.steps + run.sequence.len() as u64);
+        if fits { run.sequence.schedule(self.material, MOST_REPEATS).map(Some) } else { Ok(None) }
     }
 }
 
@@ -137,24 +158,53 @@ struct Run<'a> {
     /// The cluster that is due in the graph's own order.
     now: u32,
     at_hand: Vec<bool>,
-    /// Values that may be evicted, in any order.
-    live: Vec<u32>,
+    /// Values that may be evicted, the one whose loss seems to cost least on top, and what has become of others.
+    waiting: BinaryHeap<Reverse<Waiting>>,
+    /// For each value, how many were made before it.
+    made: Vec<u32>,
+    /// For each value, which of its entries in the heap counts; [`ABSENT`] where none does.
+    entry: Vec<u32>,
+    entries: u32,
     used: u64,
     /// For each value, how many computes under way need it.
-    locks: Vec<u32>,
+    locks: Vec<u16>,
     /// For each value, how many of its users are done.
-    done: Vec<u32>,
+    done: Vec<u16>,
     sequence: Sequence,
     extra: u64,
     most_extra: u64,
     was_run: Vec<bool>,
     /// Clusters under way, with the number of their operands that are at hand and locked.
     walk: Vec<(u32, usize)>,
-    /// For `loss`: clusters to look at, and when each was last seen.
-    waiting: Vec<u32>,
-    seen: Vec<u64>,
-    looks: u64,
+    /// For each cluster, what it costs to make its results again, as far as they are at hand.
+    loss: Vec<Loss>,
+    /// Of walks over what is gone: clusters to look at, when each was last seen, and how many were in all.
+    ahead: Vec<u32>,
+    seen: Vec<u32>,
+    walks: u32,
+    steps: u64,
 }
+
+/// The operations that make something again, those of its ancestors that are gone included.
+#[derive(Clone, Copy, Default)]
+struct Loss {
+    at_least: u64,
+    /// Whether it is just that.
+    exact: bool,
+}
+
+/// A value that may be evicted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Waiting {
+    /// What its loss costs at least, by its weight: the bits of a number that is not negative.
+    score: u64,
+    /// Of equal scores the one that was made first goes first.
+    made: u32,
+    value: u32,
+    entry: u32,
+}
+
+const ABSENT: u32 = 0;
 
 impl<'a> Run<'a> {
     fn new(planner: &'a Evictions<'a>, eviction: Eviction) -> Result<Run<'a>> {
@@ -165,7 +215,10 @@ impl<'a> Run<'a> {
             eviction,
             now: 0,
             at_hand: filled(false, nodes)?,
-            live: Vec::new(),
+            waiting: BinaryHeap::new(),
+            made: filled(0, nodes)?,
+            entry: filled(ABSENT, nodes)?,
+            entries: ABSENT,
             used: 0,
             locks: filled(0, nodes)?,
             done: filled(0, nodes)?,
@@ -174,9 +227,11 @@ impl<'a> Run<'a> {
             most_extra: flow.total_flops().saturating_mul(MOST_REPEATS),
             was_run: filled(false, clusters)?,
             walk: Vec::new(),
-            waiting: Vec::new(),
+            loss: filled(Loss::default(), clusters)?,
+            ahead: Vec::new(),
             seen: filled(0, clusters)?,
-            looks: 0,
+            walks: 0,
+            steps: 0,
         })
     }
 
@@ -211,7 +266,8 @@ impl<'a> Run<'a> {
         let planner = self.planner;
         let flow = &planner.material.flow;
         let index = cluster as usize;
-        if std::mem::replace(&mut self.was_run[index], true) {
+        let again = std::mem::replace(&mut self.was_run[index], true);
+        if again {
             self.extra = self.extra.saturating_add(flow.flops[index]);
         }
         if self.extra > self.most_extra || self.sequence.len() >= MOST_RUNS * self.was_run.len() {
@@ -226,15 +282,24 @@ impl<'a> Run<'a> {
         }
         for &operand in flow.operands.get(index) {
             self.locks[operand as usize] -= 1;
+            // Those that were passed over when they were locked.
+            if self.locks[operand as usize] == 0 && self.entry[operand as usize] == ABSENT {
+                self.wait(operand)?;
+            }
         }
+        if again {
+            self.come_back(index)?;
+        }
+        self.loss[index] = Loss { at_least: planner.cost[index], exact: true };
         for &result in flow.results.get(index) {
             if std::mem::replace(&mut self.at_hand[result as usize], true) {
                 continue;
             }
+            self.made[result as usize] = self.sequence.made();
             self.sequence.make(result)?;
             if !flow.output[result as usize] {
                 self.used += planner.bytes[result as usize];
-                push(&mut self.live, result)?;
+                self.wait(result)?;
             }
         }
         self.sequence.end(cluster)?;
@@ -248,22 +313,20 @@ impl<'a> Run<'a> {
     }
 
     /// The due cluster has been computed.
-    fn pass(&mut self, cluster: u32) {
-        let flow = &self.planner.material.flow;
-        for &operand in flow.operands.get(cluster as usize) {
-            self.done[operand as usize] += 1;
-        }
+    fn pass(&mut self, cluster: u32) -> Result<()> {
+        let planner = self.planner;
         self.now = cluster + 1;
-        if self.planner.base[cluster as usize].is_some_and(|base| self.next_use(base.0).is_none()) {
-            self.live.retain(|&value| {
-                let goes = self.planner.base[cluster as usize] == Some(NodeId(value));
-                if goes {
-                    self.at_hand[value as usize] = false;
-                    self.used -= self.planner.bytes[value as usize];
-                }
-                !goes
-            });
+        for &operand in planner.material.flow.operands.get(cluster as usize) {
+            self.done[operand as usize] += 1;
+            let next = self.next_use(operand);
+            let overwritten = planner.base[cluster as usize] == Some(NodeId(operand));
+            if overwritten && next.is_none() && !planner.material.flow.output[operand as usize] {
+                self.go(operand)?;
+            } else {
+                self.wait(operand)?;
+            }
         }
+        Ok(())
     }
 
     /// The cluster that uses the value next, in the graph's own order.
@@ -271,65 +334,153 @@ impl<'a> Run<'a> {
         self.planner.material.flow.users.get(value as usize).get(self.done[value as usize] as usize).copied()
     }
 
+    /// The value may be evicted from now on, or costs less than it did.
+    fn wait(&mut self, value: u32) -> Result<()> {
+        let index = value as usize;
+        let planner = self.planner;
+        let next = self.next_use(value);
+        let stays = planner.material.pinned[index] && next.is_some();
+        if !self.at_hand[index] || stays || planner.bytes[index] == 0 {
+            return Ok(());
+        }
+        self.entries += 1;
+        self.entry[index] = self.entries;
+        let at_least = self.loss[planner.material.flow.producer[index] as usize].at_least;
+        let (score, made, entry) = (self.score(index, next, at_least), self.made[index], self.entries);
+        if self.waiting.len() == self.waiting.capacity() {
+            let (entry, before) = (&self.entry, self.waiting.len());
+            self.waiting.retain(|Reverse(waiting)| entry[waiting.value as usize] == waiting.entry);
+            if 2 * self.waiting.len() >= before {
+                let refused = |_| Error::memory("plan", 2 * before * size_of::<Waiting>());
+                self.waiting.try_reserve(before.max(64)).map_err(refused)?;
+            }
+        }
+        self.waiting.push(Reverse(Waiting { score, made, value, entry }));
+        Ok(())
+    }
+
+    /// What it costs to lose a value, by its weight.
+    fn score(&self, value: usize, next: Option<u32>, loss: u64) -> u64 {
+        let distance = next.map(|user| f64::from(user - self.now + 1));
+        // What has no use before it could be made again goes first.
+        let weight = distance.map_or(f64::INFINITY, |distance| self.eviction.weight.of(distance));
+        (loss as f64 / (self.planner.bytes[value] as f64 * weight)).to_bits()
+    }
+
     /// Evicts until so many more bytes keep to the budget; whether that was possible.
     fn make_room(&mut self, bytes: u64) -> Result<bool> {
         while self.used.saturating_add(bytes) > self.eviction.budget {
             interrupt::check()?;
-            let Some(place) = self.cheapest()? else { return Ok(false) };
-            let value = self.live.swap_remove(place) as usize;
-            self.at_hand[value] = false;
-            self.used -= self.planner.bytes[value];
+            let Some(value) = self.cheapest()? else { return Ok(false) };
+            self.go(value)?;
         }
         Ok(true)
     }
 
-    /// Where in `live` the value stands whose loss costs least.
-    fn cheapest(&mut self) -> Result<Option<usize>> {
-        let mut best: Option<(usize, f64)> = None;
-        for place in 0..self.live.len() {
-            let value = self.live[place] as usize;
-            let bytes = self.planner.bytes[value];
-            let next = self.next_use(value as u32);
-            if self.locks[value] > 0 || bytes == 0 || (self.planner.material.pinned[value] && next.is_some()) {
+    /// The value whose loss costs least.
+    fn cheapest(&mut self) -> Result<Option<u32>> {
+        let planner = self.planner;
+        while let Some(Reverse(top)) = self.waiting.pop() {
+            self.steps += 1;
+            let value = top.value as usize;
+            if self.entry[value] != top.entry || !self.at_hand[value] {
                 continue;
             }
-            let distance = next.map(|user| f64::from(user - self.now + 1));
-            // What has no use before it could be made again goes first.
-            let weight = bytes as f64 * distance.map_or(f64::INFINITY, |distance| self.eviction.weight.of(distance));
-            let most = best.map_or(f64::INFINITY, |(_, score)| score * weight);
-            if let Some(loss) = self.loss(value, most)? {
-                best = Some((place, loss / weight));
-                if weight.is_infinite() {
-                    break;
-                }
+            if self.locks[value] > 0 {
+                self.entry[value] = ABSENT;
+                continue;
             }
+            let next = self.next_use(top.value);
+            let producer = planner.material.flow.producer[value] as usize;
+            if next.is_some() && !self.loss[producer].exact {
+                self.loss[producer] = Loss { at_least: self.looked_up(producer as u32)?, exact: true };
+            }
+            let now = Waiting { score: self.score(value, next, self.loss[producer].at_least), ..top };
+            if self.waiting.peek().is_some_and(|Reverse(other)| *other < now) {
+                self.waiting.push(Reverse(now));
+                continue;
+            }
+            return Ok(Some(top.value));
         }
-        Ok(best.map(|(place, _)| place))
+        Ok(None)
     }
 
-    /// What it costs to make the value again, with those of its ancestors that are gone; `None` if not less than
-    /// `most`.
-    fn loss(&mut self, value: usize, most: f64) -> Result<Option<f64>> {
+    /// The value is at hand no more: what is made of it by way of what is gone costs more to make again.
+    fn go(&mut self, value: u32) -> Result<()> {
         let planner = self.planner;
         let flow = &planner.material.flow;
-        self.looks += 1;
-        self.waiting.clear();
-        push(&mut self.waiting, flow.producer[value])?;
-        let mut loss = 0.0;
-        while let Some(cluster) = self.waiting.pop() {
-            if std::mem::replace(&mut self.seen[cluster as usize], self.looks) == self.looks {
+        self.at_hand[value as usize] = false;
+        self.entry[value as usize] = ABSENT;
+        self.used -= planner.bytes[value as usize];
+        self.walks += 1;
+        // What needs its cluster already, for another result of it.
+        for &other in flow.results.get(flow.producer[value as usize] as usize) {
+            if other != value && !self.at_hand[other as usize] {
+                self.walk_behind(other, |_| ())?;
+            }
+        }
+        self.walk_behind(value, |loss| loss.exact = false)
+    }
+
+    /// The cluster is computed once more, from operands that are all at hand.
+    fn come_back(&mut self, cluster: usize) -> Result<()> {
+        let planner = self.planner;
+        let cost = planner.cost[cluster];
+        self.walks += 1;
+        for &result in planner.material.flow.results.get(cluster) {
+            if !self.at_hand[result as usize] {
+                self.walk_behind(result, |loss| loss.at_least = loss.at_least.saturating_sub(cost))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Visits each cluster that this walk has not seen and that would need a value that is gone.
+    fn walk_behind(&mut self, value: u32, visit: impl Fn(&mut Loss)) -> Result<()> {
+        let planner = self.planner;
+        let flow = &planner.material.flow;
+        self.ahead.clear();
+        flow.users.get(value as usize).iter().try_for_each(|&user| push(&mut self.ahead, user))?;
+        while let Some(cluster) = self.ahead.pop() {
+            self.steps += 1;
+            let index = cluster as usize;
+            if !self.was_run[index] || std::mem::replace(&mut self.seen[index], self.walks) == self.walks {
                 continue;
             }
-            loss += planner.cost[cluster as usize] as f64;
-            if loss >= most {
-                return Ok(None);
-            }
-            for &operand in flow.operands.get(cluster as usize) {
-                if !self.at_hand[operand as usize] {
-                    push(&mut self.waiting, flow.producer[operand as usize])?;
+            let before = self.loss[index].at_least;
+            visit(&mut self.loss[index]);
+            let costs_less = self.loss[index].at_least < before;
+            for &result in flow.results.get(index) {
+                if !self.at_hand[result as usize] {
+                    flow.users.get(result as usize).iter().try_for_each(|&user| push(&mut self.ahead, user))?;
+                } else if costs_less {
+                    self.wait(result)?;
                 }
             }
         }
-        Ok(Some(loss))
+        Ok(())
+    }
+
+    /// What it costs to make the results of a cluster again, with those of their ancestors that are gone.
+    fn looked_up(&mut self, cluster: u32) -> Result<u64> {
+        let planner = self.planner;
+        let flow = &planner.material.flow;
+        self.walks += 1;
+        self.ahead.clear();
+        push(&mut self.ahead, cluster)?;
+        let mut loss = 0u64;
+        while let Some(cluster) = self.ahead.pop() {
+            self.steps += 1;
+            if std::mem::replace(&mut self.seen[cluster as usize], self.walks) == self.walks {
+                continue;
+            }
+            loss = loss.saturating_add(planner.cost[cluster as usize]);
+            for &operand in flow.operands.get(cluster as usize) {
+                if !self.at_hand[operand as usize] {
+                    push(&mut self.ahead, flow.producer[operand as usize])?;
+                }
+            }
+        }
+        Ok(loss)
     }
 }

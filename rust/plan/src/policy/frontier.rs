@@ -342,6 +342,9 @@ impl<'a> Frontier<'a> {
         for &weight in WEIGHTS {
             let mut failures = 0;
             for budget in evictions.budgets(everything) {
+                if evictions.is_long_enough() {
+                    break;
+                }
                 let Some(flops) = tried(Eviction { budget, weight })? else {
                     failures += 1;
                     if failures == evict::FAILURES {
@@ -362,6 +365,9 @@ impl<'a> Frontier<'a> {
             let weights = if first == second { &[first][..] } else { &[first, second] };
             for &weight in weights {
                 for quarter in 1..4 {
+                    if evictions.is_long_enough() {
+                        return Ok(());
+                    }
                     tried(Eviction { budget: low + (high - low) * quarter / 4, weight })?;
                 }
             }
