@@ -84,7 +84,14 @@ class LinearMap:
 
     @property
     def flops(self) -> int: ...
+    @property
+    def is_traced(self) -> bool:
+        """Are its results values of a trace?"""
     def __call__(self, operands: list[Any]) -> list[Any]: ...
+    def at_unit(self, leaf: int, position: int) -> list[Any]:
+        """The linear function at a unit vector: that of an element, in C order, of one of its operands."""
+    def room(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        """An array in C order for a part of the Jacobian."""
 
 class Body:
     """The recorded body of a loop or branch."""
@@ -104,10 +111,11 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
-        """Bytes that the run holds at most: the sum of `parts`, or a forced run's peak where that is more."""
+        """Bytes that the call holds at most: the sum of `parts`, or a forced run's peak where that is more."""
     @property
     def parts(self) -> dict[str, int]:
-        """What the final run allocates, by what it is for."""
+        """What the final run allocates, and what is held beside it, by what it is for. Of a Jacobian's two runs, that
+        of the function and that of its derivative, the larger one."""
     @property
     def memory_limit(self) -> int | None:
         """The limit in bytes that it was planned for, if there was one."""

@@ -24,10 +24,11 @@ _PARTS: Final = {
     "outputs": "the results",
     "scratch": "what kernels use while they run",
     "constants": "captured arrays that were copied",
+    "held": "copies of arguments, and results of runs before this one",
     "graph": "the graph that was planned",
     "program": "the steps of the run",
 }
-_PART_COLOURS: Final = ("#4269d0", "#6cc5b0", "#efb118", "#ff725c", "#a463f2", "#9498a0")
+_PART_COLOURS: Final = ("#4269d0", "#6cc5b0", "#efb118", "#ff725c", "#9c6b4e", "#a463f2", "#9498a0")
 
 ROWS: Final = 300
 """So many lines are in the table: the others hold little."""
@@ -200,7 +201,8 @@ def _peak(seen: View) -> str:
         forced = "<p>The peak of the call is that of a run before it, which control flow on values forced.</p>"
     return (
         "<section><h2>The parts of the peak</h2>"
-        f"<p>{amount(sum(parts.values()))} in the final run. Arguments are the caller's and do not count.</p>{forced}"
+        f"<p>{amount(sum(parts.values()))} in the final run. "
+        f"Arguments themselves are the caller's and do not count.</p>{forced}"
         f"{charts.bar(list(parts.values()))}<table>{rows}</table></section>"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ def jacobian(
             output element, 'auto' the one for which count × flops is less.
         checkpoint: a policy: 'none', 'auto', 'sqrt', 'log', a number of segments, or an object such as
             `ckad.Revolve(10)`: what is kept and what recomputed.
-        memory_limit: the most bytes that each run may allocate: of the function, of its derivative along one direction.
+        memory_limit: the most bytes that the call may allocate, its result included, an int or a text such as '512MiB'.
 
     Returns:
         A function whose result has, for each output leaf and argument leaf, an array of shape `out.shape + arg.shape`
@@ -71,7 +72,8 @@ def jacobian(
             chosen, linear = recording.trace.jacobian(outputs, mode, sum(ins), sum(outs), policy)
             in_specs = [(np.shape(leaf), getattr(leaf, "dtype", np.dtype(np.float64))) for leaf in recording.leaves]
             out_specs = [(np.shape(leaf), getattr(leaf, "dtype", np.dtype(np.float64))) for leaf in outputs]
-            blocks = (_by_columns if chosen == "forward" else _by_rows)(linear, in_specs, out_specs)
+            assembled = _stacked if linear.is_traced else _filled
+            blocks = assembled(linear, chosen == "reverse", in_specs, out_specs)
             return unflatten(structure, [recording.like_arguments(row) for row in blocks])
 
     return mark_transform(wrapped)
@@ -128,40 +130,36 @@ def _sizes(leaves: Sequence[Any]) -> list[int]:
 _Spec = tuple[tuple[int, ...], np.dtype[Any]]
 
 
-def _basis(specs: Sequence[_Spec]) -> Any:
-    """For each element of the leaves in turn: its leaf's index, its position in it, and the unit vector."""
-    zeros = [np.zeros(shape, dtype) for shape, dtype in specs]
-    for leaf, (shape, dtype) in enumerate(specs):
-        for position in range(zeros[leaf].size):
-            unit = np.zeros(shape, dtype)
-            unit.reshape(-1)[position] = 1
-            yield leaf, position, [unit if i == leaf else zero for i, zero in enumerate(zeros)]
+def _filled(linear: Any, by_rows: bool, ins: Sequence[_Spec], outs: Sequence[_Spec]) -> list[list[Any]]:
+    """Blocks [output leaf][input leaf], written as the linear function is applied: nothing else is held."""
+    blocks = [[linear.room(arg[1], out[0] + arg[0]) for arg in ins] for out in outs]
+    for leaf, (shape, _) in enumerate(outs if by_rows else ins):
+        for position in range(math.prod(shape)):
+            _store(linear.at_unit(leaf, position), blocks, by_rows, leaf, position, math.prod(shape))
+    return blocks
 
 
-def _empty_blocks(rows: Sequence[_Spec], columns: Sequence[_Spec]) -> list[list[list[Any]]]:
-    return [[[] for _ in columns] for _ in rows]
+def _store(
+    results: list[Any], blocks: list[list[Any]], by_rows: bool, leaf: int, position: int, positions: int
+) -> None:
+    """Writes a row, or a column, of every block; what it is given is dropped before the next run."""
+    for other, values in enumerate(results):
+        block = blocks[leaf][other] if by_rows else blocks[other][leaf]
+        if by_rows:
+            block.reshape((positions, *np.shape(values)))[position] = values
+        else:
+            block.reshape((*np.shape(values), positions))[..., position] = values
 
 
-def _by_rows(pullback: Any, ins: Sequence[_Spec], outs: Sequence[_Spec]) -> list[list[Any]]:
-    """Blocks [output leaf][input leaf] from one pullback per output element."""
-    rows = _empty_blocks(outs, ins)
-    for leaf, _, cotangents in _basis(outs):
-        for column, cotangent in enumerate(pullback(cotangents)):
-            rows[leaf][column].append(cotangent)
+def _stacked(linear: Any, by_rows: bool, ins: Sequence[_Spec], outs: Sequence[_Spec]) -> list[list[Any]]:
+    """Blocks [output leaf][input leaf] of values of a trace."""
+    pieces: list[list[list[Any]]] = [[[] for _ in ins] for _ in outs]
+    for leaf, (shape, _) in enumerate(outs if by_rows else ins):
+        for position in range(math.prod(shape)):
+            for other, values in enumerate(linear.at_unit(leaf, position)):
+                (pieces[leaf][other] if by_rows else pieces[other][leaf]).append(values)
     return [
-        [_stack(rows[i][j], 0, out, arg).reshape(out[0] + arg[0]) for j, arg in enumerate(ins)]
-        for i, out in enumerate(outs)
-    ]
-
-
-def _by_columns(linear: Any, ins: Sequence[_Spec], outs: Sequence[_Spec]) -> list[list[Any]]:
-    """Blocks [output leaf][input leaf] from one tangent per input element."""
-    columns = _empty_blocks(outs, ins)
-    for leaf, _, tangents in _basis(ins):
-        for row, tangent in enumerate(linear(tangents)):
-            columns[row][leaf].append(tangent)
-    return [
-        [_stack(columns[i][j], -1, out, arg).reshape(out[0] + arg[0]) for j, arg in enumerate(ins)]
+        [_stack(pieces[i][j], 0 if by_rows else -1, out, arg).reshape(out[0] + arg[0]) for j, arg in enumerate(ins)]
         for i, out in enumerate(outs)
     ]
 

@@ -88,8 +88,14 @@ pub struct Node {
 /// Memory that outlives the graph's use of it, in C order of its node's shape.
 pub trait HostArray: Send + Sync + fmt::Debug {
     fn bytes(&self) -> &[u8];
-    /// Bytes that exist because of us (a snapshot), as against a caller's array that we only hold.
+    /// Bytes that a plan counts for it: those of a copy that was made of an array. A caller's array, which we only
+    /// hold, has none, nor has a result that is counted as such.
     fn owned_bytes(&self) -> usize;
+
+    /// May it be kept for as long as one likes? Nobody else writes to it.
+    fn is_ours(&self) -> bool {
+        self.owned_bytes() > 0
+    }
 }
 
 /// A captured array.

@@ -28,9 +28,8 @@ pub struct PeakBytes {
 
 impl PeakBytes {
     pub fn of(graph: &Graph, program: &Program) -> Result<PeakBytes> {
-        let bytes = |spec: &ArraySpec| spec.shape.iter().product::<usize>() * spec.dtype.size();
-        let taken_over = program.takeovers.iter().map(|takeover| bytes(&program.outputs[takeover.output as usize]));
-        let outputs = program.outputs.iter().map(bytes).sum::<usize>() - taken_over.sum::<usize>();
+        let taken_over = program.takeovers.iter().map(|takeover| program.outputs[takeover.output as usize].bytes());
+        let outputs = program.outputs.iter().map(ArraySpec::bytes).sum::<usize>() - taken_over.sum::<usize>();
         Ok(PeakBytes {
             arena: program.arena_bytes,
             outputs,

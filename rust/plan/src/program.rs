@@ -222,6 +222,12 @@ pub struct ArraySpec {
     pub shape: Vec<usize>,
 }
 
+impl ArraySpec {
+    pub fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.size()
+    }
+}
+
 /// An output that may have the memory of an input, where the caller gives that up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Takeover {

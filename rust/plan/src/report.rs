@@ -112,7 +112,8 @@ pub fn report(graph: &Graph, planned: &Planned) -> Result<Report> {
 /// What the figures mean, below the table.
 const LEGEND: &str = "\
 peak         what the call allocates: also results from the beginning, scratch, copied constants, the graph and the
-             program; not what is used up row by row
+             program, and what is held beside the run: copies of arguments, results of runs before; not what is used up
+             row by row
 live         the most bytes of values alive at one time
 at the peak  a line's values, those of their derivatives included, when the live bytes are most
 saved        a line's values that are alive when the backward part begins: they are kept for it

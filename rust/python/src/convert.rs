@@ -14,6 +14,7 @@ use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt};
 
+use crate::alive::Counted;
 use crate::capture::is_writeable;
 use crate::errors::{builtin, raise};
 use crate::finish::ResultSpec;
@@ -259,7 +260,7 @@ fn take_array(array: &Bound<'_, PyUntypedArray>, copy: CopyOf) -> PyResult<Taken
 
 /// The same bytes in memory of ours, unless they are ours already.
 pub fn owned(constant: &Constant) -> ckad_graph::Result<Constant> {
-    if constant.owned_bytes() > 0 { Ok(Arc::clone(constant)) } else { Snapshot::shared(constant.bytes()) }
+    if constant.is_ours() { Ok(Arc::clone(constant)) } else { Snapshot::shared(constant.bytes()) }
 }
 
 /// A packed copy that NumPy made for us: its bytes count as ours.
@@ -351,7 +352,7 @@ pub struct Argument {
     pub read_only: bool,
 }
 
-/// Makes `array` the next input of `tape`.
+/// Makes `array` the next input of `tape`. What is copied of it counts until the recording ends.
 pub fn array_argument(tape: &Arc<TapeCell>, object: &Bound<'_, PyAny>, active: bool) -> PyResult<Argument> {
     let array = match plain_array(object)? {
         Some(array) => array.clone(),
@@ -364,6 +365,7 @@ pub fn array_argument(tape: &Arc<TapeCell>, object: &Bound<'_, PyAny>, active: b
     }
     let mut open = tape.open(object.py()).map_err(raise)?;
     open.builder.set_attributes(Attributes::default());
+    open.copied_arguments += constant.owned_bytes();
     let node = open.input(dtype, &extents, active, Some(Value::Array(constant))).map_err(raise)?;
     drop(open);
     Ok(Argument { node, layout, dtype, numpy_strides: strides_of(&array), read_only: !is_writeable(&array) })
@@ -478,6 +480,15 @@ fn fresh_array<'py>(py: Python<'py>, dtype: DType, shape: &[i64]) -> PyResult<(B
     }
 }
 
+/// An array in C order to be written, whose bytes are counted among what runs inside of a trace have left.
+pub fn counted_room<'py>(py: Python<'py>, dtype: DType, shape: &[i64]) -> PyResult<Bound<'py, PyAny>> {
+    let (array, data) = fresh_array(py, dtype, shape)?;
+    let layout = Layout::contiguous(shape);
+    let counted = Counted::new(layout.elements() as usize * dtype.size());
+    let owner = pyo3::types::PyCapsule::new_with_value(py, (array.unbind(), counted), MEMORY)?;
+    array_over(py, dtype, &layout, data, owner.into_any())
+}
+
 /// A NumPy array of that layout with a copy of `bytes`, which are its packed memory; a NumPy scalar for rank 0.
 fn copied(py: Python<'_>, bytes: &[u8], dtype: DType, layout: &Layout) -> PyResult<Py<PyAny>> {
     let elements = layout.elements();
@@ -499,7 +510,8 @@ fn copied(py: Python<'_>, bytes: &[u8], dtype: DType, layout: &Layout) -> PyResu
 /// The name of the capsules that own results.
 pub const MEMORY: &CStr = c"ckad.memory";
 
-/// Results up to this size are cheaper copied than handed over.
+/// Results up to this size are cheaper copied than handed over. Those that are counted while they live are never
+/// copied.
 const COPY_BYTES: usize = 1024;
 
 /// A result as a NumPy array in its own layout: handed over without a copy, or copied where it is small. `owner` keeps
@@ -512,7 +524,7 @@ pub fn owned_to_numpy(
     owner: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Py<PyAny>> {
     let bytes = output.0.bytes();
-    if layout.rank() == 0 || bytes.len() <= COPY_BYTES {
+    if layout.rank() == 0 || (bytes.len() <= COPY_BYTES && !output.0.is_counted()) {
         return copied(py, bytes, dtype, layout);
     }
     let data = bytes.as_ptr().cast_mut();
@@ -536,14 +548,17 @@ pub fn value_in_layout(py: Python<'_>, value: &Value, dtype: DType, layout: &Lay
     }
 }
 
-/// Anything array-like as a packed copy in C order, of that dtype.
-pub fn packed_copy(object: &Bound<'_, PyAny>, dtype: DType) -> PyResult<Constant> {
+/// Anything array-like, packed in C order, of that dtype. An array that is so already is read where it lies: it is not
+/// to change until the run is over.
+pub fn packed(object: &Bound<'_, PyAny>, dtype: DType) -> PyResult<Constant> {
     let packed = object.py().import("numpy")?.call_method1("ascontiguousarray", (object, dtype.name()))?;
     let packed = packed.cast_into::<PyUntypedArray>()?;
     let memory = memory_of(&packed, dtype.size() as i64)
         .ok_or_else(|| raise(Error::internal("array", "a contiguous copy that is not packed")))?;
     let bytes = packed.len() * dtype.size();
-    Ok(Arc::new(OwnedCopy(Borrowed { _array: packed.into_any().unbind(), data: memory.data, bytes })))
+    let original = object.cast::<PyUntypedArray>().ok().map(data_of);
+    let found = Borrowed { _array: packed.into_any().unbind(), data: memory.data, bytes };
+    Ok(if original == Some(memory.data) { Arc::new(found) } else { Arc::new(OwnedCopy(found)) })
 }
 
 /// A known value as a node of a tape.

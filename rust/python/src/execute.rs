@@ -13,6 +13,7 @@ use ckad_graph::{
     CheckpointPolicy, Constant, Error, ErrorKind, Graph, NodeId, Op, Result, ScalarBits, tables, working,
 };
 use ckad_plan::compile::{Compiled, compile_loops};
+use ckad_plan::footprint::PeakBytes;
 use ckad_plan::within::{Fitted, TooSmall, compile_loops_within};
 use ckad_run::{Bindings, GivenUp, InputArray, ProgramCache, RunOptions};
 use ckad_transform::{Absorbed, Side, without_customs};
@@ -23,13 +24,13 @@ use crate::boundary::enter;
 use crate::chosen::with_lines;
 use crate::convert::owned;
 use crate::errors::{over_limit, raise, to_python};
-use crate::limited::{fitting, held};
+use crate::limited::{Around, fitting};
 use crate::lines::Lines;
 use crate::looked_at::LookedAt;
 use crate::main_thread::is_main_thread;
-use crate::plan_view::{is_planning, note_forced};
+use crate::plan_view::{PlannedRun, intercept, is_planning, note_forced};
 use crate::result::Output;
-use crate::trace::Recorded;
+use crate::trace::{Recorded, open_tapes};
 use crate::value::{Snapshot, Value};
 use crate::watching::{is_watching, note};
 
@@ -54,11 +55,30 @@ pub struct Ask {
     pub limit: Option<usize>,
     /// Bytes that were taken off the user's limit, as they are held before the run.
     pub held: usize,
+    /// Of a linearisation under a limit whose linear part runs in the same call: bytes that are held beside those runs,
+    /// but for what the part itself keeps.
+    pub applied: Option<usize>,
+}
+
+impl Ask {
+    /// For a run beside so many bytes.
+    pub fn beside(held: usize, limit: Option<usize>, policy: Option<CheckpointPolicy>) -> Ask {
+        match limit {
+            Some(limit) => Ask { policy, limit: Some(limit.saturating_sub(held)), held, applied: None },
+            None => Ask { policy, limit: None, held: 0, applied: None },
+        }
+    }
+
+    /// For the linear part of a linearisation that keeps so many bytes of what is known.
+    fn of_linear_part(self, kept: usize) -> Ask {
+        let (Some(limit), Some(applied)) = (self.limit, self.applied) else { return self };
+        Ask::beside(applied.saturating_add(kept), Some(limit.saturating_add(self.held)), self.policy)
+    }
 }
 
 impl From<CheckpointPolicy> for Ask {
     fn from(policy: CheckpointPolicy) -> Ask {
-        Ask { policy: Some(policy), limit: None, held: 0 }
+        Ask { policy: Some(policy), limit: None, held: 0, applied: None }
     }
 }
 
@@ -81,7 +101,7 @@ pub struct Executable {
     pub positions: Vec<u32>,
     /// What a plan is explained from, where the program was built only to be looked at.
     pub looked_at: Option<Box<LookedAt>>,
-    /// The limit that it was planned for.
+    /// The user's limit that it was planned for.
     pub limit: Option<usize>,
     /// Where it was built only to be looked at: the most bytes held while the graph was derived, planned and lowered,
     /// the recorded one included.
@@ -170,12 +190,13 @@ impl<'a> Tables<'a> {
     }
 
     /// A copy of a derived graph with these values in front of those that rules added.
-    pub fn applied_to(&self, derived: &Graph) -> Result<Graph> {
+    /// `outlives`: it is to outlive the call.
+    pub fn applied_to(&self, derived: &Graph, outlives: bool) -> Result<Graph> {
         let mut graph = derived.copied()?;
         graph.scalars[..self.scalars.len()].copy_from_slice(self.scalars);
         graph.starts[..self.starts.len()].copy_from_slice(self.starts);
         graph.constants = tables::list("linear", self.constants.iter().cloned())?;
-        // The graph outlives the call: what it reads must be its own, and what it does not read must not be held.
+        // What it reads after the call must be its own, and what it does not read must not be held.
         let mut read = tables::filled("linear", false, graph.constants.len())?;
         for id in graph.ids() {
             if let Op::Constant(index) = graph.op(id) {
@@ -183,7 +204,11 @@ impl<'a> Tables<'a> {
             }
         }
         for (constant, read) in graph.constants.iter_mut().zip(read) {
-            *constant = if read { owned(constant)? } else { Snapshot::shared(&[])? };
+            if !read {
+                *constant = Snapshot::shared(&[])?;
+            } else if outlives {
+                *constant = owned(constant)?;
+            }
         }
         Ok(graph)
     }
@@ -251,7 +276,8 @@ fn finished_donating(
     let graph = rewritten.as_ref().unwrap_or(graph);
     compiled.program.set_recorded(graph, recorded.0, recorded.1)?;
     let positions = tables::list("plan", graph.ids().map(|id| graph.attributes(id).position))?;
-    Ok(Executable { compiled, positions, looked_at, limit: ask.limit, planning_bytes: 0, watch })
+    let limit = ask.limit.map(|limit| limit.saturating_add(ask.held));
+    Ok(Executable { compiled, positions, looked_at, limit, planning_bytes: 0, watch })
 }
 
 fn watch(graph: &Graph, recorded: (usize, usize)) -> Result<Option<Box<Watch>>, Stop> {
@@ -291,21 +317,25 @@ pub fn refused_at(py: Python<'_>, graph: &Graph, error: &Error, lines: &Arc<Line
     lines.text(py, line)
 }
 
-/// The program for a recorded graph under a transform and a policy, from the cache or newly built.
+/// The program for a recorded graph under a transform and a policy, from the cache or newly built. `applied`: as
+/// [`Ask::applied`] has it.
 pub fn built(
     py: Python<'_>,
     recorded: &Recorded,
     kind: Kind,
     policy: Option<CheckpointPolicy>,
+    around: Around,
+    applied: Option<usize>,
 ) -> PyResult<Arc<Built>> {
     let made = |ask| cached(py, &recorded.graph, kind.clone(), ask, &recorded.lines);
-    if recorded.enclosed {
-        let free = made(Ask { policy, limit: None, held: 0 })?;
-        return fitting(py, free, |built| built.first().peak_bytes(), |ask| made(Ask { policy, ..ask }));
+    if around.enclosed {
+        let free = made(Ask::beside(0, None, policy))?;
+        let tables = Tables::of(&recorded.graph);
+        let needs = |built: &Arc<Built>| built.first().peak_bytes(&tables);
+        return fitting(py, around.held, free, needs, |ask| made(Ask { policy, ..ask }));
     }
-    // Values that were forced are inputs, but no arguments.
-    let held = recorded.limit.map_or(0, |_| recorded.held_bytes());
-    made(Ask { policy, limit: recorded.limit.map(|limit| limit.saturating_sub(held)), held })
+    let ask = Ask::beside(around.held, recorded.limit, policy);
+    made(Ask { applied: applied.filter(|_| ask.limit.is_some()), ..ask })
 }
 
 /// The program that computes a graph's outputs as they are.
@@ -348,7 +378,14 @@ fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
     if matches!(key.kind, Kind::Linearize(_) | Kind::Vjp(_)) {
         let parts = key.kind.partition(graph)?;
         let known = finished(&parts.known, key.ask, recorded, wanted);
-        let unknown = finished(&parts.unknown, key.ask, recorded, wanted);
+        let kept = parts.kept(graph.outputs.len());
+        let kept: usize = kept.map(|index| parts.known.bytes(parts.known.outputs[index])).sum();
+        let ask = key.ask.of_linear_part(kept);
+        let mut unknown = finished(&parts.unknown, ask, recorded, wanted);
+        if let Err(Stop::TooSmall(refused)) = &mut unknown {
+            // As the first part's: beside what is held when that runs.
+            refused.minimum = refused.minimum.saturating_add(ask.held).saturating_sub(key.ask.held);
+        }
         // A limit that both parts can keep is named at once.
         let (known, unknown) = match (known, unknown) {
             (Err(Stop::TooSmall(known)), Err(Stop::TooSmall(unknown))) => {
@@ -430,9 +467,14 @@ impl Executable {
         tables::list("profile", self.positions.iter().map(place))
     }
 
+    /// What a run allocates, by what it is for. A cached program's constants are those of the call that built it.
+    pub fn peak(&self, tables: &Tables<'_>) -> PeakBytes {
+        PeakBytes { constants: tables.owned_constants(), ..self.compiled.peak }
+    }
+
     /// What a run allocates.
-    pub fn peak_bytes(&self) -> usize {
-        self.compiled.peak.total()
+    pub fn peak_bytes(&self, tables: &Tables<'_>) -> usize {
+        self.peak(tables).total()
     }
 }
 
@@ -509,7 +551,7 @@ fn run_with(
         return Err(raised);
     }
     let outputs = outputs.map_err(|error| located(py, tables.graph, &error, lines))?;
-    tables::list("run", outputs.into_iter().map(|output| Output(Arc::new(output)))).map_err(raise)
+    tables::list("run", outputs.into_iter().map(Output::new)).map_err(raise)
 }
 
 /// The error with the line of the operation at fault: a step's line is its tape position plus one.
@@ -550,29 +592,46 @@ pub fn measure_or_run(
     values: &[Value],
     tables: &Tables<'_>,
     lines: &Arc<Lines>,
-    enclosed: bool,
+    around: Around,
     donated: &Donated<'_>,
 ) -> PyResult<Vec<Output>> {
-    if enclosed {
-        note_forced(held(py), executable);
-    } else {
-        crate::plan_view::intercept(py, executable, tables, lines)?;
+    if !around.enclosed {
+        let run = PlannedRun::of(executable, tables, around.held, 1);
+        intercept(py, vec![run], tables, lines)?;
+        leave_idle_beside(executable, tables, executable.limit, around.held);
+        return profile_or_run(py, executable, values, tables, lines, donated);
     }
-    profile_or_run_donating(py, executable, values, tables, lines, donated)
+    run_inside(py, executable, values, tables, lines, around.held, donated)
 }
 
-/// Runs a program, with buffers from whoever is profiling on this thread.
-pub fn profile_or_run(
+/// Frees memory that earlier runs left idle where a limit leaves no room for it beside the run.
+pub fn leave_idle_beside(executable: &Executable, tables: &Tables<'_>, limit: Option<usize>, held: usize) {
+    if let Some(limit) = limit {
+        let needed = executable.peak_bytes(tables).saturating_add(held);
+        ckad_run::leave_idle(&executable.compiled.program, limit.saturating_sub(needed));
+    }
+}
+
+/// Runs a program while a trace records, beside `held` bytes: as part of the work of the call around it.
+pub fn run_inside(
     py: Python<'_>,
     executable: &Arc<Executable>,
     values: &[Value],
     tables: &Tables<'_>,
     lines: &Arc<Lines>,
+    held: usize,
+    donated: &Donated<'_>,
 ) -> PyResult<Vec<Output>> {
-    profile_or_run_donating(py, executable, values, tables, lines, &Donated::NONE)
+    note_forced(held + executable.peak_bytes(tables), executable);
+    let limit = open_tapes().last().and_then(|tape| tape.limit);
+    leave_idle_beside(executable, tables, limit, held);
+    let mut outputs = profile_or_run(py, executable, values, tables, lines, donated)?;
+    outputs.iter_mut().for_each(Output::count);
+    Ok(outputs)
 }
 
-fn profile_or_run_donating(
+/// Runs a program, with buffers from whoever is profiling on this thread.
+fn profile_or_run(
     py: Python<'_>,
     executable: &Arc<Executable>,
     values: &[Value],

@@ -4,21 +4,23 @@
 //! result is recorded there (with the policy, where one was given, as a region of its own); otherwise the program
 //! is looked up or built, and runs.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, Lent, NodeId, Region, Result, tables};
 use ckad_run::Filled;
-use ckad_transform::Partition;
+use ckad_transform::{Partition, kept};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use crate::alive;
 use crate::boundary::enter;
-use crate::convert::{owned_to_numpy, value_to_numpy};
+use crate::convert::{owned, owned_to_numpy, value_to_numpy};
 use crate::errors::{raise, refusal};
-use crate::execute::{Built, Donated, Kind, Tables, built, measure_or_run, refused_at};
+use crate::execute::{Built, Donated, Kind, Tables, built, leave_idle_beside, measure_or_run, refused_at};
 use crate::layout::Layout;
-use crate::linear_map::{LinearMap, Operand, Parts};
+use crate::limited::{Around, held};
+use crate::linear_map::{LinearMap, Operand, Parts, When};
+use crate::plan_view::{PlannedRun, intercept};
 use crate::result::{Output, Shared};
 use crate::tape::TapeCell;
 use crate::trace::{OutputInfo, Recorded};
@@ -35,6 +37,25 @@ pub enum Binding {
     Value(Value),
     /// A value of an enclosing trace.
     Outer(Arc<TapeCell>, NodeId),
+}
+
+/// Bytes of copies that were made of values.
+pub fn copied_bytes(bindings: &[Binding]) -> usize {
+    let bytes = |binding: &Binding| match binding {
+        Binding::Value(value) => value.owned_bytes(),
+        Binding::Outer(..) => 0,
+    };
+    bindings.iter().map(bytes).sum()
+}
+
+/// Values that are to be spliced into a trace: read later, they must be nobody else's.
+pub fn owned_values(bindings: &mut [Binding]) -> PyResult<()> {
+    for binding in bindings {
+        if let Binding::Value(Value::Array(array)) = binding {
+            *array = owned(array).map_err(raise)?;
+        }
+    }
+    Ok(())
 }
 
 /// How a result is handed to Python.
@@ -66,11 +87,11 @@ impl Recorded {
         active
     }
 
-    /// Bytes of the values that the run reads and that are neither arguments nor somebody else's: they were forced.
-    pub fn held_bytes(&self) -> usize {
-        let arguments: HashSet<u32> = self.arguments.iter().map(|argument| argument.input as u32).collect();
-        let forced = self.values.iter().filter(|(input, _)| !arguments.contains(input));
-        forced.map(|(_, value)| value.owned_bytes()).sum()
+    /// What there is around its run, which is given `extra` values.
+    fn around(&self, py: Python<'_>, extra: &[Binding]) -> PyResult<Around> {
+        let copied = self.copied_arguments + copied_bytes(extra);
+        let held = if self.enclosed { held(py)? } else { alive::bytes() };
+        Ok(Around { enclosed: self.enclosed, held: held + copied })
     }
 
     pub fn bindings(&self) -> PyResult<Vec<Binding>> {
@@ -188,20 +209,23 @@ fn realise(
     extra: Vec<Binding>,
     specs: &[ResultSpec],
 ) -> PyResult<Vec<Py<PyAny>>> {
+    let around = recorded.around(py, &extra)?;
     let mut bindings = recorded.bindings()?;
+    let own = bindings.len();
     tables::extend("trace", &mut bindings, extra).map_err(raise)?;
     if let Some(target) = innermost(&bindings) {
+        owned_values(&mut bindings[own..])?;
         let graph = transformed(py, recorded, |graph| kind.transform(graph))?;
         let nodes = splice_into(py, &target, &graph, &bindings, policy, &same_line)?;
         return nodes.iter().zip(specs).map(|(&node, spec)| traced(py, &target, node, spec)?.into_object(py)).collect();
     }
-    let executable = built(py, recorded, kind, policy)?;
+    let executable = built(py, recorded, kind, policy, around, None)?;
     let Built::One(executable) = executable.as_ref() else {
         return Err(raise(Error::internal("run", "a transform of one graph built two")));
     };
     let values = values_of(bindings)?;
     let tables = Tables::of(&recorded.graph);
-    let outputs = measure_or_run(py, executable, &values, &tables, &recorded.lines, recorded.enclosed, &Donated::NONE)?;
+    let outputs = measure_or_run(py, executable, &values, &tables, &recorded.lines, around, &Donated::NONE)?;
     to_python(py, outputs, specs, &[])
 }
 
@@ -308,7 +332,7 @@ fn bind_one(py: Python<'_>, object: &Bound<'_, PyAny>, spec: &ResultSpec, memory
     if spec.layout.rank() == 0 {
         return Ok(Binding::Value(Value::Scalar(crate::convert::scalar_bits(&in_order, spec.dtype)?)));
     }
-    let array = crate::convert::packed_copy(&in_order, spec.dtype)?;
+    let array = crate::convert::packed(&in_order, spec.dtype)?;
     Ok(Binding::Value(Value::Array(array)))
 }
 
@@ -331,12 +355,33 @@ fn in_memory_order<'py>(object: &Bound<'py, PyAny>, layout: &Layout) -> PyResult
     array.call_method1("transpose", (order,))
 }
 
+/// When a linear function is applied.
+#[derive(Clone, Copy)]
+pub enum Applied {
+    /// After the call, to what the caller likes.
+    Later,
+    /// In the same call, to the unit vectors of a Jacobian of so many columns and rows.
+    Here { columns: u64, rows: u64 },
+}
+
+impl Applied {
+    /// How often it runs, and bytes that are held beside: the Jacobian, of the arguments' dtypes, and a unit vector.
+    fn size(self, forward: bool, arguments: &[Operand], outputs: &[Operand]) -> Option<(u64, usize)> {
+        let Applied::Here { columns, rows } = self else { return None };
+        let bytes = |operands: &[Operand]| operands.iter().map(Operand::bytes).sum::<usize>();
+        let whole = usize::try_from(rows).unwrap_or(usize::MAX).saturating_mul(bytes(arguments));
+        let (times, unit) = if forward { (columns, bytes(arguments)) } else { (rows, bytes(outputs)) };
+        Some((times, whole.saturating_add(unit)))
+    }
+}
+
 /// The linearised program (`forward`) or its transpose, ready to be applied.
 pub fn linear(
     py: Python<'_>,
     recorded: &Recorded,
     forward: bool,
     policy: Option<CheckpointPolicy>,
+    applied: Applied,
 ) -> PyResult<(Vec<Py<PyAny>>, LinearMap)> {
     let kind = if forward { Kind::Linearize(recorded.active()) } else { Kind::Vjp(recorded.active()) };
     let bindings = recorded.bindings()?;
@@ -358,6 +403,7 @@ pub fn linear(
             false => Operand::Integer(spec.layout.shape.clone()),
         })
         .collect();
+    let size = applied.size(forward, &of_arguments, &of_outputs);
     let (takes, gives) = if forward { (of_arguments, of_outputs) } else { (of_outputs, of_arguments) };
 
     if let Some(target) = innermost(&bindings) {
@@ -375,27 +421,48 @@ pub fn linear(
             residuals: parts.residuals,
             sides: &parts.outputs[count..],
             executable: None,
+            applied: When::Later,
         };
         return Ok((values, LinearMap::new(linear, takes, gives, policy, &recorded.lines)));
     }
-    let built = built(py, recorded, kind, policy)?;
+    let around = recorded.around(py, &[])?;
+    let built = built(py, recorded, kind, policy, around, size.map(|(_, bytes)| bytes))?;
     let Built::Two { known, unknown, graph, sides, residuals } = built.as_ref() else {
         return Err(raise(Error::internal("run", "a linearisation built one graph")));
     };
     let values = Tables::of(&recorded.graph);
     let inputs = values_of(bindings)?;
-    let outputs = measure_or_run(py, known, &inputs, &values, &recorded.lines, recorded.enclosed, &Donated::NONE)?;
-    let shared = |output: &Output| Binding::Value(Value::Array(Arc::new(Shared(Arc::clone(&output.0)))));
-    let known_values = tables::list("linear", outputs.iter().map(shared)).map_err(raise)?;
+    let mut applied = if size.is_some() { When::HereInside } else { When::Later };
+    if let Some((times, bytes)) = size.filter(|_| !around.enclosed) {
+        let program = &known.compiled.program;
+        let lengths = kept(&sides[count..], program.outputs.len(), *residuals);
+        let held = bytes + lengths.map(|index| program.outputs[index].bytes()).sum::<usize>();
+        applied = When::Here { held };
+        let of_function = PlannedRun::of(known, &values, around.held, 1);
+        let of_derivative = PlannedRun::of(unknown, &values, held, times);
+        intercept(py, vec![of_function, of_derivative], &values, &recorded.lines)?;
+    }
+    let outputs = measure_or_run(py, known, &inputs, &values, &recorded.lines, around, &Donated::NONE)?;
+    drop(inputs);
+    // Of the function's values only those are kept that the linear function returns.
+    let mut known_values = tables::filled("linear", Binding::Value(Value::Scalar(0)), outputs.len()).map_err(raise)?;
+    for index in kept(&sides[count..], outputs.len(), *residuals) {
+        let shared = Shared(Arc::clone(&outputs[index].0));
+        known_values[index] = Binding::Value(Value::Array(Arc::new(shared)));
+    }
     let mut outputs = outputs;
     outputs.truncate(count);
     let results = to_python(py, outputs, &specs, &[])?;
+    if let When::Here { held } = applied {
+        leave_idle_beside(unknown, &values, unknown.limit, held);
+    }
     let linear = Parts {
-        graph: values.applied_to(graph).map_err(raise)?,
+        graph: values.applied_to(graph, size.is_none()).map_err(raise)?,
         known: known_values,
         residuals: *residuals,
         sides: &sides[count..],
         executable: Some(Arc::clone(unknown)),
+        applied,
     };
     Ok((results, LinearMap::new(linear, takes, gives, policy, &recorded.lines)))
 }

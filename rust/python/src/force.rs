@@ -14,9 +14,8 @@ use pyo3::prelude::*;
 
 use crate::convert::leaf_value;
 use crate::errors::raise;
-use crate::execute::{Kind, Tables, evaluated, profile_or_run};
+use crate::execute::{Donated, Executable, Kind, Tables, evaluated, run_inside};
 use crate::limited::{fitting, held};
-use crate::plan_view::note_forced;
 use crate::tape::{Tape, TapeCell};
 use crate::trace::{innermost_jit, open_tapes};
 use crate::value::Value;
@@ -63,9 +62,12 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
         (cone.graph, values)
     };
     let within = |ask| evaluated(py, &cone, &Kind::Evaluate, ask, &cell.lines);
-    let executable = fitting(py, within(CheckpointPolicy::None.into())?, |found| found.peak_bytes(), within)?;
-    note_forced(held(py), &executable);
-    let outputs = profile_or_run(py, &executable, &values, &Tables::of(&cone), &cell.lines)?;
+    let tables = Tables::of(&cone);
+    // What the cone reads of captured arrays is held by the trace, and stands among what its run takes.
+    let held = held(py)?.saturating_sub(tables.owned_constants());
+    let needs = |found: &Arc<Executable>| found.peak_bytes(&tables);
+    let executable = fitting(py, held, within(CheckpointPolicy::None.into())?, needs, within)?;
+    let outputs = run_inside(py, &executable, &values, &tables, &cell.lines, held, &Donated::NONE)?;
     let mut tape = cell.open(py).map_err(raise)?;
     let recorded = tape.builder.graph().len() as u32;
     tape.forced_until = recorded;

@@ -87,6 +87,16 @@ impl Layout {
         self.shape.len()
     }
 
+    /// Where in memory the element is that is at `position` in C order.
+    pub fn offset_of(&self, mut position: i64) -> i64 {
+        let mut offset = self.offset;
+        for (&extent, &stride) in self.shape.iter().zip(&self.strides).rev() {
+            offset += position % extent * stride;
+            position /= extent;
+        }
+        offset
+    }
+
     pub fn elements(&self) -> i64 {
         self.shape.iter().product()
     }

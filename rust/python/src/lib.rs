@@ -19,6 +19,7 @@
 //! * Beside the run: `graph_view` shows the graph, `plan_view` the plan, `profile` where memory goes, `watching` where
 //!   derivatives met infinities, `table` the table of primitives. `errors` is the one mapping to Python's exceptions.
 
+mod alive;
 mod boundary;
 mod capture;
 mod chosen;

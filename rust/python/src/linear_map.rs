@@ -2,19 +2,23 @@
 
 use std::sync::{Arc, OnceLock};
 
-use ckad_graph::{CheckpointPolicy, Error, Graph, tables};
+use ckad_graph::{CheckpointPolicy, Error, Graph, Result, tables};
+use ckad_run::Filled;
 use ckad_transform::Side;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::convert::value_in_layout;
+use crate::convert::{counted_room, value_in_layout};
 use crate::errors::raise;
-use crate::execute::{Donated, Executable, Kind, Tables, compile, evaluated, flops_of, measure_or_run};
+use crate::execute::{Ask, Donated, Executable, Kind, Tables, compile, evaluated, flops_of, measure_or_run};
 use crate::finish::{
-    Binding, ResultSpec, bind_like, float_zeros, innermost, same_line, splice_into, to_python, traced, values_of,
+    Binding, ResultSpec, bind_like, copied_bytes, float_zeros, innermost, owned_values, same_line, splice_into,
+    to_python, traced, values_of,
 };
-use crate::limited::fitting;
+use crate::limited::{Around, fitting, held};
 use crate::trace::open_tapes;
+use crate::value::{Snapshot, Value};
+use crate::values::parse_dtype;
 
 /// A linear function of float arrays. It owns its residuals: what happens to the arguments later changes nothing.
 #[pyclass(frozen, module = "ckad._core")]
@@ -30,6 +34,7 @@ pub struct LinearMap {
     gives: Vec<Operand>,
     policy: Option<CheckpointPolicy>,
     lines: Arc<crate::lines::Lines>,
+    applied: When,
 }
 
 /// What an operand or result of a linear function stands beside.
@@ -41,6 +46,27 @@ pub enum Operand {
     Integer(Vec<i64>),
 }
 
+impl Operand {
+    /// Bytes of such an array.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Operand::Float(spec, _) => spec.layout.elements() as usize * spec.dtype.size(),
+            Operand::Integer(_) => 0,
+        }
+    }
+}
+
+/// When it is applied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// After the call that made it.
+    Later,
+    /// In the outermost call, which was planned with these runs beside so many bytes.
+    Here { held: usize },
+    /// In a call that runs at once inside of a trace.
+    HereInside,
+}
+
 /// The linear part of a partition, and the values of its known part.
 pub struct Parts<'a> {
     pub graph: Graph,
@@ -48,6 +74,7 @@ pub struct Parts<'a> {
     pub residuals: usize,
     pub sides: &'a [Side],
     pub executable: Option<Arc<Executable>>,
+    pub applied: When,
 }
 
 impl LinearMap {
@@ -72,6 +99,7 @@ impl LinearMap {
             gives,
             policy,
             lines: Arc::clone(lines),
+            applied: parts.applied,
         }
     }
 
@@ -81,6 +109,31 @@ impl LinearMap {
             let _ = self.executable.set(Arc::new(built));
         }
         self.executable.get().ok_or_else(|| raise(Error::internal("linear", "no executable")))
+    }
+
+    /// What there is around an application to operands of which so many bytes were copied.
+    fn around(&self, py: Python<'_>, copied: usize) -> PyResult<Around> {
+        if let When::Here { held } = self.applied {
+            return Ok(Around { enclosed: false, held });
+        }
+        let enclosed = !open_tapes().is_empty();
+        let held = if enclosed { held(py)? } else { 0 };
+        Ok(Around { enclosed, held: held + copied })
+    }
+
+    /// The program that keeps to the limit of the trace around, or to its own, beside what is held.
+    fn fitted(&self, py: Python<'_>, around: Around) -> PyResult<Arc<Executable>> {
+        let tables = Tables::of(&self.graph);
+        let planned = Arc::clone(self.executable(py)?);
+        if matches!(self.applied, When::Here { .. }) {
+            return Ok(planned);
+        }
+        let needs = |found: &Arc<Executable>| found.peak_bytes(&tables);
+        let within = |ask| evaluated(py, &self.graph, &Kind::Evaluate, ask, &self.lines);
+        match planned.limit.filter(|limit| !around.enclosed && around.held + needs(&planned) > *limit) {
+            Some(limit) => within(Ask::beside(around.held, Some(limit), self.policy)),
+            None => fitting(py, around.held, planned, needs, within),
+        }
     }
 
     /// The result of the linear function that belongs to `side`.
@@ -105,9 +158,63 @@ impl LinearMap {
                 shapes.push(shape.clone());
             }
         }
+        self.at(py, bind_like(py, &floats, &specs, |index| shapes[index].clone())?)
+    }
+
+    /// The linear function at a unit vector: that of the element at `position`, in C order, of the `leaf`-th operand.
+    fn at_unit(&self, py: Python<'_>, leaf: usize, position: i64) -> PyResult<Vec<Py<PyAny>>> {
+        let mut given = tables::room("linear", self.takes.len()).map_err(raise)?;
+        for (index, take) in self.takes.iter().enumerate() {
+            if let Operand::Float(spec, _) = take {
+                let place = (index == leaf).then(|| spec.layout.offset_of(position));
+                given.push(Binding::Value(unit(spec, place).map_err(raise)?));
+            }
+        }
+        self.at(py, given)
+    }
+
+    /// Room for a part of the Jacobian, an array in C order.
+    fn room<'py>(&self, py: Python<'py>, dtype: &Bound<'py, PyAny>, shape: Vec<i64>) -> PyResult<Bound<'py, PyAny>> {
+        match self.applied {
+            When::HereInside => counted_room(py, parse_dtype(dtype)?, &shape),
+            _ => py.import("numpy")?.call_method1("empty", (shape, dtype)),
+        }
+    }
+
+    /// Are its results values of a trace?
+    #[getter]
+    fn is_traced(&self) -> bool {
+        innermost(&self.known).is_some()
+    }
+
+    /// Floating point operations of one application.
+    #[getter]
+    fn flops(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(flops_of(self.executable(py)?))
+    }
+}
+
+/// Zeros in the memory order of an operand, but for a one at `place`.
+fn unit(spec: &ResultSpec, place: Option<i64>) -> Result<Value> {
+    let one = spec.dtype.bits_of_f64(1.0);
+    if spec.layout.rank() == 0 {
+        return Ok(Value::Scalar(if place.is_some() { one } else { spec.dtype.bits_of_f64(0.0) }));
+    }
+    let size = spec.dtype.size();
+    let bytes = spec.layout.elements() as usize * size;
+    let filled = match place {
+        Some(place) => Filled::unit("linear", bytes, place as usize * size, &one.to_le_bytes()[..size])?,
+        None => Filled::zeros("linear", bytes)?,
+    };
+    Ok(Value::Array(Arc::new(Snapshot(filled))))
+}
+
+impl LinearMap {
+    /// The linear function at operands, one for each that is a float.
+    fn at(&self, py: Python<'_>, given: Vec<Binding>) -> PyResult<Vec<Py<PyAny>>> {
         let residuals = self.known[self.known.len() - self.residuals..].iter().cloned();
         let mut bindings = tables::list("linear", residuals).map_err(raise)?;
-        let given = bind_like(py, &floats, &specs, |index| shapes[index].clone())?;
+        let (own, copied) = (bindings.len(), copied_bytes(&given));
         tables::extend("linear", &mut bindings, given).map_err(raise)?;
         let result_specs: Vec<&ResultSpec> = self
             .gives
@@ -124,6 +231,7 @@ impl LinearMap {
         });
         let all = tables::list("linear", bindings.iter().cloned().chain(picked)).map_err(raise)?;
         let results: Vec<Py<PyAny>> = if let Some(target) = innermost(&all) {
+            owned_values(&mut bindings[own..])?;
             let nodes = splice_into(py, &target, &self.graph, &bindings, self.policy, &same_line)?;
             let mut results = Vec::new();
             for (&side, spec) in self.sides.iter().zip(&result_specs) {
@@ -138,10 +246,9 @@ impl LinearMap {
         } else {
             let values = values_of(bindings)?;
             let read = Tables::of(&self.graph);
-            let enclosed = !open_tapes().is_empty();
-            let within = |ask| evaluated(py, &self.graph, &Kind::Evaluate, ask, &self.lines);
-            let executable = fitting(py, Arc::clone(self.executable(py)?), |found| found.peak_bytes(), within)?;
-            let outputs = measure_or_run(py, &executable, &values, &read, &self.lines, enclosed, &Donated::NONE)?;
+            let around = self.around(py, copied)?;
+            let executable = self.fitted(py, around)?;
+            let outputs = measure_or_run(py, &executable, &values, &read, &self.lines, around, &Donated::NONE)?;
             let unknown_specs = self.unknown_specs(&result_specs);
             let unknown = to_python(py, outputs, &unknown_specs, &[])?;
             let mut results = Vec::new();
@@ -172,14 +279,6 @@ impl LinearMap {
             .collect()
     }
 
-    /// Floating point operations of one application.
-    #[getter]
-    fn flops(&self, py: Python<'_>) -> PyResult<u64> {
-        Ok(flops_of(self.executable(py)?))
-    }
-}
-
-impl LinearMap {
     /// Specs of the unknown graph's outputs, in its own order.
     fn unknown_specs(&self, results: &[&ResultSpec]) -> Vec<ResultSpec> {
         let mut found: Vec<(usize, ResultSpec)> = self

@@ -9,7 +9,7 @@ use ckad_graph::{Constant, Graph, HostArray, Result, tables};
 use ckad_plan::policy::Planned;
 use ckad_plan::report::{Report, report};
 use ckad_plan::timeline::{Timeline, timeline};
-use ckad_plan::within::frontier;
+use ckad_plan::within::{Point, frontier};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use rustc_hash::FxHashMap;
@@ -28,6 +28,38 @@ pub struct LookedAt {
     leaps: usize,
     /// Which inputs are given up.
     donated: Vec<bool>,
+}
+
+/// Memory against work of a call of several runs, each with how often it runs: under a limit each takes its cheapest
+/// plan.
+pub fn frontier_of_all(runs: &[(Vec<Point>, u64)]) -> Result<Vec<Point>> {
+    let all = runs.iter().flat_map(|(points, _)| points.iter().map(|point| point.bytes));
+    let mut limits: Vec<usize> = tables::list("plan", all)?;
+    limits.sort_unstable();
+    limits.dedup();
+    let mut found: Vec<Point> = Vec::new();
+    for bytes in limits {
+        let taken =
+            runs.iter().map(|(points, times)| Some((points.iter().rfind(|point| point.bytes <= bytes)?, *times)));
+        let Some(taken) = taken.collect::<Option<Vec<(&Point, u64)>>>() else { continue };
+        let extra = taken.iter().map(|(point, times)| point.extra_flops.saturating_mul(*times));
+        let extra_flops = extra.fold(0, u64::saturating_add);
+        let mut names: Vec<&str> = taken.iter().map(|(point, _)| point.policy.as_str()).collect();
+        names.dedup();
+        if found.last().is_none_or(|last| extra_flops < last.extra_flops) {
+            tables::push("plan", &mut found, Point { bytes, extra_flops, policy: names.join(", then ") })?;
+        }
+    }
+    Ok(found)
+}
+
+/// `ckad.picture.data.FrontierPoint` of each; a forced run held `least` bytes.
+pub fn points<'py>(py: Python<'py>, points: &[Point], least: usize) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let class = py.import("ckad.picture.data")?.getattr("FrontierPoint")?;
+    // Of those that the forced run makes equal, the one with the least work stands last.
+    let hidden = points.iter().filter(|point| point.bytes <= least).count().saturating_sub(1);
+    let shown = points[hidden..].iter();
+    shown.map(|point| class.call1((point.bytes.max(least), point.extra_flops, &point.policy))).collect()
 }
 
 /// Stands for a captured array, of which a plan needs the size alone.
@@ -80,17 +112,14 @@ impl LookedAt {
         made.collect()
     }
 
-    /// `ckad.picture.data.FrontierPoint` of each plan; a forced run held `least` bytes.
-    pub fn frontier<'py>(&self, py: Python<'py>, least: usize) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let class = py.import("ckad.picture.data")?.getattr("FrontierPoint")?;
+    /// Memory against work of the run, beside `held` bytes.
+    pub fn frontier(&self, py: Python<'_>, held: usize) -> PyResult<Vec<Point>> {
         let points = || frontier(&self.graph, self.leaps, &ckad_run::target()?, &self.donated);
-        let points = enter(py, points)?.map_err(raise)?;
-        // Of those that the forced run makes equal, the one with the least work stands last.
-        let hidden = points.iter().filter(|point| point.bytes <= least).count().saturating_sub(1);
-        let made = points[hidden..]
-            .iter()
-            .map(|point| class.call1((point.bytes.max(least), point.extra_flops, &point.policy)));
-        made.collect()
+        let mut points = enter(py, points)?.map_err(raise)?;
+        for point in &mut points {
+            point.bytes = point.bytes.saturating_add(held);
+        }
+        Ok(points)
     }
 
     /// The run as plain data: see `ckad._core.Plan.timeline`.

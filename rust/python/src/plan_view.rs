@@ -17,7 +17,7 @@ use pyo3::types::PyDict;
 use crate::errors::raise;
 use crate::execute::{Executable, Tables};
 use crate::lines::Lines;
-use crate::looked_at::LookedAt;
+use crate::looked_at::{self, LookedAt, frontier_of_all};
 use crate::places::{Places, parts};
 use crate::tape::ForcedRuns;
 
@@ -31,11 +31,40 @@ thread_local! {
         const { RefCell::new(ForcedRuns { count: 0, peak_bytes: 0, live_bytes: 0, flops: 0 }) };
 }
 
-/// What is known of a run before it runs.
+/// A run that a call consists of.
+#[derive(Clone)]
+pub struct PlannedRun {
+    program: Arc<Executable>,
+    peak: PeakBytes,
+    /// Bytes of copies of arguments and of results of runs before, and of what results are put together in: beside it.
+    held: usize,
+    /// How often it runs.
+    times: u64,
+}
+
+impl PlannedRun {
+    pub fn of(program: &Arc<Executable>, tables: &Tables<'_>, held: usize, times: u64) -> PlannedRun {
+        PlannedRun { program: Arc::clone(program), peak: program.peak(tables), held, times }
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.peak.total().saturating_add(self.held)
+    }
+
+    /// The sum over all times that it runs.
+    fn in_all(&self, flops: impl Fn(&Figures) -> u64) -> u64 {
+        flops(&self.program.compiled.planned.figures()).saturating_mul(self.times)
+    }
+}
+
+/// What is known of a call before it runs.
 #[pyclass(frozen, module = "ckad", name = "Plan")]
 #[derive(Clone)]
 pub struct PlanView {
-    peak: PeakBytes,
+    /// The runs of the call, but for forced ones, in their order.
+    runs: Vec<PlannedRun>,
+    /// The largest of them: it is explained.
+    shown: usize,
     figures: Figures,
     forced: ForcedRuns,
     bytes_moved: u64,
@@ -43,8 +72,6 @@ pub struct PlanView {
     planning_bytes: usize,
     limit: Option<usize>,
     table: String,
-    /// What the table was made from.
-    program: Arc<Executable>,
     places: Arc<Places>,
     /// Lines that made arrays while they were traced, and their bytes.
     made_inside: Vec<(String, usize)>,
@@ -114,35 +141,32 @@ pub fn forget_forced() {
     crate::made_inside::forget();
 }
 
-/// Counts a forced run: what it held beside itself, its peak, its flops.
-pub fn note_forced(held: usize, executable: &Executable) {
+/// Counts a forced run: its peak with what is held beside it, its flops.
+pub fn note_forced(peak_bytes: usize, executable: &Executable) {
     FORCED.with_borrow_mut(|forced| {
         forced.count += 1;
-        forced.peak_bytes = forced.peak_bytes.max(held + executable.peak_bytes());
+        forced.peak_bytes = forced.peak_bytes.max(peak_bytes);
         forced.live_bytes = forced.live_bytes.max(executable.compiled.planned.live_peak);
         forced.flops += executable.compiled.planned.flops;
     });
 }
 
-/// Raises `Planned` when a plan is wanted on this thread.
-pub fn intercept(
-    py: Python<'_>,
-    executable: &Arc<Executable>,
-    tables: &Tables<'_>,
-    lines: &Arc<Lines>,
-) -> PyResult<()> {
+/// Raises `Planned` when a plan is wanted on this thread, of a call that consists of these runs.
+pub fn intercept(py: Python<'_>, runs: Vec<PlannedRun>, tables: &Tables<'_>, lines: &Arc<Lines>) -> PyResult<()> {
     let Some(wanted) = PLANNING.with_borrow(|open| open.last().cloned()) else { return Ok(()) };
+    let largest =
+        runs.iter().enumerate().rev().filter(|(_, run)| run.times > 0).max_by_key(|(_, run)| run.peak_bytes());
+    let Some((shown, executable)) = largest.map(|(index, run)| (index, Arc::clone(&run.program))) else {
+        return Ok(());
+    };
     let compiled = &executable.compiled;
     let Some(looked_at) = &executable.looked_at else { return Ok(()) };
     let places = Places::new(py, tables.graph, lines);
     let table = looked_at.report.text(&|line| places.short(line).to_owned()).map_err(raise)?;
-    let mut peak = compiled.peak;
-    // The cached program's constants are those of the call that built it.
-    peak.constants = tables.owned_constants();
     let made_inside = crate::made_inside::taken(py, lines);
     let table = table + &crate::made_inside::text(&made_inside);
     let plan = PlanView {
-        peak,
+        shown,
         figures: compiled.planned.figures(),
         forced: FORCED.with_borrow(|f| *f),
         bytes_moved: compiled.program.bytes_moved(),
@@ -150,7 +174,7 @@ pub fn intercept(
         planning_bytes: executable.planning_bytes,
         limit: executable.limit,
         table,
-        program: Arc::clone(executable),
+        runs,
         places: Arc::new(places),
         made_inside,
     };
@@ -159,35 +183,46 @@ pub fn intercept(
 }
 
 impl PlanView {
-    fn looked_at(&self) -> PyResult<&LookedAt> {
-        let missing = || raise(Error::internal("plan", "nothing was kept to explain the plan from"));
-        self.program.looked_at.as_deref().ok_or_else(missing)
-    }
-}
-
-#[pymethods]
-impl PlanView {
-    /// Bytes that the call allocates at most: the sum of `parts`, or the peak of a forced run where that is more.
-    #[getter]
-    fn peak_bytes(&self) -> usize {
-        self.peak.total().max(self.forced.peak_bytes)
-    }
-
-    /// What the final run allocates, by what it is for.
-    #[getter]
-    fn parts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let parts = PyDict::new(py);
-        let peak = &self.peak;
-        for (name, bytes) in [
+    /// The parts of the peak, in the order in which they are shown.
+    fn named_parts(&self) -> [(&'static str, usize); 7] {
+        let PlannedRun { peak, held, .. } = &self.runs[self.shown];
+        [
             ("arena", peak.arena),
             ("outputs", peak.outputs),
             ("scratch", peak.scratch),
             ("constants", peak.constants),
+            ("held", *held),
             ("graph", peak.graph),
             ("program", peak.program),
-        ] {
-            parts.set_item(name, bytes)?;
-        }
+        ]
+    }
+
+    fn program(&self) -> &Executable {
+        &self.runs[self.shown].program
+    }
+
+    fn looked_at(&self) -> PyResult<&LookedAt> {
+        self.program().looked_at.as_deref().ok_or_else(not_explained)
+    }
+}
+
+fn not_explained() -> PyErr {
+    raise(Error::internal("plan", "nothing was kept to explain the plan from"))
+}
+
+#[pymethods]
+impl PlanView {
+    /// Bytes that the call holds at most: the sum of `parts`, or the peak of a forced run where that is more.
+    #[getter]
+    fn peak_bytes(&self) -> usize {
+        self.runs.iter().map(PlannedRun::peak_bytes).fold(self.forced.peak_bytes, usize::max)
+    }
+
+    /// What the final run allocates, and what is held beside it, by what it is for.
+    #[getter]
+    fn parts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let parts = PyDict::new(py);
+        self.named_parts().iter().try_for_each(|(name, bytes)| parts.set_item(name, bytes))?;
         Ok(parts)
     }
 
@@ -207,25 +242,26 @@ impl PlanView {
     /// The most bytes of values live at once in one run, outputs included.
     #[getter]
     fn live_bytes(&self) -> u64 {
-        self.figures.live_peak.max(self.forced.live_bytes)
+        let runs = self.runs.iter().filter(|run| run.times > 0);
+        runs.map(|run| run.program.compiled.planned.live_peak).fold(self.forced.live_bytes, u64::max)
     }
 
     /// Floating point operations of the call, forced runs included.
     #[getter]
     fn flops(&self) -> u64 {
-        self.figures.flops + self.forced.flops
+        self.runs.iter().map(|run| run.in_all(|figures| figures.flops)).fold(self.forced.flops, u64::saturating_add)
     }
 
     /// Floating point operations of the recorded part, computed once.
     #[getter]
     fn forward_flops(&self) -> u64 {
-        self.figures.forward_flops
+        self.runs[0].program.compiled.planned.figures().forward_flops
     }
 
     /// Floating point operations beyond those of keeping everything.
     #[getter]
     fn extra_flops(&self) -> u64 {
-        self.figures.extra_flops
+        self.runs.iter().map(|run| run.in_all(|figures| figures.extra_flops)).fold(0, u64::saturating_add)
     }
 
     /// Bytes that kernels read and write in the final run, each operand and result once per kernel.
@@ -274,13 +310,19 @@ impl PlanView {
 
     /// The plans of which no other needs as few bytes and as little work, the least memory first.
     fn frontier<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        self.looked_at()?.frontier(py, self.forced.peak_bytes)
+        let mut all = Vec::new();
+        for run in self.runs.iter().filter(|run| run.times > 0) {
+            let looked_at = run.program.looked_at.as_deref().ok_or_else(not_explained)?;
+            all.push((looked_at.frontier(py, run.held)?, run.times));
+        }
+        let points = frontier_of_all(&all).map_err(raise)?;
+        looked_at::points(py, &points, self.forced.peak_bytes)
     }
 
     /// Live bytes over the steps of the final run, by source line.
     #[pyo3(signature = (columns = 600, lines = 12))]
     fn timeline<'py>(&self, py: Python<'py>, columns: usize, lines: usize) -> PyResult<Bound<'py, PyDict>> {
-        self.looked_at()?.timeline(py, &self.program.compiled.planned, &self.places, columns, lines)
+        self.looked_at()?.timeline(py, &self.program().compiled.planned, &self.places, columns, lines)
     }
 
     /// The plan as one page.
@@ -301,22 +343,22 @@ impl PlanView {
 
     fn __str__(&self) -> String {
         let row = |name: &str, bytes: u64| format!("{name:<12} {}\n", bytes_text(bytes));
-        let peak = &self.peak;
         let mut text = row("peak", self.peak_bytes() as u64);
         if let Some(limit) = self.limit {
             text.push_str(&row("limit", limit as u64));
         }
-        for (name, bytes) in [
-            ("  arena", peak.arena),
-            ("  outputs", peak.outputs),
-            ("  scratch", peak.scratch),
-            ("  constants", peak.constants),
-            ("  graph", peak.graph),
-            ("  program", peak.program),
-        ] {
-            text.push_str(&row(name, bytes as u64));
+        for (name, bytes) in self.named_parts() {
+            text.push_str(&row(&format!("  {name}"), bytes as u64));
         }
         text.push_str(&row("live", self.live_bytes()));
+        if let [_, linear] = &*self.runs {
+            let shown = if self.shown == 0 { "the function" } else { "its derivative" };
+            let times = "runs         1 of the function,";
+            text.push_str(&format!(
+                "{times} {} of its derivative; parts and lines are those of {shown}\n",
+                linear.times
+            ));
+        }
         if self.offloaded_bytes > 0 {
             let on_disk = row("on disk", self.offloaded_bytes);
             text.push_str(&format!("{}, in a file while they wait\n", on_disk.trim_end()));
@@ -336,7 +378,7 @@ impl PlanView {
             "<ckad.Plan: peak {} bytes, {} flops, {} extra, {} segments>",
             self.peak_bytes(),
             self.flops(),
-            self.figures.extra_flops,
+            self.extra_flops(),
             self.figures.segments
         )
     }

@@ -7,10 +7,12 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ckad_graph::{Attributes, DType, Error, ErrorKind, Graph, NodeId, Op, RegionId, Result, shortage, tables};
+use ckad_graph::{
+    Attributes, Constant, DType, Error, ErrorKind, Graph, NodeId, Op, RegionId, Result, shortage, tables,
+};
 use ckad_prim::Builder;
 use pyo3::prelude::*;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::capture::CapturedArrays;
 use crate::errors::{raise, to_python};
@@ -95,6 +97,32 @@ pub struct Tape {
     pub lines: Arc<Lines>,
     /// The caller's own arrays behind inputs that are not differentiated: `np.asarray` gives them back.
     pub originals: FxHashMap<NodeId, Py<PyAny>>,
+    /// Bytes of copies that were made of arguments.
+    pub copied_arguments: usize,
+    copied_constants: CopiedConstants,
+}
+
+/// Bytes of the graph's captured arrays that were copied, each counted once: as far as it has been looked at.
+#[derive(Default)]
+struct CopiedConstants {
+    looked_at: usize,
+    bytes: usize,
+    seen: FxHashSet<usize>,
+}
+
+impl CopiedConstants {
+    fn look_at(&mut self, constants: &[Constant]) -> Result<usize> {
+        for constant in &constants[self.looked_at..] {
+            let bytes = constant.owned_bytes();
+            if bytes > 0 {
+                self.seen.try_reserve(1).map_err(|_| Error::memory("record", constants.len()))?;
+                let new = self.seen.insert(Arc::as_ptr(constant).cast::<u8>() as usize);
+                self.bytes += if new { bytes } else { 0 };
+            }
+            self.looked_at += 1;
+        }
+        Ok(self.bytes)
+    }
 }
 
 /// What forcing values has cost so far; the plan counts it.
@@ -176,6 +204,8 @@ impl TapeCell {
                 repeated: RepeatedOperations::default(),
                 lines: Arc::clone(&lines),
                 originals: FxHashMap::default(),
+                copied_arguments: 0,
+                copied_constants: CopiedConstants::default(),
             }),
             dropped: Guarded::default(),
             survivors: Mutex::new(Vec::new()),
@@ -358,15 +388,17 @@ impl Tape {
         Ok(())
     }
 
-    /// Bytes of the values that are known and that nobody else has.
-    pub fn held_bytes(&self) -> usize {
-        self.values.values().map(Value::owned_bytes).sum()
+    /// Bytes of the copies that were made of arguments and of captured arrays.
+    pub fn copied_bytes(&mut self) -> Result<usize> {
+        let graph = self.builder.graph();
+        Ok(self.copied_arguments + self.copied_constants.look_at(&graph.constants)?)
     }
 
     /// The recorded graph; the tape starts again from nothing.
     pub fn take_graph(&mut self) -> Graph {
         self.unheld.clear();
         self.repeated = RepeatedOperations::default();
+        self.copied_constants = CopiedConstants::default();
         let graph = std::mem::take(&mut *self.builder.graph_mut());
         *self.builder.graph_mut() = Graph::new();
         graph

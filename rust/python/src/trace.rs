@@ -11,10 +11,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use rustc_hash::FxHashMap;
 
+use crate::alive;
 use crate::capture::ReadArrays;
 use crate::convert::{Foreign, array_argument, array_operand, classify, scalar_bits, scalar_operand};
 use crate::errors::{raise, refusal};
-use crate::finish::{self, Pair};
+use crate::finish::{self, Applied, Pair};
 use crate::graph_view::GraphView;
 use crate::layout::Layout;
 use crate::linear_map::LinearMap;
@@ -72,6 +73,8 @@ pub struct Recorded {
     /// Values of enclosing traces, by input index.
     pub captures: FxHashMap<u32, Capture>,
     pub lines: Arc<crate::lines::Lines>,
+    /// Bytes of copies that were made of its arguments.
+    pub copied_arguments: usize,
     /// Another trace records around this one.
     pub enclosed: bool,
     /// The most bytes that a run may allocate.
@@ -101,6 +104,7 @@ impl Trace {
             let mut open = open.borrow_mut();
             if open.is_empty() {
                 forget_forced();
+                alive::forget();
             }
             let tape = TapeCell::new(open.last(), purpose);
             open.push(Arc::clone(&tape));
@@ -221,7 +225,7 @@ impl Trace {
         policy: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(Vec<Py<PyAny>>, LinearMap)> {
         let policy = parse_policy(policy)?;
-        finish::linear(py, &self.take(py, outputs)?, true, policy)
+        finish::linear(py, &self.take(py, outputs)?, true, policy, Applied::Later)
     }
 
     /// The values of the outputs and the transposed derivative as a function of cotangents.
@@ -232,7 +236,7 @@ impl Trace {
         policy: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(Vec<Py<PyAny>>, LinearMap)> {
         let policy = parse_policy(policy)?;
-        finish::linear(py, &self.take(py, outputs)?, false, policy)
+        finish::linear(py, &self.take(py, outputs)?, false, policy, Applied::Later)
     }
 
     /// The mode (`mode`, or the cheaper one where that is neither) and the linear function that a Jacobian of so many
@@ -253,7 +257,7 @@ impl Trace {
             "reverse" => false,
             _ => finish::forward_is_cheaper(py, &recorded, columns, rows)?,
         };
-        let (_, map) = finish::linear(py, &recorded, forward, policy)?;
+        let (_, map) = finish::linear(py, &recorded, forward, policy, Applied::Here { columns, rows })?;
         Ok((if forward { "forward" } else { "reverse" }, map))
     }
 
@@ -432,6 +436,7 @@ impl Trace {
         let arguments = tables::list("trace", arguments.iter().cloned()).map_err(raise)?;
         let captures = std::mem::take(&mut tape.captures);
         let numbers = std::mem::take(&mut tape.numbers);
+        let copied_arguments = std::mem::take(&mut tape.copied_arguments);
         drop(tape);
         drop((known, numbers));
         Ok(Recorded {
@@ -441,6 +446,7 @@ impl Trace {
             values,
             captures,
             lines: Arc::clone(&self.tape.lines),
+            copied_arguments,
             enclosed: self.tape.depth > 0,
             limit: self.tape.limit,
         })

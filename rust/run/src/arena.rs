@@ -8,6 +8,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use ckad_graph::Result;
+use ckad_plan::program::Program;
 
 use crate::block::Block;
 use crate::spare;
@@ -35,6 +36,26 @@ pub fn release() -> usize {
     let bytes = take_idle().map_or(0, |block| block.bytes()) + spare::release();
     trim();
     bytes
+}
+
+/// Frees idle memory where more than `most` bytes of it would stay beside a run of the program.
+pub fn leave_idle(program: &Program, most: usize) {
+    let needed = program.arena_bytes.next_multiple_of(crate::block::ALIGNMENT) + program.scratch_bytes;
+    let idle = IDLE_BYTES.load(Ordering::Relaxed);
+    // One that is too small is freed when the run begins.
+    let beside = idle.saturating_sub(needed);
+    let of_result = spare::bytes();
+    let is_used = program.outputs.iter().any(|output| output.bytes() == of_result);
+    let of_result = if is_used { 0 } else { of_result };
+    if beside + of_result <= most {
+        return;
+    }
+    if beside > 0 {
+        drop(take_idle());
+    }
+    if of_result > 0 {
+        spare::release();
+    }
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

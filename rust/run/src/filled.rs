@@ -1,6 +1,6 @@
 //! Memory that is written once, where it is made: snapshots of arrays, zeros.
 
-use ckad_graph::Result;
+use ckad_graph::{Error, Result};
 
 use crate::block::Block;
 
@@ -25,6 +25,16 @@ impl Filled {
         Ok(Filled(block))
     }
 
+    /// As many zeros, but for an element that begins at byte `at`.
+    pub fn unit(op: &str, bytes: usize, at: usize, element: &[u8]) -> Result<Filled> {
+        let filled = Filled::zeros(op, bytes)?;
+        let end = at.checked_add(element.len()).filter(|end| *end <= bytes);
+        let end = end.ok_or_else(|| Error::internal(op, format!("an element at {at} of {bytes} bytes")))?;
+        // SAFETY: `at..end` lies in the block, which is nobody else's yet.
+        unsafe { filled.0.pointer().add(at).copy_from_nonoverlapping(element.as_ptr(), end - at) };
+        Ok(filled)
+    }
+
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: every byte was written when the block was made, and nobody writes since.
         unsafe { std::slice::from_raw_parts(self.0.pointer(), self.0.bytes()) }
@@ -39,6 +49,8 @@ mod tests {
     fn bytes_are_those_that_were_given() {
         assert_eq!(Filled::copied("test", &[3, 1, 2]).unwrap().bytes(), [3, 1, 2]);
         assert_eq!(Filled::zeros("test", 9).unwrap().bytes(), [0; 9]);
+        assert_eq!(Filled::unit("test", 6, 2, &[7, 8]).unwrap().bytes(), [0, 0, 7, 8, 0, 0]);
+        assert!(Filled::unit("test", 6, 5, &[7, 8]).is_err());
         assert!(Filled::copied("test", &[]).unwrap().bytes().is_empty());
     }
 }

@@ -25,7 +25,7 @@ mod target;
 mod threads;
 mod trace;
 
-pub use arena::{Lease, MemoryUse, lease, memory_use, release};
+pub use arena::{Lease, MemoryUse, lease, leave_idle, memory_use, release};
 pub use bindings::{Bindings, InputArray};
 pub use cache::ProgramCache;
 pub use counted::Counted;

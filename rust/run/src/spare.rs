@@ -6,14 +6,14 @@
 
 use std::ops::RangeInclusive;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use crate::block::Block;
 
 /// Bytes of what is kept. The C library finds smaller blocks again itself.
 const KEPT: RangeInclusive<usize> = 1 << 20..=64 << 20;
 
-static OF_RESULTS: Spare = Spare(AtomicPtr::new(ptr::null_mut()));
+static OF_RESULTS: Spare = Spare(AtomicPtr::new(ptr::null_mut()), AtomicUsize::new(0));
 
 /// Keeps the block, in place of the one before.
 pub(crate) fn keep(block: Block) {
@@ -25,18 +25,25 @@ pub(crate) fn take(bytes: usize) -> Option<Block> {
     OF_RESULTS.take(bytes)
 }
 
+/// Bytes of what is kept.
+pub(crate) fn bytes() -> usize {
+    OF_RESULTS.1.load(Ordering::Relaxed)
+}
+
 /// Frees what is kept: its bytes.
 pub(crate) fn release() -> usize {
     OF_RESULTS.replace(ptr::null_mut()).map_or(0, |block| block.bytes())
 }
 
-/// Room for one block; null where there is none.
-struct Spare(AtomicPtr<Block>);
+/// Room for one block; null where there is none. And its bytes, which another thread may see a moment later.
+struct Spare(AtomicPtr<Block>, AtomicUsize);
 
 impl Spare {
     fn keep(&self, block: Block) {
-        if KEPT.contains(&block.bytes()) {
+        let bytes = block.bytes();
+        if KEPT.contains(&bytes) {
             self.replace(Box::into_raw(Box::new(block)));
+            self.1.store(bytes, Ordering::Relaxed);
         }
     }
 
@@ -49,6 +56,7 @@ impl Spare {
 
     fn replace(&self, next: *mut Block) -> Option<Box<Block>> {
         let before = self.0.swap(next, Ordering::AcqRel);
+        self.1.store(0, Ordering::Relaxed);
         // SAFETY: only `keep` stores pointers, from `Box::into_raw`, and the swap made this one ours alone.
         (!before.is_null()).then(|| unsafe { Box::from_raw(before) })
     }
@@ -60,11 +68,12 @@ mod tests {
 
     #[test]
     fn one_block_of_the_right_size_is_found_again() {
-        let (spare, bytes) = (Spare(AtomicPtr::new(ptr::null_mut())), 3 << 20);
+        let (spare, bytes) = (Spare(AtomicPtr::new(ptr::null_mut()), AtomicUsize::new(0)), 3 << 20);
         let block = Block::new("test", bytes).unwrap();
         let pointer = block.pointer();
         spare.keep(block);
         spare.keep(Block::new("test", 64).unwrap());
+        assert_eq!(spare.1.load(Ordering::Relaxed), bytes);
         let again = spare.take(bytes).unwrap();
         assert_eq!(again.pointer(), pointer);
         assert!(spare.take(bytes).is_none());

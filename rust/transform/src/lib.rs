@@ -45,7 +45,7 @@ pub use cone::{Cone, cone};
 pub use custom::{is_for_reverse_mode, without_customs};
 pub use extract::extract;
 pub use jvp::{jvp, linearize};
-pub use partition::{Partition, Side, partition};
+pub use partition::{Partition, Side, kept, partition};
 pub use settle::settle;
 pub use simplify::{simplify, simplify_keeping_zeros};
 pub use splice::splice;

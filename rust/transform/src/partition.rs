@@ -33,6 +33,20 @@ pub struct Partition {
     pub residuals: usize,
 }
 
+impl Partition {
+    /// Which outputs of `known` a linear function holds, where the first `values` outputs of the whole graph are the
+    /// function's own values: the residuals, and results that are known.
+    pub fn kept(&self, values: usize) -> impl Iterator<Item = usize> + '_ {
+        kept(&self.outputs[values..], self.known.outputs.len(), self.residuals)
+    }
+}
+
+/// As [`Partition::kept`]: of so many outputs, the last ones residuals, those that the linear function's own hold.
+pub fn kept(linear: &[Side], outputs: usize, residuals: usize) -> impl Iterator<Item = usize> + '_ {
+    let is_known = move |index: usize| linear.contains(&Side::Known(index));
+    (0..outputs).filter(move |&index| index >= outputs - residuals || is_known(index))
+}
+
 /// Splits `graph` by dependence on the inputs that are not known.
 pub fn partition(graph: &Graph, known_inputs: &[bool]) -> Result<Partition> {
     let source = settled(graph)?;

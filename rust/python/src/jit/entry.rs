@@ -11,12 +11,13 @@ use pyo3::prelude::*;
 use super::call::{Call, Form, LeafPattern, LeafValue, Pattern, unflatten};
 use super::captured::Watches;
 use super::donation::Donation;
+use crate::alive::{self, Alive};
 use crate::capture::ReadArrays;
 use crate::convert::{array_operand, is_array};
 use crate::errors::raise;
 use crate::execute::{Ask, Executable, Kind, Tables, evaluated, is_looked_at, measure_or_run};
 use crate::finish::{Binding, ResultSpec, innermost, settled, splice_into, to_python, traced};
-use crate::limited::fitting;
+use crate::limited::{Around, fitting, held};
 use crate::lines::Lines;
 use crate::tape::TapeCell;
 use crate::trace::{Recorded, inner_limit, open_tapes};
@@ -52,8 +53,10 @@ pub struct Entry {
     lines: Arc<Lines>,
     /// The most bytes that a run may allocate.
     limit: Option<usize>,
-    /// None until it is run, and after the cache of programs was emptied.
-    executable: Mutex<Option<Arc<Executable>>>,
+    /// Results of runs while it was recorded: it may read them.
+    left: Option<Arc<Alive>>,
+    /// With what its limit was planned beside. None until it is run, and after the cache of programs was emptied.
+    executable: Mutex<Option<(usize, Arc<Executable>)>>,
 }
 
 impl Entry {
@@ -66,7 +69,7 @@ impl Entry {
         arrays: ReadArrays,
     ) -> PyResult<Entry> {
         let specs = recorded.output_specs()?;
-        let Recorded { graph, captures: mut found, lines, limit, .. } = recorded;
+        let Recorded { graph, captures: mut found, lines, limit, enclosed, .. } = recorded;
         let graph = settled(graph).map_err(raise)?;
         let arguments = call.traced().count();
         let mut captures = Vec::new();
@@ -87,6 +90,7 @@ impl Entry {
             in_place,
             lines,
             limit,
+            left: alive::current().filter(|_| !enclosed),
             executable: Mutex::new(None),
         })
     }
@@ -145,13 +149,16 @@ impl Entry {
                 LeafValue::Outer(..) => None,
             })
             .collect();
-        let executable = self.executable(py, call)?;
         let tables = Tables::of(&self.graph);
         let enclosed = !open_tapes().is_empty();
+        let copied: usize = values.iter().map(Value::owned_bytes).sum();
+        let before = if enclosed { held(py)? } else { self.left.as_ref().map_or(0, |left| left.bytes()) };
+        let around = Around { enclosed, held: before + copied };
+        let executable = self.executable(py, call, around)?;
         let captured =
             self.in_place.iter().filter_map(|(array, _)| array.bind(py).cast::<PyUntypedArray>().ok().cloned());
         let donation = Donation::new(py, call, &captured.collect::<Vec<_>>())?;
-        let outputs = measure_or_run(py, &executable, &values, &tables, &self.lines, enclosed, &donation.memory());
+        let outputs = measure_or_run(py, &executable, &values, &tables, &self.lines, around, &donation.memory());
         let results = outputs.and_then(|outputs| {
             let taken = outputs.iter().map(|output| match output.0.taken_over() {
                 Some(input) => donation.owner(input, call),
@@ -164,30 +171,29 @@ impl Entry {
         results
     }
 
-    fn executable(&self, py: Python<'_>, call: &Call) -> PyResult<Arc<Executable>> {
+    fn executable(&self, py: Python<'_>, call: &Call, around: Around) -> PyResult<Arc<Executable>> {
         let kind = || match call.donated.contains(&true) {
             true => Kind::Donating(call.donated_inputs()),
             false => Kind::Evaluate,
         };
-        let within = |limit| {
-            let ask = Ask { policy: None, limit, held: 0 };
-            evaluated(py, &self.graph, &kind(), ask, &self.lines)
-        };
-        let kept = self.program().as_ref().map(Arc::clone);
+        let within = |ask| evaluated(py, &self.graph, &kind(), ask, &self.lines);
+        let own = Ask::beside(around.held, self.limit, None);
+        let kept = self.program().as_ref().filter(|(held, _)| *held == own.held).map(|(_, built)| Arc::clone(built));
         let built = match kept {
-            _ if is_looked_at() => within(self.limit)?,
+            _ if is_looked_at() => within(own)?,
             Some(built) => built,
             None => {
-                let built = within(self.limit)?;
-                *self.program() = Some(Arc::clone(&built));
+                let built = within(own)?;
+                *self.program() = Some((own.held, Arc::clone(&built)));
                 built
             }
         };
         // A trace around it may have a limit: what runs for it keeps to that one.
-        fitting(py, built, |found| found.peak_bytes(), |ask| evaluated(py, &self.graph, &kind(), ask, &self.lines))
+        let tables = Tables::of(&self.graph);
+        fitting(py, around.held, built, |found| found.peak_bytes(&tables), within)
     }
 
-    fn program(&self) -> MutexGuard<'_, Option<Arc<Executable>>> {
+    fn program(&self) -> MutexGuard<'_, Option<(usize, Arc<Executable>)>> {
         self.executable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -199,7 +205,7 @@ impl Entry {
 
     /// Bytes of the graph and the program.
     pub fn own_bytes(&self) -> usize {
-        self.graph.own_bytes() + self.program().as_ref().map_or(0, |program| program.own_bytes())
+        self.graph.own_bytes() + self.program().as_ref().map_or(0, |(_, program)| program.own_bytes())
     }
 
     /// The outputs as values of a trace around the call.
