@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+import ckad
 from ckad import random
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -55,6 +56,44 @@ def _no_ties(x: Any, axis: int | None) -> bool:
     return _all(np.diff(ordered, axis=axis if axis is not None else 0) > GAP)
 
 
+class Plain:
+    """What ckad's functions in a program compute, for NumPy and for the oracle: steps as a Python loop, and so on.
+
+    Results of loops lie in memory as ckad's do, as that decides which views can be taken of them.
+    """
+
+    @staticmethod
+    def checkpoint(function: Any) -> Any:
+        return function
+
+    @staticmethod
+    def save(x: Any) -> Any:
+        return x
+
+    @staticmethod
+    def cond(pred: Any, true_fn: Any, false_fn: Any, *operands: Any) -> Any:
+        return true_fn(*operands) if pred else false_fn(*operands)
+
+    @staticmethod
+    def fori_loop(lower: int, upper: int, body: Any, init: Any) -> Any:
+        for i in range(lower, upper):
+            init = body(i, init)
+        return init.copy() if init.ndim else init
+
+    @staticmethod
+    def scan(f: Any, init: Any, xs: Any = None, length: int | None = None, reverse: bool = False) -> Any:
+        count = int(length or 0) if xs is None else len(xs)
+        given: list[Any] = [None] * count
+        for i in reversed(range(count)) if reverse else range(count):
+            init, given[i] = f(init, None if xs is None else xs[i])
+        stacked = None if not count or given[0] is None else np.stack(given).copy()
+        return init.copy() if init.ndim else init, stacked
+
+
+# What a line may name beside variables.
+MODULES: dict[str, Any] = {"np": np, "random": random, "ckad": Plain}
+
+
 @dataclass
 class Program:
     """A function of arrays to a scalar, as source and ready to call, and a point to differentiate it at."""
@@ -63,7 +102,8 @@ class Program:
     args: tuple[Any, ...]
 
     def __call__(self, *args: Any) -> Any:
-        namespace: dict[str, Any] = {"np": np, "random": random}
+        traced = any(isinstance(x, ckad.Tracer) for x in args)
+        namespace: dict[str, Any] = {"np": np, "random": random, "ckad": ckad if traced else Plain}
         exec(compile(self.source, "<program>", "exec"), namespace)
         return namespace["f"](*args)
 
@@ -98,13 +138,13 @@ class Builder:
     def run(self, line: str) -> bool:
         """Appends the line, if what it computes stays finite and moderate."""
         before = {name: np.array(value) for name, value in self.variables.items()}
-        scope = {"np": np, "random": random, **self.variables}
+        scope = {**MODULES, **self.variables}
         with np.errstate(all="raise", under="ignore"):
             try:
                 exec(line, scope)
             except FloatingPointError:
                 line = ""
-        values = {name: value for name, value in scope.items() if name not in ("np", "random", "__builtins__", "_")}
+        values = {name: value for name, value in scope.items() if name not in {*MODULES, "__builtins__", "_"}}
         if line and all(_all(np.abs(value) < LARGEST) for value in values.values()):
             self.variables = values
             self.lines.append(line)
@@ -188,7 +228,7 @@ def reduction(b: Builder) -> None:
     b.assign(f"np.{function}({x}, axis={axis}{keep})")
 
 
-def scan(b: Builder) -> None:
+def running(b: Builder) -> None:
     x = b.name(lambda x: np.size(x) > 0 and np.ndim(x) > 0)
     if x is not None:
         b.assign(f"np.{b.choose('cumsum', 'cumprod')}({x}, axis={b.axis(b.variables[x])})")
@@ -321,9 +361,63 @@ def drawn(b: Builder) -> None:
     b.assign(b.choose(f"{x} * {noise}", f"np.where(random.bernoulli({key}, 0.7, {shape}), {x}, 0.5)"))
 
 
+SMOOTH = ("np.sin({})", "np.tanh({})", "0.5 * {}", "np.cos({}) * {}")
+
+
+def region(b: Builder) -> None:
+    """A part that keeps only what enters it, alone or within another one."""
+    if (x := b.name(lambda x: True)) is None:
+        return
+    y = b.name(lambda y: _broadcast(b.variables[x], y)) or x
+    body = f"np.sin({b.choose(*SMOOTH).format(*['u'] * 2)} + {y})"
+    inner = f"ckad.checkpoint(lambda u: {body})"
+    b.assign(f"{b.choose(inner, f'ckad.checkpoint(lambda u: np.tanh({inner}(u)))')}({x})")
+
+
+def saved(b: Builder) -> None:
+    """A value that every policy keeps, itself or on the way to another."""
+    if (x := b.name(lambda x: True)) is not None:
+        b.assign(b.choose(f"ckad.save({x}) * 0.5", f"np.sin(ckad.save(np.sin({x})))", f"ckad.save(({x},))[0] + 0.0"))
+
+
+def scanned(b: Builder) -> None:
+    """A loop that is recorded once: over a number of steps, or over the slices of a variable, which it stacks."""
+    if (x := b.name(lambda x: True)) is None:
+        return
+    step = b.choose(*SMOOTH).format(*["c"] * 2)
+    y = b.name(lambda y: _fits_into(y, np.shape(b.variables[x])))
+    around = f" + 0.1 * {y}" if y is not None and b.pick(st.booleans()) else ""
+    if b.pick(st.booleans()):
+        steps, which = b.pick(st.integers(0, 5)), b.choose("scan", "fori")
+        if which == "fori":
+            b.assign(f"ckad.fori_loop(0, {steps}, lambda i, c: {step}{around} + 0.01 * i, {x} * 1.0)")
+        else:
+            b.assign(f"ckad.scan(lambda c, _: ({step}{around}, None), {x} * 1.0, None, {steps})[0]")
+        return
+    xs = b.name(lambda xs: np.ndim(xs) > 0 and len(xs) > 0 and np.shape(xs)[1:] == np.shape(b.variables[x]))
+    if xs is not None:
+        part, reverse = b.choose(0, 1), b.pick(st.booleans())
+        b.assign(
+            f"ckad.scan(lambda c, s: ({step} + 0.5 * s, np.sin(c) * s), {x} * 1.0, {xs}, reverse={reverse})[{part}]"
+        )
+
+
+def chosen(b: Builder) -> None:
+    """One of two functions, as a value says; within a loop it is chosen while the loop runs."""
+    x = b.name(lambda x: np.size(x) > 0)
+    if x is None or abs(float(np.sum(b.variables[x])) - 0.1) < 1e-4:
+        return
+    sides = "lambda u: np.sin(u), lambda u: np.cos(u) * u"
+    outside = f"ckad.cond(np.sum({x}) > 0.1, {sides}, {x})"
+    inside = (
+        f"ckad.scan(lambda c, s: (ckad.cond(s > 0.5, {sides}, c), None), {x} * 1.0, np.array([0.2, 0.9, 0.6, 0.1]))[0]"
+    )
+    b.assign(b.choose(outside, inside))
+
+
 KINDS = (
-    *(unary, unary, binary, binary, constant, reduction, scan, product, view, view, read),
-    *(write, write, augmented, choice, branch, joined, order, loop, drawn),
+    *(unary, unary, binary, binary, constant, reduction, running, product, view, view, read),
+    *(write, write, augmented, choice, branch, joined, order, loop, drawn, region, saved, scanned, chosen),
 )
 
 

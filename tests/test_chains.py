@@ -61,8 +61,9 @@ def test_the_package_computes_as_many(steps: int, slots: int) -> None:
     assert sum(action.n1 - action.n0 for action in forwards) - steps == advances(steps, slots)
 
 
-def test_ten_thousand_steps() -> None:
-    assert round(recomputed(10_000, ckad.Revolve(100)), 9) + 9_999 == advances(10_000, 100)
+@pytest.mark.parametrize("slots", [3, 10, 30, 100])
+def test_ten_thousand_steps(slots: int) -> None:
+    assert round(recomputed(10_000, ckad.Revolve(slots)), 9) + 9_999 == advances(10_000, slots)
 
 
 def stencil_in_place(steps: int) -> Callable[[Any], Any]:
@@ -135,6 +136,36 @@ def adaptive(x: Any) -> Any:
         change = np.cos(x) * np.roll(x, 1)
         x = x + change * np.minimum(0.1, 0.05 / np.max(np.abs(change)))
     return np.sum(x * x)
+
+
+def accepting(x: Any) -> Any:
+    """Steps that are refused and tried again with half the width, as a value says: of each a run is forced."""
+    step, taken, refused = 0.8, 0, 0
+    while taken < 40:
+        change = step * np.cos(x) * np.roll(x, 1)
+        if np.max(np.abs(change)) > 0.3 / (1 + taken % 5):
+            step, refused = 0.5 * step, refused + 1
+            continue
+        x, step, taken = x + change, 1.3 * step, taken + 1
+    assert refused > 5
+    return np.sum(x * x)
+
+
+@pytest.mark.parametrize("policy", ["log", "sqrt", ckad.Revolve(4), ckad.Mixed(4)], ids=str)
+def test_steps_that_are_accepted_or_refused(policy: Any) -> None:
+    x = np.linspace(0.1, 1.0, 2000)
+    none = ckad.plan(ckad.grad(accepting, checkpoint="none"))(x)
+    plan = ckad.plan(ckad.grad(accepting, checkpoint=policy))(x)
+    assert plan.forced_runs[0] > 40
+    assert plan.note is None
+    assert plan.live_bytes < 0.6 * none.live_bytes
+    assert plan.extra_flops < 6 * none.forward_flops
+    gradient = ckad.grad(accepting, checkpoint=policy)(x)
+    np.testing.assert_array_equal(gradient, ckad.grad(accepting, checkpoint="none")(x))
+    v = np.random.default_rng(0).standard_normal(2000)
+    h = 1e-6
+    difference = (accepting(x + h * v) - accepting(x - h * v)) / (2 * h)
+    np.testing.assert_allclose(gradient @ v, difference, rtol=1e-6)
 
 
 @pytest.mark.parametrize("f", [odd_steps, nested, adaptive])

@@ -36,12 +36,37 @@ def times(plan: Any, marked: str = "# saved") -> int:
     return found
 
 
-@pytest.mark.parametrize("checkpoint", ["sqrt", 4, 12])
-def test_what_is_saved_is_computed_once(checkpoint: Any) -> None:
+class KeepNothing:
+    """A policy of the user's."""
+
+    def choose(self, clusters: ckad.Clusters) -> Any:
+        return {"keep": []}
+
+    def __str__(self) -> str:
+        return "one of the user's"
+
+
+EVERY = ["none", "auto", "sqrt", 4, 12, "log", ckad.Revolve(4), ckad.Mixed(4), ckad.Offload(min_bytes=1), KeepNothing()]
+
+
+@pytest.mark.parametrize("checkpoint", EVERY, ids=str)
+def test_no_policy_computes_it_again(checkpoint: Any) -> None:
+    assert times(ckad.plan(ckad.grad(net, checkpoint=checkpoint))(W, X)) == 1
+    regions = lambda w, x: net(w, x, inner=lambda block: ckad.checkpoint(block))
+    assert times(ckad.plan(ckad.grad(regions, checkpoint=checkpoint))(W, X)) == 1
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "else_computed"),
+    [("sqrt", 2), (4, 2), (12, 2), ("log", 4), (ckad.Revolve(4), 3), (ckad.Mixed(4), 3)],
+    ids=str,
+)
+def test_what_is_saved_is_computed_once(checkpoint: Any, else_computed: int) -> None:
     plan = ckad.plan(ckad.grad(net, checkpoint=checkpoint))(W, X)
     assert plan.extra_flops > 0
     assert times(plan) == 1
-    assert times(ckad.plan(ckad.grad(lambda w, x: net(w, x, lambda x: x), checkpoint=checkpoint))(W, X)) == 2
+    without = ckad.plan(ckad.grad(lambda w, x: net(w, x, lambda x: x), checkpoint=checkpoint))(W, X)
+    assert times(without) == else_computed
 
 
 def test_what_is_saved_in_a_region_is_computed_once() -> None:
@@ -83,7 +108,7 @@ def test_a_policy_of_the_users_keeps_it_too() -> None:
     assert times(ckad.plan(ckad.grad(net, checkpoint=Nothing()))(W, X)) == 1
 
 
-@pytest.mark.parametrize("checkpoint", ["none", "auto", "sqrt", 3])
+@pytest.mark.parametrize("checkpoint", [policy for policy in EVERY if not isinstance(policy, KeepNothing)], ids=str)
 def test_saving_changes_no_bit_of_any_derivative(checkpoint: Any) -> None:
     def calls(f: Any) -> list[Any]:
         gradient = ckad.grad(f, checkpoint=checkpoint)
