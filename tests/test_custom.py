@@ -192,11 +192,171 @@ def test_what_is_wrong_is_said() -> None:
     wrong.defjvp(lambda primals, tangents: (np.sin(primals[0]), np.zeros(3)))
     with pytest.raises(ShapeError, match="the rule gives"):
         ckad.grad(lambda x: wrong(x))(1.0)
+    wrong.defjvp(lambda primals, tangents: (np.zeros(3), tangents[0]))
+    with pytest.raises(ShapeError, match=r"the rule gives float64\(3,\) for the result of float64\(\)"):
+        ckad.grad(lambda x: wrong(x))(1.0)
+    wrong.defjvp(lambda primals, tangents: ((primals[0],), tangents[0]))
+    with pytest.raises(CkadTypeError, match="let the result that it returns have the structure"):
+        ckad.grad(lambda x: wrong(x))(1.0)
+    two = ckad.custom_jvp(lambda x, y: x * y)
+    two.defjvps(lambda dx, out, x, y: dx * y)
+    with pytest.raises(CkadTypeError, match="1 rules for 2 arguments"):
+        ckad.grad(two)(1.0, 2.0)
+    with pytest.raises(CkadTypeError, match=r"\[defjvps\] a function is wanted"):
+        two.defjvps(3.0, None)  # pyright: ignore[reportArgumentType]
     few = ckad.custom_vjp(lambda x, y: x + y)
     few.defvjp(lambda x, y: (x + y, None), lambda r, g: g)
     with pytest.raises(CkadTypeError, match="cotangent for each of 2 arguments"):
         ckad.grad(few)(1.0, 2.0)
-    with pytest.raises(ValueError, match="nondiff_argnums"):
-        ckad.custom_vjp(np.sin, nondiff_argnums=-1)
+    for numbers in (-1, 1.0, None, "x", (0, True)):
+        with pytest.raises(ValueError, match="nondiff_argnums has"):
+            ckad.custom_vjp(np.sin, nondiff_argnums=numbers)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="a function is wanted"):
         ckad.custom_jvp(3.0)  # pyright: ignore[reportArgumentType]
+
+
+def test_second_order_of_a_rule_for_cotangents_in_loops_and_branches() -> None:
+    # Told from the true derivative by a factor: higher orders go through the operations of fwd and bwd, everywhere.
+    @ckad.custom_vjp
+    def f(x: Any) -> Any:
+        return np.tanh(x) * 2.0
+
+    f.defvjp(lambda x: (np.tanh(x) * 2.0, {"x": x}), lambda r, g: (3.0 * g * np.cos(r["x"]),))
+
+    def plain(x: Any) -> Any:
+        c = x
+        for _ in range(4):
+            c = f(c) * 0.3 + x if np.sum(c) > -100 else c
+        return np.sum(c * c)
+
+    def scanned(x: Any) -> Any:
+        return np.sum(ckad.scan(lambda c, _: (f(c) * 0.3 + x, f(c)), x, length=4)[0] ** 2)
+
+    def repeated(x: Any) -> Any:
+        step = lambda state: (state[0] + 1, f(state[1]) * 0.3 + x)
+        return np.sum(ckad.while_loop(lambda state: state[0] < 4, step, (0, x))[1] ** 2)
+
+    def chosen(x: Any) -> Any:
+        step = lambda c, _: (ckad.cond(np.sum(c) > -100, lambda c: f(c) * 0.3 + x, lambda c: c, c), None)
+        return np.sum(ckad.scan(step, x, length=4)[0] ** 2)
+
+    v = np.cos(X)
+    gradient, product_ = ckad.grad(plain)(X), ckad.hvp(plain, X, v)
+    for g in (scanned, repeated, chosen, ckad.jit(scanned), ckad.jit(repeated), ckad.jit(chosen)):
+        assert_allclose(ckad.grad(g)(X), gradient, rtol=1e-12)
+        assert_allclose(ckad.hvp(g, X, v), product_, rtol=1e-12)
+    for g in (plain, scanned, repeated, chosen, ckad.jit(scanned), ckad.jit(chosen)):
+        assert_allclose(ckad.grad(lambda x, g=g: np.sum(ckad.grad(g)(x) * v))(X), product_, rtol=1e-12)
+    with pytest.raises(CkadTypeError, match=r"forward mode reaches .*test_custom\.py:\d+"):
+        ckad.jvp(scanned, (X,), (v,))
+
+
+def test_a_rule_in_terms_of_the_result_holds_in_all_orders() -> None:
+    def tripled(order: Any) -> Any:
+        f = ckad.custom_jvp(lambda x: order(np.exp(x)))
+
+        @f.defjvp
+        def rule(primals: Any, tangents: Any) -> Any:
+            y = f(*primals)
+            return y, 3.0 * y * order(tangents[0])
+
+        return f
+
+    x = np.arange(6.0).reshape(2, 3) / 7.0
+    for order in (lambda a: a, np.transpose, lambda a: a[:, ::-1], lambda a: a.T.copy().T):
+        f = tripled(order)
+        assert_allclose(ckad.hvp(lambda x, f=f: np.sum(f(x)), x, np.ones_like(x)), 9.0 * np.exp(x), rtol=1e-12)
+        second = ckad.grad(lambda x, f=f: np.sum(ckad.grad(lambda x: np.sum(f(x)))(x)))
+        assert_allclose(second(x), 9.0 * np.exp(x), rtol=1e-12)
+        assert_allclose(ckad.grad(lambda x, second=second: np.sum(second(x)))(x), 27.0 * np.exp(x), rtol=1e-12)
+
+
+def test_rules_are_programs_of_their_own() -> None:
+    # They write into arrays made like arguments and residuals, and into these, and look at what has a value.
+    @ckad.custom_vjp
+    def f(x: Any, n: Any) -> Any:
+        return x * n
+
+    def backward(r: Any, g: Any) -> Any:
+        x, n = r
+        out = np.zeros_like(x)
+        out[1:] += 2.0 * g[1:]
+        out[0] = g[0] if n > 2.0 else -g[0]
+        x *= 100.0
+        if np.sum(x) > 0.0:
+            out += x[::-1]
+        return out, None
+
+    f.defvjp(lambda x, n: (x * n, (x, n)), backward)
+    y = np.arange(1.0, 4.0)
+    for n, sign in ((3.0, 1.0), (1.0, -1.0)):
+        found = ckad.grad(lambda x, n: np.sum(f(x, n) + x), (0, 1))(y, n)
+        assert_array_equal(found[0], [sign + 301.0, 203.0, 103.0])
+        assert found[1] == 0.0
+
+    @ckad.custom_jvp
+    def g(x: Any) -> Any:
+        return x * x
+
+    @g.defjvp
+    def rule(primals: Any, tangents: Any) -> Any:
+        (x,), (dx,) = primals, tangents
+        out = np.zeros_like(x)
+        out[:2] = 5.0 * dx[:2]
+        if x[0] > 1.5:
+            out[2] = x[1] * dx[2]
+        x[0] = 100.0
+        return g(x), out
+
+    assert_array_equal(ckad.grad(lambda x: np.sum(g(x) + x))(y), [6.0, 6.0, 1.0])
+    assert_array_equal(ckad.grad(lambda x: np.sum(g(x) + x))(y + 1.0), [6.0, 6.0, 4.0])
+    with pytest.raises(ckad.errors.TracerError, match="in the rule of a ckad.custom_jvp"):
+        ckad.grad(ckad.jit(lambda x: np.sum(g(x))))(y)
+    h = ckad.custom_vjp(lambda x: x)
+    h.defvjp(lambda x: (x, None), lambda r, g: (g if g > 0 else -g,))
+    with pytest.raises(ckad.errors.TracerError, match="there cotangents have no values"):
+        ckad.grad(lambda x: h(x))(1.0)
+
+
+def test_none_in_place_of_a_part_of_a_cotangent() -> None:
+    f = ckad.custom_vjp(lambda z: z["a"] * z["b"][0] + z["b"][1]["c"])
+    x = {"a": 2.0, "b": (3.0, {"c": 4.0})}
+    for parts, expected in (
+        ({"a": 7.0, "b": None}, (7.0, 0.0, 0.0)),
+        ({"a": None, "b": (8.0, None)}, (0.0, 8.0, 0.0)),
+        ({"a": None, "b": (None, {"c": 9})}, (0.0, 0.0, 9.0)),
+        (None, (0.0, 0.0, 0.0)),
+    ):
+        f.defvjp(lambda z: (f.fun(z), None), lambda r, g, parts=parts: (parts,))
+        found = ckad.grad(f)(x)
+        assert (found["a"], found["b"][0], found["b"][1]["c"]) == expected
+    for parts in (1.0, {"a": 1.0}, {"a": 1.0, "b": 2.0}, {"a": (1.0,), "b": None}):
+        f.defvjp(lambda z: (f.fun(z), None), lambda r, g, parts=parts: (parts,))
+        with pytest.raises(CkadTypeError, match="bwd gives PyTreeSpec"):
+            ckad.grad(f)(x)
+
+
+def test_rules_for_tangents_are_linear() -> None:
+    def ruled(rule: Any) -> Any:
+        f = ckad.custom_jvp(lambda x: x * 2.0)
+        f.defjvp(lambda primals, tangents: (primals[0] * 2.0, rule(primals[0], tangents[0])))
+        return f
+
+    for rule in (lambda x, t: t * t, lambda x, t: np.sin(t), lambda x, t: np.maximum(t, 0.0), lambda x, t: np.abs(t)):
+        with pytest.raises(CkadTypeError, match="not linear in the tangents"):
+            ckad.grad(ruled(rule))(1.0)
+        with pytest.raises(CkadTypeError, match="not linear in the tangents"):
+            ckad.jvp(ruled(rule), (1.0,), (3.0,))
+    loop = lambda x, t: ckad.fori_loop(0, 3, lambda i, c: c * x, t)
+    until = lambda x, t: ckad.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * x), (0, t))[1]
+    side = lambda x, t: ckad.cond(x > 0, lambda t: t * 8.0, lambda t: t, t)
+    for rule in (
+        lambda x, t: t * 8.0,
+        lambda x, t: np.where(x > 0, 8.0 * t, t / x),
+        loop,
+        until,
+        side,
+        lambda x, t: ckad.jvp(lambda x: x**2 * 2.0, (x,), (t,))[1],
+    ):
+        assert_allclose(ckad.grad(ruled(rule))(2.0), 8.0)
+        assert_allclose(ckad.jvp(ckad.jit(ruled(rule)), (2.0,), (3.0,))[1], 24.0)

@@ -237,7 +237,12 @@ class Trace:
     """One traced call: arguments go in, the function records, and one of the methods that take outputs finishes it."""
 
     def __init__(
-        self, transform: str, jitted: bool = False, memory_limit: int | None = None, body: bool = False
+        self,
+        transform: str,
+        jitted: bool = False,
+        memory_limit: int | None = None,
+        body: bool = False,
+        rule: bool = False,
     ) -> None: ...
     def symbol(self, dtype: Any, shape: Sequence[int], is_array: bool, weak: bool) -> Any:
         """An argument without a value; `weak`: a number of Python's."""

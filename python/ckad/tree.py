@@ -74,6 +74,25 @@ def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     return optree.tree_map(function, tree, *others, namespace=NAMESPACE)
 
 
+def leaves_or_none(structure: optree.PyTreeSpec, tree: Any) -> list[Any] | None:
+    """Leaves of a tree of that structure, in which None may stand in place of any part: None for each leaf there.
+
+    None where it has another structure.
+    """
+    leaves, prefix = optree.tree_flatten(tree, none_is_leaf=True, namespace=NAMESPACE)
+    found: list[Any] = [None] * structure.num_leaves
+    try:
+        places = prefix.flatten_up_to(unflatten(structure, range(structure.num_leaves)))
+    except ValueError:
+        return None
+    for leaf, place in zip(leaves, places, strict=True):
+        if leaf is not None:
+            if not isinstance(place, int):
+                return None
+            found[place] = leaf
+    return found
+
+
 def is_leaf(tree: Any) -> bool:
     """Is it a leaf, not a container?
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import numpy as np
@@ -14,7 +14,7 @@ from ckad import _core
 from ckad.errors import CkadRuntimeError, CkadTypeError, CkadValueError, ShapeError
 from ckad.transforms.loops import Leaf
 from ckad.transforms.recording import check_function
-from ckad.tree import flatten, unflatten
+from ckad.tree import flatten, leaves_or_none, unflatten
 
 Result = TypeVar("Result")
 
@@ -28,7 +28,8 @@ class _Custom(Generic[Result]):
         check_function(self.name, fun)
         functools.update_wrapper(cast("Any", self), fun)
         self.fun = fun
-        numbers = (nondiff_argnums,) if isinstance(nondiff_argnums, (int, np.integer)) else tuple(nondiff_argnums)
+        several = isinstance(nondiff_argnums, Iterable)
+        numbers = tuple(nondiff_argnums) if several else (nondiff_argnums,)
         for number in numbers:
             if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 0:
                 hint = "give positions of arguments, counted from 0: nondiff_argnums=(1,)"
@@ -62,6 +63,18 @@ def _is_float(leaf: Any) -> bool:
     return Leaf(leaf).dtype.kind == "f"
 
 
+def _packed(leaf: Any) -> Any:
+    """A traced array in C order: the rule's result and what reads it are then one node."""
+    if not isinstance(leaf, _core.Tracer):
+        return leaf
+    stride = leaf.itemsize
+    for extent, step in zip(reversed(leaf.shape), reversed(leaf.strides), strict=True):
+        if extent != 1 and step != stride:
+            return leaf.copy(order="C")
+        stride *= extent
+    return leaf
+
+
 def _is_traced(tree: Any) -> bool:
     return any(isinstance(leaf, _core.Tracer) for leaf in flatten(tree)[0])
 
@@ -78,17 +91,41 @@ def _matching(name: str, what: str, value: Any, like: Leaf) -> Any:
     return value
 
 
+def _kind(value: Any) -> str:
+    """What a function returned in place of a tuple."""
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    return "None: it has no return" if value is None else f"a {type(value).__name__}"
+
+
 class _Rule:
     """A rule that is being recorded: a body whose arguments are tangents or cotangents."""
 
     def __init__(self, name: str) -> None:
-        self.trace = _core.Trace(name, body=True)
+        self.trace = _core.Trace(name, rule=True)
         self.symbols = 0
+        self.entered: dict[int, tuple[Any, Any]] = {}
 
     def symbol(self, like: Leaf) -> Any:
-        """An argument of that shape and dtype."""
+        """An argument of that shape and dtype; before anything is brought inside."""
         self.symbols += 1
         return self.trace.symbol(like.dtype, like.shape, like.is_array, False)
+
+    def inside(self, tree: Any) -> Any:
+        """A pytree of values from outside as values of the rule: it computes with them where it is used, can write what
+        it computes beside them, and what it writes into them is its own."""
+        leaves, structure = flatten(tree)
+        if not any(isinstance(leaf, _core.Tracer) for leaf in leaves):
+            return tree
+        return unflatten(structure, [self._entered(leaf) for leaf in leaves])
+
+    def _entered(self, leaf: Any) -> Any:
+        if not isinstance(leaf, _core.Tracer):
+            return leaf
+        if id(leaf) not in self.entered:
+            # With the leaf, so that no other one gets its id.
+            self.entered[id(leaf)] = (leaf, self.trace.argument(leaf, False))
+        return self.entered[id(leaf)][1]
 
     def body(self, outputs: list[Any]) -> _core.Body:
         """The recorded rule."""
@@ -105,12 +142,15 @@ def _attached(
     """`out` with a rule behind it. `record` gives the rule's outputs and which of the arguments it knows of, from the
     leaves and the structure of `out` and the indices of its floats."""
     leaves, structure = flatten(out)
+    leaves = [_packed(leaf) for leaf in leaves]
     floats = [index for index, leaf in enumerate(leaves) if _is_float(leaf)]
     if not floats:
         return out
     trace = _core.Trace(name)
     try:
         results = [trace.argument(leaves[index], False) for index in floats]
+        for index, result in zip(floats, results, strict=True):
+            leaves[index] = result
         rule = _Rule(name)
         try:
             outputs, known = record(rule, leaves, structure, floats)
@@ -213,6 +253,10 @@ class custom_jvp(_Custom[Result]):
                 check_function("defjvps", rule)
 
         def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+            if len(jvps) != len(primals):
+                hint = "give a rule for each argument, None for one without a derivative"
+                what = f"{len(jvps)} rules for {len(primals)} arguments"
+                raise CkadTypeError.of("defjvps", what, hint)
             out = self(*primals)
             parts = [
                 rule(tangent, out, *primals) for rule, tangent in zip(jvps, tangents, strict=True) if rule is not None
@@ -243,24 +287,28 @@ class custom_jvp(_Custom[Result]):
                 rule.symbol(Leaf(leaf)) if index in known else np.zeros(Leaf(leaf).shape, Leaf(leaf).dtype)
                 for index, leaf in enumerate(primals)
             ]
-            answer = jvp(*static, tuple(given), tuple(unflatten(structure, tangents)))
+            inside = rule.inside(given)
+            self.open.append((threading.get_ident(), flatten(inside)[0], rule.inside(unflatten(out, leaves))))
+            try:
+                answer = jvp(*rule.inside(static), tuple(inside), tuple(unflatten(structure, tangents)))
+            finally:
+                self.open.pop()
             if not isinstance(answer, tuple) or len(answer) != 2:
-                kind = "None: it has no return" if answer is None else f"a {type(answer).__name__}"
                 hint = "return (result, tangent of the result)"
-                raise CkadTypeError.of(self.name, f"the rule must return a pair, not {kind}", hint)
-            found, found_structure = flatten(answer[1])
-            if found_structure != out:
-                hint = "let the tangent have the structure of the result"
-                raise CkadTypeError.of(self.name, f"the rule gives {found_structure} for a result of {out}", hint)
+                raise CkadTypeError.of(self.name, f"the rule must return a pair, not {_kind(answer)}", hint)
             like = [Leaf(leaf) for leaf in leaves]
-            return [_matching(self.name, "the tangent", found[index], like[index]) for index in floats], known
 
-        out = self.fun(*args)
-        self.open.append((threading.get_ident(), primals, out))
-        try:
-            return _attached(self.name, out, primals, record, True)
-        finally:
-            self.open.pop()
+            def matching(what: str, value: Any) -> list[Any]:
+                found, found_structure = flatten(value)
+                if found_structure != out:
+                    hint = f"let {what} that it returns have the structure of the result"
+                    raise CkadTypeError.of(self.name, f"the rule gives {found_structure} for a result of {out}", hint)
+                return [_matching(self.name, what, found[index], like[index]) for index in floats]
+
+            matching("the result", answer[0])
+            return matching("the tangent", answer[1]), known
+
+        return _attached(self.name, self.fun(*args), primals, record, True)
 
 
 class custom_vjp(_Custom[Result]):
@@ -298,7 +346,8 @@ class custom_vjp(_Custom[Result]):
         Args:
             fwd: function of all arguments to the result and residuals, any pytree.
             bwd: function of the residuals and a cotangent of the result to a tuple of cotangents, one for each argument
-                but those of `nondiff_argnums`, which come first; None for an argument without one.
+                but those of `nondiff_argnums`, which come first; None for an argument, or a part of one,
+                without one.
 
         Raises:
             TypeError: one of them is no function.
@@ -324,9 +373,8 @@ class custom_vjp(_Custom[Result]):
             return self.fun(*args)
         answer = fwd(*args)
         if not isinstance(answer, tuple) or len(answer) != 2:
-            kind = "None: it has no return" if answer is None else f"a {type(answer).__name__}"
             hint = "return (result, residuals)"
-            raise CkadTypeError.of(self.name, f"fwd must return a pair, not {kind}", hint)
+            raise CkadTypeError.of(self.name, f"fwd must return a pair, not {_kind(answer)}", hint)
         result, residuals = answer
         arguments = [flatten(arg) for arg in given]
         all_leaves = [leaf for leaves, _ in arguments for leaf in leaves]
@@ -337,23 +385,23 @@ class custom_vjp(_Custom[Result]):
                 rule.symbol(one) if index in floats else np.zeros(one.shape, one.dtype)
                 for index, one in enumerate(like)
             ]
-            found = bwd(*static, residuals, unflatten(out, cotangents))
+            found = bwd(*rule.inside(static), rule.inside(residuals), unflatten(out, cotangents))
             if not isinstance(found, tuple) or len(found) != len(given):
-                kind = f"{len(found)} of them" if isinstance(found, tuple) else f"a {type(found).__name__}"
+                kind = f"{len(found)} of them" if isinstance(found, tuple) else _kind(found)
                 hint = "return a tuple, None for an argument without a cotangent"
                 what = f"bwd must return a cotangent for each of {len(given)} arguments, not {kind}"
                 raise CkadTypeError.of(self.name, what, hint)
             outputs, known, first = [], [], 0
             for (arg_leaves, structure), cotangent in zip(arguments, found, strict=True):
-                if cotangent is not None:
-                    gradients, other = flatten(cotangent)
-                    if other != structure:
-                        hint = "let a cotangent have the structure of its argument"
-                        raise CkadTypeError.of(self.name, f"bwd gives {other} for an argument of {structure}", hint)
-                    for index, (leaf, gradient) in enumerate(zip(arg_leaves, gradients, strict=True)):
-                        if isinstance(leaf, _core.Tracer) and _is_float(leaf):
-                            outputs.append(_matching(self.name, "the cotangent", gradient, Leaf(leaf)))
-                            known.append(first + index)
+                gradients = leaves_or_none(structure, cotangent)
+                if gradients is None:
+                    hint = "let a cotangent have the structure of its argument, None for parts without one"
+                    what = f"bwd gives {flatten(cotangent)[1]} for an argument of {structure}"
+                    raise CkadTypeError.of(self.name, what, hint)
+                for index, (leaf, gradient) in enumerate(zip(arg_leaves, gradients, strict=True)):
+                    if gradient is not None and isinstance(leaf, _core.Tracer) and _is_float(leaf):
+                        outputs.append(_matching(self.name, "the cotangent", gradient, Leaf(leaf)))
+                        known.append(first + index)
                 first += len(arg_leaves)
             return outputs, known
 

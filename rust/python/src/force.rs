@@ -17,7 +17,7 @@ use crate::errors::raise;
 use crate::execute::{Donated, Executable, Kind, Tables, evaluated, run_inside};
 use crate::limited::{fitting, held};
 use crate::tape::{Tape, TapeCell};
-use crate::trace::{innermost_jit, open_tapes};
+use crate::trace::{innermost_for_others, open_tapes};
 use crate::value::Value;
 
 /// The value of a node, computed now if it is not known yet.
@@ -25,7 +25,7 @@ pub fn force(py: Python<'_>, cell: &Arc<TapeCell>, node: NodeId) -> PyResult<Val
     let (wanted, missing) = {
         let mut tape = cell.open(py).map_err(raise)?;
         cell.settle(py, &mut tape);
-        if cell.is_around_jit(innermost_jit()) {
+        if cell.is_around(innermost_for_others()) {
             return leaf_value(&tape, node).ok_or_else(|| unknown(&tape, node));
         }
         let known = tape.values.get(&node).cloned().or_else(|| leaf_value(&tape, node));
@@ -93,7 +93,19 @@ fn unknown(tape: &Tape, node: NodeId) -> PyErr {
         shape => format!(" array of shape {}", shape_text(shape)),
     };
     let dtype = graph.dtype(node);
-    if let Some(name) = open_tapes().iter().rev().find(|tape| tape.is_body).map(|tape| tape.transform.clone()) {
+    let tapes = open_tapes();
+    let body = tapes.iter().rev().find(|tape| tape.is_body || tape.is_rule);
+    if let Some(rule) = body.filter(|tape| tape.is_rule) {
+        let name = rule.transform.clone();
+        let of = if name == "custom_jvp" { "tangents" } else { "cotangents" };
+        let what = format!(
+            "the value of a traced {dtype}{of_shape} is wanted in the rule of a ckad.{name}, which is recorded once: \
+             there {of} have no values, nor has what ckad.jit or a loop records around it"
+        );
+        let hint = "np.where(condition, a, b) or ckad.cond in place of an if";
+        return raise(Error::new(ErrorKind::Tracer, name, what).with_hint(hint));
+    }
+    if let Some(name) = body.map(|tape| tape.transform.clone()) {
         let what = format!(
             "the value of a traced {dtype}{of_shape} is wanted in a function that ckad.{name} records once: there it \
              stands for the values of all iterations"

@@ -32,6 +32,8 @@ pub struct Purpose {
     pub jitted: bool,
     /// It is the body of a loop or branch: what it records is run for values that are not known yet.
     pub body: bool,
+    /// It is the rule of a derivative: a body, too, but of this call alone.
+    pub rule: bool,
     /// The most bytes that a run of it may allocate.
     pub limit: Option<usize>,
 }
@@ -42,13 +44,18 @@ pub struct TapeCell {
     pub id: u64,
     /// 0 for a transform called from ordinary Python, n + 1 for one called while a tape of depth n records.
     pub depth: u32,
-    /// The depth of the innermost `jit`, or body of a loop, that records here or around: values from this depth down
+    /// The depth of the innermost `jit`, or body of a loop, that records here or around: arguments from this depth down
     /// are not known.
     pub jit_depth: Option<u32>,
+    /// As `jit_depth`, but of those that record for others: nothing around them is known, either. A rule is recorded in
+    /// each call, and can look at what is around it.
+    pub others_depth: Option<u32>,
     /// The transform that records, as the user calls it.
     pub transform: String,
     /// It records the body of a loop or branch.
     pub is_body: bool,
+    /// It records a rule.
+    pub is_rule: bool,
     /// The most bytes that a run may allocate: its own, or else that of the trace around.
     pub limit: Option<usize>,
     thread: u64,
@@ -91,6 +98,7 @@ pub struct Tape {
     pub arrays: CapturedArrays,
     /// As the cell's.
     pub jit_depth: Option<u32>,
+    pub others_depth: Option<u32>,
     pub numbers: Numbers,
     pub repeated: RepeatedOperations,
     /// Those of the cell.
@@ -173,18 +181,24 @@ fn closed() -> Error {
 
 impl TapeCell {
     pub fn new(parent: Option<&Arc<TapeCell>>, purpose: Purpose) -> Arc<TapeCell> {
-        let Purpose { transform, jitted, body, limit } = purpose;
+        let Purpose { transform, jitted, body, rule, limit } = purpose;
         // What `jit` records outlives the trace around it.
         let limit = limit.or_else(|| parent.filter(|_| !jitted).and_then(|parent| parent.limit));
         let depth = parent.map_or(0, |parent| parent.depth + 1);
-        let jit_depth = if jitted || body { Some(depth) } else { parent.and_then(|parent| parent.jit_depth) };
+        let own = |here: bool, around: fn(&TapeCell) -> Option<u32>| {
+            if here { Some(depth) } else { parent.and_then(|parent| around(parent)) }
+        };
+        let jit_depth = own(jitted || body || rule, |parent| parent.jit_depth);
+        let others_depth = own(jitted || body, |parent| parent.others_depth);
         let lines = parent.filter(|_| !jitted).map_or_else(Arc::default, |parent| Arc::clone(&parent.lines));
         Arc::new(TapeCell {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             depth,
             jit_depth,
+            others_depth,
             transform,
             is_body: body,
+            is_rule: rule,
             limit,
             thread: this_thread(),
             closed: AtomicBool::new(false),
@@ -200,6 +214,7 @@ impl TapeCell {
                 region: RegionId(0),
                 arrays: CapturedArrays::default(),
                 jit_depth,
+                others_depth,
                 numbers: Numbers::default(),
                 repeated: RepeatedOperations::default(),
                 lines: Arc::clone(&lines),
@@ -214,9 +229,9 @@ impl TapeCell {
         })
     }
 
-    /// Does it record around the `jit` of that depth? What that one does with its values must hold for any others.
-    pub fn is_around_jit(&self, jit_depth: Option<u32>) -> bool {
-        jit_depth.is_some_and(|depth| self.depth < depth)
+    /// Does it record around what records for others, at that depth? What that does with its values must hold for any.
+    pub fn is_around(&self, others_depth: Option<u32>) -> bool {
+        others_depth.is_some_and(|depth| self.depth < depth)
     }
 
     /// Frees what was recorded; traced values that survive raise from now on.
@@ -456,7 +471,7 @@ impl Tape {
         let (dtype, shape, active, value) = {
             let tape = outer.open(py)?;
             let graph = tape.builder.graph();
-            let value = tape.values.get(&node).filter(|_| !outer.is_around_jit(self.jit_depth)).cloned();
+            let value = tape.values.get(&node).filter(|_| !outer.is_around(self.others_depth)).cloned();
             (graph.dtype(node), graph.shape(node).to_vec(), tape.is_active(node), value)
         };
         let input = self.input(dtype, &shape, active, value)?;

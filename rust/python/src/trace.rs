@@ -35,9 +35,14 @@ pub fn open_tapes() -> Vec<Arc<TapeCell>> {
     OPEN.with(|open| open.borrow().clone())
 }
 
-/// The depth of the innermost `jit` that records on this thread.
+/// The depth of the innermost `jit` or body that records on this thread.
 pub fn innermost_jit() -> Option<u32> {
     OPEN.with(|open| open.borrow().last().and_then(|tape| tape.jit_depth))
+}
+
+/// The depth of the innermost one that records for others.
+pub fn innermost_for_others() -> Option<u32> {
+    OPEN.with(|open| open.borrow().last().and_then(|tape| tape.others_depth))
 }
 
 /// An argument of the traced call.
@@ -92,14 +97,15 @@ pub struct Trace {
 impl Trace {
     /// `transform`: who asks. `jitted`: arguments have no values, and what is recorded is run later.
     /// `memory_limit`: the most bytes that a run may allocate. `body`: it is that of a loop, and arguments are symbols.
+    /// `rule`: it is that of a derivative, which is recorded for this call.
     #[new]
-    #[pyo3(signature = (transform, jitted=false, memory_limit=None, body=false))]
-    fn new(transform: String, jitted: bool, memory_limit: Option<usize>, body: bool) -> PyResult<Trace> {
+    #[pyo3(signature = (transform, jitted=false, memory_limit=None, body=false, rule=false))]
+    fn new(transform: String, jitted: bool, memory_limit: Option<usize>, body: bool, rule: bool) -> PyResult<Trace> {
         let outermost = OPEN.with_borrow(|open| open.first().map(Arc::clone));
         if let Some(outer) = outermost.filter(|_| memory_limit.is_some()) {
             return Err(inner_limit(&transform, &outer));
         }
-        let purpose = Purpose { transform, jitted, body, limit: memory_limit };
+        let purpose = Purpose { transform, jitted, body, rule, limit: memory_limit };
         let tape = OPEN.with(|open| {
             let mut open = open.borrow_mut();
             if open.is_empty() {
@@ -334,7 +340,7 @@ impl Trace {
         let outer_tape = outer.tape();
         let (dtype, shape, active, value) = outer_tape.read(py, |tape| {
             let graph = tape.builder.graph();
-            let value = tape.values.get(&outer_node).filter(|_| !outer_tape.is_around_jit(self.tape.jit_depth));
+            let value = tape.values.get(&outer_node).filter(|_| !outer_tape.is_around(self.tape.others_depth));
             (graph.dtype(outer_node), graph.shape(outer_node).to_vec(), tape.is_active(outer_node), value.cloned())
         })?;
         let mut tape = self.tape.open(py).map_err(raise)?;

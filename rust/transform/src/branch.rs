@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ckad_graph::{Branch, CallKind, Graph, NodeId, Result, tables};
 
 use crate::body::{call_of, with_inputs};
-use crate::calls::{Form, Site, Tangents, Transposed, active_outputs, beside, forward_cone};
+use crate::calls::{Both, Form, Site, Tangents, Transposed, active_outputs, beside, forward_cone};
 use crate::simplify::simplify;
 use crate::transpose::{Linear, transpose_linear};
 
@@ -22,13 +22,18 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, branch: Branch) -> Result<
         return Ok(None);
     }
     let joint = form == Form::Joint;
+    let sides = tables::tried(op, call.bodies.iter().map(|body| beside(op, form, body, &active, &outputs)))?;
+    let own = site.with_used_rules(id, || {
+        let all: Vec<usize> = (0..branch.values as usize).collect();
+        let plain = |side: &Both| simplify(with_inputs(op, &side.graph, &all, &[], &side.values)?);
+        tables::tried(op, sides.iter().map(plain))
+    })?;
     let both = tables::tried(
         op,
-        call.bodies.iter().map(|body| {
-            let both = beside(op, form, body, &active, &outputs)?;
-            let all: Vec<usize> = (0..both.graph.inputs.len()).collect();
-            let given = if joint { [both.values, both.tangents].concat() } else { both.tangents };
-            simplify(with_inputs(op, &both.graph, &all, &[], &given)?)
+        sides.into_iter().map(|side| {
+            let all: Vec<usize> = (0..side.graph.inputs.len()).collect();
+            let given = if joint { [side.values, side.tangents].concat() } else { side.tangents };
+            simplify(with_inputs(op, &side.graph, &all, &[], &given)?)
         }),
     )?;
     builder.set_attributes(source.attributes(id));
@@ -43,7 +48,8 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, branch: Branch) -> Result<
     let call = builder.call(&Arc::new(ckad_prim::call(CallKind::Branch(kind), both)), &operands)?;
     let rank = |output: usize| outputs[..output].iter().filter(|active| **active).count() as u32;
     let tangents = outputs.iter().enumerate().map(|(output, &active)| active.then(|| before + rank(output)));
-    Ok(Some(Tangents { call, tangents: tangents.collect(), values: joint.then(|| (0..branch.results).collect()) }))
+    let values = joint.then(|| (0..branch.results).collect());
+    Ok(Some(Tangents { call, tangents: tangents.collect(), values, own }))
 }
 
 pub(crate) fn transposed(at: &Transposed<'_>, branch: Branch) -> Result<Vec<(usize, NodeId)>> {

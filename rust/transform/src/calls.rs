@@ -1,5 +1,7 @@
 //! What derivatives of loops and branches share; `scan`, `looped` and `branch` derive one kind each.
 
+use std::sync::Arc;
+
 use ckad_graph::{CallKind, Error, Graph, NodeId, Op, Result, tables};
 use ckad_prim::Builder;
 
@@ -27,6 +29,8 @@ pub(crate) struct Tangents {
     pub tangents: Vec<Option<u32>>,
     /// Where the derived call takes the place of the source's: for each part of that, the part that is its value.
     pub values: Option<Vec<u32>>,
+    /// In the split form: what takes the place of the source's call, if not its copy.
+    pub own: Option<NodeId>,
 }
 
 /// What is known while a call is linearised.
@@ -46,6 +50,18 @@ impl Site<'_> {
             Some(tangent) => Ok(tangent),
             None => self.builder.zeros(self.source.dtype(operand), self.source.shape(operand)),
         }
+    }
+
+    /// In the split form: a call with these bodies in place of the copy of `id`, if a rule for cotangents was used in
+    /// them. As in a graph without loops, what is left of such a function is what it computes.
+    pub fn with_used_rules(&self, id: NodeId, bodies: impl FnOnce() -> Result<Vec<Graph>>) -> Result<Option<NodeId>> {
+        let call = call_of(self.source, id)?;
+        if self.form == Form::Joint || !custom::has_rule_for_cotangents(call) {
+            return Ok(None);
+        }
+        self.builder.set_attributes(self.source.attributes(id));
+        let call = Arc::new(ckad_prim::call(call.kind, bodies()?));
+        self.builder.call(&call, &self.copy.all(self.source.operands(id))?).map(Some)
     }
 
     /// Which operands of a node have a tangent.

@@ -2,12 +2,12 @@
 //! numbers and captured arrays too, so that other values find the same structure.
 
 use ckad_graph::{
-    Branch, Call, CallKind, Constant, Custom, DType, Graph, NodeId, Op, Result, ScalarBits, Scan, While, tables,
+    Branch, Call, CallKind, Constant, Custom, DType, Error, ErrorKind, Graph, NodeId, Op, Result, ScalarBits, Scan,
+    While, tables,
 };
-use ckad_prim::Builder;
 use rustc_hash::FxHashMap;
 
-use crate::body::with_inputs;
+use crate::body::{used_inputs, with_inputs};
 use crate::calls::{Form, beside};
 use crate::copy::{Copy, derived, reached};
 use crate::extract;
@@ -162,8 +162,8 @@ impl Closed {
     }
 
     /// The rule for a derivative of this function's user: from `own` tangents or cotangents. A rule for tangents is
-    /// kept as its derivative by them, which is what it says if it is linear in them, written so that it can be
-    /// transposed. Operands: the results, the arguments, the constants.
+    /// kept as its derivative by them, which is what it says if it is linear in them (it then does not depend on them),
+    /// written so that it can be transposed. Operands: the results, the arguments, the constants.
     pub fn custom(&self, forward: bool, results: u32, arguments: u32) -> Result<Call> {
         let kind = CallKind::Custom(Custom { forward, results, arguments });
         if !forward {
@@ -171,28 +171,23 @@ impl Closed {
         }
         let flags: Vec<bool> = (0..self.graph.inputs.len()).map(|input| input < self.own).collect();
         let both = beside("custom_jvp", Form::Split, &self.graph, &flags, &vec![true; self.graph.outputs.len()])?;
-        let graph = &both.graph;
-        let builder = Builder::new(derived(graph, 1)?);
-        let mut copy = Copy::new("custom_jvp", graph)?;
-        let (consts, tangents) = (self.own..self.graph.inputs.len(), self.graph.inputs.len()..graph.inputs.len());
-        for index in tangents.chain(consts) {
-            copy.input(&mut builder.graph_mut(), graph, graph.inputs[index])?;
+        let inputs = both.graph.inputs.len();
+        let all: Vec<usize> = (0..inputs).collect();
+        let graph = simplify(with_inputs("custom_jvp", &both.graph, &all, &[], &both.tangents)?)?;
+        if used_inputs("custom_jvp", &graph, &graph.outputs)?[..self.own].contains(&true) {
+            return Err(not_linear());
         }
-        for &input in &graph.inputs[..self.own] {
-            builder.set_attributes(graph.attributes(input));
-            copy.set(input, builder.zeros(graph.dtype(input), graph.shape(input))?);
-        }
-        for id in graph.ids() {
-            copy.node(&mut builder.graph_mut(), graph, id, graph.attributes(id))?;
-        }
-        let outputs = copy.all(&both.tangents)?;
-        let mut body = builder.finish()?;
-        body.outputs = outputs;
-        Ok(ckad_prim::call(kind, vec![simplify(body)?]))
+        let order: Vec<usize> = (self.graph.inputs.len()..inputs).chain(self.own..self.graph.inputs.len()).collect();
+        Ok(ckad_prim::call(kind, vec![with_inputs("custom_jvp", &graph, &order, &[], &graph.outputs)?]))
     }
 
     /// As many outputs as it has.
     pub fn outputs(&self) -> usize {
         self.graph.outputs.len()
     }
+}
+
+fn not_linear() -> Error {
+    Error::new(ErrorKind::Type, "custom_jvp", "the rule is not linear in the tangents")
+        .with_hint("multiply tangents by what does not depend on them, and add such products")
 }

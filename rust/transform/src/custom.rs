@@ -130,8 +130,12 @@ fn has_kind(call: &Call, wanted: &dyn Fn(CallKind) -> bool) -> bool {
 
 /// Whether a function of the graph has a rule that forward mode cannot use.
 pub fn is_for_reverse_mode(graph: &Graph) -> bool {
-    let is_one = |kind: CallKind| matches!(kind, CallKind::Custom(Custom { forward: false, .. }));
-    graph.calls.iter().any(|call| has_kind(call, &is_one))
+    graph.calls.iter().any(|call| has_rule_for_cotangents(call))
+}
+
+/// Whether a function in a call, or the call itself, has such a rule.
+pub(crate) fn has_rule_for_cotangents(call: &Call) -> bool {
+    has_kind(call, &|kind| matches!(kind, CallKind::Custom(Custom { forward: false, .. })))
 }
 
 /// The graph without calls of functions with derivatives of their own: their results are what they compute. None where

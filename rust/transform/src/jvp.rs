@@ -142,6 +142,7 @@ pub(crate) fn with_tangents(
                 };
                 match &found {
                     Some(Tangents { call, values: Some(_), .. }) => copy.set(id, *call),
+                    Some(Tangents { own: Some(own), .. }) => copy.set(id, *own),
                     _ if own.is_none() => drop(copy.node(&mut builder.graph_mut(), source, id, attributes)?),
                     _ => {}
                 }

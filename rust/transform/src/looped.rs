@@ -93,6 +93,13 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, looped: While, own: Option
         return Ok(None);
     }
     let step = joint(op, form, step, &active, &[consts, carries], carried)?;
+    let used_rules = site.with_used_rules(id, || {
+        // Tangents stand behind each group of inputs.
+        let first_carry = consts + count(of_consts);
+        let inputs: Vec<usize> = (0..consts).chain(first_carry..first_carry + carries).collect();
+        Ok(vec![test.copied()?, simplify(with_inputs(op, &step, &inputs, &[], &step.outputs[..carries])?)?])
+    })?;
+    let own = used_rules.or(own);
     builder.set_attributes(source.attributes(id));
     let mut operands = Vec::new();
     let (mut test, mut order) = (test.copied()?, Vec::new());
@@ -135,6 +142,7 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, looped: While, own: Option
         call,
         tangents: tangent_parts(carried).chain([None, None]).chain(states).collect(),
         values: (form == Form::Joint).then(|| values.collect()),
+        own: used_rules,
     }))
 }
 
@@ -302,5 +310,5 @@ pub(crate) fn linearised_rewind(site: &Site<'_>, id: NodeId, rewind: Rewind) -> 
     let call = builder.call(&Arc::new(ckad_prim::call(CallKind::Rewind(kind), vec![body, ahead])), &operands)?;
     let tangents = tangent_parts(&carried).collect();
     let values = (form == Form::Joint).then(|| (0..rewind.carries).collect());
-    Ok(Some(Tangents { call, tangents, values }))
+    Ok(Some(Tangents { call, tangents, values, own: None }))
 }

@@ -36,8 +36,10 @@ struct Pruned {
 }
 
 /// The graph with its calls pruned.
-pub(crate) fn pruned(graph: Graph) -> Result<Graph> {
+pub(crate) fn pruned(mut graph: Graph) -> Result<Graph> {
     if !graph.ids().any(|id| matches!(graph.op(id), Op::Call(_))) {
+        // Those of a graph that this one was derived from.
+        graph.calls.clear();
         return Ok(graph);
     }
     let mut live = table(OP, false, graph.len())?;

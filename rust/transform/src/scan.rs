@@ -11,6 +11,7 @@ use ckad_graph::{CallKind, Graph, NodeId, Result, Scan, tables};
 
 use crate::body::{append, call_of, only_body, used_inputs, with_inputs};
 use crate::calls::{Both, Form, Site, Tangents, Transposed, active_outputs, beside, forward_cone};
+use crate::simplify::simplify;
 use crate::transpose::{Linear, transpose_linear};
 
 /// What of a loop has a tangent.
@@ -102,8 +103,12 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, scan: Scan, own: Option<No
     let new_consts: Vec<Origin> = new_consts.into_iter().filter(keeps).collect();
     let new_xs: Vec<Origin> = new_xs.into_iter().filter(keeps).collect();
 
-    let attributes = source.attributes(id);
-    builder.set_attributes(attributes);
+    let used_rules = site.with_used_rules(id, || {
+        let inputs: Vec<usize> = (0..body.inputs.len()).collect();
+        Ok(vec![simplify(with_inputs(op, &both, &inputs, &[], &value_of)?)?])
+    })?;
+    let own = used_rules.or(own);
+    builder.set_attributes(source.attributes(id));
     let mut operands = Vec::new();
     for &origin in new_consts.iter().chain(&new_carries).chain(&new_xs) {
         tables::push(
@@ -155,6 +160,7 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, scan: Scan, own: Option<No
         call,
         tangents: (0..scan.parts()).map(part_of).collect(),
         values: joint.then(|| (0..scan.parts()).map(value_part).collect()),
+        own: used_rules,
     }))
 }
 
