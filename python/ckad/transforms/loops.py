@@ -269,8 +269,8 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
 
     Called outside of `ckad.jit` and of other loops, it is run once, keeping nothing, to learn its length (the plan
     counts that as a forced run), and is then a loop of known length: derivatives of every order and every checkpoint
-    policy apply. Inside of them the length is not known: reverse mode goes through the loop once more and keeps 64
-    states, from which it computes the others; reverse mode of that raises, `ckad.hvp` does not.
+    policy apply. Inside of them the length is not known: for reverse mode the loop keeps at most 64 states (an int says
+    how many), from which the others are computed; reverse mode of that raises, `ckad.hvp` does not.
 
     Args:
         cond_fun: function of the value to a bool.

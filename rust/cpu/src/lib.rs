@@ -18,6 +18,7 @@ mod math;
 mod matmul;
 mod parallel;
 mod poll;
+mod repeated;
 mod structural;
 mod team;
 mod tile;
@@ -28,8 +29,8 @@ use ckad_plan::program::Kernel;
 pub use environment::{Environment, Memory};
 pub use isa::{Isa, isa};
 pub use poll::{Check, Poll};
+pub use repeated::Repeated;
 pub use team::{alone, together};
-pub use tile::Repeated;
 
 /// Runs `kernel`, which is no loop: those are steps of steps, and belong to who runs steps.
 ///

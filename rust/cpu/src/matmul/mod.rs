@@ -15,6 +15,7 @@ mod library;
 mod outer;
 mod panels;
 mod plain;
+mod repeated;
 mod rows;
 mod vector;
 
@@ -34,6 +35,7 @@ use crate::structural::number::{Float, Number, with_dtype};
 use crate::structural::strided::{self, Axis};
 use contraction::{Contraction, Packing};
 use panels::Cut;
+pub use repeated::Product;
 pub use rows::{BoundRows, Rows};
 
 /// One product C = A·B of a batch; strides in elements, C in C order with rows `n` apart.
@@ -136,6 +138,17 @@ fn dot_with(
     environment: &Environment<'_>,
 ) -> Result<()> {
     let plan = Plan::new(list, out.dtype, a.shape, b.shape, out.shape)?;
+    planned(isa, &plan, absorb, [a, b], out, environment)
+}
+
+fn planned(
+    isa: Isa,
+    plan: &Plan,
+    absorb: bool,
+    [a, b]: [&Array<'_>; 2],
+    out: &Array<'_>,
+    environment: &Environment<'_>,
+) -> Result<()> {
     if plan.route == Route::Zero {
         let axes = vec![Axis { extent: out.elements(), target: 1, source: 0 }];
         // SAFETY: the whole result, from one element of zero bits.
@@ -144,7 +157,7 @@ fn dot_with(
     let a_pointer = pack(&plan.contraction.a.packing, a, 0, plan.packed_bytes[0], environment)?;
     let b_pointer = pack(&plan.contraction.b.packing, b, plan.packed_bytes[0], plan.packed_bytes[1], environment)?;
     let c_pointer: *mut u8 = out.pointer_mut();
-    let call = Call { isa, plan: &plan, absorb, environment };
+    let call = Call { isa, plan, absorb, environment };
     match out.dtype {
         DType::F32 => call.float::<f32>(a_pointer.cast(), b_pointer.cast(), c_pointer.cast()),
         DType::F64 => call.float::<f64>(a_pointer.cast(), b_pointer.cast(), c_pointer.cast()),

@@ -3,10 +3,9 @@
 use ckad_graph::{Error, Result};
 
 use super::array::{Array, around};
-use super::strided::{self, Axis};
-use crate::Environment;
+use super::strided::{Axis, Mover};
 
-pub fn concatenate(axis: usize, operands: &[Array<'_>], out: &Array<'_>, environment: &Environment<'_>) -> Result<()> {
+pub fn concatenate(axis: usize, operands: &[Array<'_>], out: &Array<'_>, mover: &impl Mover) -> Result<()> {
     let (outer, extent, inner) = around(out.shape, axis)?;
     let mut first = 0;
     for operand in operands {
@@ -20,7 +19,7 @@ pub fn concatenate(axis: usize, operands: &[Array<'_>], out: &Array<'_>, environ
         ];
         let target = out.pointer_mut::<u8>().wrapping_add(first * inner * out.dtype.size());
         // SAFETY: the operand's slab is inside the result by the check above.
-        unsafe { strided::copy(environment, out.dtype, axes, target, operand.pointer())? };
+        unsafe { mover.copy(out.dtype, axes, target, operand.pointer())? };
         first += part;
     }
     if first == extent {

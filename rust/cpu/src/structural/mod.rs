@@ -17,6 +17,7 @@ mod linear_recurrence;
 pub(crate) mod number;
 mod offsets;
 mod pad;
+mod repeated;
 mod scatter;
 pub(crate) mod strided;
 mod strided_add;
@@ -32,6 +33,8 @@ use ckad_plan::program::{ArrayRef, Parameters};
 
 use crate::{Environment, matmul};
 use array::Array;
+pub use repeated::Moves;
+use strided::Mover;
 
 /// Runs one structural node.
 ///
@@ -48,25 +51,12 @@ pub unsafe fn execute(
     let resolved = tables::tried("run", operands.iter().map(|operand| Array::resolve(operand, environment)))?;
     let operands = resolved.as_slice();
     let list = parameters.list.as_slice();
-    let start = || match parameters.start {
-        Some(index) => environment.start(index),
-        None => Err(Error::internal("run", "a strided operation needs a start")),
-    };
     check_dtypes(op, operands, &out)?;
+    if let Some(moved) = moved(op, parameters, operands, &out, environment, environment) {
+        return moved;
+    }
     match (*op, operands) {
         (Op::Iota { axis }, []) => iota::iota(usize::from(axis), &out, environment),
-        (Op::Reshape | Op::StopGradient, [x]) => views::reshape(x, &out, environment),
-        (Op::Transpose { .. }, [x]) => views::transpose(list, x, &out, environment),
-        (Op::Broadcast, [x]) => views::broadcast(x, &out, environment),
-        (Op::StridedRead { .. }, [x]) => views::strided_read(list, start()?, x, &out, environment),
-        (Op::StridedWrite { .. }, [base, value]) => {
-            views::strided_write(list, start()?, base, value, &out, environment)
-        }
-        (Op::StridedAdd { .. }, [base, value]) => {
-            strided_add::strided_add(list, start()?, base, value, &out, environment)
-        }
-        (Op::Pad { .. }, [x, fill]) => pad::pad(list, x, fill, &out, environment),
-        (Op::Concatenate { axis }, _) => concatenate::concatenate(usize::from(axis), operands, &out, environment),
         (Op::Gather { .. }, [x, indices @ ..]) => gather::gather(x, indices, &out, environment),
         (Op::ScatterSet { .. }, [base, value, indices @ ..]) => {
             scatter::scatter_set(base, value, indices, &out, environment)
@@ -86,6 +76,37 @@ pub unsafe fn execute(
         (Op::Accumulate, [acc, g]) => accumulate::accumulate(acc, g, &out, environment),
         _ => Err(Error::internal("run", format!("no structural kernel for {op:?} of {} operands", operands.len()))),
     }
+}
+
+/// Runs a node that only moves elements, or adds them to those that are there; None for the others.
+fn moved(
+    op: &Op,
+    parameters: &Parameters,
+    operands: &[Array<'_>],
+    out: &Array<'_>,
+    environment: &Environment<'_>,
+    mover: &impl Mover,
+) -> Option<Result<()>> {
+    let list = parameters.list.as_slice();
+    let at_start = |run: &dyn Fn(i64) -> Result<()>| match parameters.start {
+        Some(index) => environment.start(index).and_then(run),
+        None => Err(Error::internal("run", "a strided operation needs a start")),
+    };
+    Some(match (*op, operands) {
+        (Op::Reshape | Op::StopGradient, [x]) => views::reshape(x, out, mover),
+        (Op::Transpose { .. }, [x]) => views::transpose(list, x, out, mover),
+        (Op::Broadcast, [x]) => views::broadcast(x, out, mover),
+        (Op::StridedRead { .. }, [x]) => at_start(&|start| views::strided_read(list, start, x, out, mover)),
+        (Op::StridedWrite { .. }, [base, value]) => {
+            at_start(&|start| views::strided_write(list, start, base, value, out, mover))
+        }
+        (Op::StridedAdd { .. }, [base, value]) => {
+            at_start(&|start| strided_add::strided_add(list, start, base, value, out, mover))
+        }
+        (Op::Pad { .. }, [x, fill]) => pad::pad(list, x, fill, out, mover),
+        (Op::Concatenate { axis }, _) => concatenate::concatenate(usize::from(axis), operands, out, mover),
+        _ => return None,
+    })
 }
 
 /// Bytes of scratch that `execute` needs in a pool of `threads` threads.

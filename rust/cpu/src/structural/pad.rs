@@ -3,16 +3,9 @@
 use ckad_graph::{Error, Result};
 
 use super::array::{Array, packed_strides};
-use super::strided::{self, Axis};
-use crate::Environment;
+use super::strided::{self, Axis, Mover};
 
-pub fn pad(
-    widths: &[i64],
-    x: &Array<'_>,
-    fill: &Array<'_>,
-    out: &Array<'_>,
-    environment: &Environment<'_>,
-) -> Result<()> {
+pub fn pad(widths: &[i64], x: &Array<'_>, fill: &Array<'_>, out: &Array<'_>, mover: &impl Mover) -> Result<()> {
     let rank = out.shape.len();
     let fits = widths.len() == 2 * rank
         && x.shape.len() == rank
@@ -43,7 +36,7 @@ pub fn pad(
         }
         let target = out.pointer_mut::<u8>().wrapping_offset(offset * out.dtype.size() as isize);
         // SAFETY: a box inside the result; the source is one element.
-        unsafe { strided::copy(environment, out.dtype, region, target, fill.pointer()) }
+        unsafe { mover.copy(out.dtype, region, target, fill.pointer()) }
     };
     for axis in 0..rank {
         slab(axis, 0, before(axis))?;
@@ -53,5 +46,5 @@ pub fn pad(
     let target = out.pointer_mut::<u8>().wrapping_offset(offset * out.dtype.size() as isize);
     let inside = strided::axes(x.shape, &strides, &packed_strides(x.shape));
     // SAFETY: the box that x fills is inside the result by the check of the widths.
-    unsafe { strided::copy(environment, out.dtype, inside, target, x.pointer()) }
+    unsafe { mover.copy(out.dtype, inside, target, x.pointer()) }
 }

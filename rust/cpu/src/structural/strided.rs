@@ -3,9 +3,37 @@
 
 use ckad_graph::{DType, Error, Result};
 
-use super::number::with_size;
+use super::number::{with_dtype, with_size};
+use super::strided_add;
 use crate::Environment;
 use crate::parallel::{PIECE, Shared, for_each_piece};
+
+/// Who moves elements: at once, or noting down what is to be moved (`repeated`).
+pub trait Mover {
+    /// `target[walk] = source[walk]` for elements of `dtype`'s size.
+    ///
+    /// # Safety
+    /// Every position of the walk is inside both arrays, target positions are distinct and not among the source's.
+    unsafe fn copy(&self, dtype: DType, axes: Vec<Axis>, target: *mut u8, source: *const u8) -> Result<()>;
+
+    /// `target[walk] += source[walk]`, where positions may repeat.
+    ///
+    /// # Safety
+    /// Every position of the walk is inside both arrays, which do not overlap.
+    unsafe fn add(&self, dtype: DType, axes: Vec<Axis>, target: *mut u8, source: *const u8) -> Result<()>;
+}
+
+impl Mover for Environment<'_> {
+    unsafe fn copy(&self, dtype: DType, axes: Vec<Axis>, target: *mut u8, source: *const u8) -> Result<()> {
+        // SAFETY: the caller's promises.
+        unsafe { copy(self, dtype, axes, target, source) }
+    }
+
+    unsafe fn add(&self, dtype: DType, axes: Vec<Axis>, target: *mut u8, source: *const u8) -> Result<()> {
+        // SAFETY: the caller's promises.
+        with_dtype!(dtype, T => unsafe { strided_add::add::<T>(self, axes, target.cast(), source.cast()) })
+    }
+}
 
 /// One axis of a walk; strides in elements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +67,12 @@ pub fn merge(axes: &mut Vec<Axis>) {
         }
     }
     axes.truncate(kept + 1);
+}
+
+/// Target positions of a copy are distinct, so the order is free: the one in which the target's memory lies.
+pub fn in_memory_order(axes: &mut Vec<Axis>) {
+    axes.sort_by_key(|axis| std::cmp::Reverse(axis.target.unsigned_abs()));
+    merge(axes);
 }
 
 /// A position in a walk, in C order of its axes.
@@ -133,9 +167,7 @@ pub unsafe fn copy_elements<T: Copy + Send + Sync>(
     if axes.iter().any(|axis| axis.extent == 0) {
         return Ok(());
     }
-    // Target positions are distinct, so the order is free: the one in which the target's memory lies.
-    axes.sort_by_key(|axis| std::cmp::Reverse(axis.target.unsigned_abs()));
-    merge(&mut axes);
+    in_memory_order(&mut axes);
     let Some(inner) = axes.pop() else {
         // SAFETY: one element, inside both by the caller's promise.
         unsafe { *target = *source };
@@ -182,7 +214,13 @@ unsafe fn copy_rows<T: Copy + Send + Sync>(
 /// # Safety
 /// As for `copy`.
 #[inline(always)]
-unsafe fn copy_row<T: Copy>(target: *mut T, target_step: isize, source: *const T, source_step: isize, length: usize) {
+pub unsafe fn copy_row<T: Copy>(
+    target: *mut T,
+    target_step: isize,
+    source: *const T,
+    source_step: isize,
+    length: usize,
+) {
     // SAFETY: by the caller's promise all positions are inside and the arrays do not overlap.
     unsafe {
         match (target_step, source_step) {

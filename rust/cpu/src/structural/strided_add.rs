@@ -9,8 +9,8 @@ use std::cmp::Reverse;
 use ckad_graph::Result;
 
 use super::array::{Array, packed_strides};
-use super::number::{Number, with_dtype};
-use super::strided::{self, Axis, Odometer, axes, check_reach};
+use super::number::Number;
+use super::strided::{self, Axis, Mover, Odometer, axes, check_reach};
 use super::views::{check_rank, copy_base};
 use crate::Environment;
 use crate::parallel::{PIECE, Shared, for_each_piece};
@@ -21,39 +21,46 @@ pub fn strided_add(
     base: &Array<'_>,
     value: &Array<'_>,
     out: &Array<'_>,
-    environment: &Environment<'_>,
+    mover: &impl Mover,
 ) -> Result<()> {
-    copy_base(base, out, environment)?;
+    copy_base(base, out, mover)?;
     if value.elements() == 0 {
         return Ok(());
     }
     check_rank(strides, value)?;
     check_reach("strided_add", start, value.shape, strides, out.elements())?;
-    with_dtype!(out.dtype, T => {
-        let target = out.pointer_mut::<T>().wrapping_offset(start as isize);
-        let source = value.pointer::<T>();
-        if value.elements() == 1 {
-            // SAFETY: `start` was checked; the arrays do not overlap.
-            unsafe { *target = (*target).add(*source) };
-            return Ok(());
+    let target = out.pointer_mut::<u8>().wrapping_offset(start as isize * out.dtype.size() as isize);
+    let axes = match value.elements() {
+        1 => Vec::new(),
+        _ => {
+            let strides: Vec<isize> = strides.iter().map(|&stride| stride as isize).collect();
+            axes(value.shape, &strides, &packed_strides(value.shape))
         }
-        let strides: Vec<isize> = strides.iter().map(|&stride| stride as isize).collect();
-        let axes = axes(value.shape, &strides, &packed_strides(value.shape));
-        // SAFETY: every position was checked.
-        unsafe { add(environment, axes, target, source) }
-    })
+    };
+    // SAFETY: every position was checked.
+    unsafe { mover.add(out.dtype, axes, target, value.pointer()) }
+}
+
+/// The order in which elements are added.
+pub fn in_adding_order(axes: &mut Vec<Axis>) {
+    axes.sort_by_key(|axis| (Reverse(axis.target.unsigned_abs()), axis.extent));
+    strided::merge(axes);
 }
 
 /// # Safety
 /// Every position of the walk is inside both arrays, which do not overlap.
-unsafe fn add<T: Number>(
+pub unsafe fn add<T: Number>(
     environment: &Environment<'_>,
     mut axes: Vec<Axis>,
     target: *mut T,
     source: *const T,
 ) -> Result<()> {
-    axes.sort_by_key(|axis| (Reverse(axis.target.unsigned_abs()), axis.extent));
-    strided::merge(&mut axes);
+    if axes.is_empty() {
+        // SAFETY: one element, inside both by the caller's promise.
+        unsafe { *target = (*target).add(*source) };
+        return Ok(());
+    }
+    in_adding_order(&mut axes);
     let separable = separable(&axes);
     let (target, source) = (Shared::new(target), Shared::read_only(source));
 
@@ -120,7 +127,7 @@ fn span(axis: &Axis) -> u128 {
 
 /// # Safety
 /// `length` positions inside both arrays, which do not overlap.
-unsafe fn add_row<T: Number>(target: *mut T, step: isize, source: *const T, source_step: isize, length: usize) {
+pub unsafe fn add_row<T: Number>(target: *mut T, step: isize, source: *const T, source_step: isize, length: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         if (step, source_step) == (1, 1) {

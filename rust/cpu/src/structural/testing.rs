@@ -5,13 +5,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
 use ckad_graph::{DType, Op, Result, ScalarBits};
-use ckad_plan::program::{ArrayRef, BufferId, Parameters, Source};
+use ckad_plan::program::{ArrayRef, BufferId, Kernel, Parameters, Source};
 use rayon::ThreadPool;
 
 use super::array::elements;
-use super::{execute, scratch_bytes};
+use super::scratch_bytes;
 use crate::team::together;
-use crate::{Environment, Memory};
+use crate::{Environment, Memory, Repeated};
 
 /// An array in C order, an element in the low bits of each word.
 #[derive(Clone, PartialEq, Debug)]
@@ -294,8 +294,8 @@ impl Node {
         self.run_as(&Operands::of(operands), dtype, shape, 2, Way::PLAIN, true).map(drop)
     }
 
-    /// Asserts the result's bits in every way of running: in place and not, scalars in buffers, tables and as
-    /// literals, on several numbers of threads where there is work for them.
+    /// Asserts the result's bits in every way of running: in place and not, prepared and not, scalars in buffers,
+    /// tables and as literals, on several numbers of threads where there is work for them.
     pub fn check(&self, operands: &[&Value], expected: &Value) {
         let threads: &[usize] =
             if expected.bits.len().max(operands.iter().map(|x| x.bits.len()).sum()) < 4000 { &[1] } else { &[1, 2, 5] };
@@ -306,10 +306,10 @@ impl Node {
             &[Scalars::Buffers]
         };
         let (operands, packed) = (Operands::of(operands), Buffer::of(expected));
-        for &threads in threads {
+        for (&threads, repeated) in threads.iter().flat_map(|threads| [(threads, false), (threads, true)]) {
             for &in_place in in_place {
                 for &scalars in scalars {
-                    let way = Way { in_place, scalars };
+                    let way = Way { in_place, scalars, repeated };
                     let result = self.run_as(&operands, expected.dtype, &expected.shape, threads, way, false);
                     let result = result.unwrap_or_else(|error| panic!("{self:?}: {error}"));
                     if !result.equals(&packed) {
@@ -362,11 +362,14 @@ impl Node {
             .collect();
         buffers.push(Buffer::filled(elements(shape) * dtype.size()));
         let out = if way.in_place { 0 } else { operands.packed.len() };
-        let result = ArrayRef { source: Source::Buffer(BufferId(out as u32)), dtype, shape: shape.into() };
+        // Prepared kernels learn only when they run that two buffers are one.
+        let named = if way.repeated { operands.packed.len() } else { out };
+        let result = ArrayRef { source: Source::Buffer(BufferId(named as u32)), dtype, shape: shape.into() };
         let parameters = Parameters { list: self.list.clone(), start: self.start.map(|_| 0) };
         let scratch_size = scratch_bytes(&self.op, &parameters, &references, &result, threads);
         let mut scratch = Buffer::filled(scratch_size);
-        let memories: Vec<Memory> = buffers.iter_mut().map(Buffer::memory).collect();
+        let mut memories: Vec<Memory> = buffers.iter_mut().map(Buffer::memory).collect();
+        memories[named] = memories[out];
         let starts: Vec<i64> = self.start.into_iter().collect();
         let environment = Environment {
             buffers: &memories,
@@ -378,9 +381,19 @@ impl Node {
             cancel: &AtomicBool::new(cancelled),
             poll: None,
         };
+        let elsewhere: Vec<Memory> =
+            memories.iter().map(|memory| Memory { bytes: memory.bytes, ..Memory::EMPTY }).collect();
+        let kernel = Kernel::Structural { op: self.op, parameters, operands: references, result };
+        let prepared = match way.repeated && !cancelled {
+            true => Repeated::new(&kernel, &Environment { buffers: &elsewhere, ..environment })?,
+            false => None,
+        };
         // SAFETY: buffers hold their arrays, the scratch as much as was asked for.
         let outcome = together(pool(threads), threads, || unsafe {
-            execute(&self.op, &parameters, &references, &result, &environment)
+            match prepared {
+                Some(mut prepared) => prepared.run(&environment),
+                None => crate::execute(&kernel, &environment),
+            }
         });
         scratch.check_margin();
         for (position, operand) in operands.packed.iter().enumerate() {
@@ -410,10 +423,11 @@ impl<'a> Operands<'a> {
 struct Way {
     in_place: bool,
     scalars: Scalars,
+    repeated: bool,
 }
 
 impl Way {
-    const PLAIN: Way = Way { in_place: false, scalars: Scalars::Buffers };
+    const PLAIN: Way = Way { in_place: false, scalars: Scalars::Buffers, repeated: false };
 }
 
 /// Where operands of one element are.

@@ -3,28 +3,25 @@
 use ckad_graph::{Error, Result};
 
 use super::array::{Array, packed_strides};
-use super::strided::{self, Axis, axes, check_reach};
-use crate::Environment;
+use super::strided::{Axis, Mover, axes, check_reach};
 
 /// The same flat memory in a place of its own.
-pub fn reshape(x: &Array<'_>, out: &Array<'_>, environment: &Environment<'_>) -> Result<()> {
-    if x.elements() != out.elements() {
-        return Err(Error::internal("reshape", "as many elements on both sides"));
-    }
+pub fn reshape(x: &Array<'_>, out: &Array<'_>, mover: &impl Mover) -> Result<()> {
+    check_elements("reshape", x, out)?;
     if out.is_at(x) {
         return Ok(());
     }
     let axes = vec![Axis { extent: out.elements(), target: 1, source: 1 }];
     // SAFETY: both arrays have that many elements and do not overlap.
-    unsafe { strided::copy(environment, out.dtype, axes, out.pointer_mut(), x.pointer()) }
+    unsafe { mover.copy(out.dtype, axes, out.pointer_mut(), x.pointer()) }
 }
 
 /// Where the result is the base's buffer there is nothing to do; otherwise the base is copied into it.
-pub fn copy_base(base: &Array<'_>, out: &Array<'_>, environment: &Environment<'_>) -> Result<()> {
-    reshape(base, out, environment)
+pub fn copy_base(base: &Array<'_>, out: &Array<'_>, mover: &impl Mover) -> Result<()> {
+    reshape(base, out, mover)
 }
 
-pub fn transpose(permutation: &[i64], x: &Array<'_>, out: &Array<'_>, environment: &Environment<'_>) -> Result<()> {
+pub fn transpose(permutation: &[i64], x: &Array<'_>, out: &Array<'_>, mover: &impl Mover) -> Result<()> {
     let strides = packed_strides(x.shape);
     let fits = permutation.len() == out.shape.len()
         && x.shape.len() == out.shape.len()
@@ -35,10 +32,10 @@ pub fn transpose(permutation: &[i64], x: &Array<'_>, out: &Array<'_>, environmen
     let source: Vec<isize> = permutation.iter().map(|&axis| strides[axis as usize]).collect();
     let axes = axes(out.shape, &packed_strides(out.shape), &source);
     // SAFETY: a permutation of the operand's axes reaches its elements only.
-    unsafe { strided::copy(environment, out.dtype, axes, out.pointer_mut(), x.pointer()) }
+    unsafe { mover.copy(out.dtype, axes, out.pointer_mut(), x.pointer()) }
 }
 
-pub fn broadcast(x: &Array<'_>, out: &Array<'_>, environment: &Environment<'_>) -> Result<()> {
+pub fn broadcast(x: &Array<'_>, out: &Array<'_>, mover: &impl Mover) -> Result<()> {
     let Some(missing) = out.shape.len().checked_sub(x.shape.len()) else {
         return Err(Error::internal("broadcast_to", "the operand has more axes than the result"));
     };
@@ -51,16 +48,10 @@ pub fn broadcast(x: &Array<'_>, out: &Array<'_>, environment: &Environment<'_>) 
     }
     let axes = axes(out.shape, &packed_strides(out.shape), &source);
     // SAFETY: axes of one element are read with stride 0, the others have the result's extents.
-    unsafe { strided::copy(environment, out.dtype, axes, out.pointer_mut(), x.pointer()) }
+    unsafe { mover.copy(out.dtype, axes, out.pointer_mut(), x.pointer()) }
 }
 
-pub fn strided_read(
-    strides: &[i64],
-    start: i64,
-    x: &Array<'_>,
-    out: &Array<'_>,
-    environment: &Environment<'_>,
-) -> Result<()> {
+pub fn strided_read(strides: &[i64], start: i64, x: &Array<'_>, out: &Array<'_>, mover: &impl Mover) -> Result<()> {
     if out.elements() == 0 {
         return Ok(());
     }
@@ -70,13 +61,12 @@ pub fn strided_read(
     let source = x.pointer::<u8>().wrapping_add(start as usize * size);
     if out.elements() == 1 {
         // SAFETY: `start` was checked; the arrays do not overlap.
-        unsafe { std::ptr::copy_nonoverlapping(source, out.pointer_mut(), size) };
-        return Ok(());
+        return unsafe { mover.copy(out.dtype, Vec::new(), out.pointer_mut(), source) };
     }
     let strides: Vec<isize> = strides.iter().map(|&stride| stride as isize).collect();
     let axes = axes(out.shape, &packed_strides(out.shape), &strides);
     // SAFETY: every position was checked.
-    unsafe { strided::copy(environment, out.dtype, axes, out.pointer_mut(), source) }
+    unsafe { mover.copy(out.dtype, axes, out.pointer_mut(), source) }
 }
 
 pub fn strided_write(
@@ -85,9 +75,9 @@ pub fn strided_write(
     base: &Array<'_>,
     value: &Array<'_>,
     out: &Array<'_>,
-    environment: &Environment<'_>,
+    mover: &impl Mover,
 ) -> Result<()> {
-    copy_base(base, out, environment)?;
+    copy_base(base, out, mover)?;
     if value.elements() == 0 {
         return Ok(());
     }
@@ -97,13 +87,19 @@ pub fn strided_write(
     let target = out.pointer_mut::<u8>().wrapping_add(start as usize * size);
     if value.elements() == 1 {
         // SAFETY: `start` was checked; the arrays do not overlap.
-        unsafe { std::ptr::copy_nonoverlapping(value.pointer(), target, size) };
-        return Ok(());
+        return unsafe { mover.copy(out.dtype, Vec::new(), target, value.pointer()) };
     }
     let strides: Vec<isize> = strides.iter().map(|&stride| stride as isize).collect();
     let axes = axes(value.shape, &strides, &packed_strides(value.shape));
     // SAFETY: every position was checked; they are distinct by the definition of the operation.
-    unsafe { strided::copy(environment, out.dtype, axes, target, value.pointer()) }
+    unsafe { mover.copy(out.dtype, axes, target, value.pointer()) }
+}
+
+pub fn check_elements(op: &str, x: &Array<'_>, out: &Array<'_>) -> Result<()> {
+    if x.elements() == out.elements() {
+        return Ok(());
+    }
+    Err(Error::internal(op, "as many elements on both sides"))
 }
 
 pub fn check_rank(strides: &[i64], walked: &Array<'_>) -> Result<()> {
