@@ -175,6 +175,11 @@ def forced(x: Any) -> Any:
     return np.sum(y * x)
 
 
+def kept_array(x: Any) -> Any:
+    values = np.asarray(ckad.stop_gradient(np.sin(x)))
+    return np.sum(values * x)
+
+
 INSIDE: list[tuple[Callable[..., Any], int]] = [
     (kept_gradient, OTHER.nbytes),
     (dropped_gradient, 0),
@@ -182,6 +187,7 @@ INSIDE: list[tuple[Callable[..., Any], int]] = [
     (kept_jacobian, 8 * POINT.size**2),
     (kept_by_jit, OTHER.nbytes),
     (forced, 0),
+    (kept_array, VECTOR.nbytes),
 ]
 
 
@@ -201,6 +207,16 @@ def test_what_a_recording_was_made_with_counts_in_each_call() -> None:
     limited = make(memory_limit=minimum(make, VECTOR))
     assert limited(VECTOR) == limited(VECTOR)
     assert ckad.plan(limited)(VECTOR).parts["held"] == OTHER.nbytes
+
+
+def test_jit_copies_small_captured_arrays_once() -> None:
+    leaves = [leaf.copy() for leaf in LEAVES]
+    f = ckad.jit(ckad.grad(lambda x: sum(np.sum(np.sin(x * leaf)) for leaf in leaves)))
+    expected = f(LEAVES[0])
+    assert ckad.plan(f)(LEAVES[0]).parts["constants"] == sum(leaf.nbytes for leaf in leaves)
+    np.testing.assert_array_equal(f(LEAVES[0]), expected)
+    leaves[3][:] = 0.0
+    assert not np.array_equal(f(LEAVES[0]), expected)
 
 
 def elementwise(x: Any) -> Any:

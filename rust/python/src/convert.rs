@@ -21,6 +21,7 @@ use crate::finish::ResultSpec;
 use crate::layout::Layout;
 use crate::result::Output;
 use crate::tape::{Tape, TapeCell};
+use crate::trace::is_recording;
 use crate::value::{Borrowed, Snapshot, Value};
 
 /// Arrays up to this size are copied when captured; larger ones are made read-only instead.
@@ -483,14 +484,25 @@ fn fresh_array<'py>(py: Python<'py>, dtype: DType, shape: &[i64]) -> PyResult<(B
 /// An array in C order to be written, whose bytes are counted among what runs inside of a trace have left.
 pub fn counted_room<'py>(py: Python<'py>, dtype: DType, shape: &[i64]) -> PyResult<Bound<'py, PyAny>> {
     let (array, data) = fresh_array(py, dtype, shape)?;
-    let layout = Layout::contiguous(shape);
-    let counted = Counted::new(layout.elements() as usize * dtype.size());
-    let owner = pyo3::types::PyCapsule::new_with_value(py, (array.unbind(), counted), MEMORY)?;
-    array_over(py, dtype, &layout, data, owner.into_any())
+    counted(py, array, data, dtype, &Layout::contiguous(shape))
+}
+
+/// A fresh array in a layout over its packed memory, so counted.
+fn counted<'py>(
+    py: Python<'py>,
+    array: Bound<'py, PyAny>,
+    data: *mut u8,
+    dtype: DType,
+    layout: &Layout,
+) -> PyResult<Bound<'py, PyAny>> {
+    let bytes = Counted::new(layout.elements() as usize * dtype.size());
+    let owner = pyo3::types::PyCapsule::new_with_value(py, (array.unbind(), bytes), MEMORY)?;
+    array_over(py, dtype, layout, data, owner.into_any())
 }
 
 /// A NumPy array of that layout with a copy of `bytes`, which are its packed memory; a NumPy scalar for rank 0.
-fn copied(py: Python<'_>, bytes: &[u8], dtype: DType, layout: &Layout) -> PyResult<Py<PyAny>> {
+/// `is_left`: it counts among what runs inside of a trace have left.
+fn copied(py: Python<'_>, bytes: &[u8], dtype: DType, layout: &Layout, is_left: bool) -> PyResult<Py<PyAny>> {
     let elements = layout.elements();
     let length = elements as usize * dtype.size();
     if bytes.len() < length {
@@ -503,6 +515,9 @@ fn copied(py: Python<'_>, bytes: &[u8], dtype: DType, layout: &Layout) -> PyResu
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, length) };
     if layout.rank() == 0 {
         return Ok(array.get_item(())?.unbind());
+    }
+    if is_left {
+        return Ok(counted(py, array, data, dtype, layout)?.unbind());
     }
     if plain { Ok(array.unbind()) } else { Ok(array_over(py, dtype, layout, data, array)?.unbind()) }
 }
@@ -525,7 +540,7 @@ pub fn owned_to_numpy(
 ) -> PyResult<Py<PyAny>> {
     let bytes = output.0.bytes();
     if layout.rank() == 0 || (bytes.len() <= COPY_BYTES && !output.0.is_counted()) {
-        return copied(py, bytes, dtype, layout);
+        return copied(py, bytes, dtype, layout, false);
     }
     let data = bytes.as_ptr().cast_mut();
     if let Some(owner) = owner {
@@ -543,8 +558,8 @@ pub fn value_to_numpy(py: Python<'_>, value: &Value, dtype: DType, shape: &[i64]
 /// A known value as a NumPy array (a copy) in a layout over its packed memory.
 pub fn value_in_layout(py: Python<'_>, value: &Value, dtype: DType, layout: &Layout) -> PyResult<Py<PyAny>> {
     match value {
-        Value::Scalar(bits) => copied(py, &bits.to_le_bytes(), dtype, layout),
-        Value::Array(array) => copied(py, array.bytes(), dtype, layout),
+        Value::Scalar(bits) => copied(py, &bits.to_le_bytes(), dtype, layout, false),
+        Value::Array(array) => copied(py, array.bytes(), dtype, layout, is_recording()),
     }
 }
 

@@ -35,6 +35,11 @@ pub fn open_tapes() -> Vec<Arc<TapeCell>> {
     OPEN.with(|open| open.borrow().clone())
 }
 
+/// Does a tape record on this thread?
+pub fn is_recording() -> bool {
+    OPEN.with_borrow(|open| !open.is_empty())
+}
+
 /// The depth of the innermost `jit` or body that records on this thread.
 pub fn innermost_jit() -> Option<u32> {
     OPEN.with(|open| open.borrow().last().and_then(|tape| tape.jit_depth))

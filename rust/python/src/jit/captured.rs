@@ -7,12 +7,13 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{Error, Graph, NodeId, Op};
+use ckad_graph::{Constant, Error, Graph, NodeId, Op};
 use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::PyTraverseError;
 use pyo3::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyComplex, PyDict, PyFloat, PyInt, PyString, PyTuple};
+use rustc_hash::FxHashMap;
 use twox_hash::XxHash3_128;
 
 use crate::capture::{ReadArrays, is_writeable};
@@ -69,6 +70,8 @@ pub struct Content {
 
 enum Held {
     Bytes(Vec<u8>),
+    /// What the recording has of it anyway.
+    Captured(Constant),
     Hash(u128),
     /// Nobody can write to it.
     Fixed,
@@ -122,6 +125,7 @@ impl Content {
                 Ok(before.len() == now.len() && before.iter().zip(&now).all(|(a, b)| same(a.bind(array.py()), b)))
             }
             Held::Bytes(before) => Ok(array_in_place(array).is_ok_and(|now| now.constant.bytes() == before)),
+            Held::Captured(before) => Ok(array_in_place(array).is_ok_and(|now| now.constant.bytes() == before.bytes())),
             Held::Hash(before) => Ok(array_in_place(array).is_ok_and(|now| hash(now.constant.bytes()) == *before)),
         }
     }
@@ -367,6 +371,20 @@ impl Watches {
             self.0.push(Watch::Array(array, content));
         }
         Ok(())
+    }
+
+    /// Drops copies of small arrays of which the recording has one, too.
+    pub fn share_with(&mut self, constants: &[Constant]) {
+        let copies = constants.iter().filter(|constant| constant.is_ours() && constant.bytes().len() <= COPIED_BYTES);
+        let by_hash: FxHashMap<u128, &Constant> = copies.map(|constant| (hash(constant.bytes()), constant)).collect();
+        for watch in &mut self.0 {
+            if let Watch::Array(_, content) = watch
+                && let Held::Bytes(before) = &content.held
+                && let Some(constant) = by_hash.get(&hash(before)).filter(|constant| constant.bytes() == before)
+            {
+                content.held = Held::Captured(Arc::clone(constant));
+            }
+        }
     }
 
     /// Is everything as it was?

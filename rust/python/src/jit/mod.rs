@@ -245,6 +245,7 @@ impl Jitted {
         let (recorded, arrays) = trace.take_with_arrays(py, &outputs)?;
         let arrays_read = arrays.iter().map(|(array, constant)| (array.clone_ref(py), Arc::clone(constant)));
         watches.add_arrays(py, arrays_read.collect())?;
+        watches.share_with(&recorded.graph.constants);
         let returns = Returns { leaves: returned, structure };
         let entry = Arc::new(Entry::new(py, &call.call, watches, returns, recorded, arrays)?);
         if entry.can_be_kept(py)? {
