@@ -61,6 +61,35 @@ def test_limits_are_kept_and_change_no_bit(program: Program) -> None:
         ckad.value_and_grad(program, argnums=every, memory_limit=least - 1)(*program.args)
 
 
+POLICIES: list[Any] = [
+    *("none", "auto", "sqrt", "log", 1, 2, 3, 5, 9),
+    *(ckad.Revolve(1), ckad.Revolve(2), ckad.Revolve(4), ckad.Mixed(1), ckad.Mixed(2), ckad.Mixed(5)),
+]
+
+
+@settings(fuzz, max_examples=int(EXAMPLES or 40))
+@given(programs(longest=12), st.booleans())
+def test_no_policy_needs_less_than_the_least_limit(program: Program, jitted: bool) -> None:
+    every = tuple(range(len(program.args)))
+
+    def planned(**options: Any) -> Any:
+        gradient = ckad.value_and_grad(program, argnums=every, **options)
+        return ckad.plan(ckad.jit(gradient) if jitted else gradient)(*program.args)
+
+    try:
+        none = planned(checkpoint="none")
+    except ckad.errors.TracerError:  # It looks at values.
+        assert jitted
+        return
+    if none.forced_runs[0]:
+        return
+    least = none.frontier()[0].peak_bytes
+    for policy in POLICIES:
+        plan = planned(checkpoint=policy)
+        assert least <= plan.peak_bytes <= none.peak_bytes, policy
+        assert plan.live_bytes <= none.live_bytes, policy
+
+
 @settings(fuzz, max_examples=int(EXAMPLES or 40))
 @given(programs(longest=12), st.sampled_from(["keep", "borders", "compute"]), st.integers(0, 2**30))
 def test_random_answers_change_no_bit(program: Program, kind: str, seed: int) -> None:

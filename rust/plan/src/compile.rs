@@ -1,11 +1,11 @@
 //! Graph in, program out: schedule, lower, verify; and never more memory than keeping everything would take.
 
-use ckad_graph::{CheckpointPolicy, Graph, Result};
+use ckad_graph::{CheckpointPolicy, Error, Graph, Result};
 
 use crate::checkpoint_loops::{Checkpointed, checkpointed};
 use crate::footprint::PeakBytes;
 use crate::lower::lower;
-use crate::policy::{Planned, plans};
+use crate::policy::{Planned, asks_for_recomputation, plans};
 use crate::program::{Program, Target};
 use crate::takeover::take_over;
 use crate::verify::verify_program;
@@ -69,21 +69,37 @@ pub fn compile_donating(
     if verifying() {
         ckad_prim::verify(graph)?;
     }
-    let (chosen, none) = plans(graph, policy, target)?;
-    let compiled = lowered(graph, chosen, target, donated)?;
-    // Policies compare schedules by live bytes. What counts are the bytes of the program, which differ by what the
-    // arena's holes and a kernel's scratch add, and by outputs that have their memory from the start.
-    let Some(none) = none else { return Ok(compiled) };
-    let mut none = lowered(graph, none, target, donated)?;
-    if compiled.peak.total() <= none.peak.total() {
-        return Ok(compiled);
+    // Policies compare schedules by what the simulator says. What counts are the bytes of the program, which differ by
+    // what the arena's holes and a kernel's scratch add, by what joined steps do not store, and by outputs that have
+    // their memory from the start. A plan is taken where it is not above what is taken of those behind it.
+    let mut best: Option<Compiled> = None;
+    let mut refused = None;
+    for planned in plans(graph, policy, target)?.into_iter().rev() {
+        refused = None;
+        if let Some(same) = best.as_mut().filter(|best| best.planned.schedule == planned.schedule) {
+            same.planned = planned;
+            continue;
+        }
+        let compiled = lowered(graph, planned, target, donated)?;
+        refused = best.as_ref().and_then(|best| above(&compiled, best, policy != CheckpointPolicy::Auto));
+        if refused.is_none() {
+            best = Some(compiled);
+        }
     }
-    if policy != CheckpointPolicy::Auto {
-        let (kept, asked) = (none.peak.total(), compiled.peak.total());
-        none.planned.note =
-            Some(format!("keeping everything needs {kept} bytes, this policy {asked}: everything is kept"));
+    let mut best = best.ok_or_else(|| Error::internal("plan", "there is no plan at all"))?;
+    if let Some((asked, kept)) = refused.filter(|_| policy != CheckpointPolicy::Auto || asks_for_recomputation(graph)) {
+        let who = if policy == CheckpointPolicy::Auto { "the policies of parts of the program" } else { "this policy" };
+        best.planned.note = Some(format!("keeping everything needs {kept} bytes, {who} {asked}: everything is kept"));
     }
-    Ok(none)
+    Ok(best)
+}
+
+/// Bytes of both where the one needs more than the other, in all or of live values. Of live values "auto" has no more
+/// than there are where everything is kept; what regions make of it is compared in all.
+fn above(one: &Compiled, other: &Compiled, with_live: bool) -> Option<(u64, u64)> {
+    let needed = (one.peak.total() as u64, other.peak.total() as u64);
+    let live = with_live.then_some((one.planned.live_peak, other.planned.live_peak));
+    [Some(needed), live].into_iter().flatten().find(|(one, other)| one > other)
 }
 
 pub(crate) fn lowered(graph: &Graph, planned: Planned, target: &Target, donated: &[bool]) -> Result<Compiled> {

@@ -425,11 +425,9 @@ fn ladder(material: &Material<'_>, profile: &Profile, known: &mut Known) -> Resu
     let unnamed = |asked: Variant| Rung { asked, of: None };
     let own = |policy| Rung { asked: Variant::new(policy, ANY), of: Some(policy) };
     let mut ladder = Vec::new();
-    ladder.extend(region::variants(material, CheckpointPolicy::None).into_iter().map(named(CheckpointPolicy::None)));
-    if region::asks_for_recomputation(material.graph) {
-        let heeds = [Heed::Marked, Heed::Nothing].into_iter();
-        let heeding = heeds.map(|heed| Variant { heed, ..Variant::new(CheckpointPolicy::None, ANY) });
-        ladder.extend(heeding.map(named(CheckpointPolicy::None)));
+    for &heed in [Heed::All].iter().chain(region::less_heed(material.graph)) {
+        let everything = region::variants(material, CheckpointPolicy::None, heed);
+        ladder.extend(everything.into_iter().map(named(CheckpointPolicy::None)));
     }
     let sqrt = CheckpointPolicy::Sqrt;
     ladder.extend(paces.iter().map(|&pace| Variant::new(sqrt, pace)).map(named(sqrt)));

@@ -38,7 +38,8 @@ use crate::policy::cells::Cells;
 use crate::policy::evict::{Eviction, Evictions};
 use crate::policy::pinned::pinned_values;
 use crate::policy::profile::{Positions, Profile};
-use crate::policy::region::Known;
+pub(crate) use crate::policy::region::asks_for_recomputation;
+use crate::policy::region::{Heed, Known};
 use crate::program::Target;
 use crate::schedule::{Clustering, Schedule};
 use crate::simulate::{Simulation, simulate_costing};
@@ -120,11 +121,14 @@ impl<'a> Material<'a> {
 
 /// Plans the graph under a policy.
 pub fn schedule(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Result<Planned> {
-    plans(graph, policy, target).map(|(chosen, _)| chosen)
+    let plan = plans(graph, policy, target)?.into_iter().next();
+    plan.ok_or_else(|| Error::internal("plan", "there is no plan at all"))
 }
 
-/// The plan under a policy, and what policy `None` would have been where that is another.
-pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Result<(Planned, Option<Planned>)> {
+/// The plan under a policy, and behind it those that take its place where it would need more, each that of the one
+/// before: with regions, those that heed fewer of them, and what policy `None` makes of the graph; keeping everything
+/// in the end.
+pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Result<Vec<Planned>> {
     let plain = Material::new(graph, cluster(graph, target, false)?)?;
     let none = plain.attempt(&none::cells(&plain)?)?;
     let forward_flops = forward_flops(graph, &plain.clustering, &plain.flow.flops, usize::from(plain.flow.passes));
@@ -141,60 +145,75 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
     let regions = region::asks_for_recomputation(graph);
     let is_none = matches!(policy, CheckpointPolicy::None | CheckpointPolicy::Recompute);
     if plain.flow.passes == 1 || (is_none && !regions) {
-        return Ok((finish(none, None), None));
+        return Ok(vec![finish(none, None)]);
     }
-    let mut best = Best { kept_live: none.simulation.peak, attempt: None };
-    if policy == CheckpointPolicy::Auto {
-        if regions {
-            best.of(&plain, policy)?;
+    let (kept_live, kept) = (none.simulation.peak, none.simulation.allocated);
+    let auto = if is_none { None } else { auto::material(&plain, target)? };
+    let tried = |with_plain: bool, with_auto: bool, policy: CheckpointPolicy, heed: Heed| -> Result<Best> {
+        let mut best = Best { kept_live, attempt: None };
+        if with_plain {
+            best.of(&plain, policy, heed)?;
         }
-        if let Some(material) = auto::material(&plain, target)? {
-            best.of(&material, policy)?;
+        if let Some(auto) = auto.as_ref().filter(|_| with_auto) {
+            best.of(auto, policy, heed)?;
         }
-    } else if is_none {
-        best.of(&plain, policy)?;
-    } else if let CheckpointPolicy::User(number) = policy {
-        best.attempt = Some(user::attempt(&plain, number)?);
-    } else {
-        if regions {
-            best.of(&plain, CheckpointPolicy::None)?;
-        }
-        best.of(&plain, policy)?;
-        if let Some(material) = auto::material(&plain, target)? {
-            best.of(&material, policy)?;
-        }
+        Ok(best)
+    };
+    let mut best = match policy {
+        CheckpointPolicy::User(number) => Best { kept_live, attempt: Some(user::attempt(&plain, number)?) },
+        CheckpointPolicy::Auto => tried(regions, true, policy, Heed::All)?,
+        _ => tried(true, true, policy, Heed::All)?,
+    };
+    let user = matches!(policy, CheckpointPolicy::User(_));
+    if regions && !is_none && !user && policy != CheckpointPolicy::Auto {
+        best.of(&plain, CheckpointPolicy::None, Heed::All)?;
     }
     let order = best.order();
-    let (chosen, everything) = match best.attempt {
-        None => (finish(none, None), None),
-        Some(best) if order(&best) < (false, none.simulation.allocated, 0) => {
+    let is_less = |attempt: &Attempt| order(attempt) < (false, kept, 0);
+    let mut plans = Vec::new();
+    match best.attempt {
+        None => {}
+        Some(best) if is_less(&best) => {
             let borders = best.segments - 1;
             let note = (chained::is_chained(policy) && plain.flow.passes > 2).then(|| {
                 let passes = plain.flow.passes;
                 format!("with {passes} passes over the tape states are kept at {borders} borders and held throughout")
             });
-            (finish(best, note), Some(finish(none, None)))
+            push(&mut plans, finish(best, note))?;
         }
-        Some(best) => {
+        Some(best) if policy != CheckpointPolicy::Auto => {
             let (kept, asked) = match order(&best).0 {
-                true => (none.simulation.peak, best.simulation.peak),
-                false => (none.simulation.allocated, best.simulation.allocated),
+                true => (kept_live, best.simulation.peak),
+                false => (kept, best.simulation.allocated),
             };
-            let note = (policy != CheckpointPolicy::Auto).then(|| match asked > kept {
+            let note = match asked > kept {
                 true => format!("keeping everything needs {kept} bytes, this policy {asked}: everything is kept"),
                 false => format!("keeping everything needs {kept} bytes, this policy no fewer: everything is kept"),
-            });
-            (finish(none, note), None)
+            };
+            push(&mut plans, finish(plain.attempt(&none::cells(&plain)?)?, Some(note)))?;
         }
+        Some(_) => {}
+    }
+    let mut instead = |best: Best| match best.attempt.filter(is_less) {
+        // It may stand there already, but it stands behind others here.
+        Some(best) if plans.last().is_none_or(|plan: &Planned| plan.schedule != best.schedule) => {
+            push(&mut plans, finish(best, None))
+        }
+        _ => Ok(()),
     };
-    let other = match policy {
-        CheckpointPolicy::None => None,
-        // Regions have their say under `None` too.
-        _ if regions => Some(schedule(graph, CheckpointPolicy::None, target)?),
-        _ => everything,
-    };
-    let other = other.filter(|other| other.schedule != chosen.schedule);
-    Ok((chosen, other))
+    let less_heed = region::less_heed(graph);
+    if policy == CheckpointPolicy::Auto {
+        less_heed.iter().try_for_each(|&heed| instead(tried(true, true, policy, heed)?))?;
+    }
+    if regions && !is_none {
+        instead(tried(true, false, CheckpointPolicy::None, Heed::All)?)?;
+    }
+    let marked = less_heed.iter().filter(|&&heed| heed != Heed::Nothing);
+    marked.into_iter().try_for_each(|&heed| instead(tried(true, false, CheckpointPolicy::None, heed)?))?;
+    if plans.last().is_none_or(|plan| plan.schedule != none.schedule) {
+        push(&mut plans, finish(none, None))?;
+    }
+    Ok(plans)
 }
 
 /// The best of what was tried.
@@ -213,12 +232,12 @@ impl Best {
     }
 
     /// Tries what the policy makes of one clustering, in several sizes where it has sizes.
-    fn of(&mut self, material: &Material<'_>, policy: CheckpointPolicy) -> Result<()> {
+    fn of(&mut self, material: &Material<'_>, policy: CheckpointPolicy, heed: Heed) -> Result<()> {
         let order = self.order();
         let profile = material.profile()?;
         let mut known = Known::default();
         let mut tried: Vec<Cells> = Vec::new();
-        for variant in region::variants(material, policy) {
+        for variant in region::variants(material, policy, heed) {
             let cells = region::cells(material, &profile, &mut known, variant)?;
             if tried.contains(&cells) {
                 continue;

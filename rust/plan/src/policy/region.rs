@@ -25,6 +25,21 @@ fn recomputes(policy: CheckpointPolicy) -> bool {
     !matches!(policy, None | Auto | Offload(_) | Keep)
 }
 
+/// Whether some region has a policy of its own that recomputes, beside those that are marked by hand.
+fn names_policies(graph: &Graph) -> bool {
+    let named = |policy| recomputes(policy) && policy != CheckpointPolicy::Recompute;
+    graph.regions.iter().skip(1).any(|region| named(region.policy))
+}
+
+/// How regions may be heeded less than all.
+pub(crate) fn less_heed(graph: &Graph) -> &'static [Heed] {
+    match (asks_for_recomputation(graph), names_policies(graph)) {
+        (false, _) => &[],
+        (true, false) => &[Heed::Nothing],
+        (true, true) => &[Heed::Marked, Heed::Nothing],
+    }
+}
+
 /// Which regions are heeded. A policy of a region is replaced by keeping everything where that needs less.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Heed {
@@ -69,8 +84,9 @@ pub(crate) struct Known {
 
 /// What is worth trying for a policy: itself in several sizes, and on short tapes equal segments too, which win
 /// where more than two passes hold values at once.
-pub(crate) fn variants(material: &Material<'_>, policy: CheckpointPolicy) -> Vec<Variant> {
+pub(crate) fn variants(material: &Material<'_>, policy: CheckpointPolicy, heed: Heed) -> Vec<Variant> {
     let inner = material.graph.regions.iter().skip(1).map(|region| region.policy);
+    let inner = inner.filter(|&policy| heed.is_heeded(policy));
     let sized = inner.chain([policy]).any(|policy| policy == CheckpointPolicy::Sqrt);
     let short = material.positions.count <= sqrt::SHORT;
     let paces = match (sized, short) {
@@ -83,6 +99,7 @@ pub(crate) fn variants(material: &Material<'_>, policy: CheckpointPolicy) -> Vec
         let equal = sqrt::EQUAL_SEGMENTS.iter().map(|&count| CheckpointPolicy::Segments(count));
         variants.extend(equal.map(|policy| Variant::new(policy, sqrt::ANY)));
     }
+    variants.iter_mut().for_each(|variant| variant.heed = heed);
     variants
 }
 
