@@ -100,6 +100,64 @@ def test_a_stencil_of_a_thousand_steps_holds_sixty_states(stencil: Any) -> None:
     np.testing.assert_array_equal(gradient(u), ckad.grad(stencil(steps), checkpoint="none")(u))
 
 
+def pendulum(steps: int) -> Callable[[Any], Any]:
+    """Steps so small that fusion takes several into one kernel."""
+
+    def f(x: Any) -> Any:
+        for _ in range(steps):
+            x = x + 0.1 * np.sin(x)
+        return np.sum(x * x)
+
+    return f
+
+
+def products_of_waves(steps: int) -> Callable[[Any], Any]:
+    def f(x: Any) -> Any:
+        for _ in range(steps):
+            x = np.sin(x) * np.cos(x)
+        return np.sum(x * x)
+
+    return f
+
+
+@pytest.mark.parametrize("loop", [pendulum, products_of_waves])
+@pytest.mark.parametrize(("steps", "slots"), [(300, 30), (300, 24), (300, 5), (1000, 30)])
+def test_an_elementwise_loop_holds_its_slots(loop: Any, steps: int, slots: int) -> None:
+    x = np.linspace(0.0, 1.0, 4_000)
+    gradient = ckad.grad(loop(steps), checkpoint=ckad.Revolve(slots))
+    plan = ckad.plan(gradient)(x)
+    assert plan.note is None
+    assert plan.live_bytes <= (slots + 4) * x.nbytes
+    # What the adjoints rebuild for themselves is at most one forward part.
+    assert plan.extra_flops <= plan.forward_flops * advances(steps, slots) / steps
+    np.testing.assert_array_equal(gradient(x), ckad.grad(loop(steps), checkpoint="none")(x))
+
+
+@pytest.mark.parametrize("steps", [300, 1000])
+def test_an_elementwise_loop_under_the_other_policies(steps: int) -> None:
+    x = np.linspace(0.0, 1.0, 4_000)
+    root = math.sqrt(2 * steps)
+    most = {"sqrt": root + 4, "log": math.log2(steps) + 5, ckad.Mixed(30): 34.0, 20: 20 + steps / 20 + 4}
+    expected = ckad.grad(pendulum(steps), checkpoint="none")(x)
+    for policy, states in most.items():
+        gradient = ckad.grad(pendulum(steps), checkpoint=policy)
+        assert ckad.plan(gradient)(x).live_bytes <= states * x.nbytes, policy
+        np.testing.assert_array_equal(gradient(x), expected)
+
+
+def test_a_limit_finds_the_steps_of_an_elementwise_loop() -> None:
+    x = np.linspace(0.0, 1.0, 50_000)
+    f = pendulum(200)
+    frontier = ckad.memory_frontier(ckad.grad(f))(x)
+    for slots in (3, 5, 10, 20):
+        plan = ckad.plan(ckad.grad(f, checkpoint=ckad.Revolve(slots)))(x)
+        assert frontier[0][0] <= plan.peak_bytes
+        within = [extra for bytes_, extra, _ in frontier if bytes_ <= plan.peak_bytes]
+        assert min(within) <= 1.05 * plan.extra_flops
+    limited = ckad.grad(f, memory_limit=frontier[0][0])(x)
+    np.testing.assert_array_equal(limited, ckad.grad(f, checkpoint="none")(x))
+
+
 @pytest.mark.parametrize("stencil", [stencil_in_place, stencil_copied])
 def test_a_limit_finds_the_chain(stencil: Any) -> None:
     u = np.linspace(0.0, 1.0, 20_000)

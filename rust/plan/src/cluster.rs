@@ -9,9 +9,10 @@
 //! later place, but not past such an overwrite. Where one pass turns into the next, groups of both become one:
 //! `cluster_turn`.
 //!
-//! Bounds: one iteration shape, one pass, one region, nearby tape positions, the target's operands and registers,
-//! and few values that a later pass reads (a group is kept or recomputed whole). The clustering called auto then
-//! rebuilds cheap values in the groups of later passes: `cluster_auto`.
+//! Bounds: one iteration shape, one pass, one region, nearby tape positions with no [fence](crate::cluster_fences)
+//! between them, the target's operands and registers, and few values that a later pass reads (a group is kept or
+//! recomputed whole). The clustering called auto then rebuilds cheap values in the groups of later passes:
+//! `cluster_auto`.
 
 use std::cell::RefCell;
 
@@ -20,6 +21,7 @@ use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 use crate::cluster_auto::rebuild_cheap_values;
+use crate::cluster_fences::Fences;
 use crate::cluster_limits::{Limits, Scratch, split};
 use crate::cluster_roles::{Role, Roles, Uses};
 use crate::cluster_turn::join_passes;
@@ -67,13 +69,19 @@ pub(crate) struct Grouping<'a> {
     /// The latest pass of a user; 0 without users.
     pub(crate) last_pass: Vec<u16>,
     pub(crate) is_output: Vec<bool>,
+    fences: &'a Fences,
     pub(crate) limits: Limits,
     pub(crate) scratch: RefCell<Scratch>,
 }
 
 /// The clusters of a graph; with `auto`, cheap values are rebuilt where later passes use them.
 pub fn cluster(graph: &Graph, target: &Target, auto: bool) -> Result<Clustering> {
-    let mut grouping = Grouping::new(graph, target)?;
+    cluster_between(graph, target, auto, &Fences::Nowhere)
+}
+
+/// As [`cluster`], with groups that reach across no fence.
+pub(crate) fn cluster_between(graph: &Graph, target: &Target, auto: bool, fences: &Fences) -> Result<Clustering> {
+    let mut grouping = Grouping::new(graph, target, fences)?;
     grouping.form()?;
     grouping.lift()?;
     grouping.merge()?;
@@ -107,7 +115,7 @@ impl Uses for Read<'_> {
 }
 
 impl<'a> Grouping<'a> {
-    fn new(graph: &'a Graph, target: &Target) -> Result<Grouping<'a>> {
+    fn new(graph: &'a Graph, target: &Target, fences: &'a Fences) -> Result<Grouping<'a>> {
         let mut read = Read { graph, last_pass: filled(0, graph.len())?, counts: Counts::new(graph.len())? };
         let roles = Roles::new(graph, &mut read)?;
         let Read { last_pass, counts, .. } = read;
@@ -131,6 +139,7 @@ impl<'a> Grouping<'a> {
             users,
             last_pass,
             is_output,
+            fences,
             scratch: RefCell::new(Scratch::new(graph.len())?),
             limits: Limits { operands: target.operand_limit, registers: target.register_limit },
             roles,
@@ -275,7 +284,7 @@ impl<'a> Grouping<'a> {
         let possible = target.kind == ClusterKind::Fused
             && target.pass == attributes.pass
             && target.region == attributes.region
-            && target.position.abs_diff(attributes.position) <= FARTHEST;
+            && self.is_within_reach(target.position, attributes.position);
         if !possible {
             return None;
         }
@@ -378,7 +387,11 @@ impl<'a> Grouping<'a> {
 
     /// Whether two groups stem from one region and nearby positions.
     pub(crate) fn are_near(&self, one: &Group, other: &Group) -> bool {
-        one.region == other.region && one.position.abs_diff(other.position) <= FARTHEST
+        one.region == other.region && self.is_within_reach(one.position, other.position)
+    }
+
+    fn is_within_reach(&self, one: u32, other: u32) -> bool {
+        one.abs_diff(other) <= FARTHEST && !self.fences.divide(one, other)
     }
 
     /// Number of elements of an iteration shape.

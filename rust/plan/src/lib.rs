@@ -23,6 +23,7 @@ pub mod allocate;
 pub mod checkpoint_loops;
 pub mod cluster;
 mod cluster_auto;
+mod cluster_fences;
 mod cluster_limits;
 mod cluster_roles;
 mod cluster_turn;

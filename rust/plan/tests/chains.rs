@@ -11,9 +11,10 @@ use ckad_plan::schedule::Action;
 use ckad_plan::simulate::simulate;
 use ckad_plan::verify::verify_program;
 use ckad_plan::within::{Fitted, compile_within};
+use ckad_prim::Elementwise;
 use programs::{Tape, heat, hvp, lstm, mlp, penalty, target, unet};
 
-/// How often the recorded updates of the state are computed, in all.
+/// How often the recorded updates of the state, or the sines that they are made of, are computed, in all.
 fn updates(graph: &Graph, policy: CheckpointPolicy) -> (u64, u64, u64) {
     let planned = schedule(graph, policy, &target()).unwrap();
     assert_eq!(planned.note, None, "{policy:?}");
@@ -21,14 +22,16 @@ fn updates(graph: &Graph, policy: CheckpointPolicy) -> (u64, u64, u64) {
     let program = lower(graph, &planned.schedule, &target()).unwrap();
     verify_program(&program).unwrap();
     let clusters = &planned.schedule.clustering.clusters;
-    let count = planned.schedule.actions.iter().filter(|action| match action {
-        Action::Compute(id) => clusters[id.0 as usize].members.iter().any(|&member| {
-            graph.attributes(member).pass == 0
-                && matches!(graph.op(member), Op::StridedWrite { .. } | Op::StridedAdd { .. })
-        }),
-        _ => false,
+    let sine = Op::Elementwise(Elementwise::Sin.id());
+    let is_update = |op: Op| op == sine || matches!(op, Op::StridedWrite { .. } | Op::StridedAdd { .. });
+    let count = planned.schedule.actions.iter().map(|action| match action {
+        Action::Compute(id) => {
+            let members = clusters[id.0 as usize].members.iter();
+            members.filter(|&&member| graph.attributes(member).pass == 0 && is_update(graph.op(member))).count() as u64
+        }
+        _ => 0,
     });
-    (count.count() as u64, simulation.peak, planned.extra_flops)
+    (count.sum(), simulation.peak, planned.extra_flops)
 }
 
 fn choose(n: u64, k: u64) -> u64 {
@@ -47,6 +50,82 @@ fn uniform_loops_take_the_binomial_optimum() {
         let (count, peak, _) = updates(&heat(steps, 256), CheckpointPolicy::Revolve(slots));
         println!("{steps} steps, {slots} slots: {count} updates, {} states", peak / 1024);
         assert_eq!(count, advances(steps as u64, u64::from(slots)) + 1);
+    }
+}
+
+/// `x ← x + sin(x)/8`, of which fusion takes several steps into one kernel.
+fn pendulum(steps: usize, n: i64) -> Graph {
+    let mut tape = Tape::new();
+    let mut x = tape.input(&[n]);
+    for _ in 0..steps {
+        let force = tape.unary(x, |x| x.sin());
+        let change = tape.unary(force, |force| force * 0.125);
+        x = tape.binary(x, change, |x, change| x + change);
+    }
+    let squares = tape.unary(x, |x| x.square());
+    let loss = tape.sum(squares);
+    tape.gradient(loss)
+}
+
+/// `x ← sin(x)·cos(x)`, whose adjoint reads what the step computes.
+fn product(steps: usize, n: i64) -> Graph {
+    let mut tape = Tape::new();
+    let mut x = tape.input(&[n]);
+    for _ in 0..steps {
+        let sine = tape.unary(x, |x| x.sin());
+        let cosine = tape.unary(x, |x| x.cos());
+        x = tape.binary(sine, cosine, |sine, cosine| sine * cosine);
+    }
+    let squares = tape.unary(x, |x| x.square());
+    let loss = tape.sum(squares);
+    tape.gradient(loss)
+}
+
+#[test]
+fn elementwise_loops_take_the_binomial_optimum_too() {
+    for (steps, slots, n) in [(30, 2, 2048), (100, 5, 2048), (200, 8, 64), (300, 30, 2048), (1000, 30, 2048)] {
+        let (count, peak, _) = updates(&pendulum(steps, n), CheckpointPolicy::Revolve(slots));
+        let peak = peak / (4 * n as u64);
+        println!("{steps} elementwise steps, {slots} slots: {count} updates, {peak} states");
+        // The kernel in which the tape turns holds the last step and the one before it.
+        assert_eq!(count, advances(steps as u64 - 1, u64::from(slots)) + 2);
+        assert!(peak <= u64::from(slots) + 4);
+    }
+}
+
+#[test]
+fn elementwise_loops_hold_few_states() {
+    let n = 2048;
+    let states = |graph: &Graph, policy| updates(graph, policy).1 / (4 * n as u64);
+    for (steps, root) in [(300, 25), (1000, 45)] {
+        let (pendulum, product) = (pendulum(steps, n), product(steps, n));
+        println!("{steps} steps, sqrt: {}", states(&pendulum, CheckpointPolicy::Sqrt));
+        assert!(states(&pendulum, CheckpointPolicy::Sqrt) <= root + 4);
+        // What one step of a segment computes is as large as two states.
+        println!("{steps} steps of products, sqrt: {}", states(&product, CheckpointPolicy::Sqrt));
+        assert!(states(&product, CheckpointPolicy::Sqrt) <= 2 * root);
+        assert!(states(&product, CheckpointPolicy::Revolve(30)) <= 34);
+        assert!(states(&pendulum, CheckpointPolicy::Mixed(30)) <= 34);
+        assert!(states(&pendulum, CheckpointPolicy::Segments(20)) <= 20 + steps as u64 / 20 + 4);
+        assert!(states(&pendulum, CheckpointPolicy::Log) <= u64::from(steps.ilog2()) + 5);
+    }
+}
+
+#[test]
+fn a_limit_finds_the_steps_of_elementwise_loops() {
+    let graph = pendulum(100, 1 << 14);
+    let least = match compile_within(&graph, None, 1, &target(), &[]).unwrap() {
+        Fitted::TooSmall(refused) => refused.minimum,
+        fits @ Fitted::Fits(_) => panic!("{fits:?}"),
+    };
+    for slots in 2..6 {
+        let policy = compile(&graph, CheckpointPolicy::Revolve(slots), &target()).unwrap();
+        println!("{slots} states: {} of {}", policy.peak.total(), policy.planned.extra_flops);
+        assert!(least <= policy.peak.total());
+        let within = compile_within(&graph, None, policy.peak.total(), &target(), &[]).unwrap();
+        let Fitted::Fits(within) = within else { panic!("{within:?}") };
+        assert!(within.planned.extra_flops <= policy.planned.extra_flops);
+        verify_program(&within.program).unwrap();
     }
 }
 

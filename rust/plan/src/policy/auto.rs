@@ -2,13 +2,19 @@
 
 use ckad_graph::{NodeId, Result};
 
-use crate::cluster::cluster;
+use crate::cluster::cluster_between;
 use crate::cluster_auto::LEAST_BYTES;
+use crate::cluster_fences::Fences;
 use crate::policy::Material;
 use crate::program::Target;
 
 /// The graph under the clustering called auto; `None` where that is the plain one.
 pub(crate) fn material<'a>(plain: &Material<'a>, target: &Target) -> Result<Option<Material<'a>>> {
+    between(plain, target, &Fences::Nowhere)
+}
+
+/// The same where the plain clustering has fences.
+pub(crate) fn between<'a>(plain: &Material<'a>, target: &Target, fences: &Fences) -> Result<Option<Material<'a>>> {
     let flow = &plain.flow;
     let late = |value: NodeId| {
         let pass = plain.positions.pass[flow.producer[value.index()] as usize];
@@ -18,6 +24,6 @@ pub(crate) fn material<'a>(plain: &Material<'a>, target: &Target) -> Result<Opti
     if !any {
         return Ok(None);
     }
-    let clustering = cluster(plain.graph, target, true)?;
+    let clustering = cluster_between(plain.graph, target, true, fences)?;
     if clustering == *plain.clustering { Ok(None) } else { Material::new(plain.graph, clustering).map(Some) }
 }

@@ -19,7 +19,7 @@ use crate::policy::evict::{self, Eviction, Evictions, WEIGHTS, Weight};
 use crate::policy::profile::Profile;
 use crate::policy::region::{Heed, Known, Variant};
 use crate::policy::sqrt::{ANY, EQUAL_SEGMENTS, PACES, PACES_OF_SHORT, Pace, SHORT};
-use crate::policy::{Material, Planned, apart, auto, binomial, dear, deep, region};
+use crate::policy::{Material, Planned, apart, auto, binomial, chained, dear, deep, region, steps};
 use crate::program::Target;
 use crate::simulate::Simulation;
 use crate::tables::{collected, push};
@@ -75,7 +75,8 @@ pub(crate) struct Candidate {
     pub(crate) needed: Cell<Option<usize>>,
 }
 
-/// The clusters of a schedule: the plain ones, those called auto, or either with dear and cheap values apart.
+/// The clusters of a schedule: the plain ones, those called auto, either with dear and cheap values apart, or groups of
+/// one step each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Over {
     Plain,
@@ -83,6 +84,8 @@ pub(crate) enum Over {
     Apart,
     /// The last of these, with a number of sets of values that are kept.
     Dear(usize),
+    /// Of the materials with groups of one step each.
+    Steps(usize),
 }
 
 /// What a schedule is emitted from.
@@ -100,12 +103,15 @@ pub(crate) enum Made {
 }
 
 impl Made {
-    const KINDS: usize = 2;
+    const KINDS: usize = 5;
 
+    /// Joined steps leave out about as much in schedules of one kind.
     fn kind(&self) -> usize {
+        let chained = |asked: &Variant| usize::from(chained::is_chained(asked.policy));
         match self {
-            Made::Cells { .. } => 0,
-            Made::Evicted { .. } => 1,
+            Made::Evicted { .. } => 0,
+            Made::Cells { over: Over::Steps(_), asked, .. } => 1 + chained(asked),
+            Made::Cells { asked, .. } => 3 + chained(asked),
         }
     }
 }
@@ -162,6 +168,7 @@ impl Candidate {
             Over::Auto => format!("{text}, auto"),
             Over::Apart => format!("{text}, apart"),
             Over::Dear(_) => format!("{text}, dear values kept"),
+            Over::Steps(_) => format!("{text}, step by step"),
         }
     }
 }
@@ -172,6 +179,7 @@ pub(crate) struct Frontier<'a> {
     auto: Option<Material<'a>>,
     apart: Option<Material<'a>>,
     dear: Vec<Material<'a>>,
+    steps: Vec<Material<'a>>,
     /// Operations where everything is kept.
     once: u64,
     /// Operations of the passes before the last one.
@@ -196,6 +204,7 @@ impl<'a> Frontier<'a> {
             auto: None,
             apart: None,
             dear: Vec::new(),
+            steps: Vec::new(),
             once: everything.flops,
             again,
             forward_flops,
@@ -214,6 +223,11 @@ impl<'a> Frontier<'a> {
         found.candidates = found.tried(&found.plain, Over::Plain, &mut waiting)?;
         if let Some(auto) = &found.auto {
             let others = found.tried(auto, Over::Auto, &mut waiting)?;
+            others.into_iter().try_for_each(|candidate| push(&mut found.candidates, candidate))?;
+        }
+        found.steps = steps::materials(&found.plain, target)?;
+        for (index, material) in found.steps.iter().enumerate() {
+            let others = found.tried(material, Over::Steps(index), &mut waiting)?;
             others.into_iter().try_for_each(|candidate| push(&mut found.candidates, candidate))?;
         }
         leave_plans(&mut found.candidates, everything.peak);
@@ -261,7 +275,10 @@ impl<'a> Frontier<'a> {
         let mut known: BTreeMap<Heed, Known> = BTreeMap::new();
         let mut candidates: Vec<Candidate> = Vec::new();
         let (ladder, deep) = ladder(material, &profile, known.entry(Heed::All).or_default())?;
-        for Rung { asked, of } in ladder {
+        // Groups of one step each are there to be divided.
+        let by_steps = matches!(over, Over::Steps(_));
+        let divides = |rung: &Rung| !by_steps || rung.asked.policy != CheckpointPolicy::None;
+        for Rung { asked, of } in ladder.into_iter().filter(divides) {
             let cells = region::cells(material, &profile, known.entry(asked.heed).or_default(), asked)?;
             if candidates.iter().any(|candidate| candidate.is_of(&cells)) {
                 continue;
@@ -270,7 +287,7 @@ impl<'a> Frontier<'a> {
             push(&mut candidates, Candidate::new(Made::Cells { over, cells, asked }, of, &simulation))?;
         }
         deep.into_iter().try_for_each(|asked| push(waiting, (over, asked)))?;
-        if self.evicts(material) {
+        if !by_steps && self.evicts(material) {
             let everything = candidates.first().map_or(0, |candidate| candidate.allocated);
             self.evicted(material, over, everything, &mut candidates)?;
         }
@@ -381,6 +398,7 @@ impl<'a> Frontier<'a> {
             Over::Auto => self.auto.as_ref(),
             Over::Apart => self.apart.as_ref(),
             Over::Dear(index) => self.dear.get(index),
+            Over::Steps(index) => self.steps.get(index),
         };
         found.unwrap_or(&self.plain)
     }

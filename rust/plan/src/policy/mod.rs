@@ -24,6 +24,7 @@ mod profile;
 mod region;
 mod segments;
 mod sqrt;
+mod steps;
 mod table;
 pub mod user;
 
@@ -167,6 +168,11 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
     let user = matches!(policy, CheckpointPolicy::User(_));
     if regions && !is_none && !user && policy != CheckpointPolicy::Auto {
         best.of(&plain, CheckpointPolicy::None, Heed::All)?;
+    }
+    if !is_none && !user && policy != CheckpointPolicy::Auto {
+        for material in steps::materials(&plain, target)? {
+            best.of(&material, policy, Heed::All)?;
+        }
     }
     let order = best.order();
     let is_less = |attempt: &Attempt| order(attempt) < (false, kept, 0);

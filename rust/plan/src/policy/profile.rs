@@ -14,6 +14,8 @@ pub(crate) struct Positions {
     pub(crate) pass: Vec<u16>,
     /// Number of different positions; at least 1.
     pub(crate) count: usize,
+    /// For each compressed position, the one on the tape.
+    tape: Vec<u32>,
 }
 
 impl Positions {
@@ -33,7 +35,12 @@ impl Positions {
         };
         let of = collected(attributes.iter().map(|attributes| place(attributes.position)))?;
         let pass = collected(attributes.iter().map(|attributes| attributes.pass))?;
-        Ok(Positions { of, pass, count: tape.len().max(1) })
+        Ok(Positions { of, pass, count: tape.len().max(1), tape })
+    }
+
+    /// The positions on the tape before which these borders lie.
+    pub(crate) fn on_tape(&self, borders: &[usize]) -> Result<Vec<u32>> {
+        collected(borders.iter().filter_map(|&border| self.tape.get(border).copied()))
     }
 }
 
