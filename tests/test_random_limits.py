@@ -95,15 +95,14 @@ def test_no_policy_needs_less_than_the_least_limit(program: Program, jitted: boo
 def test_random_answers_change_no_bit(program: Program, kind: str, seed: int) -> None:
     every = tuple(range(len(program.args)))
     expected = bits(ckad.value_and_grad(program, argnums=every, checkpoint="none"), program)
-    # Keeping everything: policies of users do not heed regions, which make the graph itself larger.
-    whole = Program(program.source.replace("ckad.checkpoint", ""), program.args)
-    none = ckad.plan(ckad.value_and_grad(whole, argnums=every, checkpoint="none"))(*program.args)
+    none = ckad.plan(ckad.value_and_grad(program, argnums=every, checkpoint="none"))(*program.args)
     mine = ckad.value_and_grad(program, argnums=every, checkpoint=_drawn(kind, seed))
     assert bits(mine, program) == expected
     plan = ckad.plan(mine)(*program.args)
-    if whole.source == program.source:
-        assert plan.peak_bytes <= none.peak_bytes
-    assert plan.live_bytes <= none.live_bytes
+    assert plan.peak_bytes <= none.peak_bytes
+    # Policies of users do not heed regions, which 'none' recomputes.
+    if "ckad.checkpoint" not in program.source:
+        assert plan.live_bytes <= none.live_bytes
 
 
 _KNOWN: dict[tuple[str, int], Drawn] = {}
