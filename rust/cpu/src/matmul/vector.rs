@@ -209,23 +209,36 @@ unsafe fn span_body<T: Float, const FUSED: bool>(
 fn dot<T: Float, const FUSED: bool>(a: &[T], b: &[T]) -> T {
     let lanes = const { 256 / size_of::<T>() };
     let mut sums = [T::ZERO; 64];
-    let whole = a.len() / lanes * lanes;
-    for (a, b) in a[..whole].chunks_exact(lanes).zip(b[..whole].chunks_exact(lanes)) {
+    let mut first = 0;
+    while a.len() - first >= lanes {
+        let (a, b) = (&a[first..first + lanes], &b[first..first + lanes]);
         for lane in 0..lanes {
             sums[lane] = multiply_add::<FUSED, T>(a[lane], b[lane], sums[lane]);
         }
+        first += lanes;
     }
-    for (lane, (&a, &b)) in a[whole..].iter().zip(&b[whole..]).enumerate() {
-        sums[lane] = multiply_add::<FUSED, T>(a, b, sums[lane]);
+    let (a, b) = (&a[first..], &b[first..a.len()]);
+    for lane in 0..a.len().min(lanes) {
+        sums[lane] = multiply_add::<FUSED, T>(a[lane], b[lane], sums[lane]);
     }
-    let mut width = lanes / 2;
-    while width > 0 {
-        for lane in 0..width {
-            sums[lane] = sums[lane].add(sums[lane + width]);
-        }
-        width /= 2;
+    // Rows may be short: then this is most of the work, and widths that the compiler knows make it some instructions.
+    if lanes > 32 {
+        halve::<T, 32>(&mut sums);
     }
+    halve::<T, 16>(&mut sums);
+    halve::<T, 8>(&mut sums);
+    halve::<T, 4>(&mut sums);
+    halve::<T, 2>(&mut sums);
+    halve::<T, 1>(&mut sums);
     sums[0]
+}
+
+/// Adds the second half of twice as many sums to the first one.
+#[inline(always)]
+fn halve<T: Float, const WIDTH: usize>(sums: &mut [T; 64]) {
+    for lane in 0..WIDTH {
+        sums[lane] = sums[lane].add(sums[lane + WIDTH]);
+    }
 }
 
 #[inline(always)]
