@@ -360,3 +360,35 @@ def test_rules_for_tangents_are_linear() -> None:
     ):
         assert_allclose(ckad.grad(ruled(rule))(2.0), 8.0)
         assert_allclose(ckad.jvp(ckad.jit(ruled(rule)), (2.0,), (3.0,))[1], 24.0)
+
+
+@pytest.mark.parametrize("kind", ["custom_jvp", "custom_vjp"])
+def test_no_gradient_is_lost_past_the_arguments(kind: str) -> None:
+    def f(a: Any, x: Any) -> Any:
+        if kind == "custom_jvp":
+            scaled = ckad.custom_jvp(lambda x: x * a)
+            scaled.defjvp(lambda primals, tangents: (primals[0] * a, 5.0 * tangents[0]))
+        else:
+            scaled = ckad.custom_vjp(lambda x: x * a)
+            scaled.defvjp(lambda x: (x * a, None), lambda r, g: (5.0 * g,))
+        return np.sum(scaled(x))
+
+    looped = lambda a, x: ckad.scan(lambda c, _: (f(a, c * x), None), 1.0, length=2)[0]
+    for g in (f, ckad.jit(f), looped, ckad.jit(looped)):
+        ckad.grad(g, 1)(2.0, X)
+        with pytest.raises(CkadTypeError, match=rf"\[{kind}\] .* would lose its gradient.*test_custom\.py:\d+"):
+            ckad.grad(g)(2.0, X)
+    # What its hint says.
+    assert ckad.grad(lambda a: f(ckad.stop_gradient(a), X) + a)(2.0) == 1.0
+    # An argument may be a part of what is differentiated.
+    x = np.arange(6.0).reshape(2, 3)
+    for view in (np.transpose, np.ravel, np.diagonal, lambda x: x[1:, ::2], lambda x: x[0, 1], lambda x: x[::-1]):
+        found = ckad.grad(lambda x, view=view: f(2.0, view(x)))(x)
+        assert_array_equal(found, 5.0 * ckad.grad(lambda x, view=view: np.sum(view(x)))(x))
+
+
+def test_an_argument_without_a_cotangent_is_an_argument() -> None:
+    f = ckad.custom_vjp(lambda x, n: x * n)
+    f.defvjp(lambda x, n: (x * n, x), lambda r, g: (7.0 * g, None))
+    assert ckad.grad(f, (0, 1))(3.0, 4.0) == (7.0, 0.0)
+    assert ckad.grad(lambda n: ckad.scan(lambda c, _: (f(c, n), None), n, length=2)[0])(3.0) == 49.0

@@ -287,9 +287,17 @@ def while_loop(trace: Trace, test: Body, body: Body, carries: list[Any], are_arr
     """
 
 def custom(
-    trace: Trace, body: Body, results: list[Any], arguments: list[Any], forward: bool, are_arrays: list[bool]
+    trace: Trace,
+    body: Body,
+    results: list[Any],
+    arguments: list[Any],
+    silent: list[Any],
+    forward: bool,
+    are_arrays: list[bool],
 ) -> list[Any]:
-    """Records results whose derivative is what the body says, of tangents (`forward`) or of cotangents."""
+    """Records results whose derivative is what the body says, of tangents (`forward`) or of cotangents; nothing of the
+    `silent` arguments.
+    """
 
 def cond(
     trace: Trace, choice: Any, bodies: tuple[Body, Body], operands: list[Any], are_arrays: list[bool]

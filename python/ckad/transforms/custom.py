@@ -158,8 +158,10 @@ def _attached(
         finally:
             rule.trace.close()
         given = [trace.argument(arguments[index], False) for index in known]
+        others = [leaf for index, leaf in enumerate(arguments) if index not in known]
+        silent = [trace.argument(leaf, False) for leaf in others if isinstance(leaf, _core.Tracer) and _is_float(leaf)]
         are_arrays = [Leaf(leaves[index]).is_array for index in floats]
-        values = trace.evaluate(_core.custom(trace, body, results, given, forward, are_arrays))
+        values = trace.evaluate(_core.custom(trace, body, results, given, silent, forward, are_arrays))
     finally:
         trace.close()
     for index, value in zip(floats, values, strict=True):

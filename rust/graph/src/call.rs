@@ -61,7 +61,8 @@ impl CallKind {
 
 /// A function with a derivative of the user's own: nothing but its results, until it is derived.
 ///
-/// * Operands: its float results, the float arguments that the rule knows of, and constants of the rule.
+/// * Operands: its float results, the float arguments that the rule knows of, those that it says nothing of, and
+///   constants of the rule.
 /// * Body: the rule, from tangents of the arguments (`forward`) or cotangents of the results, and the constants, to
 ///   tangents of the results or cotangents of the arguments.
 /// * Parts: the results.
@@ -70,6 +71,8 @@ pub struct Custom {
     pub forward: bool,
     pub results: u32,
     pub arguments: u32,
+    /// Arguments whose cotangent is nothing.
+    pub silent: u32,
 }
 
 /// The linear map whose transpose is the body: the tangents of a function with a rule for cotangents.

@@ -196,7 +196,8 @@ fn check_scan(graph: &Graph, operands: &[NodeId], scan: Scan, body: &Graph) -> R
 fn check_custom(graph: &Graph, operands: &[NodeId], custom: Custom, call: &Call) -> Result<()> {
     let [body] = bodies(call)?;
     let (results, rest) = operands.split_at_checked(custom.results as usize).unwrap_or_default();
-    let (arguments, consts) = rest.split_at_checked(custom.arguments as usize).unwrap_or_default();
+    let (arguments, rest) = rest.split_at_checked(custom.arguments as usize).unwrap_or_default();
+    let (_, consts) = rest.split_at_checked(custom.silent as usize).unwrap_or_default();
     let (from, to) = if custom.forward { (arguments, results) } else { (results, arguments) };
     if results.len() != custom.results as usize || arguments.len() != custom.arguments as usize {
         return Err(broken(format!("{} operands for {custom:?}", operands.len())));

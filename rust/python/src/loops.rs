@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{Call, Error, NodeId, Result, tables};
+use ckad_graph::{Call, Custom, Error, NodeId, Result, tables};
 use ckad_transform::{Closed, Outside};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -138,19 +138,24 @@ pub fn while_loop(
 }
 
 /// The results of a function whose derivative is what the body says: a function of tangents of the arguments
-/// (`forward`) or of cotangents of the results. Results and arguments are values of the trace, of floats.
+/// (`forward`) or of cotangents of the results. Results and arguments are values of the trace, of floats; the body says
+/// nothing of the `silent` ones.
 #[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "the parts of a function with a rule")]
 pub fn custom(
     py: Python<'_>,
     trace: &Trace,
     body: &Body,
     results: &Bound<'_, PyList>,
     arguments: &Bound<'_, PyList>,
+    silent: &Bound<'_, PyList>,
     forward: bool,
     are_arrays: Vec<bool>,
 ) -> PyResult<Vec<Py<PyAny>>> {
-    let call = body.closed.custom(forward, results.len() as u32, arguments.len() as u32).map_err(raise)?;
-    let first = [given(py, results)?, given(py, arguments)?].concat();
+    let count = |list: &Bound<'_, PyList>| list.len() as u32;
+    let kind = Custom { forward, results: count(results), arguments: count(arguments), silent: count(silent) };
+    let call = body.closed.custom(kind).map_err(raise)?;
+    let first = [given(py, results)?, given(py, arguments)?, given(py, silent)?].concat();
     record(py, trace, call, &[body], (first, Vec::new()), &are_arrays)
 }
 

@@ -164,8 +164,8 @@ impl Closed {
     /// The rule for a derivative of this function's user: from `own` tangents or cotangents. A rule for tangents is
     /// kept as its derivative by them, which is what it says if it is linear in them (it then does not depend on them),
     /// written so that it can be transposed. Operands: the results, the arguments, the constants.
-    pub fn custom(&self, forward: bool, results: u32, arguments: u32) -> Result<Call> {
-        let kind = CallKind::Custom(Custom { forward, results, arguments });
+    pub fn custom(&self, kind: Custom) -> Result<Call> {
+        let (forward, kind) = (kind.forward, CallKind::Custom(kind));
         if !forward {
             return Ok(ckad_prim::call(kind, vec![self.graph.copied()?]));
         }

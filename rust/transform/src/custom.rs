@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use ckad_graph::{Attributes, Call, CallKind, Custom, Error, ErrorKind, Graph, NodeId, Op, Pullback, Result, tables};
 use ckad_prim::Builder;
+use rustc_hash::FxHashSet;
 
 use crate::body::{call_of, only_body};
 use crate::calls::{Form, Site, Transposed};
@@ -37,7 +38,11 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, kind: Custom) -> Result<Op
     let &Site { form, builder, source, copy, tangents, .. } = site;
     let given = source.operands(id);
     let (results, rest) = given.split_at(kind.results as usize);
-    let (arguments, consts) = rest.split_at(kind.arguments as usize);
+    let (arguments, rest) = rest.split_at(kind.arguments as usize);
+    let (silent, consts) = rest.split_at(kind.silent as usize);
+    if reads_past(site, results, &[arguments, silent].concat()) {
+        return Err(past_arguments(kind));
+    }
     if arguments.iter().all(|&argument| tangents.get(argument).is_none()) {
         return Ok(None);
     }
@@ -64,6 +69,43 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, kind: Custom) -> Result<Op
     let call = builder.call(&call, &operands)?;
     let parts = (0..results.len() as u32).map(|part| builder.part(call, part));
     Ok(Some(Derived { tangents: tables::tried(site.op, parts)?, used: true }))
+}
+
+/// Whether a result depends on something differentiated past the arguments: the rule says nothing of that. An argument
+/// that is a view stands for what it shows part of, which the function may have read in another way.
+fn reads_past(site: &Site<'_>, results: &[NodeId], arguments: &[NodeId]) -> bool {
+    let source = site.source;
+    let mut seen: FxHashSet<NodeId> = FxHashSet::default();
+    for &argument in arguments {
+        let mut at = argument;
+        while seen.insert(at) && matches!(source.op(at), Op::StridedRead { .. } | Op::Transpose { .. } | Op::Reshape) {
+            at = source.operands(at)[0];
+        }
+    }
+    let mut waiting = results.to_vec();
+    while let Some(id) = waiting.pop() {
+        let is_call = matches!(source.op(id), Op::Call(_));
+        if !(is_call || site.tangents.get(id).is_some()) || !seen.insert(id) {
+            continue;
+        }
+        if matches!(source.op(id), Op::Input(_)) {
+            return true;
+        }
+        let operands = source.operands(id);
+        waiting.extend_from_slice(match kind_of(source, id).filter(|_| is_call) {
+            Some(inner) => &operands[..(inner.results + inner.arguments) as usize],
+            None => operands,
+        });
+    }
+    false
+}
+
+fn past_arguments(kind: Custom) -> Error {
+    let name = if kind.forward { "custom_jvp" } else { "custom_vjp" };
+    let what =
+        "the function reads a differentiated value that its rule is not asked about, and would lose its gradient";
+    Error::new(ErrorKind::Type, name, what)
+        .with_hint("pass it as an argument (outside of nondiff_argnums), or ckad.stop_gradient of it")
 }
 
 /// Cotangents of the arguments, by operand.
