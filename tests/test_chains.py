@@ -135,7 +135,8 @@ def test_an_elementwise_loop_holds_its_slots(loop: Any, steps: int, slots: int) 
 
 @pytest.mark.parametrize("steps", [300, 1000])
 def test_an_elementwise_loop_under_the_other_policies(steps: int) -> None:
-    x = np.linspace(0.0, 1.0, 4_000)
+    # States large enough for kernels of one step each to take few bytes beside them.
+    x = np.linspace(0.0, 1.0, 40_000)
     root = math.sqrt(2 * steps)
     most = {"sqrt": root + 4, "log": math.log2(steps) + 5, ckad.Mixed(30): 34.0, 20: 20 + steps / 20 + 4}
     expected = ckad.grad(pendulum(steps), checkpoint="none")(x)
@@ -244,6 +245,26 @@ def test_slots_for_states_or_steps_take_no_more_steps() -> None:
         mixed = mixed_steps_tabulation(steps, slots)[steps, slots, 2]
         assert recomputed(steps, ckad.Mixed(slots)) + steps <= mixed
         assert recomputed(steps, ckad.Mixed(slots)) <= recomputed(steps, ckad.Revolve(slots))
+
+
+def test_slots_count_on_long_chains() -> None:
+    x = np.linspace(0.0, 1.0, 4_000)
+    for steps, slots, only in [(2000, 1500, False), (3000, 1500, True)]:
+        plan = ckad.plan(ckad.grad(pendulum(steps), checkpoint=ckad.Mixed(slots)))(x)
+        assert plan.live_bytes <= (slots + 4) * x.nbytes
+        assert ("each slot holds a state" in str(plan.note)) == only
+
+
+@pytest.mark.parametrize("size", [10, 200])
+def test_small_states_need_no_longer_programs(size: int) -> None:
+    # A kernel for each step would take more bytes than the states that it saves.
+    x = np.linspace(0.0, 1.0, size)
+    none = ckad.plan(ckad.grad(pendulum(3000), checkpoint="none"))(x)
+    for policy in ("sqrt", 20):
+        plan = ckad.plan(ckad.grad(pendulum(3000), checkpoint=policy))(x)
+        assert plan.note is None
+        assert plan.peak_bytes <= none.peak_bytes
+        assert plan.live_bytes <= 0.1 * none.live_bytes
 
 
 def test_halving_holds_few_states() -> None:

@@ -5,7 +5,7 @@ use ckad_graph::{CheckpointPolicy, Error, Graph, Result};
 use crate::checkpoint_loops::{Checkpointed, checkpointed};
 use crate::footprint::PeakBytes;
 use crate::lower::lower;
-use crate::policy::{Planned, asks_for_recomputation, plans};
+use crate::policy::{Planned, Plans, asks_for_recomputation, plans};
 use crate::program::{Program, Target};
 use crate::takeover::take_over;
 use crate::verify::verify_program;
@@ -74,19 +74,24 @@ pub fn compile_donating(
     // their memory from the start. A plan is taken where it is not above what is taken of those behind it.
     let mut best: Option<Compiled> = None;
     let mut refused = None;
-    for planned in plans(graph, policy, target)?.into_iter().rev() {
+    let Plans { all, own } = plans(graph, policy, target)?;
+    let mut is_own = false;
+    for (index, planned) in all.into_iter().enumerate().rev() {
         refused = None;
         if let Some(same) = best.as_mut().filter(|best| best.planned.schedule == planned.schedule) {
             same.planned = planned;
+            is_own = index < own;
             continue;
         }
         let compiled = lowered(graph, planned, target, donated)?;
         refused = best.as_ref().and_then(|best| above(&compiled, best, policy != CheckpointPolicy::Auto));
         if refused.is_none() {
             best = Some(compiled);
+            is_own = index < own;
         }
     }
     let mut best = best.ok_or_else(|| Error::internal("plan", "there is no plan at all"))?;
+    let refused = refused.filter(|_| !is_own);
     if let Some((asked, kept)) = refused.filter(|_| policy != CheckpointPolicy::Auto || asks_for_recomputation(graph)) {
         let who = if policy == CheckpointPolicy::Auto { "the policies of parts of the program" } else { "this policy" };
         best.planned.note = Some(format!("keeping everything needs {kept} bytes, {who} {asked}: everything is kept"));

@@ -95,6 +95,18 @@ pub(crate) fn is_chained(policy: CheckpointPolicy) -> bool {
     matches!(policy, CheckpointPolicy::Log | CheckpointPolicy::Revolve(_) | CheckpointPolicy::Mixed(_))
 }
 
+/// Whether a policy whose slots hold either is left with states, for want of a table for so many steps and slots.
+pub(crate) fn holds_states_only(policy: CheckpointPolicy, chain: &Chain) -> bool {
+    let CheckpointPolicy::Mixed(slots) = policy else { return false };
+    let steps = chain.steps();
+    is_without_table(chain) && steps > mixed::most_steps(slots.min(steps as u32).max(1))
+}
+
+/// Whether the steps are equal, or too many for a table over all parts of them.
+fn is_without_table(chain: &Chain) -> bool {
+    chain.is_uniform() || chain.steps() > STEPS_IN_SLOTS
+}
+
 /// With more than two passes: as many borders as states.
 pub(crate) fn borders(policy: CheckpointPolicy, stretch: &Stretch) -> u32 {
     match policy {
@@ -112,7 +124,7 @@ pub(crate) fn cells(
     policy: CheckpointPolicy,
 ) -> Result<Vec<Leaf>> {
     let steps = chain.steps();
-    let in_table = !chain.is_uniform() && steps <= STEPS_IN_SLOTS;
+    let in_table = !is_without_table(chain);
     let few = |slots: u32| slots.min(steps as u32).max(1);
     let mut grow = |borders: &[usize], slots: u32, decide: &dyn Fn(usize, usize, u32) -> Action<u32>| {
         leaves(cells, parent, borders, returns, slots, decide)
@@ -138,9 +150,11 @@ pub(crate) fn cells(
                 let table = Table::new(Costs::slots(&chain.work, true)?, slots as usize)?;
                 return grow(&chain.borders, slots, &|from, to, slots| from_table(&table, from, to, slots));
             }
-            let borders = chain.merged(mixed::most_steps(slots))?;
-            let mixed = Mixed::new(borders.len() - 1, slots)?;
-            grow(&borders, slots, &|from, to, slots| mixed.decide(from, to, slots))
+            if holds_states_only(policy, chain) {
+                return grow(&chain.borders, slots, &binomial::decide);
+            }
+            let mixed = Mixed::new(steps, slots)?;
+            grow(&chain.borders, slots, &|from, to, slots| mixed.decide(from, to, slots))
         }
         _ => leaves(cells, parent, &chain.borders, returns, (), |from, to, ()| Action::Advance {
             to: chain.middle(from, to),
@@ -177,13 +191,6 @@ impl Chain {
             before = with;
         }
         to - 1
-    }
-
-    /// Borders of at most so many steps, each several of these.
-    fn merged(&self, most: usize) -> Result<Vec<usize>> {
-        let (steps, most) = (self.steps(), most.max(1));
-        let groups = steps.min(most);
-        collected((0..=groups).map(|group| self.borders[group * steps / groups]))
     }
 
     /// At most so many steps, each of several of these that hold about equal bytes.

@@ -110,9 +110,13 @@ impl Made {
         let chained = |asked: &Variant| usize::from(chained::is_chained(asked.policy));
         match self {
             Made::Evicted { .. } => 0,
-            Made::Cells { over: Over::Steps(_), asked, .. } => 1 + chained(asked),
-            Made::Cells { asked, .. } => 3 + chained(asked),
+            Made::Cells { asked, .. } => 1 + chained(asked) + 2 * usize::from(self.is_by_steps()),
         }
+    }
+
+    /// Whether its groups hold one step each.
+    fn is_by_steps(&self) -> bool {
+        matches!(self, Made::Cells { over: Over::Steps(_), .. })
     }
 }
 
@@ -501,14 +505,16 @@ fn leave_plans(candidates: &mut [Candidate], kept_live: u64) {
     }
 }
 
-/// Drops what another beats in both figures, but for the least ones and the plans of policies, and sorts by work.
+/// Drops what another beats in both figures, but for the least ones and the plans of policies, and sorts by work. Groups
+/// of one step each beat none but their like: their programs are longer, which the figures do not say.
 fn keep_the_best(candidates: &mut Vec<Candidate>) {
     candidates.sort_by_key(|candidate| (candidate.allocated, candidate.flops));
-    let mut cheapest = u64::MAX;
+    let mut cheapest = [u64::MAX; 2];
     let mut ranks = [0; Made::KINDS];
     candidates.retain(|candidate| {
-        let better = candidate.flops < cheapest;
-        cheapest = cheapest.min(candidate.flops);
+        let cheapest = &mut cheapest[usize::from(candidate.made.is_by_steps())];
+        let better = candidate.flops < *cheapest;
+        *cheapest = candidate.flops.min(*cheapest);
         let rank = &mut ranks[candidate.made.kind()];
         *rank += 1;
         better || candidate.of.is_some() || *rank <= LEAST_ONES

@@ -86,6 +86,8 @@ struct Attempt {
     schedule: Schedule,
     simulation: Simulation,
     segments: usize,
+    /// Whether slots for states or steps hold states only.
+    states_only: bool,
 }
 
 impl<'a> Material<'a> {
@@ -100,7 +102,7 @@ impl<'a> Material<'a> {
     fn attempt(&self, cells: &Cells) -> Result<Attempt> {
         let schedule = emit::emit(self, cells)?;
         let simulation = self.simulated(&schedule)?;
-        Ok(Attempt { schedule, simulation, segments: cells.segments() })
+        Ok(Attempt { schedule, simulation, segments: cells.segments(), states_only: false })
     }
 
     /// The program of evictions again.
@@ -108,7 +110,7 @@ impl<'a> Material<'a> {
         let schedule = Evictions::new(self)?.schedule(eviction)?;
         let schedule = schedule.ok_or_else(|| Error::internal("plan", "evictions do not come out as they did"))?;
         let simulation = self.simulated(&schedule)?;
-        Ok(Attempt { schedule, simulation, segments: 1 })
+        Ok(Attempt { schedule, simulation, segments: 1, states_only: false })
     }
 
     fn simulated(&self, schedule: &Schedule) -> Result<Simulation> {
@@ -122,14 +124,21 @@ impl<'a> Material<'a> {
 
 /// Plans the graph under a policy.
 pub fn schedule(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Result<Planned> {
-    let plan = plans(graph, policy, target)?.into_iter().next();
+    let plan = plans(graph, policy, target)?.all.into_iter().next();
     plan.ok_or_else(|| Error::internal("plan", "there is no plan at all"))
 }
 
-/// The plan under a policy, and behind it those that take its place where it would need more, each that of the one
-/// before: with regions, those that heed fewer of them, and what policy `None` makes of the graph; keeping everything
-/// in the end.
-pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Result<Vec<Planned>> {
+/// Plans of a graph under a policy.
+pub(crate) struct Plans {
+    /// The plan, and behind it those that take its place where it would need more, each that of the one before: the best
+    /// with larger groups where it has groups of one step each; with regions, those that heed fewer of them, and what
+    /// policy `None` makes of the graph; keeping everything in the end.
+    pub(crate) all: Vec<Planned>,
+    /// How many of them, from the first on, are what the policy asks for.
+    pub(crate) own: usize,
+}
+
+pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Result<Plans> {
     let plain = Material::new(graph, cluster(graph, target, false)?)?;
     let none = plain.attempt(&none::cells(&plain)?)?;
     let forward_flops = forward_flops(graph, &plain.clustering, &plain.flow.flops, usize::from(plain.flow.passes));
@@ -146,7 +155,7 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
     let regions = region::asks_for_recomputation(graph);
     let is_none = matches!(policy, CheckpointPolicy::None | CheckpointPolicy::Recompute);
     if plain.flow.passes == 1 || (is_none && !regions) {
-        return Ok(vec![finish(none, None)]);
+        return Ok(Plans { all: vec![finish(none, None)], own: 1 });
     }
     let (kept_live, kept) = (none.simulation.peak, none.simulation.allocated);
     let auto = if is_none { None } else { auto::material(&plain, target)? };
@@ -165,27 +174,42 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
         CheckpointPolicy::Auto => tried(regions, true, policy, Heed::All)?,
         _ => tried(true, true, policy, Heed::All)?,
     };
+    let mut by_steps = Best { kept_live, attempt: None };
     let user = matches!(policy, CheckpointPolicy::User(_));
     if regions && !is_none && !user && policy != CheckpointPolicy::Auto {
         best.of(&plain, CheckpointPolicy::None, Heed::All)?;
     }
     if !is_none && !user && policy != CheckpointPolicy::Auto {
         for material in steps::materials(&plain, target)? {
-            best.of(&material, policy, Heed::All)?;
+            by_steps.of(&material, policy, Heed::All)?;
         }
     }
     let order = best.order();
     let is_less = |attempt: &Attempt| order(attempt) < (false, kept, 0);
+    let divided = |best: Attempt| {
+        let (passes, borders) = (plain.flow.passes, best.segments - 1);
+        let note = if chained::is_chained(policy) && passes > 2 {
+            let text =
+                format!("with {passes} passes over the tape states are kept at {borders} borders and held throughout");
+            Some(text)
+        } else if best.states_only {
+            Some("for so many steps and slots no table is made: each slot holds a state".to_owned())
+        } else {
+            None
+        };
+        finish(best, note)
+    };
+    // Of groups of one step each there are more: a program of larger ones may need less.
+    let (best, larger) = match (best.attempt, by_steps.attempt) {
+        (Some(best), Some(by_steps)) if order(&by_steps) < order(&best) => (Some(by_steps), Some(best).filter(is_less)),
+        (best, by_steps) => (best.or(by_steps), None),
+    };
     let mut plans = Vec::new();
-    match best.attempt {
+    match best {
         None => {}
         Some(best) if is_less(&best) => {
-            let borders = best.segments - 1;
-            let note = (chained::is_chained(policy) && plain.flow.passes > 2).then(|| {
-                let passes = plain.flow.passes;
-                format!("with {passes} passes over the tape states are kept at {borders} borders and held throughout")
-            });
-            push(&mut plans, finish(best, note))?;
+            push(&mut plans, divided(best))?;
+            larger.into_iter().try_for_each(|larger| push(&mut plans, divided(larger)))?;
         }
         Some(best) if policy != CheckpointPolicy::Auto => {
             let (kept, asked) = match order(&best).0 {
@@ -200,6 +224,7 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
         }
         Some(_) => {}
     }
+    let own = plans.len();
     let mut instead = |best: Best| match best.attempt.filter(is_less) {
         // It may stand there already, but it stands behind others here.
         Some(best) if plans.last().is_none_or(|plan: &Planned| plan.schedule != best.schedule) => {
@@ -219,7 +244,7 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
     if plans.last().is_none_or(|plan| plan.schedule != none.schedule) {
         push(&mut plans, finish(none, None))?;
     }
-    Ok(plans)
+    Ok(Plans { all: plans, own })
 }
 
 /// The best of what was tried.
@@ -249,6 +274,7 @@ impl Best {
                 continue;
             }
             let mut attempt = material.attempt(&cells)?;
+            attempt.states_only = known.states_only;
             if let CheckpointPolicy::Offload(least_bytes) = policy {
                 attempt.schedule = offload::offloaded(material, &attempt.schedule, least_bytes)?;
                 let flops = |cluster: usize| material.flow.flops[cluster];

@@ -80,6 +80,8 @@ impl Variant {
 pub(crate) struct Known {
     budgets: Budgets,
     chains: Chains,
+    /// Whether slots for states or steps hold states only.
+    pub(crate) states_only: bool,
 }
 
 /// What is worth trying for a policy: itself in several sizes, and on short tapes equal segments too, which win
@@ -163,6 +165,7 @@ pub(crate) fn cells(material: &Material<'_>, profile: &Profile, known: &mut Know
             policy if chained::is_chained(policy) && material.flow.passes <= 2 => {
                 let stretch = stretch(profile, &parts, index)?;
                 let chain = known.chains.of(index, material, low, &stretch)?;
+                known.states_only |= chained::holds_states_only(policy, chain);
                 chained::cells(&mut cells, parent, returns, chain, policy)?
             }
             policy => {

@@ -259,6 +259,6 @@ impl Checked<'_> {
     fn attempt(&self, sequence: Sequence, segments: usize, repeats: u64) -> Result<Attempt> {
         let schedule = sequence.schedule(self.material, repeats)?;
         let simulation = self.material.simulated(&schedule)?;
-        Ok(Attempt { schedule, simulation, segments })
+        Ok(Attempt { schedule, simulation, segments, states_only: false })
     }
 }
