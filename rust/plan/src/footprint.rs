@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{Graph, NodeId, Op, Result, ScalarBits};
+use ckad_graph::{Error, Graph, NodeId, Op, Result, ScalarBits};
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 use crate::program::{
@@ -36,7 +37,7 @@ impl PeakBytes {
             scratch: program.scratch_bytes,
             constants: captured_bytes(graph)?,
             graph: graph.own_bytes(),
-            program: program.own_bytes(),
+            program: program.own_bytes()?,
         })
     }
 
@@ -61,9 +62,9 @@ fn beside<A: smallvec::Array>(list: &SmallVec<A>) -> usize {
 }
 
 impl Body {
-    fn own_bytes(&self) -> usize {
+    /// Without its program.
+    fn lists_bytes(&self) -> usize {
         size_of::<Body>()
-            + self.program.own_bytes()
             + self.positions.capacity() * size_of::<u32>()
             + self.in_place.capacity()
             + (self.inputs.capacity() + self.outputs.capacity()) * size_of::<BufferId>()
@@ -71,8 +72,29 @@ impl Body {
 }
 
 impl Program {
-    /// Bytes that the program itself occupies.
-    pub fn own_bytes(&self) -> usize {
+    /// Bytes that the program itself occupies. A body that several kernels run, here or in other bodies, is there once.
+    pub fn own_bytes(&self) -> Result<usize> {
+        let mut sum = self.lists_bytes();
+        let mut met: FxHashSet<*const Body> = FxHashSet::default();
+        let mut waiting: Vec<&Program> = Vec::new();
+        push(&mut waiting, self)?;
+        while let Some(program) = waiting.pop() {
+            for body in program.steps.iter().flat_map(|step| match &step.kernel {
+                Kernel::Loop(kernel) => kernel.bodies.as_slice(),
+                _ => &[],
+            }) {
+                met.try_reserve(1).map_err(|_| Error::memory("plan", size_of::<*const Body>() * (met.len() + 1)))?;
+                if met.insert(Arc::as_ptr(body)) {
+                    sum += body.lists_bytes() + body.program.lists_bytes();
+                    push(&mut waiting, &body.program)?;
+                }
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Without the bodies of its loops and branches.
+    fn lists_bytes(&self) -> usize {
         let list = |array: &ArrayRef| beside(&array.shape);
         let kernels = self.steps.iter().map(|step| match &step.kernel {
             Kernel::Fused(kernel) => {
@@ -98,7 +120,6 @@ impl Program {
                     + kernel.results.iter().flatten().map(list).sum::<usize>()
                     + kernel.given_up.capacity()
                     + kernel.bodies.capacity() * size_of::<Arc<Body>>()
-                    + kernel.bodies.iter().map(|body| body.own_bytes()).sum::<usize>()
             }
         });
         self.steps.capacity() * size_of::<Step>()

@@ -51,7 +51,7 @@ fn two_threads_write_what_one_writes() {
             assert_eq!(repeated == 0, copies.iter().any(|&step| step > steps * 3 / 4));
             let two = program(&graph, policy, 2);
             assert!(one == two, "{policy:?}, repeated from {repeated} on");
-            assert_eq!(one.own_bytes(), two.own_bytes());
+            assert_eq!(one.own_bytes().unwrap(), two.own_bytes().unwrap());
         }
     }
 }

@@ -98,3 +98,42 @@ fn slots_are_written_over_where_they_die() {
     assert!(held < (found.slots as usize + 12) * state, "{held} bytes, {} slots of {state}", found.slots);
     assert!(checkpointed(&graph, CheckpointPolicy::None).unwrap().is_none());
 }
+
+/// So many loops after each other, each from what the one before left. `trips` of each.
+fn in_turn(trips: impl Iterator<Item = u32>) -> Graph {
+    let outer = Builder::new(Graph::new());
+    let shape = outer.intern(&[4]).unwrap();
+    let mut value = outer.graph_mut().push_input(DType::F64, shape, Attributes::default()).unwrap();
+    for trips in trips {
+        let body = Builder::new(Graph::new());
+        let input = |dtype, shape: &[i64]| {
+            let shape = body.intern(shape).unwrap();
+            body.graph_mut().push_input(dtype, shape, Attributes::default()).unwrap()
+        };
+        let (_index, h) = (input(DType::I64, &[]), body.expr(input(DType::F64, &[4])));
+        let next = h.sin().id;
+        let mut graph = body.finish().unwrap();
+        graph.outputs = vec![next];
+        let call = Arc::new(Closed::of(&graph, 2).unwrap().scan(trips, false, 1).unwrap());
+        let node = outer.call(&call, &[value]).unwrap();
+        value = outer.part(node, 0).unwrap();
+    }
+    let mut graph = outer.finish().unwrap();
+    graph.outputs = vec![value];
+    simplify(graph).unwrap()
+}
+
+#[test]
+fn a_body_that_many_loops_run_is_there_once() {
+    let target = target().unwrap();
+    let bytes = |graph: &Graph| compile(graph, CheckpointPolicy::None, &target).unwrap().program.own_bytes().unwrap();
+    let one = bytes(&in_turn([3].into_iter()));
+    let alike = in_turn(std::iter::repeat_n(3, 64));
+    let different = in_turn(3..67);
+    assert_eq!((alike.calls.len(), different.calls.len()), (1, 64));
+    let (alike, different) = (bytes(&alike), bytes(&different));
+    assert!(different > alike + 50 * size_of::<ckad_plan::program::Body>(), "{one} {alike} {different}");
+    // Only what an empty list of one capacity and one of another differ by depends on how often the body runs.
+    let step = size_of::<ckad_plan::program::Step>() + size_of::<ckad_plan::program::LoopKernel>();
+    assert!(alike < one + 64 * (2 * step + 512), "{one} {alike} {different}");
+}
