@@ -367,18 +367,17 @@ fn pairs(graph: &Graph, mut slots: impl FnMut(RegionId, u32) -> u32) -> Result<F
 
 /// The carries that the ones that are read depend on, those first.
 fn carries(body: &Graph, scan: Scan, states: &[(usize, usize)]) -> Result<Vec<usize>> {
-    let mut carries: Vec<usize> = states.iter().map(|&(carry, _)| carry).collect();
-    loop {
-        let outputs: Vec<NodeId> = carries.iter().map(|&carry| body.outputs[carry]).collect();
-        let used = ckad_transform::used_inputs(OP, body, &outputs)?;
-        let first = 1 + scan.consts as usize;
-        let more = (0..scan.carries as usize).filter(|&carry| used[first + carry] && !carries.contains(&carry));
-        let more: Vec<usize> = more.collect();
-        if more.is_empty() {
-            return Ok(carries);
-        }
-        carries.extend(more);
-    }
+    let mut is_read = tables::filled(OP, false, scan.carries as usize)?;
+    states.iter().for_each(|&(carry, _)| is_read[carry] = true);
+    let outputs = tables::list(OP, states.iter().map(|&(carry, _)| body.outputs[carry]))?;
+    let first = 1 + scan.consts as usize;
+    let next = |input: usize| {
+        let carry = input.checked_sub(first).filter(|&carry| carry < scan.carries as usize)?;
+        Some(body.outputs[carry])
+    };
+    let used = ckad_transform::used_in_loop(OP, body, &outputs, next)?;
+    let more = (0..scan.carries as usize).filter(|&carry| used[first + carry] && !is_read[carry]);
+    tables::list(OP, states.iter().map(|&(carry, _)| carry).chain(more))
 }
 
 /// The kernel of the reader, its bodies and operands.

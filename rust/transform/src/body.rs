@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{Call, CallKind, Error, Graph, NodeId, Op, Result, tables};
+use ckad_graph::{Call, CallKind, Error, Graph, NodeId, Op, Result, interrupt, tables};
 use ckad_prim::Builder;
 
-use crate::copy::{Copy, derived, reached};
+use crate::copy::{Copy, derived, reached, table};
 use crate::simplify::simplify;
 
 /// What computes `outputs`, with the inputs of these indices as its inputs, in this order. `same` names inputs that are
@@ -39,6 +39,38 @@ pub fn with_inputs(
 /// Which inputs the outputs reach.
 pub fn used_inputs(op: &str, graph: &Graph, outputs: &[NodeId]) -> Result<Vec<bool>> {
     let live = reached(op, graph, outputs.iter().copied())?;
+    tables::list(op, graph.inputs.iter().map(|input| live[input.index()]))
+}
+
+/// Which inputs the outputs reach in any iteration: who reads a carry reads what its next value, `next` of the input, is
+/// made of. One walk over the body, however long the way from carry to carry is.
+pub fn used_in_loop(
+    op: &str,
+    graph: &Graph,
+    outputs: &[NodeId],
+    next: impl Fn(usize) -> Option<NodeId>,
+) -> Result<Vec<bool>> {
+    let mut live = table(op, false, graph.len())?;
+    let mut waiting = Vec::new();
+    let wait = |live: &mut [bool], waiting: &mut Vec<NodeId>, id: NodeId| match live[id.index()] {
+        true => Ok(()),
+        false => {
+            live[id.index()] = true;
+            tables::push(op, waiting, id)
+        }
+    };
+    outputs.iter().try_for_each(|&output| wait(&mut live, &mut waiting, output))?;
+    let mut walked = 0;
+    while let Some(id) = waiting.pop() {
+        interrupt::check_at(walked)?;
+        walked += 1;
+        let next = match graph.op(id) {
+            Op::Input(index) => next(index as usize),
+            _ => None,
+        };
+        let below = graph.operands(id).iter().copied().chain(next);
+        below.into_iter().try_for_each(|below| wait(&mut live, &mut waiting, below))?;
+    }
     tables::list(op, graph.inputs.iter().map(|input| live[input.index()]))
 }
 

@@ -6,16 +6,17 @@ use ckad_graph::{Branch, CallKind, Graph, NodeId, Result, tables};
 
 use crate::body::{call_of, with_inputs};
 use crate::calls::{Both, Form, Site, Tangents, Transposed, active_outputs, beside, forward_cone};
+use crate::copy::set_before;
 use crate::simplify::simplify;
 use crate::transpose::{Linear, transpose_linear};
 
 pub(crate) fn linearised(site: &Site<'_>, id: NodeId, branch: Branch) -> Result<Option<Tangents>> {
     let &Site { op, form, builder, source, copy, .. } = site;
     let call = call_of(source, id)?;
-    let active = site.active(id).split_off(1);
+    let mut active = site.active(id).split_off(1);
     let mut outputs = vec![false; branch.results as usize];
     for body in &call.bodies {
-        let found = active_outputs(op, body, &active)?;
+        let found = active_outputs(op, body, &mut active, 0..0)?;
         outputs.iter_mut().zip(found).for_each(|(output, found)| *output |= found);
     }
     if !outputs.contains(&true) {
@@ -46,8 +47,8 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, branch: Branch) -> Result<
     let count = outputs.iter().filter(|active| **active).count() as u32;
     let kind = Branch { values: operands.len() as u32 - 1, results: before + count };
     let call = builder.call(&Arc::new(ckad_prim::call(CallKind::Branch(kind), both)), &operands)?;
-    let rank = |output: usize| outputs[..output].iter().filter(|active| **active).count() as u32;
-    let tangents = outputs.iter().enumerate().map(|(output, &active)| active.then(|| before + rank(output)));
+    let rank = set_before(op, outputs.iter().copied())?;
+    let tangents = outputs.iter().enumerate().map(|(output, &active)| active.then(|| before + rank[output] as u32));
     let values = joint.then(|| (0..branch.results).collect());
     Ok(Some(Tangents { call, tangents: tangents.collect(), values, own }))
 }

@@ -1,4 +1,7 @@
-//! What derivatives of loops and branches share; `scan`, `looped` and `branch` derive one kind each.
+//! What derivatives of loops, branches and rules of the user's share; `scan`, `looped`, `branch` and `custom` derive one
+//! kind each.
+
+use std::ops::Range;
 
 use std::sync::Arc;
 
@@ -151,18 +154,71 @@ pub(crate) fn beside(op: &'static str, form: Form, body: &Graph, inputs: &[bool]
     Ok(Both { graph: builder.finish()?, values, tangents })
 }
 
-/// Which outputs of a body have a tangent where these inputs have one.
-pub(crate) fn active_outputs(op: &str, body: &Graph, inputs: &[bool]) -> Result<Vec<bool>> {
+/// Which outputs of a body have a tangent where these inputs have one. `carries` are inputs whose next values are the
+/// first outputs: what has a tangent in any iteration gets one. Each node is walked over once or twice, however long the
+/// way from carry to carry is.
+pub(crate) fn active_outputs(op: &str, body: &Graph, inputs: &mut [bool], carries: Range<usize>) -> Result<Vec<bool>> {
     let mut depends = table(op, false, body.len())?;
-    for (&input, &active) in body.inputs.iter().zip(inputs) {
+    for (&input, &active) in body.inputs.iter().zip(&*inputs) {
         depends[input.index()] = active;
     }
+    let passes_on = |id| body.dtype(id).is_float() && !matches!(body.op(id), Op::StopGradient | Op::Input(_));
     for id in body.ids() {
-        if body.dtype(id).is_float() && !matches!(body.op(id), Op::StopGradient | Op::Input(_)) {
+        if passes_on(id) {
             depends[id.index()] = body.operands(id).iter().any(|operand| depends[operand.index()]);
         }
     }
+    let carried = || body.outputs.iter().zip(&body.inputs[carries.clone()]);
+    let mut waiting = Vec::new();
+    let mut users = None;
+    for (next, now) in carried() {
+        if depends[next.index()] && !depends[now.index()] {
+            depends[now.index()] = true;
+            tables::push(op, &mut waiting, *now)?;
+        }
+    }
+    if !waiting.is_empty() {
+        users = Some(Users::of(op, body, carried().map(|(&next, &now)| (next, now)))?);
+    }
+    while let (Some(id), Some(users)) = (waiting.pop(), &users) {
+        for &user in users.users(id) {
+            if !depends[user.index()] && (passes_on(user) || matches!(body.op(user), Op::Input(_))) {
+                depends[user.index()] = true;
+                tables::push(op, &mut waiting, user)?;
+            }
+        }
+    }
+    for (active, now) in inputs[carries.clone()].iter_mut().zip(&body.inputs[carries.clone()]) {
+        *active = depends[now.index()];
+    }
     tables::list(op, body.outputs.iter().map(|output| depends[output.index()]))
+}
+
+/// Who reads each node of a body, in this iteration or, as a carry, in the next one.
+struct Users {
+    first: Vec<usize>,
+    all: Vec<NodeId>,
+}
+
+impl Users {
+    fn of(op: &str, body: &Graph, carried: impl Iterator<Item = (NodeId, NodeId)> + Clone) -> Result<Users> {
+        let read = |id| body.operands(id).iter().map(move |&operand| (operand, id));
+        let edges = || body.ids().flat_map(read).chain(carried.clone());
+        let mut first = table(op, 0, body.len() + 1)?;
+        edges().for_each(|(from, _)| first[from.index() + 1] += 1);
+        (0..body.len()).for_each(|index| first[index + 1] += first[index]);
+        let mut free = tables::list(op, first.iter().copied())?;
+        let mut all = table(op, NodeId(0), first[body.len()])?;
+        for (from, to) in edges() {
+            all[free[from.index()]] = to;
+            free[from.index()] += 1;
+        }
+        Ok(Users { first, all })
+    }
+
+    fn users(&self, id: NodeId) -> &[NodeId] {
+        &self.all[self.first[id.index()]..self.first[id.index() + 1]]
+    }
 }
 
 /// What depends on the inputs.

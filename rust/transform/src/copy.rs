@@ -29,6 +29,17 @@ pub(crate) fn reached(op: &str, graph: &Graph, outputs: impl IntoIterator<Item =
     Ok(live)
 }
 
+/// For each flag, how many before it are set: its rank among those, if it is set itself.
+pub(crate) fn set_before(op: &str, flags: impl IntoIterator<Item = bool>) -> Result<Vec<usize>> {
+    let mut set = 0;
+    let before = |flag| {
+        let before = set;
+        set += usize::from(flag);
+        before
+    };
+    tables::list(op, flags.into_iter().map(before))
+}
+
 /// For each node of a graph a node of another one, or none, in four bytes.
 pub(crate) struct NodeTable(Vec<NodeId>);
 

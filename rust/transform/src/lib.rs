@@ -5,7 +5,8 @@
 //! * [`jvp`] pushes tangents through the primitives' `diff` rules; [`vjp`] and [`value_and_grad`] transpose what `jvp`
 //!   built (`transpose`); [`partition`] separates what is known from what is not.
 //! * [`simplify`] merges what is equal, shortens what computes nothing (`rewrite`), drops what is dead, and moves
-//!   derivative coefficients to where they are used (`sink`, which `partition` shares).
+//!   derivative coefficients to where they are used (`sink`, which `partition` shares). `drawn` says which values are
+//!   made of random bits alone: they are drawn again on the other side of a partition, not handed over.
 //! * Loops have bodies of their own (`body`): [`Closed`] makes one, `calls` derives them (`scan`,
 //!   `looped`, `branch`), `prune` leaves out what nobody asks for.
 //! * Functions with derivatives of the user's own stand as calls with their rules (`custom`) until [`without_customs`].
@@ -39,7 +40,7 @@ mod transpose;
 mod vjp;
 
 pub use absorbed::{Absorbed, absorbed};
-pub use body::{used_inputs, with_inputs};
+pub use body::{used_in_loop, used_inputs, with_inputs};
 pub use close::{Closed, Outside};
 pub use cone::{Cone, cone};
 pub use custom::{is_for_reverse_mode, without_customs};

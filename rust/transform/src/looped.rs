@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ckad_graph::{CallKind, Error, ErrorKind, Graph, NodeId, Result, Rewind, While, tables};
 
-use crate::body::{call_of, used_inputs, with_inputs};
+use crate::body::{call_of, used_in_loop, used_inputs, with_inputs};
 use crate::calls::{Both, Form, Site, Tangents, Transposed, active_outputs, beside, forward_cone};
 use crate::simplify::simplify;
 use crate::transpose::{Linear, transpose_linear};
@@ -27,17 +27,12 @@ pub(crate) fn refused() -> Error {
     )
 }
 
-/// A carry has a tangent where its first value has one, or an iteration gives it one: a fixpoint over what inputs of a
-/// body have tangents, the carries from `first` on.
+/// A carry has a tangent where its first value has one, or an iteration gives it one: which inputs of a body have
+/// tangents, the carries from `first` on.
 fn activity(op: &str, body: &Graph, mut inputs: Vec<bool>, first: usize) -> Result<Vec<bool>> {
-    loop {
-        let outputs = active_outputs(op, body, &inputs)?;
-        let before = inputs.clone();
-        inputs[first..].iter_mut().zip(&outputs).for_each(|(carry, output)| *carry |= output);
-        if inputs == before {
-            return Ok(inputs);
-        }
-    }
+    let carries = first..inputs.len();
+    active_outputs(op, body, &mut inputs, carries)?;
+    Ok(inputs)
 }
 
 /// A body beside its derivative, with the tangents of each group of inputs behind the group. Loops inside are derived
@@ -77,8 +72,8 @@ fn count(active: &[bool]) -> usize {
 
 /// For each carry, the part that is its tangent where the values come first.
 fn tangent_parts(active: &[bool]) -> impl Iterator<Item = Option<u32>> + '_ {
-    let rank = |carry: usize| (active.len() + count(&active[..carry])) as u32;
-    active.iter().enumerate().map(move |(carry, &active)| active.then(|| rank(carry)))
+    let mut next = active.len() as u32..;
+    active.iter().map(move |&active| if active { next.next() } else { None })
 }
 
 pub(crate) fn linearised(site: &Site<'_>, id: NodeId, looped: While, own: Option<NodeId>) -> Result<Option<Tangents>> {
@@ -247,17 +242,11 @@ pub(crate) fn transposed(at: &Transposed<'_>, looped: While) -> Result<Vec<(usiz
 
 /// Of the values that a loop carries, those that are read, and whatever these depend on.
 fn needed(op: &str, step: &Graph, consts: usize, values: &[usize], read: &[bool]) -> Result<Vec<usize>> {
-    let mut needed = read.to_vec();
-    loop {
-        let outputs = values.iter().zip(&needed).filter(|(_, needed)| **needed);
-        let outputs: Vec<NodeId> = outputs.map(|(&value, _)| step.outputs[value - consts]).collect();
-        let used = used_inputs(op, step, &outputs)?;
-        let before = count(&needed);
-        needed.iter_mut().zip(values).for_each(|(needed, &value)| *needed |= used[value]);
-        if count(&needed) == before {
-            return Ok((0..values.len()).filter(|&value| needed[value]).collect());
-        }
-    }
+    let is_read = values.iter().zip(read).filter(|(_, read)| **read);
+    let outputs = tables::list(op, is_read.map(|(&value, _)| step.outputs[value - consts]))?;
+    let next = |input: usize| input.checked_sub(consts).map(|carry| step.outputs[carry]);
+    let used = used_in_loop(op, step, &outputs, next)?;
+    tables::list(op, (0..values.len()).filter(|&value| read[value] || used[values[value]]))
 }
 
 /// Forward mode of the way back: tangents beside both loops' carries.
@@ -277,14 +266,7 @@ pub(crate) fn linearised_rewind(site: &Site<'_>, id: NodeId, rewind: Rewind) -> 
     active.extend_from_slice(states);
     let first_states = rewind.first_other();
     // Its carries stand before the states.
-    loop {
-        let outputs = active_outputs(op, body, &active)?;
-        let before = active.clone();
-        active[consts..first_states].iter_mut().zip(&outputs).for_each(|(carry, output)| *carry |= output);
-        if active == before {
-            break;
-        }
-    }
+    active_outputs(op, body, &mut active, consts..first_states)?;
     let carried = active[consts..first_states].to_vec();
     if !carried.contains(&true) {
         return Ok(None);

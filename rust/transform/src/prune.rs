@@ -4,13 +4,14 @@
 //! fixpoint. A carry that each iteration hands on as it is becomes a constant, and constants and arrays that are given
 //! twice become one.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use ckad_graph::{Branch, Call, CallKind, Error, Graph, NodeId, Op, Result, Scan, While, interrupt, tables};
+use ckad_graph::{Branch, Call, CallId, CallKind, Error, Graph, NodeId, Op, Result, Scan, While, interrupt, tables};
 use rustc_hash::FxHashMap;
 
-use crate::body::{call_of, only_body, used_inputs, with_inputs};
-use crate::copy::{Copy, derived, table};
+use crate::body::{call_of, only_body, used_in_loop, used_inputs, with_inputs};
+use crate::copy::{Copy, derived, set_before, table};
 
 /// The operation whose errors these are.
 const OP: &str = "simplify";
@@ -102,6 +103,7 @@ fn copied(graph: &Graph, live: &[bool], calls: &FxHashMap<NodeId, Pruned>) -> Re
     let mut target = derived(graph, 1)?;
     // Those that are left come back in their order.
     target.calls.clear();
+    let mut known = KnownCalls::default();
     let mut copy = Copy::new(OP, graph)?;
     copy.inputs(&mut target, graph)?;
     for id in graph.ids() {
@@ -115,7 +117,7 @@ fn copied(graph: &Graph, live: &[bool], calls: &FxHashMap<NodeId, Pruned>) -> Re
             (Op::Call(_), Some(pruned), _) => {
                 let all = graph.operands(id);
                 let operands = tables::tried(OP, pruned.operands.iter().map(|&operand| copy.of(all[operand])))?;
-                let op = Op::Call(known_call(&mut target, &pruned.call)?);
+                let op = Op::Call(known.entry(&mut target, &pruned.call)?);
                 copy.set(id, target.push(op, &operands, node.dtype, node.shape, node.attributes)?);
             }
             (Op::Part(part), _, Some((call, pruned))) => {
@@ -138,11 +140,24 @@ fn copied(graph: &Graph, live: &[bool], calls: &FxHashMap<NodeId, Pruned>) -> Re
     Ok(target)
 }
 
-/// The entry of a call in the table: that of an equal one, where there is one.
-fn known_call(target: &mut Graph, call: &Arc<Call>) -> Result<ckad_graph::CallId> {
-    match target.calls.iter().position(|other| other.same_structure(call)) {
-        Some(known) => Ok(ckad_graph::CallId(known as u32)),
-        None => target.push_call(call),
+/// The calls of a table, by the hash of their structure and a number among those of one hash.
+#[derive(Default)]
+struct KnownCalls(FxHashMap<(u64, u32), CallId>);
+
+impl KnownCalls {
+    /// The entry of a call in the table: that of an equal one, where there is one.
+    fn entry(&mut self, target: &mut Graph, call: &Arc<Call>) -> Result<CallId> {
+        let mut key = (call.structure_hash(), 0);
+        while let Some(&known) = self.0.get(&key) {
+            if target.calls[known.0 as usize].same_structure(call) {
+                return Ok(known);
+            }
+            key.1 += 1;
+        }
+        tables::room_for_keys(OP, &mut self.0, 1)?;
+        let id = target.push_call(call)?;
+        self.0.insert(key, id);
+        Ok(id)
     }
 }
 
@@ -164,7 +179,8 @@ fn prune_while(call: &Arc<Call>, looped: While, asked: &[bool]) -> Result<Pruned
     let mut needed: Vec<bool> = (0..carries).map(is_needed).collect();
     let used = loop {
         let outputs: Vec<NodeId> = (0..carries).filter(|&carry| needed[carry]).map(|c| step.outputs[c]).collect();
-        let used = used_inputs(OP, step, &outputs)?;
+        let used =
+            used_in_loop(OP, step, &outputs, |input| input.checked_sub(consts).map(|carry| step.outputs[carry]))?;
         let before = needed.clone();
         (0..carries).for_each(|carry| needed[carry] |= used[consts + carry]);
         if needed == before {
@@ -192,7 +208,8 @@ fn prune_while(call: &Arc<Call>, looped: While, asked: &[bool]) -> Result<Pruned
         own.iter().copied().chain(new_carries.iter().map(|&carry| before + carry)).collect()
     };
     let (of_test, of_step) = (with_carries(&new_tests, tests), with_carries(&new_consts, consts));
-    let rank = |carry: usize| new_carries.iter().position(|&other| other == carry);
+    let before = set_before(OP, needed.iter().copied())?;
+    let rank = |carry: usize| needed[carry].then(|| before[carry]);
     let parts = (0..carries).map(|carry| rank(carry).map_or(Slim::Gone, |rank| Slim::Part(rank as u32)));
     let parts = parts.chain([slim.count(), slim.kept()].map(Slim::Part));
     let states = (0..carries).map(|carry| rank(carry).map_or(Slim::Gone, |rank| Slim::Part(slim.states(rank))));
@@ -215,14 +232,14 @@ fn prune_branch(call: &Arc<Call>, branch: Branch, asked: &[bool]) -> Result<Prun
     }
     let values: Vec<usize> = (0..used.len()).filter(|&value| used[value]).collect();
     let slim = Branch { values: values.len() as u32, results: results.len() as u32 };
-    let rank = |part: usize| results.iter().position(|&other| other == part);
-    let parts = (0..branch.results as usize).map(|part| rank(part).map_or(Slim::Gone, |rank| Slim::Part(rank as u32)));
+    let mut parts = table(OP, Slim::Gone, branch.results as usize)?;
+    results.iter().zip(0..).for_each(|(&result, rank)| parts[result] = Slim::Part(rank));
     let operands = std::iter::once(0).chain(values.iter().map(|value| value + 1)).collect();
     let call = match slim == branch {
         true => Arc::clone(call),
         false => smaller(call, &[&values, &values], [&results, &results], CallKind::Branch(slim))?,
     };
-    Ok(Pruned { call, operands, parts: parts.collect() })
+    Ok(Pruned { call, operands, parts })
 }
 
 fn prune_scan(call: &Arc<Call>, scan: Scan, asked: &[bool], operands: &[NodeId]) -> Result<Pruned> {
@@ -231,67 +248,71 @@ fn prune_scan(call: &Arc<Call>, scan: Scan, asked: &[bool], operands: &[NodeId])
     let (consts, carries, ys) = (scan.consts as usize, scan.carries as usize, scan.ys as usize);
     let input = |carry: usize| Scan::input_of(consts + carry);
     let handed_on = |carry: usize| body.outputs[carry] == body.inputs[input(carry)];
-    let mut needed: Vec<bool> =
-        (0..carries).map(|carry| is_asked(carry as u32) || is_asked(scan.states(carry))).collect();
-    // Equal values are stacked once.
-    let first_y = |y: usize| {
-        (0..y).find(|&other| {
-            is_asked((carries + other) as u32) && body.outputs[carries + other] == body.outputs[carries + y]
-        })
-    };
-    let stacked: Vec<usize> = (0..ys).filter(|&y| is_asked((carries + y) as u32) && first_y(y).is_none()).collect();
-    let (outputs, used) = loop {
-        let carried = (0..carries).filter(|&carry| needed[carry] && !handed_on(carry));
-        let outputs = carried.map(|carry| body.outputs[carry]);
-        let outputs: Vec<NodeId> = outputs.chain(stacked.iter().map(|&y| body.outputs[carries + y])).collect();
-        let used = used_inputs(OP, body, &outputs)?;
-        let before = needed.iter().filter(|needed| **needed).count();
-        (0..carries).for_each(|carry| needed[carry] |= used[input(carry)]);
-        if needed.iter().filter(|needed| **needed).count() == before {
-            break (outputs, used);
+    let needed = |carry: usize| is_asked(carry as u32) || is_asked(scan.states(carry));
+    // Equal values are stacked once: the first that is asked for.
+    let mut first_y: FxHashMap<NodeId, usize> = FxHashMap::default();
+    tables::room_for_keys(OP, &mut first_y, ys)?;
+    let mut stacked: Vec<usize> = Vec::new();
+    for y in (0..ys).filter(|&y| is_asked((carries + y) as u32)) {
+        if let Entry::Vacant(free) = first_y.entry(body.outputs[carries + y]) {
+            free.insert(stacked.len());
+            tables::push(OP, &mut stacked, y)?;
         }
-    };
+    }
+    let next = |carry: usize| (!handed_on(carry)).then(|| body.outputs[carry]);
+    let stacks = stacked.iter().map(|&y| body.outputs[carries + y]);
+    let seeds = tables::list(OP, (0..carries).filter(|&carry| needed(carry)).filter_map(next).chain(stacks.clone()))?;
+    let carry_of = |index: usize| index.checked_sub(input(0)).filter(|&carry| carry < carries);
+    let used = used_in_loop(OP, body, &seeds, |index| carry_of(index).and_then(next))?;
+    let carried = |&carry: &usize| (needed(carry) || used[input(carry)]) && !handed_on(carry);
+    let new_carries = tables::list(OP, (0..carries).filter(carried))?;
+    let outputs = tables::list(OP, new_carries.iter().map(|&carry| body.outputs[carry]).chain(stacks))?;
     // Operands by what they become; of operands given twice the first alone.
     let mut same: Vec<(usize, usize)> = Vec::new();
-    let mut distinct = |candidates: Vec<usize>| {
+    let mut distinct = |candidates: &mut dyn Iterator<Item = usize>| -> Result<Vec<usize>> {
+        let mut first: FxHashMap<NodeId, usize> = FxHashMap::default();
         let mut kept: Vec<usize> = Vec::new();
         for operand in candidates {
-            match kept.iter().find(|&&other| operands[other] == operands[operand]) {
-                Some(&other) => same.push((Scan::input_of(operand), Scan::input_of(other))),
-                None => kept.push(operand),
+            tables::room_for_keys(OP, &mut first, 1)?;
+            match first.entry(operands[operand]) {
+                Entry::Occupied(other) => {
+                    tables::push(OP, &mut same, (Scan::input_of(operand), Scan::input_of(*other.get())))?;
+                }
+                Entry::Vacant(free) => {
+                    free.insert(operand);
+                    tables::push(OP, &mut kept, operand)?;
+                }
             }
         }
-        kept
+        Ok(kept)
     };
     let is_used = |operand: &usize| used[Scan::input_of(*operand)];
     let constant = (0..consts).chain((0..carries).filter(|&carry| handed_on(carry)).map(|carry| consts + carry));
-    let new_consts = distinct(constant.filter(is_used).collect());
-    let new_carries: Vec<usize> = (0..carries).filter(|&carry| needed[carry] && !handed_on(carry)).collect();
-    let new_xs = distinct((consts + carries..operands.len()).filter(is_used).collect());
+    let new_consts = distinct(&mut constant.filter(is_used))?;
+    let new_xs = distinct(&mut (consts + carries..operands.len()).filter(is_used))?;
 
+    let mut rank: Vec<Option<usize>> = table(OP, None, carries)?;
+    new_carries.iter().enumerate().for_each(|(index, &carry)| rank[carry] = Some(index));
     let parts = (0..scan.parts()).map(|part| {
-        let rank = |carry: usize| new_carries.iter().position(|&other| other == carry);
         if part < carries {
-            match rank(part) {
+            match rank[part] {
                 Some(rank) => Slim::Part(rank as u32),
                 None if handed_on(part) => Slim::Operand(consts + part),
                 None => Slim::Gone,
             }
         } else if part < carries + ys {
-            let y = part - carries;
-            let y = first_y(y).unwrap_or(y);
-            let rank = stacked.iter().position(|&other| other == y);
+            let rank = first_y.get(&body.outputs[part]);
             rank.map_or(Slim::Gone, |rank| Slim::Part((new_carries.len() + rank) as u32))
         } else {
             let carry = part - carries - ys;
-            match rank(carry) {
+            match rank[carry] {
                 Some(rank) => Slim::Part((new_carries.len() + stacked.len() + rank) as u32),
                 None if handed_on(carry) => Slim::Repeated(consts + carry),
                 None => Slim::Gone,
             }
         }
     });
-    let parts: Vec<Slim> = parts.collect();
+    let parts: Vec<Slim> = tables::list(OP, parts)?;
     let slim = Scan {
         consts: new_consts.len() as u32,
         carries: new_carries.len() as u32,

@@ -11,6 +11,7 @@ use ckad_graph::{CallKind, Graph, NodeId, Result, Scan, tables};
 
 use crate::body::{append, call_of, only_body, used_inputs, with_inputs};
 use crate::calls::{Both, Form, Site, Tangents, Transposed, active_outputs, beside, forward_cone};
+use crate::copy::set_before;
 use crate::simplify::simplify;
 use crate::transpose::{Linear, transpose_linear};
 
@@ -23,23 +24,14 @@ struct Activity {
 }
 
 /// A carry has a tangent where its first value has one, or an iteration gives it one: a fixpoint.
-fn activity(op: &str, body: &Graph, scan: Scan, mut operands: Vec<bool>) -> Result<Activity> {
-    let (consts, carries) = (scan.consts as usize, scan.carries as usize);
-    loop {
-        let inputs: Vec<bool> = std::iter::once(false).chain(operands.iter().copied()).collect();
-        let outputs = active_outputs(op, body, &inputs)?;
-        let mut grown = false;
-        for carry in 0..carries {
-            grown |= outputs[carry] && !operands[consts + carry];
-            operands[consts + carry] |= outputs[carry];
-        }
-        if !grown {
-            // A carry that starts with a tangent has one in every iteration.
-            let outputs = outputs.iter().enumerate();
-            let outputs = outputs.map(|(index, &active)| active || (index < carries && operands[consts + index]));
-            return Ok(Activity { outputs: outputs.collect(), operands });
-        }
-    }
+fn activity(op: &str, body: &Graph, scan: Scan, operands: Vec<bool>) -> Result<Activity> {
+    let (first, carries) = (1 + scan.consts as usize, scan.carries as usize);
+    let mut inputs = tables::list(op, std::iter::once(false).chain(operands))?;
+    let outputs = active_outputs(op, body, &mut inputs, first..first + carries)?;
+    // A carry that starts with a tangent has one in every iteration.
+    let outputs = outputs.iter().enumerate();
+    let outputs = outputs.map(|(index, &active)| active || (index < carries && inputs[first + index]));
+    Ok(Activity { outputs: tables::list(op, outputs)?, operands: inputs.split_off(1) })
 }
 
 /// Where an operand of a derived loop comes from.
@@ -93,10 +85,11 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, scan: Scan, own: Option<No
     };
 
     // The input of `both` that an operand, or its slice, is.
+    let tangents_before = set_before(op, active.operands.iter().copied())?;
     let input_of = |origin: Origin| match origin {
         Origin::Value(operand) => Scan::input_of(operand),
         Origin::States(carry) => Scan::input_of(consts + carry),
-        Origin::Tangent(operand) => body.inputs.len() + (0..operand).filter(is_active).count(),
+        Origin::Tangent(operand) => body.inputs.len() + tangents_before[operand],
     };
     let used = used_inputs(op, &both, &outputs)?;
     let keeps = |origin: &Origin| form == Form::Joint || used[input_of(*origin)];
@@ -136,13 +129,16 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, scan: Scan, own: Option<No
 
     // Where values and tangents stand among carries, and among what is stacked.
     let (before_carries, before_ys) = if joint { (carries, ys) } else { (0, 0) };
-    let carry_rank = |carry: usize| active_carries.iter().position(|&other| other == carry);
+    let carries_before = tangents_before[consts];
+    let carry_rank =
+        |carry: usize| active.operands[consts + carry].then(|| tangents_before[consts + carry] - carries_before);
+    let ys_active = &active.outputs[carries..];
+    let ys_before = set_before(op, ys_active.iter().copied())?;
     let part_of = |part: usize| {
         Some(if part < carries {
             before_carries + carry_rank(part)?
         } else if part < carries + ys {
-            let rank = active_ys.iter().position(|&other| other == part - carries)?;
-            derived.carries as usize + before_ys + rank
+            ys_active[part - carries].then(|| derived.carries as usize + before_ys + ys_before[part - carries])?
         } else {
             derived.states(before_carries + carry_rank(part - carries - ys)?) as usize
         } as u32)

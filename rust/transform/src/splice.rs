@@ -9,8 +9,8 @@
 use std::sync::Arc;
 
 use ckad_graph::{
-    Attributes, Call, Constant, Error, Graph, ListId, NodeId, Op, Region, RegionId, Result, Splice, StartId, interrupt,
-    shape_text, tables,
+    Attributes, Call, CallId, Constant, Error, Graph, ListId, NodeId, Op, Region, RegionId, Result, Splice, StartId,
+    interrupt, shape_text, tables,
 };
 use ckad_prim::Builder;
 use rustc_hash::FxHashMap;
@@ -26,6 +26,7 @@ pub fn splice(builder: &Builder, graph: &Graph, inputs: &[NodeId], line: impl Fn
     let first = target.len() as u32;
     let positions = consecutive_positions(graph, first)?;
     let mut ids = Tables::within(&target, builder.attributes().region)?;
+    let mut calls = Calls::new(&line);
     let mut operands = Vec::new();
     for id in graph.ids() {
         interrupt::check_at(id.index())?;
@@ -44,7 +45,7 @@ pub fn splice(builder: &Builder, graph: &Graph, inputs: &[NodeId], line: impl Fn
             ..node.attributes
         };
         let op = match graph.call(id).filter(|_| matches!(node.op, Op::Call(_))) {
-            Some(call) => Op::Call(target.push_call(&relined(call, &line)?)?),
+            Some(call) => Op::Call(calls.entry(&mut target, call)?),
             None => ids.op(&mut target, graph, node.op)?,
         };
         let shape = ids.list(&mut target, graph, node.shape)?;
@@ -57,23 +58,52 @@ pub fn splice(builder: &Builder, graph: &Graph, inputs: &[NodeId], line: impl Fn
     copy.all(&graph.outputs)
 }
 
-/// The call with other names for its lines; itself where they are the same.
-fn relined(call: &Arc<Call>, line: &dyn Fn(u32) -> u32) -> Result<Arc<Call>> {
-    let same = |body: &Graph| body.ids().all(|id| line(body.attributes(id).line) == body.attributes(id).line);
-    let inner = |body: &Graph| body.calls.is_empty();
-    if call.bodies.iter().all(|body| same(body) && inner(body)) {
-        return Ok(Arc::clone(call));
+/// Calls with the names that their lines have in the target. A call that is met again, at another node or in another
+/// body, is one there, too.
+struct Calls<'a> {
+    line: &'a dyn Fn(u32) -> u32,
+    relined: FxHashMap<*const Call, Arc<Call>>,
+    entries: FxHashMap<*const Call, CallId>,
+}
+
+impl<'a> Calls<'a> {
+    fn new(line: &'a dyn Fn(u32) -> u32) -> Calls<'a> {
+        Calls { line, relined: FxHashMap::default(), entries: FxHashMap::default() }
     }
-    let bodies = tables::tried(
-        "splice",
-        call.bodies.iter().map(|body| {
-            let mut copy = body.copied()?;
-            copy.rename_lines(line);
-            copy.calls = tables::tried("splice", body.calls.iter().map(|call| relined(call, line)))?;
-            Ok(copy)
-        }),
-    )?;
-    Ok(Arc::new(Call::new(call.kind, bodies, call.work)))
+
+    fn entry(&mut self, target: &mut Graph, call: &Arc<Call>) -> Result<CallId> {
+        if let Some(&known) = self.entries.get(&Arc::as_ptr(call)) {
+            return Ok(known);
+        }
+        let entry = target.push_call(&self.relined(call)?)?;
+        tables::room_for_keys("splice", &mut self.entries, 1)?;
+        self.entries.insert(Arc::as_ptr(call), entry);
+        Ok(entry)
+    }
+
+    /// The call with other names for its lines; itself where they are the same.
+    fn relined(&mut self, call: &Arc<Call>) -> Result<Arc<Call>> {
+        if let Some(known) = self.relined.get(&Arc::as_ptr(call)) {
+            return Ok(Arc::clone(known));
+        }
+        let line = self.line;
+        let same = |body: &Graph| body.ids().all(|id| line(body.attributes(id).line) == body.attributes(id).line);
+        let relined = if call.bodies.iter().all(|body| same(body) && body.calls.is_empty()) {
+            Arc::clone(call)
+        } else {
+            let body = |body: &Graph| {
+                let mut copy = body.copied()?;
+                copy.rename_lines(line);
+                copy.calls = tables::tried("splice", body.calls.iter().map(|call| self.relined(call)))?;
+                Ok(copy)
+            };
+            let bodies = tables::tried("splice", call.bodies.iter().map(body))?;
+            Arc::new(Call::new(call.kind, bodies, call.work))
+        };
+        tables::room_for_keys("splice", &mut self.relined, 1)?;
+        self.relined.insert(Arc::as_ptr(call), Arc::clone(&relined));
+        Ok(relined)
+    }
 }
 
 fn bind_inputs(copy: &mut Copy, target: &Graph, graph: &Graph, inputs: &[NodeId]) -> Result<()> {

@@ -6,9 +6,9 @@ mod common;
 
 use std::sync::Arc;
 
-use ckad_graph::{Attributes, Call, CallKind, DType, Graph, NodeId, Op, Scan};
+use ckad_graph::{Attributes, Call, CallKind, DType, Graph, ListId, NodeId, Op, Scan};
 use ckad_prim::{Builder, Expr};
-use ckad_transform::{Closed, Outside, jvp, linearize, partition, simplify, value_and_grad, vjp};
+use ckad_transform::{Closed, Outside, jvp, linearize, partition, simplify, splice, value_and_grad, vjp};
 use common::*;
 
 const TRIPS: u32 = 5;
@@ -166,4 +166,71 @@ fn equal_loops_are_one() {
     let (one, _) = body();
     let (other, _) = body();
     assert!(one.same_structure(&other) && one.structure_hash() == other.structure_hash());
+}
+
+#[test]
+fn a_loop_at_many_nodes_is_spliced_once() {
+    // Two nodes of one loop, that of an inner body too, under other names for their lines.
+    let one = simplify(value_and_grad(&looped(&[0, 3]), &[true; 3]).unwrap()).unwrap();
+    let calls: Vec<NodeId> = one.ids().filter(|&id| matches!(one.op(id), Op::Call(_))).collect();
+    let mut twice = one.copied().unwrap();
+    for &call in &calls {
+        let node = *one.node(call);
+        let again = twice.push(node.op, one.operands(call), node.dtype, node.shape, node.attributes).unwrap();
+        assert!(Arc::ptr_eq(twice.call(call).unwrap(), twice.call(again).unwrap()));
+    }
+    let outer = Builder::new(Graph::new());
+    let inputs: Vec<NodeId> = twice
+        .inputs
+        .iter()
+        .map(|&input| {
+            let shape = outer.intern(twice.shape(input)).unwrap();
+            outer.graph_mut().push_input(twice.dtype(input), shape, Attributes::default()).unwrap()
+        })
+        .collect();
+    splice(&outer, &twice, &inputs, |line| line + 7).unwrap();
+    let graph = outer.finish().unwrap();
+    assert_eq!((graph.calls.len(), calls.len()), (2, 2));
+    let lines: Vec<u32> = graph
+        .calls
+        .iter()
+        .flat_map(|call| &call.bodies)
+        .flat_map(|body| body.ids().map(|id| body.attributes(id).line))
+        .collect();
+    assert!(lines.iter().all(|&line| line == 7));
+}
+
+/// Each carry takes what the next one was: of the first, all are needed; from the last, all get a tangent.
+#[test]
+fn carries_that_pass_on_what_they_are_take_linear_time() {
+    const CARRIES: usize = 10_000;
+    let builder = Builder::new(Graph::new());
+    let input = |dtype| builder.graph_mut().push_input(dtype, ListId::EMPTY, Attributes::default()).unwrap();
+    let _index = input(DType::I64);
+    let carries: Vec<NodeId> = (0..CARRIES).map(|_| input(DType::F64)).collect();
+    let next = |carry: usize| match carries.get(carry + 1) {
+        Some(&other) => builder.expr(other).sin().id,
+        None => builder.expr(carries[carry]).cos().id,
+    };
+    let outputs: Vec<NodeId> = (0..CARRIES).map(next).collect();
+    let mut graph = builder.finish().unwrap();
+    graph.outputs = outputs;
+    let call = Arc::new(Closed::of(&graph, CARRIES + 1).unwrap().scan(TRIPS, false, CARRIES).unwrap());
+
+    let outer = Builder::new(Graph::new());
+    let input = |_| outer.graph_mut().push_input(DType::F64, ListId::EMPTY, Attributes::default()).unwrap();
+    let inputs: Vec<NodeId> = (0..CARRIES).map(input).collect();
+    let node = outer.call(&call, &inputs).unwrap();
+    let first = outer.part(node, 0).unwrap();
+    let mut graph = outer.finish().unwrap();
+    graph.outputs = vec![first];
+    let mut flags = vec![false; CARRIES];
+    flags[CARRIES - 1] = true;
+    let plain = simplify(graph.copied().unwrap()).unwrap();
+    assert_eq!(scans(&plain)[0].carries as usize, CARRIES);
+    let forward = simplify(jvp(&graph, &flags).unwrap()).unwrap();
+    assert_eq!(scans(&forward)[0].carries as usize, 2 * CARRIES);
+    let gradient = simplify(value_and_grad(&graph, &flags).unwrap()).unwrap();
+    let all: Vec<usize> = scans(&gradient).iter().map(|scan| scan.carries as usize).collect();
+    assert_eq!(all, [CARRIES, CARRIES]);
 }
