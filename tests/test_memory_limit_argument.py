@@ -224,6 +224,17 @@ def test_jit_keeps_to_a_limit() -> None:
     np.testing.assert_array_equal(free(POINT), expected)
 
 
+@pytest.mark.parametrize("limit", ["64MiB", "1GiB"])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_limit_inside_a_recording_is_refused_whatever_was_recorded(recorded: bool, limit: str) -> None:
+    inner = ckad.jit(np.sin, memory_limit="64MiB")
+    if recorded:
+        inner(np.ones(3))
+    with pytest.raises(CkadValueError, match=r"\[jit\] memory_limit= .* under ckad\.jit"):
+        ckad.jit(lambda x: inner(x) * 2, memory_limit=limit)(np.ones(3))
+    np.testing.assert_array_equal(inner(np.ones(3)), np.sin(np.ones(3)))
+
+
 def test_an_outer_limit_rules_inner_runs() -> None:
     def f(x: Any) -> Any:
         return np.sum(x) + np.sum(ckad.grad(loop)(STATE))

@@ -122,9 +122,8 @@ impl Entry {
 
     /// The results for the arguments of a call that it is for.
     pub fn results<'py>(&self, py: Python<'py>, call: &Call) -> PyResult<Bound<'py, PyAny>> {
-        // The recording's own trace may still be open.
-        let is_own = |tape: &TapeCell| tape.jit_depth == Some(tape.depth) && tape.limit == self.limit;
-        if let Some(outer) = open_tapes().iter().find(|tape| self.limit.is_some() && !is_own(tape)) {
+        // The recording's own trace has ended, so that any other one is around the call.
+        if let Some(outer) = open_tapes().first().filter(|_| self.limit.is_some()) {
             return Err(inner_limit("jit", outer));
         }
         let outer = call.traced().filter_map(|(_, value)| match value {
