@@ -121,6 +121,10 @@ impl Spill {
             if state.done >= job {
                 return Ok(());
             }
+            // It ends when it is told to stop, which happens when nobody waits any more; or else by a panic.
+            if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+                return Err(Error::internal("offload", "the thread that reads and writes the file is gone"));
+            }
             let waited = self.shared.changed.wait_timeout(state, PATIENCE);
             drop(waited.unwrap_or_else(PoisonError::into_inner));
             poll.map_or(Ok(()), |poll| poll.check(cancel))?;
@@ -136,7 +140,7 @@ impl Drop for Spill {
         self.shared.lock().stop = true;
         self.shared.changed.notify_all();
         if let Some(thread) = self.thread.take() {
-            // A panic there would have been reported as a failure of the run: nobody waits for its jobs here.
+            // A panic there was reported by whoever waited for its jobs: nobody does here.
             drop(thread.join());
         }
     }
@@ -243,4 +247,21 @@ fn write_at(mut file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     use std::io::{Seek, SeekFrom, Write};
     file.seek(SeekFrom::Start(offset))?;
     file.write_all(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_gone_is_an_error() {
+        for thread in [Some(std::thread::spawn(|| {})), None] {
+            let mut spill = Spill { shared: Arc::default(), thread, begun: 0, under_way: Vec::new() };
+            let transfer = |motion| Transfer { gap: 0, motion, buffer: BufferId(0), offset: 0 };
+            let cancel = AtomicBool::new(false);
+            let mut play = |motion| spill.play(&transfer(motion), Memory::EMPTY, None, &cancel);
+            assert!(play(Motion::BeginWrite).is_ok());
+            assert!(play(Motion::EndWrite).is_err_and(|error| error.kind == ErrorKind::Internal));
+        }
+    }
 }
