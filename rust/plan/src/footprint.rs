@@ -120,6 +120,7 @@ impl Program {
                     + kernel.results.iter().flatten().map(list).sum::<usize>()
                     + kernel.given_up.capacity()
                     + kernel.bodies.capacity() * size_of::<Arc<Body>>()
+                    + kernel.layout.own_bytes()
             }
         });
         self.steps.capacity() * size_of::<Step>()

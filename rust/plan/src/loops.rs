@@ -2,9 +2,10 @@
 //! the results, and tables of the bodies' buffers. `lower` counts them, an executor uses them: one place says how many
 //! there are.
 
-use ckad_graph::CallKind;
+use ckad_graph::{CallKind, Result};
 
 use crate::program::{LoopKernel, Source};
+use crate::tables::push;
 
 /// An address and a length, as an executor notes where a buffer is.
 const TABLE_ENTRY: usize = 2 * size_of::<usize>();
@@ -41,6 +42,14 @@ pub struct LoopLayout {
 }
 
 impl LoopLayout {
+    /// Bytes of its lists.
+    pub fn own_bytes(&self) -> usize {
+        self.tables.capacity() * size_of::<Piece>()
+            + self.carries.capacity() * size_of::<CarryLayout>()
+            + self.ahead.capacity() * size_of::<[Piece; 2]>()
+            + self.slots.capacity() * size_of::<Option<Piece>>()
+    }
+
     fn add(&mut self, bytes: usize) -> Piece {
         let piece = Piece { offset: self.bytes, bytes };
         self.bytes += bytes.next_multiple_of(ALIGNMENT);
@@ -69,11 +78,12 @@ impl LoopKernel {
         self.results.get(part).is_some_and(Option::is_some)
     }
 
-    pub fn layout(&self) -> LoopLayout {
+    /// Its layout, which is kept in it.
+    pub fn laid_out(&self) -> Result<LoopLayout> {
         let mut layout = LoopLayout::default();
         for body in &self.bodies {
             let table = layout.add(body.program.buffers.len() * TABLE_ENTRY);
-            layout.tables.push(table);
+            push(&mut layout.tables, table)?;
         }
         layout.index = layout.add(size_of::<i64>());
         let scalars = self.operands.iter().filter(|operand| !matches!(operand.source, Source::Buffer(_))).count();
@@ -81,36 +91,36 @@ impl LoopKernel {
         match self.kind {
             CallKind::Scan(scan) => {
                 let all_states = |carry: usize| scan.slots == 0 && self.is_stored(scan.states(carry) as usize);
-                self.add_carries(&mut layout, 0, scan.carries, |carry| scan.trips > 1 && !all_states(carry));
+                self.add_carries(&mut layout, 0, scan.carries, |carry| scan.trips > 1 && !all_states(carry))?;
                 self.add_unread(&mut layout, scan.carries, scan.ys);
             }
             CallKind::Reverse(reverse) => {
                 let scan = reverse.scan;
-                self.add_carries(&mut layout, 0, scan.carries, |_| scan.trips > 1);
+                self.add_carries(&mut layout, 0, scan.carries, |_| scan.trips > 1)?;
                 self.add_unread(&mut layout, scan.carries, scan.ys);
                 for carry in 0..reverse.carries as usize {
                     let body = &self.bodies[1];
                     let bytes = body.output_bytes(carry);
                     let two = layout.two(bytes, body.in_place[carry]);
-                    layout.ahead.push(two);
+                    push(&mut layout.ahead, two)?;
                     let given_up = self.given_up[reverse.first_slots() + carry];
                     let copy = (!given_up).then(|| layout.add(bytes * (reverse.slots as usize + 1)));
-                    layout.slots.push(copy);
+                    push(&mut layout.slots, copy)?;
                 }
             }
             CallKind::Rewind(rewind) => {
-                self.add_carries(&mut layout, 0, rewind.carries, |_| true);
+                self.add_carries(&mut layout, 0, rewind.carries, |_| true)?;
                 for carry in 0..rewind.other_carries as usize {
                     let body = &self.bodies[1];
                     let bytes = body.output_bytes(carry);
                     let two = layout.two(bytes, body.in_place[carry]);
-                    layout.ahead.push(two);
+                    push(&mut layout.ahead, two)?;
                     let given_up = self.given_up[rewind.first_slots() + carry];
                     let copy = (!given_up).then(|| layout.add(bytes * rewind.slots as usize));
-                    layout.slots.push(copy);
+                    push(&mut layout.slots, copy)?;
                 }
             }
-            CallKind::While(looped) => self.add_carries(&mut layout, 1, looped.carries, |_| true),
+            CallKind::While(looped) => self.add_carries(&mut layout, 1, looped.carries, |_| true)?,
             CallKind::Branch(branch) => self.add_unread(&mut layout, 0, branch.results),
             // No kernel is made of them.
             CallKind::Custom(_) | CallKind::Pullback(_) => {}
@@ -118,17 +128,24 @@ impl LoopKernel {
         let programs = || self.bodies.iter().map(|body| &body.program);
         layout.arena = layout.add(programs().map(|program| program.arena_bytes).max().unwrap_or(0));
         layout.scratch = layout.add(programs().map(|program| program.scratch_bytes).max().unwrap_or(0));
-        layout
+        Ok(layout)
     }
 
-    fn add_carries(&self, layout: &mut LoopLayout, body: usize, carries: u32, alternates: impl Fn(usize) -> bool) {
+    fn add_carries(
+        &self,
+        layout: &mut LoopLayout,
+        body: usize,
+        carries: u32,
+        alternates: impl Fn(usize) -> bool,
+    ) -> Result<()> {
         let body = &self.bodies[body];
         for carry in 0..carries as usize {
             let bytes = body.output_bytes(carry);
             let last = (!self.is_stored(carry)).then(|| layout.add(bytes));
             let other = (alternates(carry) && !body.in_place[carry]).then(|| layout.add(bytes));
-            layout.carries.push(CarryLayout { last, other });
+            push(&mut layout.carries, CarryLayout { last, other })?;
         }
+        Ok(())
     }
 
     /// Room for any of the parts from the first on that nobody asks for.
@@ -140,6 +157,6 @@ impl LoopKernel {
 
     /// Bytes of scratch.
     pub fn scratch_bytes(&self) -> usize {
-        self.layout().bytes
+        self.layout.bytes
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ckad_graph::{Call, CallKind, CheckpointPolicy, Error, Graph, NodeId, Op, Result, tables};
 
 use crate::compile::compile_donating;
+use crate::loops::LoopLayout;
 use crate::lower_buffers::Buffers;
 use crate::lower_structural::{extents, operand};
 use crate::program::{ArrayRef, Body, BufferId, Kernel, LoopKernel, Place, Program, Source, Target};
@@ -44,7 +45,10 @@ pub(crate) fn loop_kernel(
     };
     let given_up = tables::list("plan", operands.iter().enumerate().map(given_up))?;
     let bodies = tables::list("plan", made.iter().cloned())?;
-    Ok(Kernel::Loop(Box::new(LoopKernel { kind: call.kind, bodies, operands: arrays, results, given_up })))
+    let layout = LoopLayout::default();
+    let mut kernel = LoopKernel { kind: call.kind, bodies, operands: arrays, results, given_up, layout };
+    kernel.layout = kernel.laid_out()?;
+    Ok(Kernel::Loop(Box::new(kernel)))
 }
 
 fn bodies(call: &Call, target: &Target) -> Result<Vec<Arc<Body>>> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ckad_graph::{CallKind, DType, ElementwiseId, NodeId, Op, ReduceKind, ScalarBits};
 use smallvec::SmallVec;
 
+use crate::loops::LoopLayout;
 use crate::view::Strides;
 
 /// Extents of axes; in place where axes are few.
@@ -111,6 +112,8 @@ pub struct LoopKernel {
     pub results: Vec<Option<ArrayRef>>,
     /// By operand: may it be written over, as nobody reads it afterwards? Of slots only.
     pub given_up: Vec<bool>,
+    /// Where it keeps what is its own; follows from all of the above.
+    pub layout: LoopLayout,
 }
 
 /// The program of a body.

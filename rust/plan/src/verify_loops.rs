@@ -45,7 +45,7 @@ pub(crate) fn verify_loop(program: &Program, step: usize, kernel: &LoopKernel) -
     let numbers = kernel.operands.len() == takes.len()
         && kernel.given_up.len() == takes.len()
         && kernel.results.len() == gives.len();
-    if !numbers {
+    if !numbers || kernel.layout != kernel.laid_out()? {
         return Err(unfit());
     }
     let operands = kernel.operands.iter().map(Some).zip(takes);

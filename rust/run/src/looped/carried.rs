@@ -91,13 +91,17 @@ impl Carry {
     }
 
     /// Puts the first value where it belongs before the first iteration.
-    pub fn begin(&self, turns: Turns) {
+    ///
+    /// # Safety
+    /// The carry was made with memory of its bytes for the first value, and of all states for as many turns.
+    pub unsafe fn begin(&self, turns: Turns) {
         let into = match (turns.count, self.states) {
             (0, _) => self.last,
             (_, Some(states)) => states.wrapping_add(turns.index(0) * self.bytes),
             (_, None) => return,
         };
-        copy(self.first, into, self.bytes);
+        // SAFETY: the caller's promise; `last` is of the site. Of values alive at once none overlaps another one.
+        unsafe { copy(self.first, into, self.bytes) };
     }
 
     /// Places the carry for an iteration; where it is before it.
@@ -138,9 +142,12 @@ impl Carry {
 }
 
 /// Copies an array to a place of as many bytes, unless it is there already.
-pub(super) fn copy(from: *const u8, into: *mut u8, bytes: usize) {
+///
+/// # Safety
+/// There are so many bytes at both, which are the same or do not overlap.
+pub(super) unsafe fn copy(from: *const u8, into: *mut u8, bytes: usize) {
     if !std::ptr::eq(from, into) {
-        // SAFETY: callers name arrays and places of as many bytes, which do not overlap unless they are the same.
+        // SAFETY: the caller's promise.
         unsafe { std::ptr::copy_nonoverlapping(from, into, bytes) };
     }
 }

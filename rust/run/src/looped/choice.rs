@@ -44,7 +44,8 @@ pub(super) unsafe fn repeat(site: &Site<'_>, looped: While) -> Result<()> {
         if let Some(slot) = thinning.slot(turns as u64) {
             for &(carry, first) in &slots {
                 let carry = &carried[carry];
-                copy(carry.after(turns), first.wrapping_add(slot * carry.bytes), carry.bytes);
+                // SAFETY: the carry was placed there, and slots are a result of as many as the loop keeps.
+                unsafe { copy(carry.after(turns), first.wrapping_add(slot * carry.bytes), carry.bytes) };
             }
         }
         for (carry, place) in carried.iter().enumerate() {
@@ -55,15 +56,19 @@ pub(super) unsafe fn repeat(site: &Site<'_>, looped: While) -> Result<()> {
         turns += 1;
     }
     for carry in &carried {
-        copy(carry.after(turns), carry.last, carry.bytes);
+        // SAFETY: the carry is where it was placed; its last place is of the site.
+        unsafe { copy(carry.after(turns), carry.last, carry.bytes) };
     }
     if let Some(count) = site.result(looped.count() as usize)? {
-        copy((turns as i64).to_ne_bytes().as_ptr(), count, size_of::<i64>());
+        // SAFETY: the result is an int64 number.
+        unsafe { copy((turns as i64).to_ne_bytes().as_ptr(), count, size_of::<i64>()) };
     }
     if let Some(kept) = kept {
         let states = thinning.kept().iter().map(|&state| state as i64).chain(std::iter::repeat(-1));
         for (slot, state) in states.take(looped.slots as usize).enumerate() {
-            copy(state.to_ne_bytes().as_ptr(), kept.wrapping_add(slot * size_of::<i64>()), size_of::<i64>());
+            let place = kept.wrapping_add(slot * size_of::<i64>());
+            // SAFETY: the result has an int64 number for each slot.
+            unsafe { copy(state.to_ne_bytes().as_ptr(), place, size_of::<i64>()) };
         }
     }
     Ok(())

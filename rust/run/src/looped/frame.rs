@@ -35,7 +35,7 @@ impl<'a> Frame<'a> {
                 Place::Scratch => Memory::EMPTY,
                 Place::Constant(_) => return Err(Error::internal("run", "a loop's body has a constant of its own")),
             };
-            // SAFETY: the layout has an entry for each buffer of the body.
+            // SAFETY: a site's layout has an entry for each buffer of the body.
             unsafe { table.add(index).write(memory) };
         }
         let environment = Environment {
@@ -65,7 +65,8 @@ impl<'a> Frame<'a> {
 
     /// From now on the input lies there.
     pub fn place_input(&self, input: usize, pointer: *mut u8) {
-        // SAFETY: an entry that `new` wrote; while the body runs nobody comes here.
+        // SAFETY: an entry that `new` wrote, as the verified body's buffers are in its list; while the body runs nobody
+        // comes here. An address is only noted: whoever runs the body promises what is there.
         unsafe { (*self.table.add(self.body.inputs[input].0 as usize)).pointer = pointer };
     }
 

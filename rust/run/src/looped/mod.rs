@@ -15,15 +15,43 @@ use ckad_graph::{CallKind, Error, Result, tables};
 use ckad_plan::loops::{LoopLayout, Piece};
 use ckad_plan::program::{ArrayRef, LoopKernel, Source};
 
-/// A kernel on the memory of one launch.
+/// A kernel on the memory of one launch. Operands, results and scratch are as large as the kernel says, and what is
+/// written does not overlap what is read but where the kernel says so: whoever is given a site may rely on it, as
+/// [`Site::new`] alone makes one.
 struct Site<'a> {
     kernel: &'a LoopKernel,
-    layout: LoopLayout,
+    layout: &'a LoopLayout,
     environment: &'a Environment<'a>,
     operands: Vec<Memory>,
 }
 
-impl Site<'_> {
+impl<'a> Site<'a> {
+    /// # Safety
+    /// As for [`run`].
+    unsafe fn new(kernel: &'a LoopKernel, environment: &'a Environment<'a>) -> Result<Site<'a>> {
+        let layout = &kernel.layout;
+        if layout.bytes > environment.scratch.bytes {
+            return Err(Error::internal("run", format!("a loop needs {} bytes of scratch", layout.bytes)));
+        }
+        let numbers = environment.scratch.pointer.wrapping_add(layout.scalars.offset);
+        let mut count = 0;
+        let operand = |array: &ArrayRef| -> Result<Memory> {
+            let Some(bits) = environment.scalar(array.source, array.dtype)? else {
+                let Source::Buffer(id) = array.source else {
+                    return Err(Error::internal("run", "a loop's operand is no array"));
+                };
+                return environment.buffer(id);
+            };
+            let pointer = numbers.wrapping_add(8 * count);
+            count += 1;
+            // SAFETY: the layout has 8 bytes for each operand that is a number.
+            unsafe { std::ptr::copy_nonoverlapping(bits.to_le_bytes().as_ptr(), pointer, 8) };
+            Ok(Memory { pointer, bytes: array.dtype.size() })
+        };
+        let operands = tables::tried("run", kernel.operands.iter().map(operand))?;
+        Ok(Site { kernel, layout, environment, operands })
+    }
+
     /// The first byte of a piece of the kernel's scratch.
     fn at(&self, piece: Piece) -> *mut u8 {
         self.environment.scratch.pointer.wrapping_add(piece.offset)
@@ -45,27 +73,8 @@ impl Site<'_> {
 /// # Safety
 /// As for `ckad_cpu::execute`, and the kernel was verified.
 pub(crate) unsafe fn run(kernel: &LoopKernel, environment: &Environment<'_>) -> Result<()> {
-    let layout = kernel.layout();
-    if layout.bytes > environment.scratch.bytes {
-        return Err(Error::internal("run", format!("a loop needs {} bytes of scratch", layout.bytes)));
-    }
-    let numbers = environment.scratch.pointer.wrapping_add(layout.scalars.offset);
-    let mut count = 0;
-    let operand = |array: &ArrayRef| -> Result<Memory> {
-        let Some(bits) = environment.scalar(array.source, array.dtype)? else {
-            let Source::Buffer(id) = array.source else {
-                return Err(Error::internal("run", "a loop's operand is no array"));
-            };
-            return environment.buffer(id);
-        };
-        let pointer = numbers.wrapping_add(8 * count);
-        count += 1;
-        // SAFETY: the layout has 8 bytes for each operand that is a number.
-        unsafe { std::ptr::copy_nonoverlapping(bits.to_le_bytes().as_ptr(), pointer, 8) };
-        Ok(Memory { pointer, bytes: array.dtype.size() })
-    };
-    let operands = tables::tried("run", kernel.operands.iter().map(operand))?;
-    let site = Site { kernel, layout, environment, operands };
+    // SAFETY: the caller's promises.
+    let site = unsafe { Site::new(kernel, environment)? };
     // SAFETY: the caller's promises.
     unsafe {
         match kernel.kind {

@@ -90,7 +90,8 @@ pub(super) unsafe fn run(site: &Site<'_>, reverse: Reverse) -> Result<()> {
         let first = site.operands[consts + carry].pointer;
         carried.push(Carry::new(site, &frame, (carry, 1 + consts + carry), first, None)?);
     }
-    carried.iter().for_each(|carry| carry.begin(turns));
+    // SAFETY: an operand of the site, and no states.
+    carried.iter().for_each(|carry| unsafe { carry.begin(turns) });
 
     let ahead = ahead(site, reverse, index)?;
     for action in binomial::backwards(turns.count as u64, reverse.slots.into()) {
@@ -146,7 +147,8 @@ pub(super) unsafe fn rewind(site: &Site<'_>, rewind: Rewind) -> Result<()> {
     let mut all = Vec::with_capacity(slots.len());
     for (carry, memory) in slots.iter().enumerate() {
         let bytes = ahead_frame.body().output_bytes(carry);
-        let slots = own_slots(site, carry, *memory, bytes * rewind.slots as usize);
+        // SAFETY: the verified kernel takes slots of so many bytes.
+        let slots = unsafe { own_slots(site, carry, *memory, bytes * rewind.slots as usize) };
         let places = site.layout.ahead[carry].map(|piece| site.at(piece));
         all.push(State { input: other_consts.len() + carry, bytes, slots, places });
     }
@@ -184,17 +186,22 @@ pub(super) unsafe fn rewind(site: &Site<'_>, rewind: Rewind) -> Result<()> {
         unsafe { frame.run()? };
     }
     for carry in &carried {
-        copy(carry.after(count), carry.last, carry.bytes);
+        // SAFETY: the carry is where it was placed; its last place is of the site.
+        unsafe { copy(carry.after(count), carry.last, carry.bytes) };
     }
     Ok(())
 }
 
 /// The slots of a carry: the operand itself if it was given up, or else a copy.
-fn own_slots(site: &Site<'_>, carry: usize, operand: Memory, bytes: usize) -> *mut u8 {
+///
+/// # Safety
+/// The operand is that carry's of the site, of so many bytes.
+unsafe fn own_slots(site: &Site<'_>, carry: usize, operand: Memory, bytes: usize) -> *mut u8 {
     match site.layout.slots[carry] {
         None => operand.pointer,
         Some(piece) => {
-            copy(operand.pointer, site.at(piece), bytes);
+            // SAFETY: the caller's promise; the layout has as many for a copy.
+            unsafe { copy(operand.pointer, site.at(piece), bytes) };
             site.at(piece)
         }
     }
@@ -216,7 +223,8 @@ fn ahead<'a>(site: &'a Site<'_>, reverse: Reverse, index: *mut i64) -> Result<Ah
     let mut all = Vec::with_capacity(carries);
     for (carry, memory) in site.operands[reverse.first_slots()..].iter().enumerate() {
         let bytes = frame.body().output_bytes(carry);
-        let slots = own_slots(site, carry, *memory, bytes * (reverse.slots as usize + 1));
+        // SAFETY: the verified kernel takes slots of so many bytes.
+        let slots = unsafe { own_slots(site, carry, *memory, bytes * (reverse.slots as usize + 1)) };
         let places = site.layout.ahead[carry].map(|piece| site.at(piece));
         all.push(State { input: 1 + consts + carry, bytes, slots, places });
     }

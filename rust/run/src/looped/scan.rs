@@ -31,7 +31,8 @@ pub(super) unsafe fn run(site: &Site<'_>, scan: Scan) -> Result<()> {
         carried.push(Carry::new(site, &frame, place, first, states.filter(|_| scan.slots == 0))?);
         slots.push(states.filter(|_| scan.slots > 0));
     }
-    carried.iter().for_each(|carry| carry.begin(turns));
+    // SAFETY: an operand of the site, and a result of it that has as many states as there are iterations.
+    carried.iter().for_each(|carry| unsafe { carry.begin(turns) });
     let mut kept = binomial::first_sweep(turns.count as u64, scan.slots.into()).into_iter().enumerate().peekable();
     for turn in 0..turns.count {
         // SAFETY: the layout has room for it.
@@ -43,7 +44,8 @@ pub(super) unsafe fn run(site: &Site<'_>, scan: Scan) -> Result<()> {
             let Some(slots) = slots else { continue };
             let behind = (turn + 1 == turns.count).then_some(scan.slots as usize);
             for slot in slot.into_iter().chain(behind) {
-                copy(now, slots.wrapping_add(slot * carry.bytes), carry.bytes);
+                // SAFETY: the carry was placed there, and slots are a result of one more than the loop keeps.
+                unsafe { copy(now, slots.wrapping_add(slot * carry.bytes), carry.bytes) };
             }
         }
         // SAFETY: all inputs and outputs were placed, as the kernel's layout and the verified body say.
