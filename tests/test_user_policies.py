@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import ckad
+from ckad.transforms.policy import NAMED
 
 W = np.random.default_rng(0).standard_normal((16, 16)) / 4
 X = np.random.default_rng(1).standard_normal((512, 16))
@@ -197,8 +198,13 @@ def test_what_is_no_policy_is_refused() -> None:
 def test_under_another_transform_the_outer_one_is_named() -> None:
     inner = ckad.grad(loss, checkpoint=Every(4))
     for outer in (ckad.grad(lambda w: np.sum(inner(w, X))), ckad.jit(lambda w: inner(w, X))):
-        with pytest.raises(ValueError, match=r"policy object of a transform under ckad.(grad|jit).*Hint: "):
+        with pytest.raises(ValueError, match=r"policy object of a transform under ckad.(grad|jit).*Hint: ") as caught:
             outer(W)
+        assert str(caught.value).endswith(f"or use {NAMED} here")
+    # Those that it names work there.
+    for policy in ("none", "auto", "sqrt", "log", 3, ckad.Revolve(2), ckad.Mixed(2), ckad.Offload()):
+        named = ckad.grad(loss, checkpoint=policy)
+        assert ckad.grad(lambda w, named=named: np.sum(named(w, X)))(W).shape == W.shape
 
 
 def test_beside_a_limit_it_is_the_only_plan() -> None:

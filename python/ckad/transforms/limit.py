@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from typing import Any, Final
 
 import numpy as np
 
+import ckad
 from ckad.errors import CkadValueError
 
 UNITS: Final = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -50,3 +52,13 @@ def parse(limit: MemoryLimit) -> int | None:
     if not 1 <= amount < 2**63:
         raise CkadValueError.of("memory_limit", f"a limit is between 1 and 2**63 − 1 bytes, not {given:.60}", _ALLOWED)
     return amount
+
+
+def takes_limit(transform: str) -> bool:
+    """Has `ckad.<transform>` an argument `memory_limit`? For the core's errors.
+
+    >>> takes_limit("grad"), takes_limit("scan")
+    (True, False)
+    """
+    function = getattr(ckad, transform, None)
+    return callable(function) and "memory_limit" in inspect.signature(function).parameters

@@ -11,10 +11,10 @@ from ckad.transforms.offload import Offload
 from ckad.transforms.slots import Mixed, Revolve
 from ckad.transforms.user_policy import Policy, is_policy, number
 
-ALLOWED: Final = (
-    "'none', 'auto', 'sqrt', 'log', a number of segments (an int ≥ 1), ckad.Revolve(…), ckad.Mixed(…), ckad.Offload() "
-    "or an object with a method choose"
-)
+_COMMON: Final = "'none', 'auto', 'sqrt', 'log', a number of segments (an int ≥ 1), ckad.Revolve(…), ckad.Mixed(…)"
+NAMED: Final = f"{_COMMON} or ckad.Offload()"
+"""Policies of ckad's own: all that a transform inside another one takes; the core's errors name them."""
+ALLOWED: Final = f"{_COMMON}, ckad.Offload() or an object with a method choose"
 
 
 class _Inherit:

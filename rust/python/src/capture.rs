@@ -285,8 +285,9 @@ impl CapturedArrays {
     }
 
     /// The nodes of arrays to which nobody but this tape has a reference, nor to the memory that they are views of.
-    pub fn held_by_nobody_else(&self, py: Python<'_>) -> impl Iterator<Item = NodeId> + '_ {
-        // SAFETY: the objects are alive, as we hold them.
+    pub fn held_by_nobody_else(&self, py: Python<'_>) -> Result<Vec<NodeId>> {
+        // SAFETY: the objects are alive: captured arrays are held by `known`, and an array holds its base. Nothing in
+        // between runs Python's code or changes `known`.
         let references = |object: *mut pyo3::ffi::PyObject| unsafe { pyo3::ffi::Py_REFCNT(object) } as usize;
         let mut alone: Vec<(NodeId, Option<usize>)> = Vec::new();
         let mut views: FxHashMap<usize, usize> = FxHashMap::default();
@@ -309,12 +310,12 @@ impl CapturedArrays {
             alone.extend(versions.iter().map(|version| (version.node, base)));
         }
         alone.sort_unstable();
-        let made = alone.into_iter().filter(move |(_, base)| {
+        let is_made = |base: &Option<usize>| {
             base.is_none_or(|base| {
                 references(base as *mut pyo3::ffi::PyObject) <= views.get(&base).copied().unwrap_or(0)
             })
-        });
-        made.map(|(node, _)| node)
+        };
+        tables::list("capture", alone.iter().filter(|(_, base)| is_made(base)).map(|&(node, _)| node))
     }
 
     /// Gives back the writeable flags that this tape's captures cleared, unless another open trace needs them.

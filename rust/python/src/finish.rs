@@ -147,7 +147,8 @@ pub fn splice_into(
     if let Some(CheckpointPolicy::User(_)) = policy {
         let outer = &target.transform;
         let what = format!("a policy object of a transform under ckad.{outer}, which plans the whole run");
-        let hint = format!("give it to ckad.{outer}, or use 'none', 'auto', 'sqrt' or a number of segments here");
+        let named: String = py.import("ckad.transforms.policy")?.getattr("NAMED")?.extract()?;
+        let hint = format!("give it to ckad.{outer}, or use {named} here");
         return Err(refusal(ErrorKind::Value, "checkpoint", what, hint));
     }
     target.record(py, |tape| {

@@ -12,6 +12,7 @@ use ckad_graph::{DType, NodeId};
 use ckad_plan::report::bytes_text;
 use pyo3::prelude::*;
 
+use crate::errors::raise;
 use crate::lines::Lines;
 use crate::plan_view::is_planning;
 use crate::tape::Tape;
@@ -27,16 +28,18 @@ pub fn forget() {
 }
 
 /// Notes the arrays that the function made whose recording ends, where a plan is wanted.
-pub fn note(py: Python<'_>, tape: &Tape) {
+pub fn note(py: Python<'_>, tape: &Tape) -> PyResult<()> {
     if !is_planning() {
-        return;
+        return Ok(());
     }
     let graph = tape.builder.graph();
     // A key that the function made is what the hint asks for.
     let is_key = |node: &NodeId| graph.dtype(*node) == DType::U32 && graph.shape(*node) == [2];
-    let made = tape.arrays.held_by_nobody_else(py).filter(|node| !is_key(node));
+    let made = tape.arrays.held_by_nobody_else(py).map_err(raise)?;
+    let made = made.into_iter().filter(|node| !is_key(node));
     let made = made.map(|node| (graph.attributes(node).line, graph.bytes(node)));
     MADE.with_borrow_mut(|all| all.extend(made));
+    Ok(())
 }
 
 /// Line and bytes of what was noted, most first. It is forgotten.

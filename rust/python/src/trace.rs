@@ -105,10 +105,17 @@ impl Trace {
     /// `rule`: it is that of a derivative, which is recorded for this call.
     #[new]
     #[pyo3(signature = (transform, jitted=false, memory_limit=None, body=false, rule=false))]
-    fn new(transform: String, jitted: bool, memory_limit: Option<usize>, body: bool, rule: bool) -> PyResult<Trace> {
+    fn new(
+        py: Python<'_>,
+        transform: String,
+        jitted: bool,
+        memory_limit: Option<usize>,
+        body: bool,
+        rule: bool,
+    ) -> PyResult<Trace> {
         let outermost = OPEN.with_borrow(|open| open.first().map(Arc::clone));
         if let Some(outer) = outermost.filter(|_| memory_limit.is_some()) {
-            return Err(inner_limit(&transform, &outer));
+            return Err(inner_limit(py, &transform, &outer));
         }
         let purpose = Purpose { transform, jitted, body, rule, limit: memory_limit };
         let tape = OPEN.with(|open| {
@@ -433,7 +440,7 @@ impl Trace {
     fn take_outputs(&self, py: Python<'_>, outputs: Vec<OutputInfo>) -> PyResult<Recorded> {
         let mut tape = self.tape.open(py).map_err(raise)?;
         tape.arrays.check_unchanged().map_err(raise)?;
-        crate::made_inside::note(py, &tape);
+        crate::made_inside::note(py, &tape)?;
         self.tape.note_survivors(py, &mut tape);
         let mut graph = tape.take_graph();
         graph.outputs = tables::list("trace", outputs.iter().map(|output| output.node)).map_err(raise)?;
@@ -465,44 +472,43 @@ impl Trace {
 }
 
 /// The error for a limit of a transform under another one.
-pub fn inner_limit(transform: &str, outer: &TapeCell) -> PyErr {
-    let takes_none = ["scan", "fori_loop", "while_loop", "cond", "trace", "check_grads"].contains(&&*outer.transform);
+pub fn inner_limit(py: Python<'_>, transform: &str, outer: &TapeCell) -> PyErr {
     let outer = &outer.transform;
+    let takes_limit =
+        || -> PyResult<bool> { py.import("ckad.transforms.limit")?.call_method1("takes_limit", (outer,))?.extract() };
     let what = format!("memory_limit= of a transform under ckad.{outer}, which is recorded as a whole");
-    let hint = match takes_none {
-        true => "give it to the transform around all of this: memory_limit= of the outermost one counts".to_owned(),
-        false => format!("give it to ckad.{outer}: memory_limit= of the outermost transform counts"),
+    let hint = match takes_limit() {
+        Ok(true) => format!("give it to ckad.{outer}: memory_limit= of the outermost transform counts"),
+        Ok(false) => {
+            "give it to the transform around all of this: memory_limit= of the outermost one counts".to_owned()
+        }
+        Err(broken) => return broken,
     };
     refusal(ErrorKind::Value, transform, what, hint)
 }
 
-/// The policy that Python's `policy.parse` returned; None inherits.
+/// The policy that Python's `policy.parse` returned, which has looked at it; None inherits.
 pub fn parse_policy(policy: Option<&Bound<'_, PyAny>>) -> PyResult<Option<CheckpointPolicy>> {
     let Some(policy) = policy.filter(|policy| !policy.is_none()) else { return Ok(None) };
     if let Ok(segments) = policy.extract::<u32>() {
         return Ok(Some(CheckpointPolicy::Segments(segments)));
     }
-    if let Ok((name, number)) = policy.extract::<(String, u32)>() {
-        match name.as_str() {
-            "revolve" => return Ok(Some(CheckpointPolicy::Revolve(number))),
-            "mixed" => return Ok(Some(CheckpointPolicy::Mixed(number))),
-            "offload" => return Ok(Some(CheckpointPolicy::Offload(number))),
-            "user" => return Ok(Some(CheckpointPolicy::User(number))),
-            _ => {}
-        }
-    }
-    match policy.extract::<&str>()? {
-        "none" => Ok(Some(CheckpointPolicy::None)),
-        "auto" => Ok(Some(CheckpointPolicy::Auto)),
-        "sqrt" => Ok(Some(CheckpointPolicy::Sqrt)),
-        "log" => Ok(Some(CheckpointPolicy::Log)),
-        other => Err(refusal(
-            ErrorKind::Value,
-            "checkpoint",
-            format!("unknown policy {other:?}"),
-            "use 'none', 'auto', 'sqrt', 'log' or a number of segments",
-        )),
-    }
+    let (name, number) = match policy.extract::<(String, u32)>() {
+        Ok((name, number)) => (name, Some(number)),
+        Err(_) => (policy.extract::<String>()?, None),
+    };
+    let parsed = match (name.as_str(), number) {
+        ("none", None) => CheckpointPolicy::None,
+        ("auto", None) => CheckpointPolicy::Auto,
+        ("sqrt", None) => CheckpointPolicy::Sqrt,
+        ("log", None) => CheckpointPolicy::Log,
+        ("revolve", Some(slots)) => CheckpointPolicy::Revolve(slots),
+        ("mixed", Some(slots)) => CheckpointPolicy::Mixed(slots),
+        ("offload", Some(least)) => CheckpointPolicy::Offload(least),
+        ("user", Some(policy)) => CheckpointPolicy::User(policy),
+        _ => return Err(raise(Error::internal("checkpoint", format!("unknown policy {name:?}")))),
+    };
+    Ok(Some(parsed))
 }
 
 /// Marks the value that a traced value has now as one that every policy keeps.

@@ -124,7 +124,7 @@ impl Entry {
     pub fn results<'py>(&self, py: Python<'py>, call: &Call) -> PyResult<Bound<'py, PyAny>> {
         // The recording's own trace has ended, so that any other one is around the call.
         if let Some(outer) = open_tapes().first().filter(|_| self.limit.is_some()) {
-            return Err(inner_limit("jit", outer));
+            return Err(inner_limit(py, "jit", outer));
         }
         let outer = call.traced().filter_map(|(_, value)| match value {
             LeafValue::Outer(tape, node) => Some(Binding::Outer(Arc::clone(tape), *node)),
