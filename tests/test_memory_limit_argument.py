@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -185,6 +186,43 @@ def test_an_inner_limit_is_refused() -> None:
         ckad.grad(lambda x: np.sum(ckad.grad(loop)(x)), memory_limit="1GB")(STATE),
         ckad.grad(lambda x: np.sum(ckad.grad(loop)(x)))(STATE),
     )
+
+
+def test_what_has_no_limit_is_not_named_as_one_that_takes_it() -> None:
+    def inner(x: Any) -> Any:
+        return np.sum(ckad.grad(loop, memory_limit="1GB")(x))
+
+    calls = {
+        "scan": lambda: ckad.scan(lambda c, _: (c + inner(c), None), STATE, None, 2),
+        "jacobian_mode": lambda: ckad.jacobian_mode(inner)(STATE),
+        "trace": lambda: ckad.trace(inner)(STATE),
+        "check_grads": lambda: ckad.check_grads(inner, (STATE,)),
+    }
+    for name, call in calls.items():
+        with pytest.raises(CkadValueError, match=f"under ckad\\.{name}, .*Hint: give it to the transform around"):
+            call()
+
+
+def test_the_error_says_what_the_bytes_are_for() -> None:
+    def chain(steps: int) -> Callable[..., Any]:
+        def f(x: Any) -> Any:
+            for _ in range(steps):
+                x = np.sin(x) * x
+            return np.sum(x)
+
+        return ckad.grad(f, memory_limit=1)
+
+    said = {}
+    for steps, size in ((2000, 4), (4, 20_000)):
+        with pytest.raises(MemoryLimitError) as caught:
+            chain(steps)(np.ones(size))
+        said[size] = str(caught.value)
+        plan = ckad.plan(ckad.grad(chain(steps).__wrapped__, memory_limit=caught.value.minimum))(np.ones(size))
+        recorded = ckad.errors.in_units(plan.parts["graph"] + plan.parts["program"])
+        values = ckad.errors.in_units(sum(plan.parts[part] for part in ("arena", "outputs", "scratch")))
+        assert f"{recorded} of them for the graph and the program, {values} for values" in said[size]
+    assert re.search(r"Hint: memory_limit=\d+, or a loop that is recorded once \(ckad.scan", said[4])
+    assert re.search(r"Hint: memory_limit=\d+, or smaller arrays$", said[20_000])
 
 
 def test_forced_runs_keep_to_the_limit() -> None:

@@ -130,12 +130,19 @@ class MemoryLimitError(CkadError, MemoryError):
     lines: list[tuple[str, int]]
 
     @classmethod
-    def of_plan(cls, minimum: int, lines: list[tuple[str, int]]) -> MemoryLimitError:
-        """The error for a least plan of so many bytes; the core calls it."""
-        where = ", ".join(f"{place} ({in_units(held)})" for place, held in lines)
-        what = f"no plan keeps to the limit: the least one that was found needs {minimum} bytes ({in_units(minimum)})"
-        hint = f"memory_limit={minimum}, or smaller arrays"
-        error = cls.of("memory_limit", what + (f", most of them for values of {where}" if where else ""), hint)
+    def of_plan(cls, minimum: int, lines: list[tuple[str, int]], values: int, recorded: int) -> MemoryLimitError:
+        """The error for a least plan of so many bytes, of them so many for values and for the graph and the program;
+        the core calls it."""
+        what = (
+            f"no plan keeps to the limit: the least one that was found needs {minimum} bytes ({in_units(minimum)}), "
+            f"{in_units(recorded)} of them for the graph and the program, {in_units(values)} for values"
+        )
+        if lines:
+            what += ", most of these of " + ", ".join(f"{place} ({in_units(held)})" for place, held in lines)
+        # Where what was recorded is most of it, smaller arrays help little.
+        fewer = "a loop that is recorded once (ckad.scan, ckad.fori_loop)"
+        hint = f"memory_limit={minimum}, or {fewer if recorded > values else 'smaller arrays'}"
+        error = cls.of("memory_limit", what, hint)
         error.minimum, error.lines = minimum, lines
         return error
 

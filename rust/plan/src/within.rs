@@ -16,8 +16,7 @@ use ckad_graph::{CheckpointPolicy, Error, Graph, Result};
 
 use crate::checkpoint_loops::{Checkpointed, Levels};
 use crate::compile::{Compiled, compile_donating, compile_loops, lowered, note_loops, verifying};
-use crate::footprint::captured_bytes;
-use crate::policy::Planned;
+use crate::footprint::{PeakBytes, captured_bytes};
 use crate::policy::frontier::{Candidate, Frontier};
 use crate::program::Target;
 use crate::report::{Report, report};
@@ -35,6 +34,8 @@ pub enum Fitted {
 pub struct TooSmall {
     /// The least limit for which there is a plan.
     pub minimum: usize,
+    /// What that plan allocates, by what it is for.
+    pub peak: PeakBytes,
     /// That plan's table: the lines that hold the memory.
     pub report: Arc<Report>,
 }
@@ -55,7 +56,11 @@ pub fn compile_within(
     if let Some(policy) = policy {
         let compiled = compile_donating(graph, policy, target, donated)?;
         let needed = compiled.peak.total();
-        return if needed <= limit { Ok(fits(compiled)) } else { too_small(graph, needed, &compiled.planned) };
+        return if needed <= limit {
+            Ok(fits(compiled))
+        } else {
+            Ok(Fitted::TooSmall(too_small(graph, needed, &compiled)?))
+        };
     }
     let mut search = Search::of(graph, target, donated, 0)?;
     match search.cheapest(limit, u64::MAX)? {
@@ -80,7 +85,7 @@ pub fn compile_loops_within(
             return Ok((fits(compiled), rewritten));
         }
         let planned = rewritten.as_ref().unwrap_or(graph);
-        return Ok((too_small(planned, needed, &compiled.planned)?, None));
+        return Ok((Fitted::TooSmall(too_small(planned, needed, &compiled)?), None));
     }
     let mut best: Option<(Compiled, Option<Graph>)> = None;
     let mut least: Option<TooSmall> = None;
@@ -220,8 +225,7 @@ impl<'a> Search<'a> {
             }
         }
         let Some((minimum, Some(candidate))) = least else { return Ok(None) };
-        let report = report(self.graph, &self.frontier.planned(candidate)?)?;
-        Ok(Some(TooSmall { minimum, report: Arc::new(report) }))
+        too_small(self.graph, minimum, &self.compiled(candidate)?).map(Some)
     }
 }
 
@@ -229,8 +233,8 @@ fn fits(compiled: Compiled) -> Fitted {
     Fitted::Fits(Box::new(compiled))
 }
 
-fn too_small(graph: &Graph, minimum: usize, planned: &Planned) -> Result<Fitted> {
-    Ok(Fitted::TooSmall(TooSmall { minimum, report: Arc::new(report(graph, planned)?) }))
+fn too_small(graph: &Graph, minimum: usize, compiled: &Compiled) -> Result<TooSmall> {
+    Ok(TooSmall { minimum, peak: compiled.peak, report: Arc::new(report(graph, &compiled.planned)?) })
 }
 
 /// A plan on the curve of memory against work.

@@ -61,25 +61,21 @@ pub fn to_python(error: &Error, location: &str) -> PyErr {
 
 /// The error for a limit that no plan keeps. `held` bytes are there before the run.
 pub fn over_limit(py: Python<'_>, refused: &TooSmall, held: usize, lines: &Lines) -> PyErr {
-    let mut places: Vec<(String, u64)> = Vec::new();
-    // Several ids may name one line: an id stands for an instruction of it.
-    for cost in refused.report.lines.iter().filter(|cost| cost.peak_bytes > 0).take(LINES_LOOKED_AT) {
-        let text = lines.text(py, cost.line);
-        match places.iter_mut().find(|(place, _)| *place == text) {
-            Some((_, bytes)) => *bytes += cost.peak_bytes,
-            None => places.push((text, cost.peak_bytes)),
-        }
-    }
-    places.retain(|(place, _)| !place.is_empty());
-    places.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
-    places.truncate(LINES_NAMED);
+    let places = match refused.report.by_name(&|line| lines.text(py, line)) {
+        Ok(rows) => rows,
+        Err(error) => return raise(error),
+    };
+    let places = places.into_iter().filter(|(place, cost)| cost.peak_bytes > 0 && !place.is_empty());
+    let places: Vec<(String, u64)> = places.map(|(place, cost)| (place, cost.peak_bytes)).take(LINES_NAMED).collect();
+    let peak = &refused.peak;
+    let values = peak.arena.saturating_add(peak.outputs).saturating_add(peak.scratch);
+    let recorded = peak.graph.saturating_add(peak.program);
     let minimum = refused.minimum.saturating_add(held);
-    let made = py.get_type::<MemoryLimitError>().call_method1("of_plan", (minimum, places));
+    let made = py.get_type::<MemoryLimitError>().call_method1("of_plan", (minimum, places, values, recorded));
     made.map_or_else(|broken| broken, PyErr::from_value)
 }
 
-/// How many lines of the plan's table are read, and how many an error names.
-const LINES_LOOKED_AT: usize = 64;
+/// How many lines an error names.
 const LINES_NAMED: usize = 3;
 
 /// A text that grows with a program, as Python's. PyO3 would panic where Python has no memory for it.
