@@ -41,6 +41,58 @@ def test_dot_has_every_node_and_edge() -> None:
     assert any("tanh" in label and "test_inspection.py" in label for _, label in nodes)
 
 
+def loops(x: Any) -> Any:
+    def step(c: Any, a: Any) -> Any:
+        return ckad.cond(c[0] > a, np.sin, np.cos, c), a * 2
+
+    y, doubled = ckad.scan(step, x, np.arange(3.0))
+    return y, doubled
+
+
+def test_bodies_are_shown_below_their_loops() -> None:
+    seen = ckad.trace(loops)(np.ones(4))
+    text = str(seen).splitlines()
+    (scan,) = [index for index, line in enumerate(text) if " = scan(" in line]
+    assert re.search(r"^%\d+ = scan\(.*\) trips=3 +# .*test_inspection\.py:\d+$", text[scan])
+    assert text[scan + 1] == "  iteration:"
+    (cond,) = [index for index, line in enumerate(text) if " = cond(" in line]
+    assert cond > scan + 1
+    assert text[cond].startswith("    %")
+    assert "float64" not in text[cond]
+    assert text[cond + 1] == "      if false:"
+    assert "      if true:" in text
+    for name, number in (("sin", 1), ("cos", 1)):
+        inner = [line for line in text if f" = {name}(" in line]
+        assert len(inner) == number
+        assert re.match(r" {8}%\d+ = .*float64\(4,\) .*test_inspection\.py", inner[0])
+    returns = [len(line) - len(line.lstrip()) for line in text if line.lstrip().startswith("return ")]
+    assert returns == [8, 8, 4, 0]
+    dot = seen.to_dot()
+    assert dot.count("subgraph cluster_") == 3
+    assert dot.count("{") == dot.count("}")
+    names = re.findall(r"^ +(\w+) \[label=", dot, re.MULTILINE)
+    assert len(names) == len(set(names)) == sum(" = " in line for line in text)
+    ends = re.findall(r"^ +(\w+) -> (\w+)", dot, re.MULTILINE)
+    assert {end for edge in ends for end in edge} <= set(names)
+
+
+def test_loops_and_rules_have_their_names() -> None:
+    @ckad.custom_vjp
+    def rule(x: Any) -> Any:
+        return np.sin(x)
+
+    rule.defvjp(lambda x: (np.sin(x), x), lambda x, g: (g * 2,))
+
+    def f(x: Any) -> Any:
+        return ckad.while_loop(lambda c: c[0] < 3, lambda c: rule(c) + c + 1, x)
+
+    text = str(ckad.trace(ckad.jit(f))(np.ones(2)))
+    assert " = while_loop(" in text
+    assert "  test:" in text
+    assert "  iteration:" in text
+    assert " = call(" not in text
+
+
 def test_without_graphviz_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     for draw in (graph().to_svg, graph()._repr_svg_):

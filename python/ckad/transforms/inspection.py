@@ -27,7 +27,8 @@ def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
 
     Returns:
         A function of the same arguments that returns a `Graph`: `print(graph)` has a line per node (name, operation,
-        operands, dtype, shape, source line); `to_dot()` and `to_svg()` draw it, the latter with Graphviz.
+        operands, dtype, shape, source line), the bodies of loops and branches below them; `to_dot()` and `to_svg()`
+        draw it, the latter with Graphviz.
 
     Raises:
         TypeError: `f` is no function.

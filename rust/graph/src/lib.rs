@@ -15,6 +15,7 @@ mod graph;
 mod interner;
 pub mod interrupt;
 mod lent;
+pub mod nested;
 pub mod online;
 mod op;
 mod print;
@@ -33,5 +34,5 @@ pub use graph::{
 pub use interner::{ListId, ListTable};
 pub use lent::Lent;
 pub use op::{DotAxes, ElementwiseId, Op, ReduceKind, StartId};
-pub use print::{NodeText, print_graph};
+pub use print::{NodeText, node_name, print_graph, value_text};
 pub use verify::verify_structure;

@@ -1,6 +1,7 @@
 //! A graph as readable text: a line per node.
 
 use crate::graph::shape_text;
+use crate::nested::{Visit, visit};
 use crate::{CallKind, Graph, NodeId, Op, Result, interrupt, tables};
 
 /// The operation whose errors these are.
@@ -13,29 +14,56 @@ pub struct NodeText<'a> {
     pub line: &'a dyn Fn(u32) -> String,
 }
 
-/// One line per node: name, operation, operands, parameters, dtype and shape, source line.
+/// One line per node: name, operation, operands, parameters, dtype and shape, source line. The bodies of a loop or
+/// branch stand below it, once, indented.
 pub fn print_graph(graph: &Graph, text: &NodeText<'_>) -> Result<String> {
     let mut out = String::new();
-    for id in graph.ids() {
-        interrupt::check_at(id.index())?;
-        let node = graph.node(id);
-        let shape = shape_text(graph.shape(id));
-        let line = (text.line)(node.attributes.line);
-        let parameters = parameters(graph, id);
-        let begin = out.len();
-        tables::write(OP, &mut out, &format!("%{} = {}(", id.0, (text.op)(node.op)))?;
-        names(&mut out, graph.operands(id))?;
-        tables::write(OP, &mut out, &format!("){parameters}"))?;
-        let width = 48usize.saturating_sub(out[begin..].chars().count());
-        let rest = format!("{:width$} {}{shape:<12}", "", node.dtype);
-        let line = if line.is_empty() { line } else { format!("  # {line}") };
-        tables::write(OP, &mut out, format!("{rest}{line}").trim_end())?;
-        tables::write(OP, &mut out, "\n")?;
-    }
-    tables::write(OP, &mut out, "return ")?;
-    names(&mut out, &graph.outputs)?;
-    tables::write(OP, &mut out, "\n")?;
+    visit(OP, graph, |visit, within| match visit {
+        Visit::Node { graph, id, met_before } => {
+            tables::write(OP, &mut out, &"    ".repeat(within.depth))?;
+            print_node(&mut out, graph, id, text, met_before)
+        }
+        Visit::Enter { name, .. } => {
+            tables::write(OP, &mut out, &format!("{}  {name}:\n", "    ".repeat(within.depth - 1)))
+        }
+        Visit::Leave { graph } => {
+            tables::write(OP, &mut out, &format!("{}return ", "    ".repeat(within.depth)))?;
+            names(&mut out, &graph.outputs)?;
+            tables::write(OP, &mut out, "\n")
+        }
+    })?;
     Ok(out)
+}
+
+fn print_node(out: &mut String, graph: &Graph, id: NodeId, text: &NodeText<'_>, met_before: bool) -> Result<()> {
+    let node = graph.node(id);
+    let line = (text.line)(node.attributes.line);
+    let begin = out.len();
+    tables::write(OP, out, &format!("%{} = {}(", id.0, node_name(graph, id, text.op)))?;
+    names(out, graph.operands(id))?;
+    let above = if met_before { ", as above" } else { "" };
+    tables::write(OP, out, &format!("){}{above}", parameters(graph, id)))?;
+    let width = 48usize.saturating_sub(out[begin..].chars().count());
+    let rest = format!("{:width$} {:<12}", "", value_text(graph, id));
+    let line = if line.is_empty() { line } else { format!("  # {line}") };
+    tables::write(OP, out, format!("{rest}{line}").trim_end())?;
+    tables::write(OP, out, "\n")
+}
+
+/// The operation of a node: of a loop or branch which one.
+pub fn node_name(graph: &Graph, id: NodeId, op: &dyn Fn(Op) -> String) -> String {
+    match (graph.op(id), graph.call(id)) {
+        (Op::Call(_), Some(call)) => call.kind.name().to_owned(),
+        (known, _) => op(known),
+    }
+}
+
+/// dtype and shape; nothing for a loop or branch, whose values are its parts.
+pub fn value_text(graph: &Graph, id: NodeId) -> String {
+    match graph.op(id) {
+        Op::Call(_) => String::new(),
+        _ => format!("{}{}", graph.dtype(id), shape_text(graph.shape(id))),
+    }
 }
 
 /// `%1, %2`: a node may have as many operands as a graph has nodes.
@@ -78,16 +106,10 @@ fn parameters(graph: &Graph, id: NodeId) -> String {
         Op::Reduce { axes, .. } => format!(" axes={}", list(axes)),
         Op::Dot { axes, .. } => format!(" axes={}", list(axes)),
         Op::Call(_) => graph.call(id).map_or_else(String::new, |call| match call.kind {
-            CallKind::Scan(scan) => {
-                let nodes = call.bodies.iter().map(Graph::len).sum::<usize>();
-                format!(" trips={}{} of {nodes} nodes", scan.trips, if scan.reverse { " reverse" } else { "" })
-            }
+            CallKind::Scan(scan) => format!(" trips={}{}", scan.trips, if scan.reverse { " reverse" } else { "" }),
             CallKind::Reverse(reverse) => format!(" trips={} slots={}", reverse.scan.trips, reverse.slots),
             CallKind::Rewind(rewind) => format!(" slots={}", rewind.slots),
-            CallKind::While(_) => " while".to_owned(),
-            CallKind::Branch(_) => " cond".to_owned(),
-            CallKind::Custom(_) => " with a derivative of its own".to_owned(),
-            CallKind::Pullback(_) => " pullback".to_owned(),
+            CallKind::While(_) | CallKind::Branch(_) | CallKind::Custom(_) | CallKind::Pullback(_) => String::new(),
         }),
         Op::Part(part) => format!(" [{part}]"),
         _ => String::new(),

@@ -3,7 +3,10 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use ckad_graph::{ErrorKind, Graph, NodeText, Op, Result, interrupt, print_graph, shape_text, tables, threads};
+use ckad_graph::nested::{Visit, visit};
+use ckad_graph::{
+    ErrorKind, Graph, NodeId, NodeText, Op, Result, interrupt, node_name, print_graph, tables, threads, value_text,
+};
 use pyo3::prelude::*;
 
 use crate::boundary::enter;
@@ -26,7 +29,15 @@ impl GraphView {
         let recorded_graph = &recorded.graph;
         let graph = enter(py, || ckad_transform::extract(recorded_graph, &recorded_graph.outputs))?;
         let graph = graph.map_err(errors::raise)?;
-        let places = Places::new(py, &graph, &recorded.lines);
+        let mut places = Places::new(py, &graph, &recorded.lines);
+        let bodies = visit(OP, &graph, |visit, within| match visit {
+            Visit::Enter { graph: body, .. } if within.depth > 0 => {
+                places.add(py, body, &recorded.lines);
+                Ok(())
+            }
+            _ => Ok(()),
+        });
+        bodies.map_err(errors::raise)?;
         Ok(GraphView { graph, places })
     }
 
@@ -34,33 +45,62 @@ impl GraphView {
         print_graph(&self.graph, &NodeText { op: &ckad_prim::op_name, line: &|id| self.places.short(id).to_owned() })
     }
 
+    /// Each body is a box of its own, behind a broken line from its loop or branch.
     fn dot(&self) -> Result<String> {
-        let mut dot = String::from("digraph ckad {\n  rankdir=TB;\n  node [shape=box, fontname=\"monospace\"];\n");
+        let mut dot =
+            String::from("digraph ckad {\n  rankdir=TB; compound=true;\n  node [shape=box, fontname=\"monospace\"];\n");
         let mut is_output = tables::filled(OP, false, self.graph.len())?;
         self.graph.outputs.iter().for_each(|output| is_output[output.index()] = true);
-        for id in self.graph.ids() {
-            interrupt::check_at(id.index())?;
-            let node = self.graph.node(id);
-            let label = format!(
-                "%{} {}\\n{}{}\\n{}",
-                id.0,
-                escaped(&ckad_prim::op_name(node.op)),
-                node.dtype,
-                shape_text(self.graph.shape(id)),
-                escaped(self.places.short(node.attributes.line))
-            );
-            let style = match node.op {
-                Op::Input(_) => ", style=filled, fillcolor=lightblue",
-                _ if is_output[id.index()] => ", style=filled, fillcolor=lightyellow",
-                _ => "",
+        // The numbers of the bodies around.
+        let mut around = tables::list(OP, [0])?;
+        visit(OP, &self.graph, |visit, within| {
+            let indent = "  ".repeat(within.depth + 1);
+            let name = |number: usize, id: NodeId| match number {
+                0 => format!("n{}", id.0),
+                _ => format!("b{number}n{}", id.0),
             };
-            tables::write(OP, &mut dot, &format!("  n{} [label=\"{label}\"{style}];\n", id.0))?;
-            for (index, operand) in self.graph.operands(id).iter().enumerate() {
-                interrupt::check_at(index)?;
-                tables::write(OP, &mut dot, &format!("  n{} -> n{};\n", operand.0, id.0))?;
+            match visit {
+                Visit::Enter { graph, node, name: title } => {
+                    let caller = name(around.last().copied().unwrap_or(0), node);
+                    let number = within.number;
+                    tables::push(OP, &mut around, number)?;
+                    if let Some(first) = graph.ids().next() {
+                        let to = name(number, first);
+                        let edge = format!("{indent}{caller} -> {to} [style=dashed, lhead=cluster_{number}];\n");
+                        tables::write(OP, &mut dot, &edge)?;
+                    }
+                    let text = format!("{indent}subgraph cluster_{number} {{ label=\"{title} of %{}\";\n", node.0);
+                    tables::write(OP, &mut dot, &text)
+                }
+                Visit::Leave { .. } => {
+                    around.pop();
+                    tables::write(OP, &mut dot, &format!("{}}}\n", &indent[2..]))
+                }
+                Visit::Node { graph, id, .. } => {
+                    let node = graph.node(id);
+                    let own = name(within.number, id);
+                    let label = format!(
+                        "%{} {}\\n{}\\n{}",
+                        id.0,
+                        escaped(&node_name(graph, id, &ckad_prim::op_name)),
+                        value_text(graph, id),
+                        escaped(self.places.short(node.attributes.line))
+                    );
+                    let style = match node.op {
+                        Op::Input(_) => ", style=filled, fillcolor=lightblue",
+                        _ if within.depth == 0 && is_output[id.index()] => ", style=filled, fillcolor=lightyellow",
+                        _ => "",
+                    };
+                    tables::write(OP, &mut dot, &format!("{indent}{own} [label=\"{label}\"{style}];\n"))?;
+                    for (index, &operand) in graph.operands(id).iter().enumerate() {
+                        interrupt::check_at(index)?;
+                        let from = name(within.number, operand);
+                        tables::write(OP, &mut dot, &format!("{indent}{from} -> {own};\n"))?;
+                    }
+                    Ok(())
+                }
             }
-        }
-        tables::write(OP, &mut dot, "}\n")?;
+        })?;
         Ok(dot)
     }
 }

@@ -19,12 +19,17 @@ pub struct Places {
 impl Places {
     pub fn new(py: Python<'_>, graph: &Graph, lines: &Lines) -> Places {
         let folder = std::env::current_dir().map(|path| format!("{}/", path.display())).unwrap_or_default();
-        let mut texts = FxHashMap::default();
+        let mut places = Places { texts: FxHashMap::default(), folder };
+        places.add(py, graph, lines);
+        places
+    }
+
+    /// Adds the lines of a body.
+    pub fn add(&mut self, py: Python<'_>, graph: &Graph, lines: &Lines) {
         for id in graph.ids() {
             let line = graph.attributes(id).line;
-            texts.entry(line).or_insert_with(|| lines.text(py, line));
+            self.texts.entry(line).or_insert_with(|| lines.text(py, line));
         }
-        Places { texts, folder }
     }
 
     pub fn text(&self, line: u32) -> &str {
