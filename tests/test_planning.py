@@ -170,6 +170,21 @@ def test_the_plan_has_a_table_per_source_line() -> None:
     assert all(f"\n{word}  " in text for word in ("at the peak", "saved", "computed 2×"))
 
 
+def test_a_loop_that_is_recorded_once_says_how_often_it_is_computed() -> None:
+    def f(x: Any) -> Any:
+        return np.sum(ckad.scan(lambda c, _: (np.sin(c) * 1.1, None), x, None, 200)[0])
+
+    # With 4 slots C(4 + 6, 6) = 210 iterations are turned round by at most six sweeps, C(4 + 5, 5) = 126 by five.
+    for policy, times in (("none", 1), ("sqrt", 2), (4, 6)):
+        plan = ckad.plan(ckad.grad(f, checkpoint=policy))(np.ones(50))
+        assert max(cost.computed for cost in plan.lines) == times
+        assert re.search(rf" {times}×$", str(plan), re.MULTILINE)
+        assert (plan.extra_flops > 0) == (times > 1)
+        page = plan.to_html()
+        assert ("none is computed again" in page) == (times == 1)
+        assert ("or iterations of loops, are computed again" in page) == (times > 1)
+
+
 def test_a_plain_function_is_planned_as_its_value_and_grad() -> None:
     args = deep_net(8)
     a = ckad.plan(deep, checkpoint="sqrt")(*args)

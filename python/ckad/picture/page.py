@@ -133,8 +133,8 @@ def _head(seen: View) -> str:
     cards.append((f"{seen.share:.1f} %", "extra work: computed again"))
     if plan.segments > 1:
         cards.append((f"{plan.segments:,}", "segments, each computed again as one"))
-    elif any(seen.timeline["recomputed"]):
-        cards.append(("1", "segment: values are computed again one by one"))
+    elif plan.extra_flops > 0 or any(seen.timeline["recomputed"]):
+        cards.append(("1", "segment: values, or iterations of loops, are computed again one by one"))
     else:
         cards.append(("1", "segment: none is computed again"))
     cards.append((count(plan.flops), "operations"))

@@ -227,6 +227,11 @@ impl Reverse {
         binomial::forward_steps(trips, self.slots.into()) - trips.saturating_sub(1)
     }
 
+    /// How often an iteration of the other loop is computed at most, its own sweep included.
+    pub fn most_computed(self) -> u64 {
+        binomial::times(self.scan.trips.into(), self.slots.into())
+    }
+
     /// The first operand that has slots.
     pub fn first_slots(self) -> usize {
         self.operands() - self.carries as usize

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use ckad_graph::{Graph, Result, interrupt, tables};
+use ckad_graph::{CallKind, Graph, NodeId, Op, Result, interrupt, tables};
 
 use crate::cost::node_flops;
 use crate::policy::Planned;
@@ -21,7 +21,7 @@ pub struct LineCost {
     pub peak_bytes: u64,
     /// Bytes of its values that wait for the backward part: live when the first later pass begins.
     pub saved_bytes: u64,
-    /// The most times that one of its nodes is computed.
+    /// The most times that one of its nodes is computed, or an iteration of one of its loops.
     pub computed: u32,
     /// Operations executed.
     pub flops: u64,
@@ -92,7 +92,7 @@ pub fn report(graph: &Graph, planned: &Planned) -> Result<Report> {
         interrupt::check_at(node.index())?;
         let line = lines.entry(graph.attributes(node).line).or_default();
         let runs = runs[node.index()];
-        line.computed = line.computed.max(runs);
+        line.computed = line.computed.max(runs.saturating_mul(sweeps(graph, node)));
         line.flops = line.flops.saturating_add(node_flops(graph, node).saturating_mul(u64::from(runs)));
     }
     let mut lines: Vec<LineCost> = collected(lines.into_iter().map(|(line, cost)| LineCost { line, ..cost }))?;
@@ -109,6 +109,14 @@ pub fn report(graph: &Graph, planned: &Planned) -> Result<Report> {
     })
 }
 
+/// How often a loop's kernel and the one whose states it computes anew go through an iteration at most.
+fn sweeps(graph: &Graph, node: NodeId) -> u32 {
+    match (graph.op(node), graph.call(node).map(|call| call.kind)) {
+        (Op::Call(_), Some(CallKind::Reverse(reverse))) => u32::try_from(reverse.most_computed()).unwrap_or(u32::MAX),
+        _ => 1,
+    }
+}
+
 /// What the figures mean, below the table.
 const LEGEND: &str = "\
 peak         what the call allocates: also results from the beginning, scratch, copied constants, the graph and the
@@ -117,8 +125,8 @@ peak         what the call allocates: also results from the beginning, scratch, 
 live         the most bytes of values alive at one time
 at the peak  a line's values, those of their derivatives included, when the live bytes are most
 saved        a line's values that are alive when the backward part begins: they are kept for it
-computed 2×  some value of the line is computed twice: in the forward part, and again for the backward part; more often
-             where it is recomputed for what lies in several segments
+computed 2×  some value of the line, or an iteration of a loop that is recorded once, is computed twice: in the forward
+             part, and again for the backward part; more often where it is recomputed for what lies in several segments
 ";
 
 impl Report {
