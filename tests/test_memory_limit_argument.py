@@ -210,14 +210,14 @@ def test_the_error_says_what_the_bytes_are_for() -> None:
                 x = np.sin(x) * x
             return np.sum(x)
 
-        return ckad.grad(f, memory_limit=1)
+        return f
 
     said = {}
     for steps, size in ((2000, 4), (4, 20_000)):
         with pytest.raises(MemoryLimitError) as caught:
-            chain(steps)(np.ones(size))
+            ckad.grad(chain(steps), memory_limit=1)(np.ones(size))
         said[size] = str(caught.value)
-        plan = ckad.plan(ckad.grad(chain(steps).__wrapped__, memory_limit=caught.value.minimum))(np.ones(size))
+        plan = ckad.plan(ckad.grad(chain(steps), memory_limit=caught.value.minimum))(np.ones(size))
         recorded = ckad.errors.in_units(plan.parts["graph"] + plan.parts["program"])
         values = ckad.errors.in_units(sum(plan.parts[part] for part in ("arena", "outputs", "scratch")))
         assert f"{recorded} of them for the graph and the program, {values} for values" in said[size]
