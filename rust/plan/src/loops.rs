@@ -5,7 +5,7 @@
 use ckad_graph::{CallKind, Result};
 
 use crate::program::{LoopKernel, Source};
-use crate::tables::push;
+use crate::tables::{push, room};
 
 /// An address and a length, as an executor notes where a buffer is.
 const TABLE_ENTRY: usize = 2 * size_of::<usize>();
@@ -80,7 +80,8 @@ impl LoopKernel {
 
     /// Its layout, which is kept in it.
     pub fn laid_out(&self) -> Result<LoopLayout> {
-        let mut layout = LoopLayout::default();
+        // As long as they are: a program keeps a layout for each of its loops.
+        let mut layout = LoopLayout { tables: room(self.bodies.len())?, ..LoopLayout::default() };
         for body in &self.bodies {
             let table = layout.add(body.program.buffers.len() * TABLE_ENTRY);
             push(&mut layout.tables, table)?;
@@ -139,6 +140,7 @@ impl LoopKernel {
         alternates: impl Fn(usize) -> bool,
     ) -> Result<()> {
         let body = &self.bodies[body];
+        layout.carries = room(carries as usize)?;
         for carry in 0..carries as usize {
             let bytes = body.output_bytes(carry);
             let last = (!self.is_stored(carry)).then(|| layout.add(bytes));
