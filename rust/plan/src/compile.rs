@@ -4,6 +4,7 @@ use ckad_graph::{CheckpointPolicy, Error, Graph, Result};
 
 use crate::checkpoint_loops::{Checkpointed, checkpointed};
 use crate::footprint::PeakBytes;
+use crate::least_bytes::least_bytes;
 use crate::lower::lower;
 use crate::policy::{Planned, Plans, asks_for_recomputation, plans};
 use crate::program::{Program, Target};
@@ -72,31 +73,45 @@ pub fn compile_donating(
     // Policies compare schedules by what the simulator says. What counts are the bytes of the program, which differ by
     // what the arena's holes and a kernel's scratch add, by what joined steps do not store, and by outputs that have
     // their memory from the start. A plan is taken where it is not above what is taken of those behind it.
-    let mut best: Option<Compiled> = None;
-    let mut refused = None;
-    let Plans { all, own } = plans(graph, policy, target)?;
-    let mut is_own = false;
+    let Plans { mut all, own } = plans(graph, policy, target)?;
+    let with_live = policy != CheckpointPolicy::Auto;
+    let first = if all.is_empty() { return Err(nothing()) } else { all.remove(0) };
+    let first = lowered(graph, first, target, donated)?;
+    // Those behind it are lowered only where one may be smaller.
+    let mut is_least = !donated.contains(&true);
+    for other in &all {
+        is_least &= !with_live || first.planned.live_peak <= other.live_peak;
+        is_least = is_least && first.peak.total() <= least_bytes(graph, &other.schedule)?;
+    }
+    if is_least || all.is_empty() {
+        return Ok(first);
+    }
+    let mut best: Option<(Compiled, usize)> = None;
     for (index, planned) in all.into_iter().enumerate().rev() {
-        refused = None;
-        if let Some(same) = best.as_mut().filter(|best| best.planned.schedule == planned.schedule) {
-            same.planned = planned;
-            is_own = index < own;
-            continue;
-        }
-        let compiled = lowered(graph, planned, target, donated)?;
-        refused = best.as_ref().and_then(|best| above(&compiled, best, policy != CheckpointPolicy::Auto));
-        if refused.is_none() {
-            best = Some(compiled);
-            is_own = index < own;
+        match best.as_mut() {
+            Some((same, place)) if same.planned.schedule == planned.schedule => {
+                (same.planned, *place) = (planned, index);
+            }
+            _ => {
+                let compiled = lowered(graph, planned, target, donated)?;
+                if best.as_ref().is_none_or(|(best, _)| above(&compiled, best, with_live).is_none()) {
+                    best = Some((compiled, index));
+                }
+            }
         }
     }
-    let mut best = best.ok_or_else(|| Error::internal("plan", "there is no plan at all"))?;
-    let refused = refused.filter(|_| !is_own);
-    if let Some((asked, kept)) = refused.filter(|_| policy != CheckpointPolicy::Auto || asks_for_recomputation(graph)) {
-        let who = if policy == CheckpointPolicy::Auto { "the policies of parts of the program" } else { "this policy" };
+    let (mut best, place) = best.ok_or_else(nothing)?;
+    let Some((asked, kept)) = above(&first, &best, with_live) else { return Ok(first) };
+    // The policy's own plans stand first.
+    if place + 1 >= own && (with_live || asks_for_recomputation(graph)) {
+        let who = if with_live { "this policy" } else { "the policies of parts of the program" };
         best.planned.note = Some(format!("keeping everything needs {kept} bytes, {who} {asked}: everything is kept"));
     }
     Ok(best)
+}
+
+fn nothing() -> Error {
+    Error::internal("plan", "there is no plan at all")
 }
 
 /// Bytes of both where the one needs more than the other, in all or of live values. Of live values "auto" has no more

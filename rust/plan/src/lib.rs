@@ -14,6 +14,7 @@
 //!   places; of long schedules by two threads (`lower_halves`). `lower_joined` says which steps run together,
 //!   `lower_scratch` what each needs by itself, `lower_transfers` what is on disk meanwhile.
 //! * `within` takes the cheapest of all plans that keeps to a limit on memory.
+//! * `least_bytes` spares lowering what is larger than another program anyway.
 //! * `verify` (with `verify_loops` and `verify_transfers`) proves the program safe, `footprint` says what it occupies.
 //!   `tables` allocates for all of them.
 //!
@@ -30,6 +31,7 @@ mod cluster_turn;
 pub mod compile;
 pub mod cost;
 pub mod footprint;
+mod least_bytes;
 pub mod liveness;
 pub mod loops;
 pub mod lower;

@@ -203,9 +203,14 @@ impl<'g> Memory<'g> {
 
     /// A block that is never freed holds an output.
     pub(crate) fn free(&mut self, value: NodeId, action: usize) {
+        self.free_after(value, action, 0);
+    }
+
+    /// As [`Memory::free`]; but a block that no more than so many actions have passed since counts for nothing.
+    pub(crate) fn free_after(&mut self, value: NodeId, action: usize, short: usize) {
         let block = &mut self.blocks[self.of[value.index()] as usize];
         block.holders -= 1;
-        if block.holders == 0 {
+        if block.holders == 0 && action - block.first as usize > short {
             self.change[block.first as usize] += block.bytes as i64;
             self.change[action] -= block.bytes as i64;
         }
