@@ -132,6 +132,8 @@ struct Search<'a> {
     known: usize,
     /// How far the simulator's figure may be above a program's.
     allowance: u64,
+    /// Bytes that a program has for each cluster that it computes.
+    step_bytes: usize,
 }
 
 impl<'a> Search<'a> {
@@ -145,14 +147,18 @@ impl<'a> Search<'a> {
             graph.outputs.iter().map(|&output| graph.bytes(output) as u64).filter(|_| donated.contains(&true));
         let allowance = LEFT_OUT * values.max().unwrap_or(0) + given_up.sum::<u64>();
         let frontier = Frontier::of(graph, target)?;
-        let mut search = Search { graph, frontier, target, donated, leaps, known, allowance };
+        let mut search = Search { graph, frontier, target, donated, leaps, known, allowance, step_bytes: 0 };
         // Where all that is kept is used up row by row, joined steps leave out far more than that.
-        let mut left_out = 0;
+        let (mut left_out, mut step_bytes) = (0, None::<usize>);
         for candidate in search.frontier.candidates.iter().filter(|candidate| candidate.keeps_everything()) {
             let peak = search.compiled(candidate)?.peak;
             candidate.needed.set(Some(peak.total().saturating_add(leaps)));
             left_out = left_out.max(candidate.allocated.saturating_sub((peak.arena + peak.outputs) as u64));
+            let bytes = peak.program / candidate.computes.max(1);
+            step_bytes = Some(step_bytes.map_or(bytes, |least| least.min(bytes)));
         }
+        // What is computed again may be what has the shortest kernels.
+        search.step_bytes = step_bytes.unwrap_or(0) / 4;
         search.allowance = search.allowance.saturating_add(left_out);
         search.frontier.drop_regions_in_vain();
         Ok(search)
@@ -169,7 +175,8 @@ impl<'a> Search<'a> {
             return candidate.needed.get().unwrap_or(0);
         }
         let simulated = candidate.allocated.saturating_sub(self.allowance);
-        usize::try_from(simulated).unwrap_or(usize::MAX).saturating_add(self.known)
+        let program = candidate.computes.saturating_mul(self.step_bytes);
+        usize::try_from(simulated).unwrap_or(usize::MAX).saturating_add(self.known).saturating_add(program)
     }
 
     /// The least limit that the candidate keeps.

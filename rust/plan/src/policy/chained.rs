@@ -12,7 +12,7 @@ use crate::policy::cells::Cells;
 use crate::policy::chain::Chain;
 use crate::policy::mixed::{self, Mixed};
 use crate::policy::profile::Stretch;
-use crate::policy::table::{Costs, Table};
+use crate::policy::table::{Costs, NEVER, Table};
 use crate::policy::{Material, binomial};
 use crate::tables::{collected, filled, push};
 
@@ -227,12 +227,13 @@ pub(crate) fn within(
     leaves(cells, parent, borders, false, units, |from, to, units| table.decide(from, to, units))
 }
 
-/// Memories at which the least work changes, the least one first, at most so many.
-pub(crate) fn sizes((borders, table): &(Vec<usize>, Table), most: usize) -> Result<Vec<usize>> {
+/// Memories at which the least work changes, the least one first, at most so many; none for which the work is more than
+/// `repeats` times that of the largest.
+pub(crate) fn sizes((borders, table): &(Vec<usize>, Table), most: usize, repeats: u64) -> Result<Vec<usize>> {
     let steps = borders.len() - 1;
     let least = |units| table.least(0, steps, units);
-    let changes =
-        (0..=UNITS).filter(|&units| least(units) != u64::MAX && (units == 0 || least(units) < least(units - 1)));
+    let is_enough = |units: &usize| least(*units) != NEVER && least(*units) <= least(UNITS).saturating_mul(repeats);
+    let changes = (0..=UNITS).filter(is_enough).filter(|&units| units == 0 || least(units) < least(units - 1));
     let all: Vec<usize> = collected(changes)?;
     let count = all.len().min(most);
     collected((0..count).map(|index| all[index * all.len() / count]))

@@ -19,8 +19,9 @@ use crate::policy::evict::{self, Eviction, Evictions, WEIGHTS, Weight};
 use crate::policy::profile::Profile;
 use crate::policy::region::{Heed, Known, Variant};
 use crate::policy::sqrt::{ANY, EQUAL_SEGMENTS, PACES, PACES_OF_SHORT, Pace, SHORT};
-use crate::policy::{Material, Planned, apart, auto, binomial, chained, dear, deep, region, steps};
+use crate::policy::{Attempt, Material, Planned, apart, auto, binomial, chained, dear, deep, region, steps};
 use crate::program::Target;
+use crate::schedule::{Action, Schedule};
 use crate::simulate::Simulation;
 use crate::tables::{collected, push};
 
@@ -33,9 +34,10 @@ const SHARES: &[u8] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 1
 /// The same of long tapes, where an attempt takes time.
 const SHARES_OF_LONG: &[u8] = &[2, 4, 7, 10, 13, 17];
 
-/// How many memories of a chain's table are tried, and on long tapes.
-const SIZES: usize = 24;
-const SIZES_OF_LONG: usize = 1;
+/// How many memories of a chain's table are tried, and with how many times the least work; on long tapes, where a
+/// program of many steps takes more bytes than it saves.
+const SIZES: (usize, u64) = (24, u64::MAX);
+const SIZES_OF_LONG: (usize, u64) = (1, 3);
 /// How often steps may be advanced over, of which the fewest slots are tried; on long tapes.
 const REPEATS: u64 = 5;
 const REPEATS_OF_LONG: u64 = 3;
@@ -73,6 +75,8 @@ pub(crate) struct Candidate {
     pub(crate) flops: u64,
     /// What its program takes, once that is known.
     pub(crate) needed: Cell<Option<usize>>,
+    /// How many clusters are computed, again and again ones included: about as many steps has its program.
+    pub(crate) computes: usize,
 }
 
 /// The clusters of a schedule: the plain ones, those called auto, either with dear and cheap values apart, or groups of
@@ -121,9 +125,10 @@ impl Made {
 }
 
 impl Candidate {
-    fn new(made: Made, of: Option<CheckpointPolicy>, simulation: &Simulation) -> Candidate {
+    fn new(made: Made, of: Option<CheckpointPolicy>, schedule: &Schedule, simulation: &Simulation) -> Candidate {
         let Simulation { allocated, peak, flops, .. } = *simulation;
-        Candidate { made, of, allocated, live: peak, flops, needed: Cell::new(None) }
+        let computes = schedule.actions.iter().filter(|action| matches!(action, Action::Compute(_))).count();
+        Candidate { made, of, allocated, live: peak, flops, needed: Cell::new(None), computes }
     }
 
     /// Whether it is the plan of a policy whose bytes are a limit that is kept, whatever the simulator says of them.
@@ -202,7 +207,7 @@ impl<'a> Frontier<'a> {
         let before_last = flow.flops.iter().zip(&plain.positions.pass).filter(|&(_, &pass)| pass + 1 < flow.passes);
         let again = before_last.fold(0, |sum: u64, (&flops, _)| sum.saturating_add(flops));
         let whole = Cells::whole(plain.positions.count)?;
-        let everything = plain.attempt(&whole)?.simulation;
+        let Attempt { schedule, simulation: everything, .. } = plain.attempt(&whole)?;
         let mut found = Frontier {
             plain,
             auto: None,
@@ -218,9 +223,10 @@ impl<'a> Frontier<'a> {
         if found.plain.flow.passes == 1 {
             let asked = Variant::new(CheckpointPolicy::None, ANY);
             let made = Made::Cells { over: Over::Plain, cells: whole, asked };
-            push(&mut found.candidates, Candidate::new(made, Some(asked.policy), &everything))?;
+            push(&mut found.candidates, Candidate::new(made, Some(asked.policy), &schedule, &everything))?;
             return Ok(found);
         }
+        drop(schedule);
         let all = everything.allocated;
         found.auto = auto::material(&found.plain, target)?;
         let mut waiting = Vec::new();
@@ -267,8 +273,8 @@ impl<'a> Frontier<'a> {
         let mut candidates = Vec::new();
         for asked in variants {
             let cells = region::cells(material, &profile, &mut known, asked)?;
-            let simulation = material.attempt(&cells)?.simulation;
-            push(&mut candidates, Candidate::new(Made::Cells { over, cells, asked }, None, &simulation))?;
+            let Attempt { schedule, simulation, .. } = material.attempt(&cells)?;
+            push(&mut candidates, Candidate::new(Made::Cells { over, cells, asked }, None, &schedule, &simulation))?;
         }
         Ok(candidates)
     }
@@ -287,8 +293,8 @@ impl<'a> Frontier<'a> {
             if candidates.iter().any(|candidate| candidate.is_of(&cells)) {
                 continue;
             }
-            let simulation = material.attempt(&cells)?.simulation;
-            push(&mut candidates, Candidate::new(Made::Cells { over, cells, asked }, of, &simulation))?;
+            let Attempt { schedule, simulation, .. } = material.attempt(&cells)?;
+            push(&mut candidates, Candidate::new(Made::Cells { over, cells, asked }, of, &schedule, &simulation))?;
         }
         deep.into_iter().try_for_each(|asked| push(waiting, (over, asked)))?;
         if !by_steps && self.evicts(material) {
@@ -355,7 +361,7 @@ impl<'a> Frontier<'a> {
         let mut tried = |eviction: Eviction| -> Result<Option<u64>> {
             let Some(schedule) = evictions.schedule(eviction)? else { return Ok(None) };
             let simulation = material.simulated(&schedule)?;
-            push(candidates, Candidate::new(Made::Evicted { over, eviction }, None, &simulation))?;
+            push(candidates, Candidate::new(Made::Evicted { over, eviction }, None, &schedule, &simulation))?;
             Ok(Some(simulation.flops))
         };
         // Of each budget, the largest first, the least work and the weight that takes it.

@@ -105,17 +105,23 @@ pub(crate) fn variants(material: &Material<'_>, policy: CheckpointPolicy, heed: 
     variants
 }
 
-/// For the tape around all regions: the memories that are worth trying in a chain's table, and the number of steps.
+/// For the tape around all regions: the memories that are worth trying in a chain's table, at most so many and with at
+/// most so many times the least work, and the number of steps.
 pub(crate) fn sizes(
     material: &Material<'_>,
     profile: &Profile,
     known: &mut Known,
-    most: usize,
+    (most, repeats): (usize, u64),
 ) -> Result<(Vec<usize>, usize)> {
     let parts = parts(material, CheckpointPolicy::Log, Heed::All)?;
     let stretch = stretch(profile, &parts, 0)?;
-    let sizes = chained::sizes(known.chains.table(0, material, 0, &stretch)?, most)?;
-    Ok((sizes, known.chains.of(0, material, 0, &stretch)?.steps()))
+    let chain = known.chains.of(0, material, 0, &stretch)?;
+    let steps = chain.steps();
+    // One memory of a table, which is of some of the steps, is nothing beside the closed form over all of them.
+    if most == 1 && chain.is_uniform() {
+        return Ok((Vec::new(), steps));
+    }
+    Ok((chained::sizes(known.chains.table(0, material, 0, &stretch)?, most, repeats)?, steps))
 }
 
 /// An interval of the tape with its policy; children lie inside, in order, and do not overlap.

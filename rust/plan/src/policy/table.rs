@@ -46,8 +46,8 @@ pub(crate) struct Table {
     least: Vec<u64>,
 }
 
-/// No memory is enough.
-const NEVER: u64 = u64::MAX;
+/// No memory is enough. Three of these do not overflow, so sums in the innermost loop need no care.
+pub(crate) const NEVER: u64 = u64::MAX / 4;
 
 impl Table {
     /// For all memories up to `most`.
@@ -56,7 +56,7 @@ impl Table {
         let mut done = vec![0u64];
         for &work in &costs.work {
             let before = done.last().copied().unwrap_or(0);
-            push(&mut done, before.saturating_add(work))?;
+            push(&mut done, before.saturating_add(work).min(NEVER))?;
         }
         let least = filled(NEVER, steps * (steps + 1) / 2 * memories)?;
         let mut table = Table { costs, steps, memories, done, least };
@@ -98,21 +98,23 @@ impl Table {
                 &list[other..other + self.memories]
             };
             if to - from == 1 {
-                own.iter_mut().skip(self.costs.single[from]).for_each(|least| *least = self.costs.rebuild[from]);
+                let rebuild = self.costs.rebuild[from].min(NEVER);
+                own.iter_mut().skip(self.costs.single[from]).for_each(|least| *least = rebuild);
             } else {
                 if let Some(keep) = self.costs.keep[from] {
                     let rest = other(from + 1, to);
+                    let work = self.done[from + 1] - self.done[from];
                     for (least, &rest) in own.iter_mut().skip(keep).zip(rest) {
-                        *least = (*least).min(rest.saturating_add(self.costs.work[from]));
+                        *least = (*least).min(rest + work);
                     }
                 }
                 for border in from + 1..to {
                     let work = self.done[border] - self.done[from];
                     let units = self.costs.advance[from * self.steps + border];
                     let (behind, before) = (other(border, to), other(from, border));
-                    let left = before.iter().skip(units).zip(behind);
-                    for (least, (&before, &behind)) in own.iter_mut().skip(units).zip(left) {
-                        *least = (*least).min(before.saturating_add(behind).saturating_add(work));
+                    let Some(own) = own.get_mut(units..) else { continue };
+                    for ((least, &before), &behind) in own.iter_mut().zip(&before[units..]).zip(behind) {
+                        *least = (*least).min(before + behind + work);
                     }
                 }
             }
@@ -132,7 +134,7 @@ impl Table {
             let units = self.costs.advance[from * self.steps + border];
             let work = memory.checked_sub(units).map_or(NEVER, |left| {
                 let work = self.done[border] - self.done[from];
-                work.saturating_add(self.least(border, to, left)).saturating_add(self.least(from, border, memory))
+                (work + self.least(border, to, left) + self.least(from, border, memory)).min(NEVER)
             });
             (work, units, border)
         });
