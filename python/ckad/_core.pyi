@@ -309,8 +309,8 @@ def register_policy(policy: Any, name: str) -> int:
     """A number for a policy of the user's, which lives from now on."""
 
 def building() -> tuple[float, float, int]:
-    """Seconds to derive, to plan and lower, and nodes planned, of the last program that this thread made or that a limit
-    refused: for benches/scaling.py and benches/planning.py."""
+    """Seconds to derive, to plan and lower, and nodes planned, of the last program that this thread made or that a
+    limit refused: for benches/scaling.py and benches/planning.py."""
 
 def elementwise_table() -> list[dict[str, Any]]: ...
 def ufunc_names() -> list[str]: ...
