@@ -35,7 +35,7 @@ const CLUSTERS_TRIED: usize = 20_000;
 const MOST_RUNS: usize = 8;
 
 /// Steps of all attempts together, of walks and of looks at values, after which none is begun: about a tenth of a
-/// second. Nets take a third of that; it ends the series on chains of thousands of values in few clusters.
+/// second. Nets take about half of that; it ends the series on chains of thousands of values in few clusters.
 const MOST_STEPS: u64 = 3_000_000;
 
 /// The same of operations: so many times those of all clusters once, beyond them.
