@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -31,3 +33,47 @@ def test_random_numbers_in_bodies_raise() -> None:
     assert loops["cond"](1.0) != loops["cond"](1.0)
     # Drawn before.
     assert ckad.scan(lambda c, x: (c + x, None), 0.0, generator.random(3))[0] > 0
+
+
+def test_loops_that_do_not_fit():
+    errors = ckad.errors
+    with pytest.raises(errors.ShapeError, match=r"goes in as float64\(2,\) and comes out as float64\(3,\)"):
+        ckad.scan(lambda c, _: (np.zeros(3), None), np.zeros(2), length=2)
+    with pytest.raises(errors.ShapeError, match=r"goes in as \(float64\(\), int64\(\)\)"):
+        ckad.scan(lambda c, _: (c[0], None), (0.0, 1), length=2)
+    with pytest.raises(errors.ShapeError, match="lengths of xs differ"):
+        ckad.scan(lambda c, x: (c, None), 0.0, (np.zeros(2), np.zeros(3)))
+    with pytest.raises(errors.CkadValueError, match="neither xs nor length"):
+        ckad.scan(lambda c, x: (c, None), 0.0)
+    with pytest.raises(errors.CkadTypeError, match="pair"):
+        ckad.scan(lambda c, x: c, 0.0, length=2)
+    with pytest.raises(errors.TracerError, match=r"stands for the values of all iterations"):
+        ckad.scan(lambda c, x: (c if c > 0 else -c, None), 1.0, length=2)
+    with pytest.raises(errors.ShapeError, match="not a bool"):
+        ckad.while_loop(lambda x: x, lambda x: x, np.zeros(3))
+    with pytest.raises(errors.ShapeError, match="true_fn returns"):
+        ckad.jit(lambda x: ckad.cond(x > 0, lambda x: x, lambda x: (x, x), x))(1.0)
+    with pytest.raises(errors.ShapeError, match="pred has shape"):
+        ckad.cond(np.array([True, False]), lambda: 1, lambda: 2)
+    for pred in ([True], None, "yes", (1, 2), {}):
+        with pytest.raises(errors.CkadTypeError, match=rf"\[cond\] pred is of type {type(pred).__name__}"):
+            ckad.cond(pred, lambda: 1, lambda: 2)
+    with pytest.raises(errors.CkadTypeError, match="upper has dtype float64"):
+        ckad.fori_loop(0, np.float64(3.0), lambda i, x: x, 0.0)
+
+
+def test_errors_of_a_run_name_the_line_in_the_body():
+    def f(x, order):
+        def step(s, i):
+            return s + x[i], None  # the line at fault
+
+        return ckad.scan(step, 0.0, order)[0]
+
+    order = np.array([0, 1, 7])
+    for g in (ckad.grad(f), ckad.grad(ckad.jit(f)), ckad.jit(f), ckad.grad(f, checkpoint="sqrt")):
+        # A program that was made for another recording has the positions of that one.
+        ckad.memory.release()
+        with pytest.raises(IndexError, match=r"test_loop_errors\.py:\d+") as raised:
+            g(np.ones(3), order)
+        line = int(re.search(r"test_loop_errors\.py:(\d+)", str(raised.value))[1])
+        assert "the line at fault" in linecache.getline(__file__, line)

@@ -2,132 +2,11 @@
 
 from __future__ import annotations
 
-import linecache
-import re
-
 import numpy as np
 import pytest
+from loop_programs import POLICIES, cases, close, described, differentiable, generator, of, python_scan, tangent_like
 
 import ckad
-
-POLICIES = ["none", "auto", "sqrt", 3, "log", ckad.Revolve(4), ckad.Mixed(3), ckad.Offload(min_bytes=1)]
-
-
-def python_scan(f, init, xs=None, length=None, reverse=False):
-    """What `ckad.scan` computes, step by step."""
-    leaves = ckad.tree.flatten(xs)[0]
-    count = len(leaves[0]) if leaves else length
-    carry, ys = init, [None] * count
-    for i in reversed(range(count)) if reverse else range(count):
-        x = ckad.tree.map_leaves(lambda leaf, i=i: leaf[i], xs)
-        carry, ys[i] = f(carry, x)
-    return carry, ckad.tree.map_leaves(lambda *each: np.stack(each), *ys) if ys and ys[0] is not None else None
-
-
-def rnn(scan, w, b, h0, xs):
-    """Constants, a carry, slices, and something stacked."""
-
-    def step(h, x):
-        h = np.tanh(w @ h + x * b)
-        return h, np.sum(h * h)
-
-    h, ys = scan(step, h0, xs)
-    return np.sum(h) + np.sum(ys * ys)
-
-
-def pair(scan, a, x0, xs):
-    """A pytree as carry, of which one leaf is an integer; slices of two arrays; an index; a number from outside."""
-
-    def step(state, x):
-        u, v, count = state["u"], state["v"], state["count"]
-        u, v = u + 0.1 * v * x["c"], v - 0.1 * np.sin(u) + a * x["d"][count % 2]
-        return {"u": u, "v": v, "count": count + 1}, (u * v, v[0])
-
-    state, (products, first) = scan(step, {"u": x0, "v": 2.0 * x0, "count": np.int64(0)}, xs)
-    return np.sum(state["u"] * state["v"]) + np.sum(products**2) + np.sum(np.cos(first))
-
-
-def sliced(scan, u0, k):
-    """A body that writes into a copy of its carry and reads slices."""
-
-    def step(u, _):
-        new = u.copy()
-        new[1:-1] += k * (u[2:] - 2.0 * u[1:-1] + u[:-2])
-        return new, u[3]
-
-    u, trace = scan(step, u0, None, 7)
-    return np.sum(u**3) + np.prod(trace)
-
-
-def gathered(scan, table, order):
-    """An array of which each iteration reads another element, handed on as it is."""
-
-    def step(carry, i):
-        s, table = carry
-        return (s * 0.5 + table[i] ** 2, table), s * table[i]
-
-    (s, _), ys = scan(step, (0.0, table), order)
-    return s + np.sum(ys)
-
-
-def backwards(scan, w, xs):
-    def step(h, x):
-        return np.tanh(h) * w + x, h
-
-    h, ys = scan(step, np.zeros(3), xs, None, True)
-    return np.sum(h * ys[2]) + np.sum(ys)
-
-
-def nested(scan, w, xs):
-    """A loop in a loop, whose body reads the outer carry."""
-
-    def step(h, x):
-        def inner(s, i):
-            return s * np.cos(h[0]) + i * w[1], s
-
-        s, all_s = scan(inner, x[0], np.arange(4.0))
-        return h * 0.9 + w * s, np.sum(all_s)
-
-    h, ys = scan(step, w, xs)
-    return np.sum(h) + np.sum(ys * ys)
-
-
-def generator():
-    return np.random.default_rng(3)
-
-
-def cases():
-    g = generator()
-    n = 6
-    return [
-        pytest.param(rnn, (g.normal(size=(3, 3)), g.normal(size=3), g.normal(size=3), g.normal(size=n)), id="rnn"),
-        pytest.param(
-            pair,
-            (np.float64(0.7), g.normal(size=4), {"c": g.normal(size=(n, 4)), "d": g.normal(size=(n, 2, 4))}),
-            id="pair",
-        ),
-        pytest.param(sliced, (g.normal(size=9), np.float64(0.1)), id="sliced"),
-        pytest.param(gathered, (g.normal(size=5), np.array([3, 1, 4, 1, 0, 2])), id="gathered"),
-        pytest.param(backwards, (g.normal(size=3), g.normal(size=(n, 3))), id="backwards"),
-        pytest.param(nested, (g.normal(size=2), g.normal(size=(n, 2))), id="nested"),
-    ]
-
-
-def differentiable(args):
-    is_float = [all(leaf.dtype.kind == "f" for leaf in ckad.tree.flatten(arg)[0]) for arg in args]
-    return tuple(index for index, found in enumerate(is_float) if found)
-
-
-def close(actual, expected, tolerance=1e-11):
-    a, b = ckad.tree.flatten(actual)[0], ckad.tree.flatten(expected)[0]
-    assert len(a) == len(b)
-    for one, other in zip(a, b, strict=True):
-        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
-
-
-def tangent_like(args, argnums):
-    g = np.random.default_rng(5)
-    return tuple(ckad.tree.map_leaves(lambda leaf: g.normal(size=leaf.shape)[()], args[i]) for i in argnums)
 
 
 @pytest.mark.parametrize(("f", "args"), cases())
@@ -234,129 +113,6 @@ def test_planned_bytes_are_what_a_run_holds(f, args):
         gradient = ckad.value_and_grad(lambda *args: f(ckad.scan, *args), argnums, checkpoint=policy)
         profile = ckad.memory.profile(gradient, *args)
         assert profile.planned_bytes == profile.executor_bytes
-
-
-def newton(while_loop, a):
-    """The root of a, with the number of iterations beside it."""
-
-    def goes_on(state):
-        x, _ = state
-        return np.abs(x * x - a) > 1e-9
-
-    def step(state):
-        x, count = state
-        return (x + a / x) / 2.0, count + 1
-
-    return while_loop(goes_on, step, (a, np.int64(0)))
-
-
-def python_while(goes_on, step, value):
-    while goes_on(value):
-        value = step(value)
-    return value
-
-
-def test_while_loops():
-    for a in (2.0, 10.0, np.float64(3.0)):
-        close(newton(ckad.while_loop, a), newton(python_while, a))
-        close(ckad.jit(lambda a: newton(ckad.while_loop, a))(a), newton(python_while, a))
-
-        def root(a):
-            return newton(ckad.while_loop, a)[0]
-
-        close(ckad.grad(root)(a), 0.5 / np.sqrt(a), 1e-8)
-        close(ckad.grad(ckad.grad(root))(a), -0.25 / a**1.5, 1e-5)
-        close(ckad.hvp(root, a, 1.0), -0.25 / a**1.5, 1e-5)
-        for policy in POLICIES:
-            close(ckad.grad(root, checkpoint=policy)(a), ckad.grad(root)(a), 1e-15)
-        # The length is not known.
-        jitted = ckad.jit(root)
-        close(ckad.jvp(jitted, (a,), (1.0,))[1], 0.5 / np.sqrt(a), 1e-8)
-        close(ckad.jit(lambda a: ckad.jvp(root, (a,), (1.0,))[1])(a), 0.5 / np.sqrt(a), 1e-8)
-        close(ckad.linearize(jitted, a)[1](1.0), 0.5 / np.sqrt(a), 1e-8)
-
-
-def test_reverse_mode_of_an_unknown_length():
-    def root(a):
-        return newton(ckad.while_loop, a)[0]
-
-    for gradient in (ckad.grad(ckad.jit(root)), ckad.jit(ckad.grad(root))):
-        close(gradient(2.0), 0.5 / np.sqrt(2.0), 1e-8)
-        close(gradient(9.0), 0.5 / 3.0, 1e-8)
-        # Forward mode over it; reverse mode names that.
-        close(ckad.jvp(gradient, (2.0,), (1.0,))[1], -0.25 / 2.0**1.5, 1e-5)
-        close(ckad.linearize(gradient, 2.0)[1](1.0), -0.25 / 2.0**1.5, 1e-5)
-        close(ckad.jacobian(gradient, mode="forward")(2.0), -0.25 / 2.0**1.5, 1e-5)
-        with pytest.raises(ckad.errors.TracerError, match=r"ckad\.hvp"):
-            ckad.grad(gradient)(2.0)
-    close(ckad.hvp(ckad.jit(root), 2.0, 1.0), -0.25 / 2.0**1.5, 1e-5)
-    close(ckad.vjp(ckad.jit(root), 2.0)[1](1.0), 0.5 / np.sqrt(2.0), 1e-8)
-
-
-def test_what_reverse_over_reverse_names_instead_computes_it():
-    def loop(c, a, trips):
-        return ckad.while_loop(lambda q: q[0] < trips, lambda q: (q[0] + 1, np.sin(q[1]) * a), (0, c))[1]
-
-    def unknown(a):
-        return ckad.scan(lambda c, _: (loop(c, a, 3), None), a, length=2)[0]
-
-    def known(a):
-        return ckad.scan(lambda c, _: (ckad.fori_loop(0, 3, lambda i, c: np.sin(c) * a, c), None), a, length=2)[0]
-
-    def outside_of_loops(a):
-        c = a
-        for _ in range(2):
-            c = loop(c, a, 3)
-        return c
-
-    for second in (ckad.grad(ckad.grad(unknown)), ckad.jacobian(ckad.grad(unknown))):
-        with pytest.raises(ckad.errors.TracerError, match=r"test_loops\.py:\d+") as raised:
-            second(1.1)
-    for named in (
-        r"ckad\.hvp",
-        r"ckad\.jvp of a gradient",
-        r"ckad\.jacobian of one with mode='forward'",
-        r"ckad\.fori_loop or ckad\.scan with a length that Python knows",
-        r"outside of ckad\.jit, ckad\.scan and other loops",
-    ):
-        assert re.search(named, str(raised.value))
-    expected = ckad.grad(ckad.grad(outside_of_loops))(1.1)
-    for found in (
-        ckad.hvp(unknown, 1.1, 1.0),
-        ckad.jvp(ckad.grad(unknown), (1.1,), (1.0,))[1],
-        ckad.jacobian(ckad.grad(unknown), mode="forward")(1.1),
-        ckad.grad(lambda a: ckad.jvp(unknown, (a,), (1.0,))[1])(1.1),
-        ckad.grad(ckad.grad(known))(1.1),
-    ):
-        close(found, expected)
-
-
-@pytest.mark.parametrize("n", [0, 1, 2, 63, 64, 65, 66, 300, 2500])
-def test_an_unknown_length_has_the_gradients_of_a_known_one(n):
-    g = generator()
-    w, x = g.normal(size=(3, 3)) / 2, g.normal(size=3)
-
-    def f(w, x, n):
-        def step(i, state):
-            u, v, count = state
-            return np.tanh(w @ u) + 0.01 * i, 0.99 * v + u * w[0], count + 1
-
-        u, v, count = ckad.fori_loop(0, n, step, (x, x * 2.0, np.int64(0)))
-        return np.sum(u * v) + count
-
-    known = ckad.value_and_grad(lambda w, x: f(w, x, n), (0, 1), checkpoint="none")(w, x)
-    unknown = ckad.jit(ckad.value_and_grad(f, (0, 1)))(w, x, np.int64(n))
-    for a, b in zip(ckad.tree.flatten(known)[0], ckad.tree.flatten(unknown)[0], strict=True):
-        assert np.array_equal(a, b)
-    if n <= 66:
-        v = g.normal(size=3)
-        expected = ckad.hvp(lambda x: f(w, x, n), x, v)
-        close(ckad.jit(lambda x, n: ckad.hvp(lambda x: f(w, x, n), x, v))(x, np.int64(n)), expected)
-
-
-def test_a_while_loop_is_run_once_to_learn_its_length():
-    plan = ckad.plan(ckad.grad(lambda a: newton(ckad.while_loop, a)[0]))(2.0)
-    assert plan.forced_runs[0] == 1
 
 
 def test_fori_loops():
@@ -525,14 +281,6 @@ def test_odd_loops():
     assert x[0] == 1.0
 
 
-def of(dtype, value):
-    return np.dtype(dtype), value
-
-
-def described(tree):
-    return [(np.asarray(leaf).dtype, np.asarray(leaf).tolist()) for leaf in ckad.tree.flatten(tree)[0]]
-
-
 def test_numbers_of_pythons_take_the_dtype_that_the_body_gives_them():
     f32, i32 = np.float32, np.int32
     scan, add = ckad.scan, lambda c, x: (c + x, None)
@@ -587,50 +335,6 @@ def test_numbers_of_pythons_take_the_dtype_of_the_other_side():
         chosen(lambda x: x, lambda x: 0.5, i32(2))
 
 
-def test_loops_that_do_not_fit():
-    errors = ckad.errors
-    with pytest.raises(errors.ShapeError, match=r"goes in as float64\(2,\) and comes out as float64\(3,\)"):
-        ckad.scan(lambda c, _: (np.zeros(3), None), np.zeros(2), length=2)
-    with pytest.raises(errors.ShapeError, match=r"goes in as \(float64\(\), int64\(\)\)"):
-        ckad.scan(lambda c, _: (c[0], None), (0.0, 1), length=2)
-    with pytest.raises(errors.ShapeError, match="lengths of xs differ"):
-        ckad.scan(lambda c, x: (c, None), 0.0, (np.zeros(2), np.zeros(3)))
-    with pytest.raises(errors.CkadValueError, match="neither xs nor length"):
-        ckad.scan(lambda c, x: (c, None), 0.0)
-    with pytest.raises(errors.CkadTypeError, match="pair"):
-        ckad.scan(lambda c, x: c, 0.0, length=2)
-    with pytest.raises(errors.TracerError, match=r"stands for the values of all iterations"):
-        ckad.scan(lambda c, x: (c if c > 0 else -c, None), 1.0, length=2)
-    with pytest.raises(errors.ShapeError, match="not a bool"):
-        ckad.while_loop(lambda x: x, lambda x: x, np.zeros(3))
-    with pytest.raises(errors.ShapeError, match="true_fn returns"):
-        ckad.jit(lambda x: ckad.cond(x > 0, lambda x: x, lambda x: (x, x), x))(1.0)
-    with pytest.raises(errors.ShapeError, match="pred has shape"):
-        ckad.cond(np.array([True, False]), lambda: 1, lambda: 2)
-    for pred in ([True], None, "yes", (1, 2), {}):
-        with pytest.raises(errors.CkadTypeError, match=rf"\[cond\] pred is of type {type(pred).__name__}"):
-            ckad.cond(pred, lambda: 1, lambda: 2)
-    with pytest.raises(errors.CkadTypeError, match="upper has dtype float64"):
-        ckad.fori_loop(0, np.float64(3.0), lambda i, x: x, 0.0)
-
-
-def test_errors_of_a_run_name_the_line_in_the_body():
-    def f(x, order):
-        def step(s, i):
-            return s + x[i], None  # the line at fault
-
-        return ckad.scan(step, 0.0, order)[0]
-
-    order = np.array([0, 1, 7])
-    for g in (ckad.grad(f), ckad.grad(ckad.jit(f)), ckad.jit(f), ckad.grad(f, checkpoint="sqrt")):
-        # A program that was made for another recording has the positions of that one.
-        ckad.memory.release()
-        with pytest.raises(IndexError, match=r"test_loops\.py:\d+") as raised:
-            g(np.ones(3), order)
-        line = int(re.search(r"test_loops\.py:(\d+)", str(raised.value))[1])
-        assert "the line at fault" in linecache.getline(__file__, line)
-
-
 def test_programs_are_found_again():
 
     def f(x, scale):
@@ -642,50 +346,6 @@ def test_programs_are_found_again():
     for scale in (3.0, 4.0):
         gradient(0.7, scale)
     assert ckad._core.building() == before
-
-
-def test_loops_of_unknown_length_inside_other_bodies():
-    def until(trips, step, *first):
-        return ckad.while_loop(lambda q: q[0] < trips, lambda q: (q[0] + 1, *step(*q[1:])), (0, *first))
-
-    def in_a_scan(a):
-        def body(c, _):
-            return until(2, lambda y, c: (np.sin(y) * c, c), c, c)[1], None
-
-        return ckad.scan(body, a, None, 3)[0]
-
-    def plain(a):
-        for _ in range(3):
-            a = np.sin(np.sin(a) * a) * a
-        return a
-
-    np.testing.assert_allclose(ckad.grad(in_a_scan)(1.01), ckad.grad(plain)(1.01), rtol=1e-14)
-    np.testing.assert_allclose(ckad.grad(ckad.jit(in_a_scan))(1.01), ckad.grad(plain)(1.01), rtol=1e-14)
-
-    def chosen(a):
-        return ckad.cond(a > 0.1, lambda a: until(2, lambda y: (np.tanh(y * a),), a)[1], lambda a: a, a)
-
-    np.testing.assert_allclose(
-        ckad.grad(ckad.jit(chosen))(0.7), ckad.grad(lambda a: np.tanh(np.tanh(a * a) * a))(0.7), rtol=1e-14
-    )
-
-
-def test_loops_inside_loops_of_unknown_length():
-    def powers(a, n):
-        return ckad.fori_loop(0, n, lambda i, c: ckad.scan(lambda d, _: (d * c, None), 1.0, None, 5)[0], a)
-
-    np.testing.assert_allclose(ckad.grad(ckad.jit(powers))(1.1, 2), 25 * 1.1**24, rtol=1e-13)
-
-    def nested(a, n):
-        def body(q):
-            return q[0] + 1, np.tanh(ckad.fori_loop(0, q[0], lambda i, y: y * 1.5, q[1]))
-
-        return ckad.while_loop(lambda q: q[0] < n, body, (0, a))[1]
-
-    def plain(a):
-        return np.tanh(1.5 * np.tanh(a))
-
-    np.testing.assert_allclose(ckad.grad(ckad.jit(nested))(0.3, 2), ckad.grad(plain)(0.3), rtol=1e-13)
 
 
 def test_regions_in_bodies_know_of_no_others():

@@ -1,8 +1,8 @@
 //! What the program of a schedule occupies at least, known without lowering it.
 //!
 //! Joined steps leave out what they make for each other alone, so what lives for longer than a group can be has bytes
-//! in the arena. Where that alone is more than another program takes, nobody needs to lower the schedule to see which of
-//! the two is smaller.
+//! in the arena. Where that alone is more than another program takes, nobody needs to lower the schedule to see which
+//! of the two is smaller.
 
 use ckad_graph::{Graph, Result, interrupt};
 

@@ -42,8 +42,8 @@ pub fn used_inputs(op: &str, graph: &Graph, outputs: &[NodeId]) -> Result<Vec<bo
     tables::list(op, graph.inputs.iter().map(|input| live[input.index()]))
 }
 
-/// Which inputs the outputs reach in any iteration: who reads a carry reads what its next value, `next` of the input, is
-/// made of. One walk over the body, however long the way from carry to carry is.
+/// Which inputs the outputs reach in any iteration: who reads a carry reads what its next value, `next` of the input,
+/// is made of. One walk over the body, however long the way from carry to carry is.
 pub fn used_in_loop(
     op: &str,
     graph: &Graph,

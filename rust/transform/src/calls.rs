@@ -1,5 +1,5 @@
-//! What derivatives of loops, branches and rules of the user's share; `scan`, `looped`, `branch` and `custom` derive one
-//! kind each.
+//! What derivatives of loops, branches and rules of the user's share; `scan`, `looped`, `branch` and `custom` derive
+//! one kind each.
 
 use std::ops::Range;
 
@@ -155,8 +155,8 @@ pub(crate) fn beside(op: &'static str, form: Form, body: &Graph, inputs: &[bool]
 }
 
 /// Which outputs of a body have a tangent where these inputs have one. `carries` are inputs whose next values are the
-/// first outputs: what has a tangent in any iteration gets one. Each node is walked over once or twice, however long the
-/// way from carry to carry is.
+/// first outputs: what has a tangent in any iteration gets one. Each node is walked over once or twice, however long
+/// the way from carry to carry is.
 pub(crate) fn active_outputs(op: &str, body: &Graph, inputs: &mut [bool], carries: Range<usize>) -> Result<Vec<bool>> {
     let mut depends = table(op, false, body.len())?;
     for (&input, &active) in body.inputs.iter().zip(&*inputs) {

@@ -6,10 +6,10 @@
 //! dynamic tensor rematerialisation (Kirisame et al. 2021) with the future known: what is never used again goes
 //! first, and distances to the next use take the place of ages.
 //!
-//! What losses cost is kept beside the clusters and changed where something goes or comes back. Values wait in a heap by
-//! what they cost when they were looked at last: as nothing but a value that comes back, or that is used, makes a loss
-//! cost less, that is never too much. Still each eviction walks over what is gone around it, so this is for graphs of up
-//! to [`MOST_CLUSTERS`].
+//! What losses cost is kept beside the clusters and changed where something goes or comes back. Values wait in a heap
+//! by what they cost when they were looked at last: as nothing but a value that comes back, or that is used, makes a
+//! loss cost less, that is never too much. Still each eviction walks over what is gone around it, so this is for graphs
+//! of up to [`MOST_CLUSTERS`].
 
 use std::cell::Cell;
 use std::cmp::Reverse;

@@ -511,8 +511,8 @@ fn leave_plans(candidates: &mut [Candidate], kept_live: u64) {
     }
 }
 
-/// Drops what another beats in both figures, but for the least ones and the plans of policies, and sorts by work. Groups
-/// of one step each beat none but their like: their programs are longer, which the figures do not say.
+/// Drops what another beats in both figures, but for the least ones and the plans of policies, and sorts by work.
+/// Groups of one step each beat none but their like: their programs are longer, which the figures do not say.
 fn keep_the_best(candidates: &mut Vec<Candidate>) {
     candidates.sort_by_key(|candidate| (candidate.allocated, candidate.flops));
     let mut cheapest = [u64::MAX; 2];

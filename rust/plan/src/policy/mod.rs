@@ -130,9 +130,9 @@ pub fn schedule(graph: &Graph, policy: CheckpointPolicy, target: &Target) -> Res
 
 /// Plans of a graph under a policy.
 pub(crate) struct Plans {
-    /// The plan, and behind it those that take its place where it would need more, each that of the one before: the best
-    /// with larger groups where it has groups of one step each; with regions, those that heed fewer of them, and what
-    /// policy `None` makes of the graph; keeping everything in the end.
+    /// The plan, and behind it those that take its place where it would need more, each that of the one before: the
+    /// best with larger groups where it has groups of one step each; with regions, those that heed fewer of them, and
+    /// what policy `None` makes of the graph; keeping everything in the end.
     pub(crate) all: Vec<Planned>,
     /// How many of them, from the first on, are what the policy asks for.
     pub(crate) own: usize,

@@ -213,8 +213,8 @@ fn around_kept(graph: &Graph, region: RegionId) -> RegionId {
     if own.policy == CheckpointPolicy::Keep { own.parent } else { region }
 }
 
-/// The tape as part 0 and the regions that are heeded and hold clusters, nested by their intervals. A region that overlaps
-/// another without lying inside it is left to the part around it.
+/// The tape as part 0 and the regions that are heeded and hold clusters, nested by their intervals. A region that
+/// overlaps another without lying inside it is left to the part around it.
 fn parts(material: &Material<'_>, policy: CheckpointPolicy, heed: Heed) -> Result<Vec<Part>> {
     let graph = material.graph;
     let everything = Interval { low: 0, high: material.positions.count as u32 };
