@@ -83,7 +83,8 @@ def test_no_policy_needs_less_than_the_least_limit(program: Program, jitted: boo
         return
     if none.forced_runs[0]:
         return
-    least = none.frontier()[0].peak_bytes
+    # A policy that is asked for inside of `jit` holds there, and a limit plans around it.
+    least = planned().frontier()[0].peak_bytes
     for policy in POLICIES:
         plan = planned(checkpoint=policy)
         assert least <= plan.peak_bytes <= none.peak_bytes, policy

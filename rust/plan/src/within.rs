@@ -175,8 +175,9 @@ impl<'a> Search<'a> {
             return candidate.needed.get().unwrap_or(0);
         }
         let simulated = candidate.allocated.saturating_sub(self.allowance);
+        // Not their sum: both are estimates, and of short programs the one makes up for the other.
         let program = candidate.computes.saturating_mul(self.step_bytes);
-        usize::try_from(simulated).unwrap_or(usize::MAX).saturating_add(self.known).saturating_add(program)
+        usize::try_from(simulated).unwrap_or(usize::MAX).max(program).saturating_add(self.known)
     }
 
     /// The least limit that the candidate keeps.

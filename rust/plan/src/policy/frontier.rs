@@ -495,13 +495,15 @@ fn ladder(material: &Material<'_>, profile: &Profile, known: &mut Known) -> Resu
 /// Of what each policy tries its plan is left: what it chooses among the schedules of both clusterings.
 fn leave_plans(candidates: &mut [Candidate], kept_live: u64) {
     let order = |candidate: &Candidate| (candidate.live > kept_live, candidate.allocated, candidate.flops);
-    let mut best: FxHashMap<(CheckpointPolicy, Heed, Option<Over>), usize> = FxHashMap::default();
+    let mut best: FxHashMap<(CheckpointPolicy, Heed, Option<Over>, bool), usize> = FxHashMap::default();
     for index in 0..candidates.len() {
         let Made::Cells { over, asked, .. } = &candidates[index].made else { continue };
         let Some(policy) = candidates[index].of else { continue };
         // Everything is kept in either clustering.
         let over = (policy == CheckpointPolicy::None).then_some(*over);
-        let best = best.entry((policy, asked.heed, over)).or_insert(index);
+        // A policy takes the smaller program of larger groups and of groups of one step each.
+        let by_steps = candidates[index].made.is_by_steps();
+        let best = best.entry((policy, asked.heed, over, by_steps)).or_insert(index);
         if order(&candidates[index]) < order(&candidates[*best]) {
             *best = index;
         }
