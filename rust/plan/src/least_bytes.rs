@@ -7,7 +7,7 @@
 use ckad_graph::{Graph, Result, interrupt};
 
 use crate::footprint::captured_bytes;
-use crate::lower_joined::MOST_STEPS;
+use crate::lower::joined::MOST_STEPS;
 use crate::schedule::{Action, Schedule};
 use crate::simulate::{Memory, base_taken};
 

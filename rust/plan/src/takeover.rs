@@ -6,7 +6,7 @@
 
 use ckad_graph::{Result, interrupt};
 
-use crate::lower_joined::results;
+use crate::lower::joined::results;
 use crate::program::{Buffer, BufferId, FusedKernel, Kernel, Place, Program, Source, Step, Takeover, Target};
 use crate::tables::{collected, filled, push};
 

@@ -17,7 +17,7 @@ use ckad_graph::{CheckpointPolicy, Error, Graph, Result};
 use crate::checkpoint_loops::{Checkpointed, Levels};
 use crate::compile::{Compiled, compile_donating, compile_loops, lowered, note_loops, verifying};
 use crate::footprint::{PeakBytes, captured_bytes};
-use crate::policy::frontier::{Candidate, Frontier};
+use crate::policy::limit::frontier::{Candidate, Frontier};
 use crate::program::Target;
 use crate::report::{Report, report};
 use crate::tables::{collected, push};

@@ -2,9 +2,9 @@
 
 use ckad_graph::{NodeId, Result};
 
+use crate::cluster::auto::LEAST_BYTES;
 use crate::cluster::cluster_between;
-use crate::cluster_auto::LEAST_BYTES;
-use crate::cluster_fences::Fences;
+use crate::cluster::fences::Fences;
 use crate::policy::Material;
 use crate::program::Target;
 

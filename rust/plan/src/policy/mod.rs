@@ -4,19 +4,11 @@
 //! a [`Schedule`]. [`schedule`] tries what the policy asks for, lets `simulate` measure each, and returns the
 //! one that allocates least, never one above keeping everything.
 
-mod actions;
-mod apart;
 mod auto;
-mod binomial;
 pub mod cells;
 mod chain;
-mod chained;
-mod dear;
-mod deep;
 mod emit;
-mod evict;
-pub(crate) mod frontier;
-mod mixed;
+pub(crate) mod limit;
 mod none;
 mod offload;
 mod pinned;
@@ -25,7 +17,6 @@ mod region;
 mod segments;
 mod sqrt;
 mod steps;
-mod table;
 pub mod user;
 
 use std::sync::Arc;
@@ -36,7 +27,7 @@ use crate::cluster::cluster;
 use crate::cost::forward_flops;
 use crate::liveness::Flow;
 use crate::policy::cells::Cells;
-use crate::policy::evict::{Eviction, Evictions};
+use crate::policy::limit::evict::{Eviction, Evictions};
 use crate::policy::pinned::pinned_values;
 use crate::policy::profile::{Positions, Profile};
 pub(crate) use crate::policy::region::asks_for_recomputation;
@@ -188,7 +179,7 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
     let is_less = |attempt: &Attempt| order(attempt) < (false, kept, 0);
     let divided = |best: Attempt| {
         let (passes, borders) = (plain.flow.passes, best.segments - 1);
-        let note = if chained::is_chained(policy) && passes > 2 {
+        let note = if chain::chained::is_chained(policy) && passes > 2 {
             let text =
                 format!("with {passes} passes over the tape states are kept at {borders} borders and held throughout");
             Some(text)

@@ -7,12 +7,13 @@
 
 use ckad_graph::{CheckpointPolicy, Graph, RegionId, Result};
 
-use crate::policy::actions::Leaf;
 use crate::policy::cells::{Cells, ROOT};
-use crate::policy::chained::Chains;
+use crate::policy::chain::actions::Leaf;
+use crate::policy::chain::chained;
+use crate::policy::chain::chained::Chains;
 use crate::policy::profile::{Interval, Profile, Stretch};
 use crate::policy::sqrt::{Budgets, Pace};
-use crate::policy::{Material, chained, segments, sqrt};
+use crate::policy::{Material, segments, sqrt};
 use crate::tables::{collected, filled, push, room};
 
 /// Whether some region recomputes.

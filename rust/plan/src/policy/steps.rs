@@ -8,7 +8,7 @@
 use ckad_graph::{NodeId, Result, interrupt};
 
 use crate::cluster::cluster_between;
-use crate::cluster_fences::Fences;
+use crate::cluster::fences::Fences;
 use crate::policy::chain::Chain;
 use crate::policy::{Material, auto};
 use crate::program::Target;

@@ -6,7 +6,7 @@
 
 use ckad_graph::{Result, interrupt};
 
-use crate::policy::actions::Action;
+use crate::policy::chain::actions::Action;
 use crate::tables::{collected, filled, push};
 
 /// What a chain costs, in work and in units of memory.
@@ -146,7 +146,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::binomial;
+    use crate::policy::chain::binomial;
 
     /// Work of the decisions, each step computed for its own adjoint at the end of its part.
     pub(crate) fn work<M: Copy>(work: &[u64], memory: M, mut decide: impl FnMut(usize, usize, M) -> Action<M>) -> u64 {

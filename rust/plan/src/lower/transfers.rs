@@ -6,7 +6,7 @@
 use ckad_graph::{Error, NodeId, Result};
 use rustc_hash::FxHashMap;
 
-use crate::lower_joined::MOST_STEPS;
+use crate::lower::joined::MOST_STEPS;
 use crate::program::{BufferId, Motion, Program, Transfer};
 use crate::tables::{collected, filled, push};
 

@@ -20,8 +20,8 @@ use std::collections::BinaryHeap;
 
 use ckad_graph::{NodeId, Result, interrupt};
 
+use crate::cluster::limits::fits_one_kernel;
 use crate::cluster::{Grouping, MOST_LATE, MOST_MEMBERS, SMALL};
-use crate::cluster_limits::fits_one_kernel;
 use crate::liveness::{Lists, NONE};
 use crate::schedule::ClusterKind;
 use crate::tables::{collected, filled, push, room};

@@ -7,12 +7,18 @@
 //! last group they read from, and at last merged into the first group that reads from them. Joining and lifting
 //! move work to an earlier place, never a reader behind an overwrite of what it reads; merging moves work to a
 //! later place, but not past such an overwrite. Where one pass turns into the next, groups of both become one:
-//! `cluster_turn`.
+//! `cluster::turn`.
 //!
-//! Bounds: one iteration shape, one pass, one region, nearby tape positions with no [fence](crate::cluster_fences)
+//! Bounds: one iteration shape, one pass, one region, nearby tape positions with no [fence](crate::cluster::fences)
 //! between them, the target's operands and registers, and few values that a later pass reads (a group is kept or
 //! recomputed whole). The clustering called auto then rebuilds cheap values in the groups of later passes:
-//! `cluster_auto`.
+//! `cluster::auto`.
+
+pub(crate) mod auto;
+pub(crate) mod fences;
+mod limits;
+pub(crate) mod roles;
+mod turn;
 
 use std::cell::RefCell;
 
@@ -20,11 +26,11 @@ use ckad_graph::{Error, Graph, ListId, NodeId, Op, RegionId, Result, interrupt};
 use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
-use crate::cluster_auto::rebuild_cheap_values;
-use crate::cluster_fences::Fences;
-use crate::cluster_limits::{Limits, Scratch, split};
-use crate::cluster_roles::{Role, Roles, Uses};
-use crate::cluster_turn::join_passes;
+use crate::cluster::auto::rebuild_cheap_values;
+use crate::cluster::fences::Fences;
+use crate::cluster::limits::{Limits, Scratch, split};
+use crate::cluster::roles::{Role, Roles, Uses};
+use crate::cluster::turn::join_passes;
 use crate::liveness::{Counts, Lists, NONE};
 use crate::program::Target;
 use crate::schedule::{Cluster, ClusterKind, Clustering};

@@ -7,7 +7,7 @@
 
 use ckad_graph::binomial;
 
-use crate::policy::actions::Action;
+use crate::policy::chain::actions::Action;
 
 /// How often a chain of so many steps advances over one of them, at most.
 pub(crate) fn repeats(steps: usize, slots: u32) -> u64 {

@@ -5,7 +5,7 @@
 
 use ckad_graph::{Result, interrupt};
 
-use crate::policy::actions::Action;
+use crate::policy::chain::actions::Action;
 use crate::tables::{filled, push};
 
 /// The most entries of the table.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use ckad_graph::Result;
 
-use crate::lower_joined::uses;
-use crate::lower_transfers::reads;
+use crate::lower::joined::uses;
+use crate::lower::transfers::reads;
 use crate::program::{BufferId, Motion, Place, Program, Transfer};
 use crate::verify::broken;
 

@@ -10,7 +10,7 @@
 
 use ckad_graph::{Result, interrupt};
 
-use crate::lower_transfers::Asked;
+use crate::lower::transfers::Asked;
 use crate::program::{Buffer, BufferId, Joining, Kernel, Place, Source, Step, Target};
 use crate::tables::{collected, filled};
 

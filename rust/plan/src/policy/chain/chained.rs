@@ -7,13 +7,14 @@ use std::collections::btree_map::Entry;
 
 use ckad_graph::{CheckpointPolicy, Error, Result};
 
-use crate::policy::actions::{Action, Leaf, leaves};
+use crate::policy::Material;
 use crate::policy::cells::Cells;
 use crate::policy::chain::Chain;
-use crate::policy::mixed::{self, Mixed};
+use crate::policy::chain::actions::{Action, Leaf, leaves};
+use crate::policy::chain::binomial;
+use crate::policy::chain::mixed::{self, Mixed};
+use crate::policy::chain::table::{Costs, NEVER, Table};
 use crate::policy::profile::Stretch;
-use crate::policy::table::{Costs, NEVER, Table};
-use crate::policy::{Material, binomial};
 use crate::tables::{collected, filled, push};
 
 /// The most steps of a table over bytes, and its units of memory: it takes a few hundredths of a second.

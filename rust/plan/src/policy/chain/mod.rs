@@ -5,6 +5,15 @@
 //! class divides (a first step that differs, one loop after the other, a body that is sometimes longer) is looked at
 //! again by itself, and in the end divided where it is thin, at about the work of a step.
 //! Without any repetition the tape is divided into so many pieces of about equal work.
+//!
+//! What becomes of the steps says `chained`, policy by policy: by the closed form of `binomial`, `mixed`'s program for
+//! slots of either kind, or a `table` over parts and memory. `actions` makes cells of what they decide.
+
+pub(crate) mod actions;
+pub(crate) mod binomial;
+pub(crate) mod chained;
+pub(crate) mod mixed;
+mod table;
 
 use std::cmp::Reverse;
 use std::hash::{Hash, Hasher};

@@ -8,8 +8,8 @@ use ckad_graph::{Call, CallKind, CheckpointPolicy, Error, Graph, NodeId, Op, Res
 
 use crate::compile::compile_donating;
 use crate::loops::LoopLayout;
-use crate::lower_buffers::Buffers;
-use crate::lower_structural::{extents, operand};
+use crate::lower::buffers::Buffers;
+use crate::lower::structural::{extents, operand};
 use crate::program::{ArrayRef, Body, BufferId, Kernel, LoopKernel, Place, Program, Source, Target};
 use crate::schedule::Cluster;
 

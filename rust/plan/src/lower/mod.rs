@@ -1,18 +1,29 @@
 //! Schedule in, program out: kernels over buffers whose bytes are known.
 //!
-//! `lower` plays the schedule once. Each `Compute` becomes the kernel of its cluster (`lower_fused`,
-//! `lower_structural`), each `Free` ends a buffer's life (`lower_buffers`); then `allocate` gives the buffers their
+//! `lower` plays the schedule once. Each `Compute` becomes the kernel of its cluster (`lower::fused`,
+//! `lower::structural`), each `Free` ends a buffer's life (`lower::buffers`); then `allocate` gives the buffers their
 //! places in the arena. What a step computes was decided before; here is decided only where its bytes are:
 //!
 //! * A value that is returned is computed straight into the output's own allocation. What cannot be (an input, a
 //!   leaf, one value returned twice) is copied after the last step.
 //! * An overwriting operation whose base dies there runs in the base's bytes (`simulate::base_taken`).
 //! * An array of no elements takes no step and no bytes.
-//! * Steps that make and read the same rows may run as one: `lower_joined`.
-//! * Values that wait in a file are written and read while steps run: `lower_transfers`.
+//! * Steps that make and read the same rows may run as one: `lower::joined`.
+//! * Values that wait in a file are written and read while steps run: `lower::transfers`.
 //!
 //! Writing kernels takes long and playing the schedule does not, so of a long schedule a second thread writes the later
-//! kernels: `lower_halves`.
+//! kernels: `lower::halves`.
+
+mod axes;
+pub(crate) mod buffers;
+pub(crate) mod fused;
+mod halves;
+pub(crate) mod joined;
+mod looped;
+mod registers;
+pub(crate) mod scratch;
+mod structural;
+pub(crate) mod transfers;
 
 use std::ops::Range;
 
@@ -20,14 +31,14 @@ use ckad_graph::{DType, Error, Graph, NodeId, Op, Result, interrupt};
 use smallvec::{SmallVec, smallvec};
 
 use crate::cost::node_flops;
-use crate::lower_buffers::{Buffers, place};
-use crate::lower_fused::{Workspace, fused_kernel, is_fusible, iteration_node};
-use crate::lower_halves::{WORTH_A_THREAD, in_halves};
-use crate::lower_joined::{join, part};
-use crate::lower_loop::loop_kernel;
-use crate::lower_scratch::scratch_alone;
-use crate::lower_structural::{AddedStarts, as_copy, structural_kernel};
-use crate::lower_transfers::Transfers;
+use crate::lower::buffers::{Buffers, place};
+use crate::lower::fused::{Workspace, fused_kernel, is_fusible, iteration_node};
+use crate::lower::halves::{WORTH_A_THREAD, in_halves};
+use crate::lower::joined::{join, part};
+use crate::lower::looped::loop_kernel;
+use crate::lower::scratch::scratch_alone;
+use crate::lower::structural::{AddedStarts, as_copy, structural_kernel};
+use crate::lower::transfers::Transfers;
 use crate::program::{ArraySpec, BufferId, FusedKernel, Kernel, Load, Program, Source, Step, Store, Target};
 use crate::schedule::{Action, Cluster, Schedule};
 use crate::simulate::base_taken;

@@ -14,9 +14,9 @@
 
 use ckad_graph::{Graph, NodeId, Op, Result, interrupt};
 
+use crate::cluster::limits::respects_limits;
+use crate::cluster::roles::Role;
 use crate::cluster::{Grouping, MOST_MEMBERS};
-use crate::cluster_limits::respects_limits;
-use crate::cluster_roles::Role;
 use crate::cost::node_flops;
 use crate::liveness::NONE;
 use crate::schedule::ClusterKind;

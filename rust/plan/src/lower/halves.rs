@@ -12,8 +12,8 @@ use std::time::Duration;
 use ckad_graph::working::Held;
 use ckad_graph::{Op, Result, StartId, interrupt, threads, working};
 
+use crate::lower::structural::AddedStarts;
 use crate::lower::{Lowering, Script};
-use crate::lower_structural::AddedStarts;
 use crate::program::{Kernel, Step};
 
 /// Number of steps from which on the second thread saves more than it costs to start.

@@ -5,7 +5,7 @@
 
 use ckad_graph::{CheckpointPolicy, Result};
 
-use crate::policy::binomial;
+use crate::policy::chain::binomial;
 use crate::tables::push;
 
 /// The most slots of a state or a step that are tried one by one.

@@ -8,9 +8,9 @@ use ckad_graph::{DType, Error, Graph, ListId, NodeId, Op, Result};
 use smallvec::{SmallVec, smallvec};
 
 use crate::cost::node_flops;
-use crate::lower_axes::collapse;
-use crate::lower_buffers::Buffers;
-use crate::lower_registers::{Assignment, Value};
+use crate::lower::axes::collapse;
+use crate::lower::buffers::Buffers;
+use crate::lower::registers::{Assignment, Value};
 use crate::program::{BufferId, Extents, Flags, FusedKernel, Instruction, Load, Reduction, Source, Store, TileOp};
 use crate::schedule::Cluster;
 use crate::tables::{filled, push, room};

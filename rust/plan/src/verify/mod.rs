@@ -10,15 +10,18 @@
 //! * No fused load reaches outside its buffer (where a start is known only to the run, the kernel
 //!   checks), and every register is written before it is read.
 
+mod loops;
+mod transfers;
+
 use std::collections::BTreeMap;
 
 use ckad_graph::{Error, Op, Result, interrupt};
 
-use crate::lower_joined::{results, uses};
+use crate::lower::joined::{results, uses};
 use crate::program::{ArrayRef, Buffer, BufferId, FusedKernel, Kernel, Load, Place, Program, Source, Takeover};
 use crate::takeover::{Readers, fits};
-use crate::verify_loops::verify_loop;
-use crate::verify_transfers::Transfers;
+use crate::verify::loops::verify_loop;
+use crate::verify::transfers::Transfers;
 
 pub(crate) fn broken(what: String) -> Error {
     Error::internal("verify", what)

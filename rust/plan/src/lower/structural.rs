@@ -4,7 +4,7 @@ use ckad_graph::{Error, Graph, ListId, NodeId, Op, Result, StartId, tables};
 use rustc_hash::FxHashMap;
 use smallvec::smallvec;
 
-use crate::lower_buffers::Buffers;
+use crate::lower::buffers::Buffers;
 use crate::program::{ArrayRef, BufferId, Extents, FusedKernel, Kernel, Parameters, Source};
 use crate::view::packed_strides;
 

@@ -7,7 +7,7 @@
 use ckad_graph::{Error, Graph, NodeId, Op, Result};
 
 use crate::allocate::{Lifetime, allocate};
-use crate::lower_joined::uses;
+use crate::lower::joined::uses;
 use crate::program::{Buffer, BufferId, Place, Source, Step};
 use crate::tables::{collected, filled, push, room};
 
