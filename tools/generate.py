@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import itertools
 import json
+import math
 import re
 import sys
 import textwrap
@@ -23,6 +24,7 @@ FLOORS = ROOT / "benches" / "floors.json"
 OVERHEADS = ROOT / "benches" / "overheads.json"
 FRONTIERS = ROOT / "benches" / "frontiers.json"
 AGAINST_TORCH = ROOT / "benches" / "against_torch.json"
+PLANNING = ROOT / "benches" / "planning.json"
 
 WORKLOADS = ROOT / "benches" / "workloads.py"
 FRONTIER_PROGRAMS = [WORKLOADS, ROOT / "benches" / "planned_programs.py"]
@@ -225,6 +227,23 @@ def against_torch_table() -> str:
     return "\n".join([*lines, "", _wrapped(text)]) + "\n"
 
 
+def planning_table() -> str:
+    """Seconds of planning by policy and size of the graph."""
+    measured = json.loads(PLANNING.read_text())
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for plan in measured["plans"]:
+        # Whole steps do not make exactly the nodes that were asked for.
+        size = 10 ** round(math.log10(plan["nodes"]))
+        found.setdefault((plan["program"], plan["policy"]), {})[size] = plan["seconds"]
+    sizes = sorted({size for by_size in found.values() for size in by_size})
+    lines = ["| program | plan | " + " | ".join(f"{size:,} nodes" for size in sizes) + " |"]
+    lines.append("|---|---|" + "--:|" * len(sizes))
+    for (program, policy), by_size in found.items():
+        times = (_seconds(by_size[size]) if size in by_size else "–" for size in sizes)
+        lines.append(f"| {program} | {policy} | " + " | ".join(times) + " |")
+    return "\n".join([*lines, "", _wrapped(_machine_text(measured["machine"], []))]) + "\n"
+
+
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.3g} ms"
 
@@ -236,6 +255,7 @@ SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/performance.md", "overheads"): overheads_tables,
     ("docs/how-checkpointing-works.md", "frontiers"): frontiers_table,
     ("docs/how-checkpointing-works.md", "against-torch"): against_torch_table,
+    ("docs/performance.md", "planning"): planning_table,
 }
 """(file, name of the section) → its text. The section lies between <!-- begin NAME --> and <!-- end NAME -->."""
 
