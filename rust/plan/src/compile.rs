@@ -8,6 +8,7 @@ use crate::least_bytes::least_bytes;
 use crate::lower::lower;
 use crate::policy::{Planned, Plans, asks_for_recomputation, plans};
 use crate::program::{Program, Target};
+use crate::tables::push;
 use crate::takeover::take_over;
 use crate::verify::verify_program;
 
@@ -77,17 +78,17 @@ pub fn compile_donating(
     let with_live = policy != CheckpointPolicy::Auto;
     let first = if all.is_empty() { return Err(nothing()) } else { all.remove(0) };
     let first = lowered(graph, first, target, donated)?;
-    // Those behind it are lowered only where one may be smaller.
-    let mut is_least = !donated.contains(&true);
-    for other in &all {
-        is_least &= !with_live || first.planned.live_peak <= other.live_peak;
-        is_least = is_least && first.peak.total() <= least_bytes(graph, &other.schedule)?;
-    }
-    if is_least || all.is_empty() {
-        return Ok(first);
+    // Those behind it are lowered only where they may be smaller.
+    let mut rivals: Vec<(usize, Planned)> = Vec::new();
+    for (index, other) in all.into_iter().enumerate() {
+        let less_live = with_live && first.planned.live_peak > other.live_peak;
+        let may_be_less = donated.contains(&true) || least_bytes(graph, &other.schedule)?.total() < first.peak.total();
+        if less_live || may_be_less {
+            push(&mut rivals, (index, other))?;
+        }
     }
     let mut best: Option<(Compiled, usize)> = None;
-    for (index, planned) in all.into_iter().enumerate().rev() {
+    for (index, planned) in rivals.into_iter().rev() {
         match best.as_mut() {
             Some((same, place)) if same.planned.schedule == planned.schedule => {
                 (same.planned, *place) = (planned, index);
@@ -100,7 +101,7 @@ pub fn compile_donating(
             }
         }
     }
-    let (mut best, place) = best.ok_or_else(nothing)?;
+    let Some((mut best, place)) = best else { return Ok(first) };
     let Some((asked, kept)) = above(&first, &best, with_live) else { return Ok(first) };
     // The policy's own plans stand first.
     if place + 1 >= own && (with_live || asks_for_recomputation(graph)) {
@@ -129,5 +130,7 @@ pub(crate) fn lowered(graph: &Graph, planned: Planned, target: &Target, donated:
         verify_program(&program)?;
     }
     let peak = PeakBytes::of(graph, &program)?;
+    let is_least = || least_bytes(graph, &planned.schedule).is_ok_and(|least| least.total() <= peak.total());
+    debug_assert!(donated.contains(&true) || is_least(), "the least bytes are not the least");
     Ok(Compiled { program, planned, peak })
 }

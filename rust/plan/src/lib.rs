@@ -39,6 +39,7 @@ pub mod simulate;
 mod tables;
 mod takeover;
 pub mod timeline;
+mod two_threads;
 pub mod verify;
 pub mod view;
 pub mod within;

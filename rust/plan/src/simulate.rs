@@ -19,7 +19,7 @@ use ckad_graph::{Error, Graph, NodeId, Result, interrupt};
 use rustc_hash::FxHashSet;
 
 use crate::cost::cluster_flops;
-use crate::schedule::{Action, ClusterKind, Schedule};
+use crate::schedule::{Action, Cluster, ClusterKind, Schedule};
 use crate::tables::{filled, push, room};
 
 /// What a run of the schedule will need.
@@ -43,17 +43,23 @@ pub struct Simulation {
 pub fn base_taken(graph: &Graph, schedule: &Schedule, action: usize) -> Option<NodeId> {
     let Some(&Action::Compute(id)) = schedule.actions.get(action) else { return None };
     let cluster = schedule.clustering.clusters.get(id.0 as usize)?;
+    let base = overwritten(graph, cluster)?;
+    let is_stored = cluster.members.last().is_some_and(|root| schedule.stores[action].contains(root));
+    let mut frees = schedule.actions[action + 1..].iter().map_while(|action| match action {
+        Action::Free(value) => Some(*value),
+        Action::Compute(_) | Action::Store(_) | Action::Load(_) => None,
+    });
+    (is_stored && frees.any(|value| value == base)).then_some(base)
+}
+
+/// The base whose bytes the result of the cluster takes where the base dies there.
+pub(crate) fn overwritten(graph: &Graph, cluster: &Cluster) -> Option<NodeId> {
     let &root = cluster.members.last()?;
     if cluster.kind != ClusterKind::Single || !graph.op(root).overwrites_base() {
         return None;
     }
     let (&base, others) = graph.operands(root).split_first()?;
-    let usable = !graph.op(base).is_leaf() && !others.contains(&base) && schedule.stores[action].contains(&root);
-    let mut frees = schedule.actions[action + 1..].iter().map_while(|action| match action {
-        Action::Free(value) => Some(*value),
-        Action::Compute(_) | Action::Store(_) | Action::Load(_) => None,
-    });
-    (usable && frees.any(|value| value == base)).then_some(base)
+    (!graph.op(base).is_leaf() && !others.contains(&base)).then_some(base)
 }
 
 /// Plays the schedule.

@@ -17,9 +17,12 @@ use ckad_graph::{CheckpointPolicy, Error, Graph, Result};
 use crate::checkpoint_loops::{Checkpointed, Levels};
 use crate::compile::{Compiled, compile_donating, compile_loops, lowered, note_loops, verifying};
 use crate::footprint::{PeakBytes, captured_bytes};
-use crate::policy::limit::frontier::{Candidate, Frontier};
+use crate::least_bytes::{Least, least_bytes};
+use crate::policy::limit::candidate::Candidate;
+use crate::policy::limit::frontier::Frontier;
 use crate::program::Target;
 use crate::report::{Report, report};
+use crate::schedule::Schedule;
 use crate::tables::{collected, push};
 
 /// What becomes of a graph under a limit.
@@ -43,6 +46,9 @@ pub struct TooSmall {
 /// How many of the largest values joined steps may leave out beside each other, beyond those that they leave out where
 /// everything is kept.
 const LEFT_OUT: u64 = 4;
+
+/// So many clusters are a long tape: what its programs take is estimated before one is lowered.
+const COMPUTES_OF_LONG: usize = 2048;
 
 /// The program with the least work whose bytes are at most `limit`; under a policy that the user asked for, its own.
 /// Loops keep all of their states.
@@ -134,6 +140,8 @@ struct Search<'a> {
     allowance: u64,
     /// Bytes that a program has for each cluster that it computes.
     step_bytes: usize,
+    /// Of a long tape: of how many bytes of the program where everything is kept how many are known without lowering.
+    known_of_program: Option<(usize, usize)>,
 }
 
 impl<'a> Search<'a> {
@@ -147,15 +155,19 @@ impl<'a> Search<'a> {
             graph.outputs.iter().map(|&output| graph.bytes(output) as u64).filter(|_| donated.contains(&true));
         let allowance = LEFT_OUT * values.max().unwrap_or(0) + given_up.sum::<u64>();
         let frontier = Frontier::of(graph, target)?;
-        let mut search = Search { graph, frontier, target, donated, leaps, known, allowance, step_bytes: 0 };
+        let mut search =
+            Search { graph, frontier, target, donated, leaps, known, allowance, step_bytes: 0, known_of_program: None };
         // Where all that is kept is used up row by row, joined steps leave out far more than that.
         let (mut left_out, mut step_bytes) = (0, None::<usize>);
         for candidate in search.frontier.candidates.iter().filter(|candidate| candidate.keeps_everything()) {
-            let peak = search.compiled(candidate)?.peak;
+            let Compiled { planned, peak, .. } = search.compiled(candidate)?;
             candidate.needed.set(Some(peak.total().saturating_add(leaps)));
-            left_out = left_out.max(candidate.allocated.saturating_sub((peak.arena + peak.outputs) as u64));
-            let bytes = peak.program / candidate.computes.max(1);
+            left_out = left_out.max(candidate.figures.allocated.saturating_sub((peak.arena + peak.outputs) as u64));
+            let bytes = peak.program / candidate.figures.computes.max(1);
             step_bytes = Some(step_bytes.map_or(bytes, |least| least.min(bytes)));
+            if search.known_of_program.is_none() && candidate.figures.computes > COMPUTES_OF_LONG {
+                search.known_of_program = Some((peak.program, least_bytes(graph, &planned.schedule)?.program));
+            }
         }
         // What is computed again may be what has the shortest kernels.
         search.step_bytes = step_bytes.unwrap_or(0) / 4;
@@ -168,26 +180,59 @@ impl<'a> Search<'a> {
         lowered(self.graph, self.frontier.planned(candidate)?, self.target, self.donated)
     }
 
-    /// What the candidate's program takes can be no less.
+    /// The candidate's program if it needs no more than so many bytes.
+    fn compiled_within(&self, candidate: &Candidate, limit: usize) -> Result<Option<Compiled>> {
+        if self.at_least(candidate) > limit || candidate.needed.get().is_some_and(|needed| needed > limit) {
+            return Ok(None);
+        }
+        let planned = self.frontier.planned(candidate)?;
+        // Lowering is most of the work.
+        let least = self.least_of_schedule(candidate, &planned.schedule)?;
+        candidate.least.set(least);
+        if least > limit {
+            return Ok(None);
+        }
+        let compiled = lowered(self.graph, planned, self.target, self.donated)?;
+        let needed = compiled.peak.total().saturating_add(self.leaps).max(least);
+        candidate.needed.set(Some(needed));
+        Ok((needed <= limit).then_some(compiled))
+    }
+
+    /// What the candidate's program takes can be no less, as far as its schedule says. Of long tapes it is an estimate.
+    fn least_of_schedule(&self, candidate: &Candidate, schedule: &Schedule) -> Result<usize> {
+        if self.donated.contains(&true) {
+            return Ok(0);
+        }
+        let Least { arrays, program } = least_bytes(self.graph, schedule)?;
+        let estimated = match self.known_of_program {
+            Some((all, known)) if !candidate.is_exact() => {
+                (program as u128 * all as u128 / known.max(1) as u128) as usize / 8 * 7
+            }
+            _ => 0,
+        };
+        Ok(arrays.saturating_add(program.max(estimated)).saturating_add(self.leaps))
+    }
+
+    /// The same, as far as the candidate's figures say where its schedule was not looked at.
     fn at_least(&self, candidate: &Candidate) -> usize {
         // What a policy keeps to by itself is a limit that is kept.
         if candidate.is_exact() {
-            return candidate.needed.get().unwrap_or(0);
+            return candidate.needed.get().unwrap_or(candidate.least.get());
         }
-        let simulated = candidate.allocated.saturating_sub(self.allowance);
+        let simulated = candidate.figures.allocated.saturating_sub(self.allowance);
         // Not their sum: both are estimates, and of short programs the one makes up for the other.
-        let program = candidate.computes.saturating_mul(self.step_bytes);
-        usize::try_from(simulated).unwrap_or(usize::MAX).max(program).saturating_add(self.known)
+        let program = candidate.figures.computes.saturating_mul(self.step_bytes);
+        let known = usize::try_from(simulated).unwrap_or(usize::MAX).max(program).saturating_add(self.known);
+        known.max(candidate.least.get())
     }
 
-    /// The least limit that the candidate keeps.
-    fn needed(&self, candidate: &Candidate) -> Result<usize> {
-        let exact = match candidate.needed.get() {
-            Some(exact) => exact,
-            None => self.compiled(candidate)?.peak.total().saturating_add(self.leaps),
-        };
-        candidate.needed.set(Some(exact));
-        Ok(exact.max(self.at_least(candidate)))
+    /// The least limit that the candidate keeps, if that is no more than so many bytes.
+    fn needed_within(&self, candidate: &Candidate, limit: usize) -> Result<Option<usize>> {
+        if candidate.needed.get().is_none() {
+            self.compiled_within(candidate, limit)?;
+        }
+        let needed = candidate.needed.get().map(|exact| exact.max(self.at_least(candidate)));
+        Ok(needed.filter(|&needed| needed <= limit))
     }
 
     /// The program with the least work that keeps the limit, if it takes fewer than so many operations beyond keeping
@@ -206,12 +251,7 @@ impl<'a> Search<'a> {
                 return Ok(None);
             }
             next += 1;
-            if self.at_least(candidate) > limit {
-                continue;
-            }
-            let compiled = self.compiled(candidate)?;
-            candidate.needed.set(Some(compiled.peak.total().saturating_add(self.leaps)));
-            if self.needed(candidate)? <= limit {
+            if let Some(compiled) = self.compiled_within(candidate, limit)? {
                 return Ok(Some(compiled));
             }
         }
@@ -224,11 +264,12 @@ impl<'a> Search<'a> {
         order.sort_by_key(|candidate| self.at_least(candidate));
         let mut least: Option<(usize, Option<&Candidate>)> = than.map(|than| (than, None));
         for candidate in order {
-            if least.is_some_and(|(least, _)| self.at_least(candidate) >= least) {
-                continue;
-            }
-            let needed = self.needed(candidate)?;
-            if least.is_none_or(|(least, _)| needed < least) {
+            let limit = match least {
+                Some((0, _)) => break,
+                Some((least, _)) => least - 1,
+                None => usize::MAX,
+            };
+            if let Some(needed) = self.needed_within(candidate, limit)? {
                 least = Some((needed, Some(candidate)));
             }
         }
@@ -270,14 +311,9 @@ pub fn frontier(graph: &Graph, leaps: usize, target: &Target, donated: &[bool]) 
         let again = level.as_ref().map_or(0, |level| level.extra_flops);
         for candidate in &search.frontier.candidates {
             let extra_flops = search.frontier.extra(candidate).saturating_add(again);
-            let beaten = |bytes| points.iter().any(|point| point.bytes <= bytes && point.extra_flops <= extra_flops);
-            if beaten(search.at_least(candidate)) {
-                continue;
-            }
-            let bytes = search.needed(candidate)?;
-            if beaten(bytes) {
-                continue;
-            }
+            let rivals = points.iter().filter(|point| point.extra_flops <= extra_flops);
+            let limit = rivals.map(|point| point.bytes.saturating_sub(1)).min().unwrap_or(usize::MAX);
+            let Some(bytes) = search.needed_within(candidate, limit)? else { continue };
             let policy = match level.as_ref().map(|level| level.slots) {
                 Some(1) => format!("{}, loops keep 1 state", candidate.label()),
                 Some(states) => format!("{}, loops keep {states} states", candidate.label()),

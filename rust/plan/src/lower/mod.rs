@@ -33,7 +33,7 @@ use smallvec::{SmallVec, smallvec};
 use crate::cost::node_flops;
 use crate::lower::buffers::{Buffers, place};
 use crate::lower::fused::{Workspace, fused_kernel, is_fusible, iteration_node};
-use crate::lower::halves::{WORTH_A_THREAD, in_halves};
+use crate::lower::halves::in_halves;
 use crate::lower::joined::{join, part};
 use crate::lower::looped::loop_kernel;
 use crate::lower::scratch::scratch_alone;
@@ -43,6 +43,7 @@ use crate::program::{ArraySpec, BufferId, FusedKernel, Kernel, Load, Program, So
 use crate::schedule::{Action, Cluster, Schedule};
 use crate::simulate::base_taken;
 use crate::tables::{self, collected, filled, push};
+use crate::two_threads;
 
 /// Lowers a schedule of the graph's clusters for `target`.
 pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Program> {
@@ -54,9 +55,9 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Prog
     let computes = schedule.actions.iter().filter(|action| matches!(action, Action::Compute(_))).count();
     let room = computes + graph.outputs.len();
     let offloads = schedule.actions.iter().any(|action| matches!(action, Action::Store(_)));
-    let mut lowering = match target.threads {
-        2.. if computes >= WORTH_A_THREAD && !offloads => in_halves(&script, room)?,
-        _ => Lowering::of(&script, 0..schedule.actions.len(), room)?,
+    let mut lowering = match two_threads::are_worth_it(target, computes) && !offloads {
+        true => in_halves(&script, room)?,
+        false => Lowering::of(&script, 0..schedule.actions.len(), room)?,
     };
     lowering.place_outputs()?;
     lowering.finish(target)

@@ -1,24 +1,21 @@
-//! Cells → schedule.
+//! Cells → what is computed in which order.
 //!
 //! Each pass in order, up the tape in even passes and down in odd ones; inside a stretch of one cell, clusters
 //! in their own order. Before a cluster, operands that are not at hand are recomputed by a depth-first walk in
 //! post-order and remembered until the visit of their cell ends. Where the walk leads into a cell that is not
 //! being visited (what leaves an inner region is needed in the cell around it), it also computes whatever else leaves
 //! that cell, and forgets the inside at once: a cell is recomputed at most once in each visit of each cell around it,
-//! and once in its own. What is stored and when it is freed follows from the [`Sequence`] of computes, by a walk
-//! backwards: stored if used before the next computation, freed after the last use.
-
-use std::sync::Arc;
+//! and once in its own. What is stored and when it is freed follows from the [`Sequence`].
 
 use ckad_graph::{NodeId, Result, interrupt};
 
 use crate::liveness::{Flow, Lists};
 use crate::policy::Material;
 use crate::policy::cells::{Cells, ROOT};
-use crate::schedule::{Action, ClusterId, Schedule, Stores};
+use crate::policy::sequence::Sequence;
 use crate::tables::{collected, filled, push, room};
 
-pub(crate) fn emit(material: &Material<'_>, cells: &Cells) -> Result<Schedule> {
+pub(crate) fn emit(material: &Material<'_>, cells: &Cells) -> Result<Sequence> {
     let places = places(material, cells)?;
     let scopes = scopes(material, cells, &places.cell)?;
     let leaving = leaving(material, cells, &places.cell, &scopes)?;
@@ -28,8 +25,12 @@ pub(crate) fn emit(material: &Material<'_>, cells: &Cells) -> Result<Schedule> {
         writer.move_to(places.cell[cluster as usize]);
         writer.compute(cluster)?;
     }
-    let repeats = u64::from(material.flow.passes - 1) * u64::from(cells.deepest());
-    writer.sequence.schedule(material, repeats)
+    Ok(writer.sequence)
+}
+
+/// How often a cluster may be computed again: in each pass but the first once for each cell around it.
+pub(crate) fn repeats(material: &Material<'_>, cells: &Cells) -> u64 {
+    u64::from(material.flow.passes - 1) * u64::from(cells.deepest())
 }
 
 /// When and where each cluster is first computed.
@@ -105,71 +106,6 @@ fn leaving(material: &Material<'_>, cells: &Cells, cell: &[u32], scopes: &[u32])
         }
     }
     Lists::group(cells.len(), pairs.iter().copied())
-}
-
-/// What is computed, in order, before it is known what is stored of it and when that is freed.
-pub(crate) struct Sequence {
-    computed: Vec<Computed>,
-    made: Vec<u32>,
-}
-
-/// One compute and the results that were not at hand, as a range of `made` that ends there.
-struct Computed {
-    cluster: u32,
-    end: usize,
-}
-
-impl Sequence {
-    pub(crate) fn new(clusters: usize) -> Result<Sequence> {
-        Ok(Sequence { computed: room(clusters)?, made: room(clusters)? })
-    }
-
-    /// The cluster at hand makes the value too.
-    pub(crate) fn make(&mut self, value: u32) -> Result<()> {
-        push(&mut self.made, value)
-    }
-
-    /// Ends what the cluster makes.
-    pub(crate) fn end(&mut self, cluster: u32) -> Result<()> {
-        interrupt::check_at(self.computed.len())?;
-        push(&mut self.computed, Computed { cluster, end: self.made.len() })
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.computed.len()
-    }
-
-    /// How many values were made.
-    pub(crate) fn made(&self) -> u32 {
-        self.made.len() as u32
-    }
-
-    /// Stored is what is used before it is made again, freed after its last use. `repeats` bounds the work.
-    pub(crate) fn schedule(self, material: &Material<'_>, repeats: u64) -> Result<Schedule> {
-        let mut live = collected(material.flow.output.iter().copied())?;
-        let mut actions = room(self.computed.len() + self.made.len())?;
-        let mut stores: Vec<Stores> = room(self.computed.len() + self.made.len())?;
-        for index in (0..self.computed.len()).rev() {
-            let start = index.checked_sub(1).map_or(0, |before| self.computed[before].end);
-            let Computed { cluster, end } = self.computed[index];
-            let made = self.made[start..end].iter().copied();
-            let stored: Stores = made.filter(|&value| std::mem::take(&mut live[value as usize])).map(NodeId).collect();
-            if stored.is_empty() {
-                continue;
-            }
-            for &operand in material.flow.operands.get(cluster as usize) {
-                if !std::mem::replace(&mut live[operand as usize], true) {
-                    push(&mut actions, Action::Free(NodeId(operand)))?;
-                    push(&mut stores, Stores::new())?;
-                }
-            }
-            push(&mut actions, Action::Compute(ClusterId(cluster)))?;
-            push(&mut stores, stored)?;
-        }
-        actions.reverse();
-        stores.reverse();
-        Ok(Schedule { clustering: Arc::clone(&material.clustering), actions, stores, repeats })
-    }
 }
 
 /// An open cell and what is forgotten when its visit ends.

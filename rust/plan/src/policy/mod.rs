@@ -5,6 +5,7 @@
 //! one that allocates least, never one above keeping everything.
 
 mod auto;
+mod best;
 pub mod cells;
 mod chain;
 mod emit;
@@ -15,6 +16,7 @@ mod pinned;
 mod profile;
 mod region;
 mod segments;
+mod sequence;
 mod sqrt;
 mod steps;
 pub mod user;
@@ -26,16 +28,19 @@ use ckad_graph::{CheckpointPolicy, Error, Graph, Result};
 use crate::cluster::cluster;
 use crate::cost::forward_flops;
 use crate::liveness::Flow;
+use crate::policy::best::Best;
 use crate::policy::cells::Cells;
-use crate::policy::limit::evict::{Eviction, Evictions};
+use crate::policy::limit::evict::{self, Eviction, Evictions};
 use crate::policy::pinned::pinned_values;
 use crate::policy::profile::{Positions, Profile};
+use crate::policy::region::Heed;
 pub(crate) use crate::policy::region::asks_for_recomputation;
-use crate::policy::region::{Heed, Known};
+use crate::policy::sequence::{Figures, Sequence};
 use crate::program::Target;
 use crate::schedule::{Clustering, Schedule};
-use crate::simulate::{Simulation, simulate_costing};
+use crate::simulate::simulate_costing;
 use crate::tables::push;
+use crate::two_threads;
 
 /// A schedule and what is known of it before it runs.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -72,10 +77,10 @@ pub(crate) struct Material<'a> {
     pub(crate) positions: Arc<Positions>,
 }
 
-/// A schedule that was tried.
+/// A schedule, and what the simulator says of it.
 struct Attempt {
     schedule: Schedule,
-    simulation: Simulation,
+    figures: Figures,
     segments: usize,
     /// Whether slots for states or steps hold states only.
     states_only: bool,
@@ -90,22 +95,34 @@ impl<'a> Material<'a> {
         Ok(Material { graph, clustering, flow, pinned, positions })
     }
 
+    /// What the schedule of these cells needs and does.
+    fn figures(&self, cells: &Cells) -> Result<Figures> {
+        emit::emit(self, cells)?.figures(self)
+    }
+
     fn attempt(&self, cells: &Cells) -> Result<Attempt> {
-        let schedule = emit::emit(self, cells)?;
-        let simulation = self.simulated(&schedule)?;
-        Ok(Attempt { schedule, simulation, segments: cells.segments(), states_only: false })
+        self.played(emit::emit(self, cells)?, cells.segments(), emit::repeats(self, cells))
     }
 
     /// The program of evictions again.
     fn evicted(&self, eviction: Eviction) -> Result<Attempt> {
-        let schedule = Evictions::new(self)?.schedule(eviction)?;
-        let schedule = schedule.ok_or_else(|| Error::internal("plan", "evictions do not come out as they did"))?;
-        let simulation = self.simulated(&schedule)?;
-        Ok(Attempt { schedule, simulation, segments: 1, states_only: false })
+        let sequence = Evictions::new(self)?.sequence(eviction)?;
+        let sequence = sequence.ok_or_else(|| Error::internal("plan", "evictions do not come out as they did"))?;
+        self.played(sequence, 1, evict::MOST_REPEATS)
     }
 
-    fn simulated(&self, schedule: &Schedule) -> Result<Simulation> {
-        simulate_costing(self.graph, schedule, |cluster| self.flow.flops[cluster])
+    /// The schedule of a sequence, played by the simulator.
+    fn played(&self, sequence: Sequence, segments: usize, repeats: u64) -> Result<Attempt> {
+        let expected = if cfg!(debug_assertions) { Some(sequence.figures(self)?) } else { None };
+        let schedule = sequence.schedule(self, repeats)?;
+        let figures = self.simulated(&schedule)?;
+        debug_assert!(expected.is_none_or(|expected| expected == figures), "{expected:?} is {figures:?}");
+        Ok(Attempt { schedule, figures, segments, states_only: false })
+    }
+
+    fn simulated(&self, schedule: &Schedule) -> Result<Figures> {
+        let simulation = simulate_costing(self.graph, schedule, |cluster| self.flow.flops[cluster])?;
+        Ok(Figures::of(schedule, &simulation))
     }
 
     fn profile(&self) -> Result<Profile> {
@@ -133,13 +150,13 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
     let plain = Material::new(graph, cluster(graph, target, false)?)?;
     let none = plain.attempt(&none::cells(&plain)?)?;
     let forward_flops = forward_flops(graph, &plain.clustering, &plain.flow.flops, usize::from(plain.flow.passes));
-    let once = none.simulation.flops;
+    let once = none.figures.flops;
     let finish = |attempt: Attempt, note: Option<String>| Planned {
-        flops: attempt.simulation.flops,
+        flops: attempt.figures.flops,
         forward_flops,
-        extra_flops: attempt.simulation.flops.saturating_sub(once),
+        extra_flops: attempt.figures.flops.saturating_sub(once),
         segments: attempt.segments,
-        live_peak: attempt.simulation.peak,
+        live_peak: attempt.figures.peak,
         schedule: attempt.schedule,
         note,
     };
@@ -148,35 +165,31 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
     if plain.flow.passes == 1 || (is_none && !regions) {
         return Ok(Plans { all: vec![finish(none, None)], own: 1 });
     }
-    let (kept_live, kept) = (none.simulation.peak, none.simulation.allocated);
-    let auto = if is_none { None } else { auto::material(&plain, target)? };
-    let tried = |with_plain: bool, with_auto: bool, policy: CheckpointPolicy, heed: Heed| -> Result<Best> {
-        let mut best = Best { kept_live, attempt: None };
-        if with_plain {
-            best.of(&plain, policy, heed)?;
-        }
-        if let Some(auto) = auto.as_ref().filter(|_| with_auto) {
-            best.of(auto, policy, heed)?;
-        }
-        Ok(best)
-    };
-    let mut best = match policy {
-        CheckpointPolicy::User(number) => Best { kept_live, attempt: Some(user::attempt(&plain, number)?) },
-        CheckpointPolicy::Auto => tried(regions, true, policy, Heed::All)?,
-        _ => tried(true, true, policy, Heed::All)?,
-    };
-    let mut by_steps = Best { kept_live, attempt: None };
-    let user = matches!(policy, CheckpointPolicy::User(_));
-    if regions && !is_none && !user && policy != CheckpointPolicy::Auto {
-        best.of(&plain, CheckpointPolicy::None, Heed::All)?;
+    let (kept_live, kept) = (none.figures.peak, none.figures.allocated);
+    let is_auto = policy == CheckpointPolicy::Auto;
+    let user = if let CheckpointPolicy::User(number) = policy { Some(number) } else { None };
+    let divides = !is_none && !is_auto && user.is_none();
+    let two = two_threads::are_worth_it(target, plain.clustering.clusters.len());
+    let (auto, steps) = two_threads::both(
+        two,
+        || if is_none { Ok(None) } else { auto::material(&plain, target) },
+        || if divides { steps::materials(&plain, target) } else { Ok(Vec::new()) },
+    )?;
+    let both: Vec<&Material<'_>> = [&plain].into_iter().chain(&auto).collect();
+    let mut best = Best::new(kept_live);
+    match user {
+        Some(number) => best.of_written(user::attempt(&plain, number)?),
+        None if is_auto && !regions => best.of(two, &both[1..], policy, Heed::All)?,
+        None => best.of(two, &both, policy, Heed::All)?,
     }
-    if !is_none && !user && policy != CheckpointPolicy::Auto {
-        for material in steps::materials(&plain, target)? {
-            by_steps.of(&material, policy, Heed::All)?;
-        }
+    if regions && divides {
+        best.of(two, &[&plain], CheckpointPolicy::None, Heed::All)?;
     }
+    let steps: Vec<&Material<'_>> = steps.iter().collect();
+    let mut by_steps = Best::new(kept_live);
+    by_steps.of(two, &steps, policy, Heed::All)?;
     let order = best.order();
-    let is_less = |attempt: &Attempt| order(attempt) < (false, kept, 0);
+    let is_less = |figures: Figures| order(&figures) < (false, kept, 0);
     let divided = |best: Attempt| {
         let (passes, borders) = (plain.flow.passes, best.segments - 1);
         let note = if chain::chained::is_chained(policy) && passes > 2 {
@@ -191,21 +204,23 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
         finish(best, note)
     };
     // Of groups of one step each there are more: a program of larger ones may need less.
-    let (best, larger) = match (best.attempt, by_steps.attempt) {
-        (Some(best), Some(by_steps)) if order(&by_steps) < order(&best) => (Some(by_steps), Some(best).filter(is_less)),
-        (best, by_steps) => (best.or(by_steps), None),
+    let (best, larger) = match (best.figures(), by_steps.figures()) {
+        (Some(larger), Some(figures)) if order(&figures) < order(&larger) => (by_steps, Some(best)),
+        (None, _) => (by_steps, None),
+        _ => (best, None),
     };
     let mut plans = Vec::new();
-    match best {
+    match best.figures() {
         None => {}
-        Some(best) if is_less(&best) => {
-            push(&mut plans, divided(best))?;
-            larger.into_iter().try_for_each(|larger| push(&mut plans, divided(larger)))?;
+        Some(figures) if is_less(figures) => {
+            for best in [Some(best), larger].into_iter().flatten().filter(|best| best.figures().is_some_and(is_less)) {
+                best.attempt()?.into_iter().try_for_each(|best| push(&mut plans, divided(best)))?;
+            }
         }
-        Some(best) if policy != CheckpointPolicy::Auto => {
-            let (kept, asked) = match order(&best).0 {
-                true => (kept_live, best.simulation.peak),
-                false => (kept, best.simulation.allocated),
+        Some(figures) if !is_auto => {
+            let (kept, asked) = match order(&figures).0 {
+                true => (kept_live, figures.peak),
+                false => (kept, figures.allocated),
             };
             let note = match asked > kept {
                 true => format!("keeping everything needs {kept} bytes, this policy {asked}: everything is kept"),
@@ -216,66 +231,30 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
         Some(_) => {}
     }
     let own = plans.len();
-    let mut instead = |best: Best| match best.attempt.filter(is_less) {
-        // It may stand there already, but it stands behind others here.
-        Some(best) if plans.last().is_none_or(|plan: &Planned| plan.schedule != best.schedule) => {
-            push(&mut plans, finish(best, None))
+    let mut instead = |materials: &[&Material<'_>], policy, heed| {
+        let mut best = Best::new(kept_live);
+        best.of(two, materials, policy, heed)?;
+        if !best.figures().is_some_and(is_less) {
+            return Ok(());
         }
-        _ => Ok(()),
+        let attempt = best.attempt()?;
+        // It may stand there already, but it stands behind others here.
+        let last = plans.last().map(|plan: &Planned| &plan.schedule);
+        let other = attempt.filter(|attempt| last.is_none_or(|last| *last != attempt.schedule));
+        other.map_or(Ok(()), |other| push(&mut plans, finish(other, None)))
     };
     let less_heed = region::less_heed(graph);
-    if policy == CheckpointPolicy::Auto {
-        less_heed.iter().try_for_each(|&heed| instead(tried(true, true, policy, heed)?))?;
+    if is_auto {
+        less_heed.iter().try_for_each(|&heed| instead(&both, policy, heed))?;
     }
     if regions && !is_none {
-        instead(tried(true, false, CheckpointPolicy::None, Heed::All)?)?;
+        instead(&[&plain], CheckpointPolicy::None, Heed::All)?;
     }
-    let marked = less_heed.iter().filter(|&&heed| heed != Heed::Nothing);
-    marked.into_iter().try_for_each(|&heed| instead(tried(true, false, CheckpointPolicy::None, heed)?))?;
+    for &heed in less_heed.iter().filter(|&&heed| heed != Heed::Nothing) {
+        instead(&[&plain], CheckpointPolicy::None, heed)?;
+    }
     if plans.last().is_none_or(|plan| plan.schedule != none.schedule) {
         push(&mut plans, finish(none, None))?;
     }
     Ok(Plans { all: plans, own })
-}
-
-/// The best of what was tried.
-struct Best {
-    /// The most bytes live where everything is kept.
-    kept_live: u64,
-    attempt: Option<Attempt>,
-}
-
-impl Best {
-    /// What counts is what is allocated, but no more may be live than where everything is kept. Of equal figures the
-    /// least work, then the first.
-    fn order(&self) -> impl Fn(&Attempt) -> (bool, u64, u64) + use<> {
-        let kept_live = self.kept_live;
-        move |Attempt { simulation, .. }| (simulation.peak > kept_live, simulation.allocated, simulation.flops)
-    }
-
-    /// Tries what the policy makes of one clustering, in several sizes where it has sizes.
-    fn of(&mut self, material: &Material<'_>, policy: CheckpointPolicy, heed: Heed) -> Result<()> {
-        let order = self.order();
-        let profile = material.profile()?;
-        let mut known = Known::default();
-        let mut tried: Vec<Cells> = Vec::new();
-        for variant in region::variants(material, policy, heed) {
-            let cells = region::cells(material, &profile, &mut known, variant)?;
-            if tried.contains(&cells) {
-                continue;
-            }
-            let mut attempt = material.attempt(&cells)?;
-            attempt.states_only = known.states_only;
-            if let CheckpointPolicy::Offload(least_bytes) = policy {
-                attempt.schedule = offload::offloaded(material, &attempt.schedule, least_bytes)?;
-                let flops = |cluster: usize| material.flow.flops[cluster];
-                attempt.simulation = simulate_costing(material.graph, &attempt.schedule, flops)?;
-            }
-            if self.attempt.as_ref().is_none_or(|best| order(&attempt) < order(best)) {
-                self.attempt = Some(attempt);
-            }
-            push(&mut tried, cells)?;
-        }
-        Ok(())
-    }
 }

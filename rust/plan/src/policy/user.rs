@@ -11,7 +11,7 @@ use ckad_graph::{Error, NodeId, Result, interrupt};
 
 use crate::liveness::Lists;
 use crate::policy::cells::{Cells, ROOT};
-use crate::policy::emit::Sequence;
+use crate::policy::sequence::Sequence;
 use crate::policy::{Attempt, Material};
 use crate::tables::{collected, filled, push};
 
@@ -217,7 +217,7 @@ impl Checked<'_> {
                 sequence.end(cluster)?;
             }
         }
-        self.attempt(sequence, segments, u64::from(flow.passes))
+        self.material.played(sequence, segments, u64::from(flow.passes))
     }
 
     fn compute(&self, clusters: &[i64]) -> Result<Attempt> {
@@ -253,12 +253,6 @@ impl Checked<'_> {
             let what = format!("{{'compute': …}} without cluster {producer}, which makes a value that is returned");
             return Err(self.refused(&what, "what is returned has output[value] True; compute producer[value]"));
         }
-        self.attempt(sequence, 1, runs.iter().max().copied().unwrap_or(1))
-    }
-
-    fn attempt(&self, sequence: Sequence, segments: usize, repeats: u64) -> Result<Attempt> {
-        let schedule = sequence.schedule(self.material, repeats)?;
-        let simulation = self.material.simulated(&schedule)?;
-        Ok(Attempt { schedule, simulation, segments, states_only: false })
+        self.material.played(sequence, 1, runs.iter().max().copied().unwrap_or(1))
     }
 }

@@ -18,8 +18,8 @@ use std::collections::BinaryHeap;
 use ckad_graph::{Error, NodeId, Result, interrupt};
 
 use crate::policy::Material;
-use crate::policy::emit::Sequence;
-use crate::schedule::{ClusterKind, Schedule};
+use crate::policy::sequence::Sequence;
+use crate::simulate::overwritten;
 use crate::tables::{collected, filled, push};
 
 /// The most clusters of a graph that is planned so.
@@ -29,7 +29,7 @@ pub(crate) const MOST_CLUSTERS: usize = 1000;
 pub(crate) const FAILURES: usize = 2;
 
 /// Clusters of all attempts together.
-const CLUSTERS_TRIED: usize = 20_000;
+pub(crate) const CLUSTERS_TRIED: usize = 20_000;
 
 /// So many times as many computes as clusters, and a budget is given up.
 const MOST_RUNS: usize = 8;
@@ -39,7 +39,7 @@ const MOST_RUNS: usize = 8;
 const MOST_STEPS: u64 = 3_000_000;
 
 /// The same of operations: so many times those of all clusters once, beyond them.
-const MOST_REPEATS: u64 = 2;
+pub(crate) const MOST_REPEATS: u64 = 2;
 
 /// What a program of evictions is made from: enough to make it again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,12 +96,8 @@ impl<'a> Evictions<'a> {
             flow.results.get(cluster).iter().map(|&value| graph.elements(NodeId(value)) as u64).sum::<u64>()
         };
         let cost = collected((0..flow.flops.len()).map(|cluster| flow.flops[cluster].max(moved(cluster)).max(1)))?;
-        let base = collected(material.clustering.clusters.iter().map(|cluster| {
-            let root = *cluster.members.last()?;
-            let (&base, others) = graph.operands(root).split_first()?;
-            let overwrites = cluster.kind == ClusterKind::Single && graph.op(root).overwrites_base();
-            (overwrites && !graph.op(base).is_leaf() && !others.contains(&base)).then_some(base)
-        }))?;
+        let clusters = &material.clustering.clusters;
+        let base = collected(clusters.iter().map(|cluster| overwritten(graph, cluster)))?;
         Ok(Evictions { material, cost, bytes, base, steps: Cell::new(0) })
     }
 
@@ -134,8 +130,8 @@ impl<'a> Evictions<'a> {
         self.steps.get() > MOST_STEPS
     }
 
-    /// The program of these evictions; `None` where the budget is too small for them.
-    pub(crate) fn schedule(&self, eviction: Eviction) -> Result<Option<Schedule>> {
+    /// What these evictions compute; `None` where the budget is too small for them.
+    pub(crate) fn sequence(&self, eviction: Eviction) -> Result<Option<Sequence>> {
         let clusters = self.material.flow.flops.len();
         let mut run = Run::new(self, eviction)?;
         let mut fits = true;
@@ -147,7 +143,7 @@ impl<'a> Evictions<'a> {
             run.pass(cluster)?;
         }
         self.steps.set(self.steps.get() + run.steps + run.sequence.len() as u64);
-        if fits { run.sequence.schedule(self.material, MOST_REPEATS).map(Some) } else { Ok(None) }
+        Ok(fits.then_some(run.sequence))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Long schedules, which two threads lower: the program is the one that a single thread writes.
+//! Long tapes, which two threads plan and lower: plans and programs are those of a single thread.
 #![allow(clippy::unwrap_used)]
 
 mod programs;
@@ -6,6 +6,7 @@ mod programs;
 use ckad_graph::{CheckpointPolicy, Graph, Op, interrupt};
 use ckad_plan::compile::compile;
 use ckad_plan::program::{Kernel, Program, Target};
+use ckad_plan::within::{Fitted, compile_within};
 use programs::{Tape, target};
 
 /// `x ← tanh(Σ x W)`, with the vector x repeated as a matrix from step `repeated` on: a product needs that in memory,
@@ -57,22 +58,37 @@ fn two_threads_write_what_one_writes() {
 }
 
 #[test]
+fn two_threads_choose_what_one_chooses() {
+    let graph = repeating(900, 0);
+    let within = |limit: usize, threads: usize| {
+        compile_within(&graph, None, limit, &Target { threads, ..target() }, &[]).unwrap()
+    };
+    let most = compile(&graph, CheckpointPolicy::None, &target()).unwrap().peak.total();
+    let Fitted::TooSmall(refused) = within(1, 1) else { panic!("1 byte is enough") };
+    for limit in [1, refused.minimum, (refused.minimum + most) / 2, most] {
+        assert!(within(limit, 1) == within(limit, 2), "within {limit} of {most}");
+    }
+}
+
+#[test]
 fn an_interrupt_ends_both_threads() {
     let graph = repeating(900, 0);
     let asked = std::rc::Rc::new(std::cell::Cell::new(0));
-    let count = |stop_at: usize| {
+    let count = |policy: CheckpointPolicy, stop_at: usize| {
         asked.set(0);
         let asked = std::rc::Rc::clone(&asked);
         let _listening = interrupt::listen(move || {
             asked.set(asked.get() + 1);
             asked.get() >= stop_at
         });
-        compile(&graph, CheckpointPolicy::None, &Target { threads: 2, ..target() })
+        compile(&graph, policy, &Target { threads: 2, ..target() })
     };
-    count(usize::MAX).unwrap();
-    let questions = asked.get();
-    for stop_at in 1..=questions.min(64) {
-        let error = count(stop_at).unwrap_err();
-        assert_eq!(error.kind, ckad_graph::ErrorKind::Interrupted);
+    for policy in [CheckpointPolicy::None, CheckpointPolicy::Sqrt] {
+        count(policy, usize::MAX).unwrap();
+        let questions = asked.get();
+        for stop_at in 1..=questions.min(64) {
+            let error = count(policy, stop_at).unwrap_err();
+            assert_eq!(error.kind, ckad_graph::ErrorKind::Interrupted);
+        }
     }
 }
