@@ -84,6 +84,38 @@ def test_writing_an_inner_value_into_an_outer_array_raises() -> None:
         ckad.grad(f)(np.ones(3))
 
 
+def test_an_argument_that_is_not_differentiated_can_be_written_to_inside() -> None:
+    """What the inner function makes of it is its own, as under one transform alone."""
+
+    def f(x: Any, u: Any) -> Any:
+        u = u * 1.0
+        u[0] = x[1]
+        return np.sum(u**2 * x)
+
+    def in_place(x: Any, u: Any) -> Any:
+        u["field"][0] = x[1]
+        return np.sum(u["field"] ** 2 * x)
+
+    x, u = np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0])
+    gradient = np.array([4.0, 4.0 + 25.0, 36.0])
+    np.testing.assert_array_equal(ckad.grad(f)(x, u), gradient)
+    np.testing.assert_array_equal(ckad.jit(ckad.grad(f))(x, u), gradient)
+    np.testing.assert_array_equal(ckad.grad(lambda x, u: np.sum(ckad.grad(f)(x, u)))(x, u), [4.0, 6.0, 0.0])
+    np.testing.assert_array_equal(ckad.jvp(lambda u: ckad.grad(f)(x, u), (u,), (np.ones(3),))[1], [0.0, 10.0, 12.0])
+    for transform in (
+        ckad.grad(lambda x, u: np.sum(ckad.grad(in_place)(x, u)) + np.sum(u["field"])),
+        ckad.jit(in_place),
+    ):
+        transform(x, {"field": u})
+        np.testing.assert_array_equal(u, [4.0, 5.0, 6.0])
+
+    def outer(u: Any, x: Any) -> Any:
+        ckad.grad(in_place)(x, {"field": u})
+        return np.sum(u * u)
+
+    np.testing.assert_array_equal(ckad.grad(outer)(u, x), 2.0 * u)
+
+
 def test_same_array_for_two_arguments() -> None:
     x = np.array([1.0, 2.0])
     a, b = ckad.grad(lambda p, q: np.sum(p * p * q), argnums=(0, 1))(x, x)

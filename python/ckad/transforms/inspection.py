@@ -60,8 +60,11 @@ class _FloatsOrNothing(Recording):
         self._traced_args = []
         for argument in self._args:
             leaves, structure = flatten(argument)
-            traced = [self.trace.argument(leaf, True) if is_float_leaf(leaf) else leaf for leaf in leaves]
-            self._traced_args.append(self._trace_constant(unflatten(structure, traced)))
+            traced = [
+                self.trace.argument(leaf, True) if is_float_leaf(leaf) else self._trace_constant(leaf)
+                for leaf in leaves
+            ]
+            self._traced_args.append(unflatten(structure, traced))
         self._traced_kwargs = {name: self._trace_constant(value) for name, value in self._kwargs.items()}
 
 

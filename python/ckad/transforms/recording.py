@@ -115,9 +115,12 @@ def is_float_leaf(leaf: Any) -> bool:
 
 
 def _can_be_traced(leaf: Any) -> bool:
-    """Is it an array of a dtype that ckad computes with? Others (text, dates, complex) stay the caller's arrays."""
+    """Is it an array of a dtype that ckad computes with? Others (text, dates, complex) stay the caller's arrays.
+
+    Values of a trace around are: what the function makes of them is its own, and can be written to.
+    """
     if not isinstance(leaf, np.ndarray):
-        return False
+        return isinstance(leaf, _core.Tracer)
     return leaf.dtype.kind in "iub" or (leaf.dtype.kind == "f" and leaf.dtype.itemsize in (4, 8))
 
 
@@ -205,7 +208,9 @@ class Recording:
         """The argument with its array leaves traced as values that depend on nothing differentiated."""
         if type(argument) is np.ndarray:
             return self.trace.argument(argument, False) if _can_be_traced(argument) else argument
-        if isinstance(argument, (int, float, str, bytes, type(None), np.generic, _core.Tracer)):
+        if isinstance(argument, _core.Tracer):
+            return self.trace.argument(argument, False)
+        if isinstance(argument, (int, float, str, bytes, type(None), np.generic)):
             return argument
         leaves, structure = flatten(argument)
         if not any(_can_be_traced(leaf) for leaf in leaves):
