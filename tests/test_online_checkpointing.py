@@ -118,6 +118,19 @@ def test_a_limit_takes_fewer_slots():
         ckad.jit(ckad.grad(diffused), memory_limit=least - 1)(u, np.int64(300))
 
 
+def test_fewer_slots_are_more_work():
+    """Nobody knows how much, but a frontier says that they cost, and has them all."""
+    u, n = np.linspace(0.0, 1.0, 20_000), np.int64(300)
+    points = ckad.memory_frontier(ckad.jit(ckad.grad(diffused)))(u, n)
+    assert len(points) > 8
+    for point in points:
+        plan = ckad.plan(ckad.jit(ckad.grad(diffused), memory_limit=point.peak_bytes))(u, n)
+        assert (plan.peak_bytes, plan.extra_flops) == (point.peak_bytes, point.extra_flops)
+    everything = ckad.plan(ckad.jit(ckad.grad(diffused, checkpoint="none")))(u, n)
+    assert (points[-1].peak_bytes, points[-1].extra_flops) == (everything.peak_bytes, 0)
+    assert points[0].extra_flops > 30 * points[-2].extra_flops
+
+
 def test_one_inside_the_other():
     def nested(a, n):
         def body(q):

@@ -226,7 +226,11 @@ fn rewritten(
             (Op::Call(_), None, None) if unknown.contains_key(&id) => {
                 let call = call_of(graph, id)?;
                 let kind = match call.kind {
-                    CallKind::While(looped) => CallKind::While(While { slots: unknown[&id], ..looped }),
+                    CallKind::While(looped) => {
+                        let fewer = While { slots: unknown[&id], ..looped };
+                        extra_flops = extra_flops.saturating_add(rewound_flops(call, looped, fewer));
+                        CallKind::While(fewer)
+                    }
                     CallKind::Rewind(rewind) => CallKind::Rewind(Rewind { slots: unknown[&id], ..rewind }),
                     other => other,
                 };
@@ -440,7 +444,21 @@ fn reverse(
 
 /// Operations of what a reader computes anew.
 fn ahead_flops(call: &Call, kind: Reverse) -> u64 {
+    iteration_flops(call).saturating_mul(kind.again())
+}
+
+/// Operations that fewer slots of a loop of unknown length cost for an iteration, as its other operations are counted.
+/// They grow with the length: they are those of one that goes round so often that all slots are used up at two computes
+/// of each iteration.
+fn rewound_flops(call: &Call, before: While, after: While) -> u64 {
+    let slots = u64::from(While::SLOTS);
+    let trips = (slots + 1) * (slots + 2) / 2;
+    let steps = |looped: While| binomial::forward_steps(trips, looped.slots.into());
+    iteration_flops(call).saturating_mul(steps(after).saturating_sub(steps(before))) / trips
+}
+
+/// Operations of an iteration alone.
+fn iteration_flops(call: &Call) -> u64 {
     let ahead = &call.bodies[1];
-    let flops = ahead.ids().map(|id| ckad_prim::cost(ahead, id).flops).fold(0, u64::saturating_add);
-    flops.saturating_mul(kind.again())
+    ahead.ids().map(|id| ckad_prim::cost(ahead, id).flops).fold(0, u64::saturating_add)
 }
