@@ -281,6 +281,26 @@ def test_odd_loops():
     assert x[0] == 1.0
 
 
+def test_loops_without_carries_and_slices():
+    # Of each of these the derivative has constants alone to read.
+    def stacked(scan):
+        return lambda v: np.sum(scan(lambda c, _: (c, np.sin(v) * v), 0.0, None, 3)[1] ** 2)
+
+    def empty(scan):
+        return lambda v: np.sum(scan(lambda c, _: (c * v[:0], np.cos(v)), v[1:1], None, 3)[1] ** 2)
+
+    x = np.array([0.3, -0.4])
+    for f in (stacked, empty):
+        known, found = f(python_scan), f(ckad.scan)
+        for g in (found, ckad.jit(found)):
+            close(ckad.value_and_grad(g)(x), ckad.value_and_grad(known)(x))
+            close(ckad.jvp(g, (x,), (x,)), ckad.jvp(known, (x,), (x,)))
+            close(ckad.linearize(g, x)[1](x), ckad.linearize(known, x)[1](x))
+            close(ckad.hvp(g, x, x), ckad.hvp(known, x, x))
+            square = lambda g: ckad.grad(lambda x: np.sum(ckad.grad(g)(x) ** 2))(x)
+            close(square(g), square(known))
+
+
 def test_numbers_of_pythons_take_the_dtype_that_the_body_gives_them():
     f32, i32 = np.float32, np.int32
     scan, add = ckad.scan, lambda c, x: (c + x, None)

@@ -129,9 +129,9 @@ pub(crate) fn linearised(site: &Site<'_>, id: NodeId, scan: Scan, own: Option<No
 
     // Where values and tangents stand among carries, and among what is stacked.
     let (before_carries, before_ys) = if joint { (carries, ys) } else { (0, 0) };
-    let carries_before = tangents_before[consts];
-    let carry_rank =
-        |carry: usize| active.operands[consts + carry].then(|| tangents_before[consts + carry] - carries_before);
+    let carry_rank = |carry: usize| {
+        active.operands[consts + carry].then(|| tangents_before[consts + carry] - tangents_before[consts])
+    };
     let ys_active = &active.outputs[carries..];
     let ys_before = set_before(op, ys_active.iter().copied())?;
     let part_of = |part: usize| {
