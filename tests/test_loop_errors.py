@@ -62,6 +62,48 @@ def test_loops_that_do_not_fit():
         ckad.fori_loop(0, np.float64(3.0), lambda i, x: x, 0.0)
 
 
+def test_writes_to_arrays_from_around_raise():
+    # They would be done once, where a loop in Python does them in each iteration.
+    def write(w, x):
+        w[0] += 1.0
+        return x + w[0]
+
+    loops = {
+        "scan": lambda w, x: ckad.scan(lambda c, _: (write(w, c), None), x, None, 3)[0],
+        "fori_loop": lambda w, x: ckad.fori_loop(0, 3, lambda _, c: write(w[:1], c), x),
+        "while_loop": lambda w, x: ckad.while_loop(lambda c: c < 9.0, lambda c: write(w, c), x),
+        "jit": lambda w, x: ckad.jit(lambda x: write(w, x))(x),
+    }
+    for name, loop in loops.items():
+        with pytest.raises(TracerError, match=rf"\[setitem\] .* ckad\.{name} records once"):
+            ckad.grad(lambda x, loop=loop: np.sum(loop(x * np.ones(2), x)))(1.0)
+
+    def chosen(x):
+        w = x * np.ones(2)
+        return ckad.cond(x > 0, lambda x: write(w, x), lambda x: x, x)
+
+    with pytest.raises(TracerError, match=r"ckad\.cond records once"):
+        ckad.jit(chosen)(1.0)
+    # Where the choice is known, one function is called, and once.
+    assert ckad.value_and_grad(chosen)(1.0) == (3.0, 2.0)
+    # What a body makes of values from around is its own.
+    own = lambda x: ckad.fori_loop(0, 3, lambda _, c: write(np.sin(x * np.ones(2)), c), x)
+    assert ckad.grad(own)(0.0) == 4.0
+
+    # What the hints say.
+    def mixed(x, own):
+        def step(_, c):
+            w = own(np.sin(x * np.ones(2)))
+            w[0] = c
+            return np.sum(w)
+
+        return ckad.fori_loop(0, 3, step, x)
+
+    with pytest.raises(TracerError, match=r"Hint: write to x\.copy\(\)"):
+        ckad.grad(mixed)(0.0, lambda w: w)
+    assert ckad.grad(mixed)(0.0, lambda w: w.copy()) == 4.0
+
+
 def test_errors_of_a_run_name_the_line_in_the_body():
     def f(x, order):
         def step(s, i):

@@ -301,6 +301,40 @@ def test_loops_without_carries_and_slices():
             close(square(g), square(known))
 
 
+def test_a_body_writes_into_arrays_that_it_makes():
+    def program(scan, make):
+        def f(v):
+            m = np.outer(v, v)
+
+            def step(c, x):
+                new = make(v, m)
+                new[1:3] += c[:2] * x
+                other = make(v, m)[::-1]
+                other[0] = np.sum(c)
+                return np.sin(new) + 0.1 * other, new[1]
+
+            c, ys = scan(step, v, v)
+            return np.sum(c) + np.sum(ys)
+
+        return f
+
+    x = np.array([0.1, 0.4, -0.3, 0.7])
+    for make in (
+        lambda v, m: v.copy(),
+        lambda v, m: np.copy(m[1]),
+        lambda v, m: m.T.copy()[:, 0],
+        lambda v, m: np.sin(v).copy(),
+        lambda v, m: np.zeros_like(v),
+        lambda v, m: np.full_like(m, 2.0)[0],
+        lambda v, m: np.ones(4, like=v),
+        lambda v, m: np.array(m[2], like=v),
+    ):
+        known, found = program(python_scan, make), program(ckad.scan, make)
+        for g in (found, ckad.jit(found)):
+            close(ckad.value_and_grad(g)(x), ckad.value_and_grad(known)(x))
+        close(ckad.hvp(found, x, x), ckad.hvp(known, x, x))
+
+
 def test_numbers_of_pythons_take_the_dtype_that_the_body_gives_them():
     f32, i32 = np.float32, np.int32
     scan, add = ckad.scan, lambda c, x: (c + x, None)

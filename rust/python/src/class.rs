@@ -15,6 +15,7 @@ use crate::indexing::{get_item, set_item};
 use crate::operators::{binary, compare, divide_with_remainder, matrix_product, positive, power, unary};
 use crate::reductions::{reduce, reduced};
 use crate::shapes::{self, Order, integer_or_bool, transpose_axes};
+use crate::trace::home_of_new;
 use crate::tracer::{Kind, Tracer};
 use crate::ufunc::array_ufunc;
 use crate::values;
@@ -463,7 +464,10 @@ impl Tracer {
     #[pyo3(signature = (order = None))]
     fn copy(&self, py: Python<'_>, order: Option<Any<'_, '_>>) -> PyResult<Py<PyAny>> {
         self.check_alive(py)?;
-        shapes::copy(py, self, Order::parse(order, Order::C)?)?.into_object(py)
+        let copied = shapes::copy(py, self, Order::parse(order, Order::C)?)?;
+        let home = home_of_new(self.tape());
+        let copied = if home.depth > self.tape().depth { copied.within(py, &home)? } else { copied };
+        copied.into_object(py)
     }
 
     #[pyo3(signature = (dtype, order = None, casting = "unsafe", subok = true, copy = true))]

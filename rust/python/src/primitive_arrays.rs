@@ -12,6 +12,7 @@ use crate::layout::Layout;
 use crate::operand::{Operand, prepare};
 use crate::primitives::{axis_error, traced};
 use crate::storage::View;
+use crate::trace::home_of_new;
 use crate::tracer::Tracer;
 use crate::values::parse_dtype;
 
@@ -27,7 +28,7 @@ fn zeros(
     dtype: Any<'_, '_>,
     order: Option<Vec<usize>>,
 ) -> PyResult<Py<PyAny>> {
-    let tape = traced("zeros", like)?.tape();
+    let tape = home_of_new(traced("zeros", like)?.tape());
     let dtype = parse_dtype(dtype)?;
     let order = order.unwrap_or_else(|| (0..shape.len()).collect());
     if !(0..shape.len()).all(|axis| order.contains(&axis)) || order.len() != shape.len() {
@@ -37,7 +38,7 @@ fn zeros(
     let layout = Layout::ordered(&shape, &order);
     let memory: Vec<i64> = order.iter().map(|&axis| shape[axis]).collect();
     let node = tape.record(py, |tape| tape.builder.zeros(dtype, &memory))?;
-    Tracer::new_array(py, Arc::clone(tape), node, dtype, layout)?.into_object(py)
+    Tracer::new_array(py, tape, node, dtype, layout)?.into_object(py)
 }
 
 fn view(name: &str, x: &Tracer, change: impl FnOnce(&View) -> View) -> PyResult<Tracer> {
@@ -119,7 +120,7 @@ fn lift(py: Python<'_>, x: Any<'_, '_>, like: Any<'_, '_>) -> PyResult<Py<PyAny>
     if x.cast::<Tracer>().is_ok() {
         return Ok(x.clone().unbind());
     }
-    let tape = traced("lift", like)?.tape();
+    let tape = &home_of_new(traced("lift", like)?.tape());
     let operand = Operand::coerced(x)?;
     let dtype = operand.own_dtype();
     let order = operand.numpy_layout().memory_order(operand.unit());

@@ -5,7 +5,7 @@
 //! records the memory with the view's elements replaced and makes that the current node.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use ckad_graph::{DType, NodeId, Result};
 use pyo3::prelude::*;
@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use crate::errors::raise;
 use crate::guarded::{Guarded, dropping};
 use crate::layout::{Layout, inverse, is_identity, same_list};
-use crate::tape::{Tape, TapeCell};
+use crate::tape::{Tape, TapeCell, next_id};
 
 /// Reads of one version that are remembered.
 const REMEMBERED_READS: usize = 8;
@@ -25,6 +25,8 @@ pub struct Storage {
     /// The node of its elements, in C order of this node's shape. It changes while the tape is recorded, in the tape's
     /// thread alone; it is read more often than anything else, so not behind the lock.
     node: AtomicU32,
+    /// The id that the next tape got when it was made.
+    made_before: AtomicU64,
     state: Guarded<State>,
 }
 
@@ -52,7 +54,8 @@ impl Storage {
     /// Of a node that was retained when it was recorded.
     pub fn held(tape: Arc<TapeCell>, dtype: DType, node: NodeId) -> Arc<Storage> {
         let state = Guarded::new(State { reads: Vec::new(), undecided_alias: false });
-        Arc::new(Storage { tape, dtype, node: AtomicU32::new(node.0), state })
+        let (node, made_before) = (AtomicU32::new(node.0), AtomicU64::new(next_id()));
+        Arc::new(Storage { tape, dtype, node, made_before, state })
     }
 
     /// Lets go of the node for the only owner, where nothing else of the value is remembered.
@@ -80,8 +83,14 @@ impl Storage {
         let same = Arc::ptr_eq(&self.tape, tape) && self.dtype == dtype;
         if same {
             self.node.store(node.0, Ordering::Relaxed);
+            self.made_before.store(next_id(), Ordering::Relaxed);
         }
         same
+    }
+
+    /// Was it made before that tape?
+    pub fn is_older_than(&self, tape: &TapeCell) -> bool {
+        self.made_before.load(Ordering::Relaxed) <= tape.id
     }
 
     #[inline]

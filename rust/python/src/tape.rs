@@ -145,6 +145,12 @@ pub struct ForcedRuns {
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
+/// The id that the next tape gets: ids grow.
+#[inline]
+pub fn next_id() -> u64 {
+    NEXT_ID.load(Ordering::Relaxed)
+}
+
 /// A number that no other thread of the process ever has. Asked for each operation: a constant to begin with, so that
 /// there is nothing to look after but the number itself.
 #[inline]

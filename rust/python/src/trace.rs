@@ -45,6 +45,24 @@ pub fn innermost_jit() -> Option<u32> {
     OPEN.with(|open| open.borrow().last().and_then(|tape| tape.jit_depth))
 }
 
+/// Where an array that is made like a value of `tape` belongs: to the `jit` or body that records, if the value is from
+/// around it. What is computed there can then be written into it.
+pub fn home_of_new(tape: &Arc<TapeCell>) -> Arc<TapeCell> {
+    let body = OPEN.with_borrow(|open| {
+        let depth = open.last()?.jit_depth.filter(|&depth| depth > tape.depth)?;
+        open.iter().find(|tape| tape.depth == depth).map(Arc::clone)
+    });
+    body.unwrap_or_else(|| Arc::clone(tape))
+}
+
+/// The `jit` or body that records for others, if a value of `tape` is from around it.
+pub fn recorded_once_inside(tape: &TapeCell) -> Option<Arc<TapeCell>> {
+    OPEN.with_borrow(|open| {
+        let depth = open.last()?.others_depth.filter(|&depth| depth > tape.depth)?;
+        open.iter().find(|tape| tape.depth == depth).map(Arc::clone)
+    })
+}
+
 /// The depth of the innermost one that records for others.
 pub fn innermost_for_others() -> Option<u32> {
     OPEN.with(|open| open.borrow().last().and_then(|tape| tape.others_depth))

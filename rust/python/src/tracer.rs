@@ -15,6 +15,7 @@ use crate::leaf;
 use crate::operand::Operand;
 use crate::storage::{NO_NODE, Storage, View, hold};
 use crate::tape::{Tape, TapeCell};
+use crate::trace::{home_of_new, recorded_once_inside};
 
 /// A value that is being recorded. It belongs to one call of one transform and to one thread.
 #[pyclass(frozen, mapping, subclass, name = "Tracer", module = "ckad")]
@@ -329,6 +330,16 @@ impl Tracer {
         }
     }
 
+    /// This value as one of a trace inside of its own. What is written into it is written there.
+    pub fn within(&self, py: Python<'_>, tape: &Arc<TapeCell>) -> PyResult<Tracer> {
+        let (node, layout) = self.memory_node(py)?;
+        let node = tape.record(py, |inner| inner.capture(py, self.tape(), node))?;
+        match self.is_scalar() {
+            true => Ok(Tracer::scalar(py, Arc::clone(tape), node)?.weak_if(self.is_weak())),
+            false => Tracer::array(py, Arc::clone(tape), node, layout, self.is_read_only()),
+        }
+    }
+
     /// Does it depend on a differentiated argument?
     pub fn is_active(&self, py: Python<'_>) -> PyResult<bool> {
         if !self.dtype().is_float() {
@@ -364,7 +375,10 @@ impl Tracer {
                 )
                 .with_hint("take .copy() before the reshape or ravel, or before writing"),
             )),
-            Kind::Array { storage, view } => Ok((storage, view)),
+            Kind::Array { storage, view } => match recorded_once_inside(&storage.tape) {
+                Some(body) if storage.is_older_than(&body) => Err(written_once(name, &body)),
+                _ => Ok((storage, view)),
+            },
         }
     }
 
@@ -374,19 +388,37 @@ impl Tracer {
         for operand in operands {
             let Operand::Traced(value) = operand else { continue };
             if value.tape().depth > self.tape().depth {
+                let hint = match home_of_new(self.tape()).depth > self.tape().depth {
+                    true => "write to x.copy(), which is the inner function's own",
+                    false => "return the value from the inner function and write it outside",
+                };
                 return Err(raise(
                     Error::new(
                         ErrorKind::Tracer,
                         name,
                         "a value of an inner transform cannot be written into an array of the function around it",
                     )
-                    .with_hint("return the value from the inner function and write it outside"),
+                    .with_hint(hint),
                 ));
             }
             refuse_lost_gradient(py, name, self.dtype(), value)?;
         }
         Ok(())
     }
+}
+
+/// The refusal to write, while `body` records, into an array that was there before it.
+fn written_once(name: &str, body: &TapeCell) -> PyErr {
+    let transform = &body.transform;
+    let what = format!(
+        "an array from around is written to in a function that ckad.{transform} records once: the write would happen \
+         once, however often the function runs"
+    );
+    let hint = match body.is_body {
+        true => "let the function take the array (in the carry) and return it, or write to x.copy()",
+        false => "let the function take the array and return it, or write to x.copy()",
+    };
+    refusal(ErrorKind::Tracer, name, what, hint)
 }
 
 /// Refuses a differentiated value where it would become an element of an array of integers.
