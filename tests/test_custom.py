@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,79 @@ def test_forward_mode_over_a_rule_for_cotangents_is_refused() -> None:
     with pytest.raises(CkadTypeError, match="custom_vjp"):
         ckad.jacobian(lambda x: product(x, x), mode="forward")(X)
     assert_allclose(ckad.jacobian(lambda x: product(x, x))(X), np.diag(20.0 * X))
+
+
+def test_arguments_may_come_from_around_a_loop() -> None:
+    # What the function computes of those alone is computed in the loop, where the rule knows of it.
+    of_cotangents = ckad.custom_vjp(lambda x, y: np.tanh(x) * np.cos(y))
+    of_cotangents.defvjp(
+        lambda x, y: (np.tanh(x) * np.cos(y), (np.tanh(x), y)),
+        lambda r, g: (g * (1.0 - r[0] ** 2) * np.cos(r[1]), -g * r[0] * np.sin(r[1])),
+    )
+    of_tangents = ckad.custom_jvp(lambda x, y: np.tanh(x) * np.cos(y))
+
+    @of_tangents.defjvp
+    def rule(primals: Any, tangents: Any) -> Any:
+        (x, y), (dx, dy) = primals, tangents
+        slope = (1.0 - np.tanh(x) ** 2) * np.cos(y)
+        return of_tangents(x, y), slope * dx - np.tanh(x) * np.sin(y) * dy
+
+    def plain(v: Any) -> Any:
+        c = v
+        for _ in range(3):
+            c = np.tanh(v) * np.cos(c) + np.tanh(c) * np.cos(v)
+        return np.sum(c)
+
+    expected, product_ = ckad.grad(plain)(X), ckad.hvp(plain, X, X)
+    for f in (of_cotangents, of_tangents):
+        step = lambda v, f=f: lambda i, c: f(v, c) + f(c, v)
+        for g in (
+            lambda v, step=step: np.sum(ckad.fori_loop(0, 3, step(v), v)),
+            lambda v, step=step: np.sum(ckad.fori_loop(0, 3, ckad.checkpoint(step(v)), 1.0 * v)),
+        ):
+            for h in (g, ckad.jit(g)):
+                assert_allclose(ckad.grad(h)(X), expected, rtol=1e-12)
+                assert_allclose(ckad.hvp(h, X, X), product_, rtol=1e-10)
+
+    def of_the_index(v: Any) -> Any:
+        def step(i: Any, c: Any) -> Any:
+            f = ckad.custom_jvp(lambda x: np.sin(x) * (i + 1))
+            f.defjvp(lambda primals, tangents: (f(*primals), np.cos(primals[0]) * (i + 1) * tangents[0]))
+            return f(v) + c
+
+        return np.sum(ckad.fori_loop(0, 3, step, v))
+
+    assert_allclose(ckad.grad(of_the_index)(X), 6.0 * np.cos(X) + 1.0, rtol=1e-12)
+
+
+def test_rules_may_call_the_function() -> None:
+    # As JAX's documentation has it: the rule of a fixed point solves the adjoint equation, which is one itself.
+    @functools.partial(ckad.custom_vjp, nondiff_argnums=(0,))
+    def fixed_point(f: Any, a: Any, x: Any) -> Any:
+        goes_on = lambda pair: np.max(np.abs(pair[0] - pair[1])) > 1e-14
+        return ckad.while_loop(goes_on, lambda pair: (pair[1], f(a, pair[1])), (x, f(a, x)))[1]
+
+    def forward(f: Any, a: Any, x: Any) -> Any:
+        x = fixed_point(f, a, x)
+        return x, (a, x)
+
+    def backward(f: Any, residuals: Any, g: Any) -> Any:
+        a, x = residuals
+        _, by_x = ckad.vjp(lambda x: f(a, x), x)
+        _, by_a = ckad.vjp(lambda a: f(a, x), a)
+        return by_a(fixed_point(lambda g, w: g + by_x(w)[0], g, g))[0], np.zeros_like(x)
+
+    fixed_point.defvjp(forward, backward)
+    at = lambda a, x: fixed_point(lambda a, x: np.cos(a * x), a, x)
+    a = np.array([0.5, 0.7])
+    x = at(a, np.ones(2))
+    slope = -np.sin(a * x) * x / (1.0 + a * np.sin(a * x))
+    f = lambda a: np.sum(at(a, np.ones(2)) ** 2)
+    for g in (f, ckad.jit(f)):
+        assert_allclose(ckad.grad(g)(a), 2.0 * x * slope, rtol=1e-10)
+    # In a loop.
+    looped = lambda a: np.sum(ckad.scan(lambda c, _: (c + at(a, c), None), np.ones(2), length=3)[0])
+    assert_allclose(ckad.grad(looped)(a), 3.0 * slope, rtol=1e-10)
 
 
 def test_what_is_wrong_is_said() -> None:

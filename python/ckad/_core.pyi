@@ -228,6 +228,9 @@ class Region(_Context):
 
     def __init__(self) -> None: ...
 
+def together(values: list[Any]) -> list[Any]:
+    """The values, those of enclosing traces as values of the innermost among them, or of the body inside of it."""
+
 def keep(value: Tracer) -> None:
     """Marks the value as one that every policy keeps."""
 

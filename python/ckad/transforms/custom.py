@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import numpy as np
@@ -77,6 +78,15 @@ def _packed(leaf: Any) -> Any:
 
 def _is_traced(tree: Any) -> bool:
     return any(isinstance(leaf, _core.Tracer) for leaf in flatten(tree)[0])
+
+
+def _together(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments of which some are traced, all as values of the innermost trace among them: what the function computes
+    of others alone would be recorded around it, where the rule does not know of it."""
+    leaves, structure = flatten(args)
+    entered = _core.together(leaves)
+    same = all(a is b for a, b in zip(entered, leaves, strict=True))
+    return args if same else unflatten(structure, entered)
 
 
 def _matching(name: str, what: str, value: Any, like: Leaf) -> Any:
@@ -282,6 +292,9 @@ class custom_jvp(_Custom[Result]):
             if thread == threading.get_ident():
                 same = len(leaves) == len(primals) and all(a is b for a, b in zip(leaves, primals, strict=True))
                 return out if same else self.fun(*args)
+        args = _together(args)
+        static, given = self._split(args)
+        primals = flatten(given)[0]
         known = [index for index, leaf in enumerate(primals) if isinstance(leaf, _core.Tracer) and _is_float(leaf)]
 
         def record(rule: _Rule, leaves: list[Any], out: Any, floats: list[int]) -> tuple[list[Any], list[int]]:
@@ -342,11 +355,17 @@ class custom_vjp(_Custom[Result]):
     fwd: Callable[..., Any] | None = None
     bwd: Callable[..., Any] | None = None
 
+    def __init__(self, fun: Callable[..., Result], nondiff_argnums: int | Sequence[int] = ()) -> None:
+        super().__init__(fun, nondiff_argnums)
+        # The threads in which the rule is recorded.
+        self.open: list[int] = []
+
     def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any]) -> None:
         """Gives the rule.
 
         Args:
-            fwd: function of all arguments to the result and residuals, any pytree.
+            fwd: function of all arguments to the result and residuals, any pytree. Where it or `bwd` calls the function
+                itself, that is what the function computes.
             bwd: function of the residuals and a cotangent of the result to a tuple of cotangents, one for each argument
                 but those of `nondiff_argnums`, which come first; None for an argument, or a part of one,
                 without one.
@@ -365,15 +384,27 @@ class custom_vjp(_Custom[Result]):
         check_function("defvjp", bwd)
         self.fwd, self.bwd = fwd, bwd
 
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """A context in which the function, called in this thread, is what it computes: its rule is being recorded."""
+        self.open.append(threading.get_ident())
+        try:
+            yield
+        finally:
+            self.open.remove(threading.get_ident())
+
     def __call__(self, *args: Any, **kwargs: Any) -> Result:
         args = self._positional(args, kwargs)
         static, given = self._split(args)
         fwd, bwd = self.fwd, self.bwd
         if fwd is None or bwd is None:
             self._refuse("defvjp")
-        if not _is_traced(given):
+        if not _is_traced(given) or threading.get_ident() in self.open:
             return self.fun(*args)
-        answer = fwd(*args)
+        args = _together(args)
+        static, given = self._split(args)
+        with self._recording():
+            answer = fwd(*args)
         if not isinstance(answer, tuple) or len(answer) != 2:
             hint = "return (result, residuals)"
             raise CkadTypeError.of(self.name, f"fwd must return a pair, not {_kind(answer)}", hint)
@@ -387,7 +418,8 @@ class custom_vjp(_Custom[Result]):
                 rule.symbol(one) if index in floats else np.zeros(one.shape, one.dtype)
                 for index, one in enumerate(like)
             ]
-            found = bwd(*rule.inside(static), rule.inside(residuals), unflatten(out, cotangents))
+            with self._recording():
+                found = bwd(*rule.inside(static), rule.inside(residuals), unflatten(out, cotangents))
             if not isinstance(found, tuple) or len(found) != len(given):
                 kind = f"{len(found)} of them" if isinstance(found, tuple) else _kind(found)
                 hint = "return a tuple, None for an argument without a cotangent"

@@ -113,6 +113,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<trace::Trace>()?;
     module.add_class::<trace::Region>()?;
     module.add_function(wrap_pyfunction!(trace::keep, module)?)?;
+    module.add_function(wrap_pyfunction!(trace::together, module)?)?;
     module.add_class::<graph_view::GraphView>()?;
     module.add_class::<plan_view::PlanView>()?;
     module.add_class::<plan_view::Planning>()?;

@@ -529,6 +529,22 @@ pub fn parse_policy(policy: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Checkp
     Ok(Some(parsed))
 }
 
+/// The values, if one is traced, those of enclosing traces as values of the innermost trace among them, or of the `jit`
+/// or body that records inside of that: a function that is given them computes there, whatever it reads. What it
+/// writes into them is its own.
+#[pyfunction]
+pub fn together(py: Python<'_>, values: Vec<Bound<'_, PyAny>>) -> PyResult<Vec<Py<PyAny>>> {
+    let tapes = values.iter().filter_map(|value| Some(value.cast::<Tracer>().ok()?.get().tape()));
+    let Some(tape) = tapes.max_by_key(|tape| tape.depth).map(home_of_new) else {
+        return Ok(values.into_iter().map(Bound::unbind).collect());
+    };
+    let entered = |value: Bound<'_, PyAny>| match value.cast::<Tracer>() {
+        Ok(tracer) if tracer.get().tape().depth < tape.depth => tracer.get().within(py, &tape)?.into_object(py),
+        _ => Ok(value.unbind()),
+    };
+    values.into_iter().map(entered).collect()
+}
+
 /// Marks the value that a traced value has now as one that every policy keeps.
 #[pyfunction]
 pub fn keep(py: Python<'_>, value: &Bound<'_, Tracer>) -> PyResult<()> {
