@@ -136,7 +136,13 @@ def _order(count: int, key: Any) -> Any:
 
 
 def _permuted(axis: int, key: Any, x: Any) -> Any:
-    return np.take(x, _order(x.shape[axis], key), axis=axis)
+    return _taken(x, _order(x.shape[axis], key), axis)
+
+
+def _taken(array: Any, places: Any, axis: int) -> Any:
+    """Entries of an array, which is a constant of the program where the places are traced."""
+    is_traced = isinstance(places, _core.Tracer)
+    return np.take(_core.lift(array, places) if is_traced else array, places, axis=axis)
 
 
 def choice(
@@ -190,7 +196,7 @@ def choice(
             raise ShapeError.of("choice", what, f"give one probability for each: shape ({count},)")
     probabilities = () if p is None else (p,)
     chosen = draw(_chosen, (count, wanted, bool(replace)), key, *probabilities)
-    return chosen if array is None else np.take(array, chosen, axis=axis)
+    return chosen if array is None else _taken(array, chosen, axis)
 
 
 def _chosen(count: int, shape: tuple[int, ...], replace: bool, key: Any, p: Any = None) -> Any:

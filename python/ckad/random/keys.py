@@ -109,6 +109,8 @@ def fold_in(key: Any, data: Any) -> NDArray[np.uint32]:
     array([2716826189,  292468403], dtype=uint32)
     """
     check_key("fold_in", key)
+    if isinstance(data, np.ndarray) and data.shape == ():
+        data = data[()]
     if not isinstance(data, (_core.Tracer, int, np.integer)) or isinstance(data, bool):
         what = f"an integer is folded in, not a value of type {type(data).__name__}"
         raise CkadTypeError.of("fold_in", what, "give the number of a step or layer: fold_in(key, 3)")
