@@ -104,6 +104,15 @@ def test_writes_to_arrays_from_around_raise():
     assert ckad.grad(mixed)(0.0, lambda w: w.copy()) == 4.0
 
 
+def test_lengths_that_are_too_long_raise():
+    for bounds in ((0, 2**33), (-(2**63), 2**63 - 1)):
+        with pytest.raises(ckad.errors.CkadValueError, match=r"\[fori_loop\] \d+ iterations .* loop of loops"):
+            ckad.fori_loop(*bounds, lambda i, c: c, 0)
+    for bounds in ((0, 2**70), (np.uint64(2**63), 2**63 + 1)):
+        with pytest.raises(ckad.errors.CkadValueError, match=r"\[fori_loop\] .* is no int64"):
+            ckad.fori_loop(*bounds, lambda i, c: c, 0)
+
+
 def test_errors_of_a_run_name_the_line_in_the_body():
     def f(x, order):
         def step(s, i):

@@ -218,6 +218,7 @@ def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], init: Any
 
     Raises:
         TypeError: a bound is no integer.
+        ValueError: a bound is no int64, or there are 2³² iterations or more of a length that Python knows.
         ShapeError: the value does not come out of `body` as it went in.
         TracerError: `body` looks at a value, or draws from a random generator.
 
@@ -231,6 +232,9 @@ def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], init: Any
     first, end = _index("lower", lower), _index("upper", upper)
     if first is not None and end is not None:
         trips = max(0, end - first)
+        if trips > _LARGEST_LENGTH:
+            hint = f"at most {_LARGEST_LENGTH} iterations make a loop; write more of them as a loop of loops"
+            raise CkadValueError.of("fori_loop", f"{trips} iterations from {first} to {end}", hint)
 
         def step(i: Any, value: Any, _: Any) -> Any:
             return body(i + np.int64(first) if first else i, value), None
@@ -256,12 +260,15 @@ def _index(what: str, value: Any) -> int | None:
         given = f"dtype {dtype}" if dtype is not None else "type bool"
         raise CkadTypeError.of("fori_loop", f"{what} has {given}", "pass an int")
     try:
-        return operator.index(value)
+        found = operator.index(value)
     except TracerError:
         return None
     except TypeError:
         what = f"{what} is of type {type(value).__name__}"
         raise CkadTypeError.of("fori_loop", what, "pass an int") from None
+    if not -(2**63) <= found < 2**63:
+        raise CkadValueError.of("fori_loop", f"{what}={found} is no int64", "the index is one: count from 0")
+    return found
 
 
 def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init: Any) -> Any:
