@@ -64,7 +64,7 @@ def test_what_reverse_over_reverse_names_instead_computes_it():
             c = loop(c, a, 3)
         return c
 
-    for second in (ckad.grad(ckad.grad(unknown)), ckad.jacobian(ckad.grad(unknown))):
+    for second in (ckad.grad(ckad.grad(unknown)), ckad.jacobian(ckad.grad(unknown), mode="reverse")):
         with pytest.raises(ckad.errors.TracerError, match=r"test_loops_of_unknown_length\.py:\d+") as raised:
             second(1.1)
     for named in (
@@ -80,6 +80,7 @@ def test_what_reverse_over_reverse_names_instead_computes_it():
         ckad.hvp(unknown, 1.1, 1.0),
         ckad.jvp(ckad.grad(unknown), (1.1,), (1.0,))[1],
         ckad.jacobian(ckad.grad(unknown), mode="forward")(1.1),
+        ckad.jacobian(ckad.grad(unknown))(1.1),
         ckad.grad(lambda a: ckad.jvp(unknown, (a,), (1.0,))[1])(1.1),
         ckad.grad(ckad.grad(known))(1.1),
     ):

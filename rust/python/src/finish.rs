@@ -15,7 +15,7 @@ use pyo3::types::PyList;
 use crate::alive;
 use crate::boundary::enter;
 use crate::convert::{owned, owned_to_numpy, value_to_numpy};
-use crate::errors::{raise, refusal};
+use crate::errors::{TracerError, raise, refusal};
 use crate::execute::{Built, Donated, Kind, Tables, built, leave_idle_beside, measure_or_run, refused_at};
 use crate::layout::Layout;
 use crate::limited::{Around, held};
@@ -481,8 +481,12 @@ pub fn forward_is_cheaper(py: Python<'_>, recorded: &Recorded, columns: u64, row
         })
     };
     let forward = price(Kind::Linearize(recorded.active()), columns)?;
-    let reverse = price(Kind::Vjp(recorded.active()), rows)?;
-    Ok(forward <= reverse)
+    match price(Kind::Vjp(recorded.active()), rows) {
+        Ok(reverse) => Ok(forward <= reverse),
+        // Reverse mode does not go the way back through a loop of unknown length.
+        Err(refused) if refused.is_instance_of::<TracerError>(py) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// What a recorded graph is transformed from. What nobody needs is left out by every transform, but it must not count
