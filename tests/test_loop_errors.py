@@ -58,6 +58,15 @@ def test_loops_that_do_not_fit():
     for pred in ([True], None, "yes", (1, 2), {}):
         with pytest.raises(errors.CkadTypeError, match=rf"\[cond\] pred is of type {type(pred).__name__}"):
             ckad.cond(pred, lambda: 1, lambda: 2)
+    for wrong in ("text", {1, 2}, object()):
+        with pytest.raises(
+            errors.CkadTypeError, match=rf"\[scan\] a leaf of the first carry .* {type(wrong).__name__}"
+        ):
+            ckad.scan(lambda c, _: (c, None), (1.0, wrong), length=2)
+        with pytest.raises(
+            errors.CkadTypeError, match=rf"\[scan\] a leaf of what is stacked .* {type(wrong).__name__}"
+        ):
+            ckad.scan(lambda c, _, wrong=wrong: (c, [wrong]), 1.0, length=2)
     with pytest.raises(errors.CkadTypeError, match="upper has dtype float64"):
         ckad.fori_loop(0, np.float64(3.0), lambda i, x: x, 0.0)
 

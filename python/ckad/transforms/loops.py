@@ -81,18 +81,21 @@ class _Tree:
         return same and all(a.is_like(b) for a, b in zip(self.specs, other.specs, strict=True))
 
 
+_GIVEN = "pass numbers and arrays, in tuples, lists, dicts and layers; the function can read other things"
+_STACKED = "return numbers and arrays to be stacked, in tuples, lists, dicts and layers, or None"
+
+
+def _check_leaves(name: str, what: str, leaves: Sequence[Any], hint: str = _GIVEN) -> None:
+    for leaf in leaves:
+        if not isinstance(leaf, (bool, int, float, np.ndarray, np.generic, _core.Tracer)):
+            raise CkadTypeError.of(name, f"a leaf of {what} has type {type(leaf).__name__}", hint)
+
+
 def _arguments(name: str, what: str, trace: _core.Trace, leaves: Sequence[Any]) -> list[Any]:
     """Leaves of what a loop is given as values of its trace."""
-    values = []
-    for leaf in leaves:
-        value = leaf
-        if isinstance(value, (bool, int)):
-            value = np.asarray(value)[()]
-        elif not isinstance(value, (float, np.ndarray, np.generic, _core.Tracer)):
-            hint = "pass numbers and arrays, in tuples, lists, dicts and layers; the function can read other things"
-            raise CkadTypeError.of(name, f"a leaf of {what} has type {type(value).__name__}", hint)
-        values.append(trace.argument(value, False))
-    return values
+    _check_leaves(name, what, leaves)
+    numbers = [np.asarray(leaf)[()] if isinstance(leaf, (bool, int)) else leaf for leaf in leaves]
+    return [trace.argument(number, False) for number in numbers]
 
 
 def _symbols(trace: _core.Trace, specs: Sequence[Leaf]) -> list[Any]:
@@ -370,6 +373,7 @@ def _recorded_step(
     name: str, body: Callable[[Any, Any, Any], tuple[Any, Any]], carry: _Tree, slices: list[Leaf], xs_structure: Any
 ) -> tuple[_core.Body, Any]:
     """The body of a loop, and the structure of what it stacks."""
+    _check_leaves(name, "the first carry", carry.leaves)
     count = len(carry.leaves)
     while True:
         trace = _core.Trace(name, body=True)
@@ -382,6 +386,7 @@ def _recorded_step(
             after = _Tree(out)
             if not _adapted(name, carry, after):
                 y_leaves, y_structure = flatten(y)
+                _check_leaves(name, "what is stacked", y_leaves, _STACKED)
                 carries = _of_dtypes(name, after.leaves, carry.specs)
                 return trace.body([*carries, *y_leaves], 1 + len(symbols)), y_structure
         finally:
