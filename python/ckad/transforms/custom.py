@@ -213,8 +213,8 @@ class custom_jvp(_Custom[Result]):
 
     def __init__(self, fun: Callable[..., Result], nondiff_argnums: int | Sequence[int] = ()) -> None:
         super().__init__(fun, nondiff_argnums)
-        # The calls whose rule is being recorded: their threads, arguments and results.
-        self.open: list[tuple[int, list[Any], Any]] = []
+        # By thread, the calls whose rule is being recorded: their arguments and results.
+        self.open: dict[int, list[tuple[list[Any], Any]]] = {}
 
     def defjvp(self, jvp: Callable[..., Any]) -> Callable[..., Any]:
         """Gives the rule: from primals and tangents, two tuples, to the result and its tangent.
@@ -288,10 +288,11 @@ class custom_jvp(_Custom[Result]):
         if not _is_traced(given):
             return self.fun(*args)
         primals, structure = flatten(given)
-        for thread, leaves, out in reversed(self.open):
-            if thread == threading.get_ident():
-                same = len(leaves) == len(primals) and all(a is b for a, b in zip(leaves, primals, strict=True))
-                return out if same else self.fun(*args)
+        calls = self.open.get(threading.get_ident())
+        if calls:
+            leaves, out = calls[-1]
+            same = len(leaves) == len(primals) and all(a is b for a, b in zip(leaves, primals, strict=True))
+            return out if same else self.fun(*args)
         args = _together(args)
         static, given = self._split(args)
         primals = flatten(given)[0]
@@ -303,11 +304,14 @@ class custom_jvp(_Custom[Result]):
                 for index, leaf in enumerate(primals)
             ]
             inside = rule.inside(given)
-            self.open.append((threading.get_ident(), flatten(inside)[0], rule.inside(unflatten(out, leaves))))
+            calls = self.open.setdefault(threading.get_ident(), [])
+            calls.append((flatten(inside)[0], rule.inside(unflatten(out, leaves))))
             try:
                 answer = jvp(*rule.inside(static), tuple(inside), tuple(unflatten(structure, tangents)))
             finally:
-                self.open.pop()
+                calls.pop()
+                if not calls:
+                    del self.open[threading.get_ident()]
             if not isinstance(answer, tuple) or len(answer) != 2:
                 hint = "return (result, tangent of the result)"
                 raise CkadTypeError.of(self.name, f"the rule must return a pair, not {_kind(answer)}", hint)
