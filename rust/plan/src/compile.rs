@@ -74,33 +74,48 @@ pub fn compile_donating(
     // Policies compare schedules by what the simulator says. What counts are the bytes of the program, which differ by
     // what the arena's holes and a kernel's scratch add, by what joined steps do not store, and by outputs that have
     // their memory from the start. A plan is taken where it is not above what is taken of those behind it.
-    let Plans { mut all, own } = plans(graph, policy, target)?;
-    let with_live = policy != CheckpointPolicy::Auto;
-    let first = if all.is_empty() { return Err(nothing()) } else { all.remove(0) };
-    let first = lowered(graph, first, target, donated)?;
+    let Plans { mut all, mut own } = plans(graph, policy, target)?;
+    let (with_live, given_up) = (policy != CheckpointPolicy::Auto, donated.contains(&true));
+    let least = |plan: &Planned| Ok(if given_up { 0 } else { least_bytes(graph, &plan.schedule)?.total() });
+    let lowered = |plan: Planned| lowered(graph, plan, target, donated);
+    let asked = if all.is_empty() { return Err(nothing()) } else { all.remove(0) };
+    // Where it surely needs more than the next of the policy's own, its program is not written.
+    let asked_least = least(&asked)?;
+    let mut next = None;
+    if own > 1 && least(&all[0])? < asked_least {
+        next = Some(lowered(all.remove(0))?);
+    }
+    let first = match next.take_if(|next| next.peak.total() < asked_least) {
+        Some(smaller) => {
+            own -= 1;
+            smaller
+        }
+        None => lowered(asked)?,
+    };
     // Those behind it are lowered only where they may be smaller.
+    let behind_next = usize::from(next.is_some());
     let mut rivals: Vec<(usize, Planned)> = Vec::new();
     for (index, other) in all.into_iter().enumerate() {
         let less_live = with_live && first.planned.live_peak > other.live_peak;
-        let may_be_less = donated.contains(&true) || least_bytes(graph, &other.schedule)?.total() < first.peak.total();
-        if less_live || may_be_less {
-            push(&mut rivals, (index, other))?;
+        if less_live || least(&other)? < first.peak.total() {
+            push(&mut rivals, (index + behind_next, other))?;
         }
     }
     let mut best: Option<(Compiled, usize)> = None;
+    let consider = |best: &mut Option<(Compiled, usize)>, compiled: Compiled, index: usize| {
+        if best.as_ref().is_none_or(|(best, _)| above(&compiled, best, with_live).is_none()) {
+            *best = Some((compiled, index));
+        }
+    };
     for (index, planned) in rivals.into_iter().rev() {
         match best.as_mut() {
             Some((same, place)) if same.planned.schedule == planned.schedule => {
                 (same.planned, *place) = (planned, index);
             }
-            _ => {
-                let compiled = lowered(graph, planned, target, donated)?;
-                if best.as_ref().is_none_or(|(best, _)| above(&compiled, best, with_live).is_none()) {
-                    best = Some((compiled, index));
-                }
-            }
+            _ => consider(&mut best, lowered(planned)?, index),
         }
     }
+    next.into_iter().for_each(|next| consider(&mut best, next, 0));
     let Some((mut best, place)) = best else { return Ok(first) };
     let Some((asked, kept)) = above(&first, &best, with_live) else { return Ok(first) };
     // The policy's own plans stand first.
