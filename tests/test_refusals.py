@@ -32,7 +32,7 @@ RAISED_OTHERWISE = {
     # And of an attribute that is not to be set.
     ("transforms/slots.py", "AttributeError"),
     # NumPy's class, for a number of Python's that meets a narrower dtype.
-    ("transforms/loops.py", "OverflowError"),
+    ("transforms/leaf.py", "OverflowError"),
 }
 
 

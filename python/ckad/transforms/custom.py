@@ -13,7 +13,7 @@ import numpy as np
 
 from ckad import _core
 from ckad.errors import CkadRuntimeError, CkadTypeError, CkadValueError, ShapeError
-from ckad.transforms.loops import Leaf
+from ckad.transforms.leaf import Leaf
 from ckad.transforms.recording import check_function
 from ckad.tree import flatten, leaves_or_none, unflatten
 

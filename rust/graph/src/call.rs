@@ -348,7 +348,15 @@ impl Call {
         // Bodies hold calls of their own: not under the lock.
         let made = Arc::new(make()?);
         let kept: Arc<dyn Any + Send + Sync> = Arc::clone(&made) as _;
-        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some((key, kept));
+        let mut known = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have made it meanwhile: a program that both write holds one of them.
+        if let Some((others, earlier)) = &*known
+            && *others == key
+            && let Ok(earlier) = Arc::clone(earlier).downcast::<T>()
+        {
+            return Ok(earlier);
+        }
+        *known = Some((key, kept));
         Ok(made)
     }
 }

@@ -37,9 +37,9 @@ pub(crate) fn least_bytes(graph: &Graph, schedule: &Schedule) -> Result<Least> {
             Action::Compute(id) => {
                 let (taken, stores) = (base_taken(graph, schedule, index), &schedule.stores[index]);
                 stores.iter().try_for_each(|&value| memory.store(value, taken, step))?;
-                step += 1;
                 // Nothing is run for values without elements.
                 if stores.iter().any(|&value| graph.elements(value) > 0) {
+                    step += 1;
                     let cluster = &schedule.clustering.clusters[id.0 as usize];
                     program += step_bytes(graph, cluster, stores.len(), taken.is_some());
                 }

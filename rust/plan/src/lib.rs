@@ -13,11 +13,11 @@
 //! * `lower` turns it into a [`Program`](program::Program): kernels (`fused` with `axes` and `registers`, `structural`,
 //!   `looped` with `loops`) over `buffers` that `allocate` places; of long schedules by two threads (`halves`).
 //!   `joined` says which steps run together, `scratch` what each needs by itself, `transfers` what is on disk
-//!   meanwhile.
+//!   meanwhile. `takeover` then writes outputs over inputs that the caller gives up.
 //! * `within` takes the cheapest of all plans that keeps to a limit on memory; `least_bytes` spares lowering what is
-//!   larger than another program anyway.
+//!   larger than a limit or another program anyway.
 //! * `verify` proves the program safe, its `loops` and its `transfers` too; `footprint` says what it occupies. `tables`
-//!   allocates for all of them.
+//!   allocates for all of them, and `two_threads` does beside each other what may be.
 //!
 //! Schedules and programs are plain data, and nothing outside this crate decides what is kept.
 

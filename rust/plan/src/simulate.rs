@@ -1,4 +1,5 @@
-//! An independent judge of schedules: it shares no code with the policies that write them.
+//! An independent judge of schedules: it shares no code with the policies that write them, but for the rule which
+//! operations may write over their base ([`overwritten`]).
 //!
 //! It plays the actions on a table of live values and refuses what could not run: an operand that is not live,
 //! a value freed twice or stored twice, one that comes back from a file that it was not written to, an output that is

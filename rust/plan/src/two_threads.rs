@@ -39,7 +39,7 @@ pub(crate) fn beside<A, B: Send>(
         let builder = thread::Builder::new().name("ckad-plan".into()).stack_size(threads::STACK);
         let thread = threads::can_start(1).then(|| builder.spawn_scoped(scope, second));
         let Some(Ok(thread)) = thread else { return Ok(None) };
-        let mut first = here();
+        let (mut first, own) = if measured { working::measure(here) } else { (here(), Held::default()) };
         while !thread.is_finished() {
             // Waiting is work too, as far as Ctrl-C goes.
             first = first.and_then(|first| interrupt::check().map(|()| first));
@@ -47,7 +47,8 @@ pub(crate) fn beside<A, B: Send>(
             thread::park_timeout(PATIENCE);
         }
         let (second, held) = thread.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked));
-        working::add(held);
+        // Both may have held the most at the same time.
+        working::add(Held { most: held.most + own.most - own.now, ..held });
         Ok(Some((first?, second?)))
     })
 }

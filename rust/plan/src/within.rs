@@ -5,10 +5,10 @@
 //! a limit, the least limit, and the curve between them are read off it and cannot disagree.
 //!
 //! Exact are the bytes of a lowered program alone ([`PeakBytes::total`]), so candidates are lowered one after the
-//! other, the least work first, until one fits. What the simulator says of a candidate spares lowering those that are
-//! far too large: a candidate *needs* what its program takes, and no less than the simulator's figure without an
-//! allowance for what joined steps do not store. Graphs with fewer states are looked at while their loops alone do not
-//! take more work than the best that was found.
+//! other, the least work first, until one fits. What is known of a candidate spares lowering those that are far too
+//! large: a candidate *needs* what its program takes, and no less than its figures without an allowance for what joined
+//! steps do not store, nor than what its schedule lets estimate of a long program. Graphs with fewer states are looked
+//! at while their loops alone do not take more work than the best that was found.
 
 use std::sync::Arc;
 
@@ -136,7 +136,7 @@ struct Search<'a> {
     leaps: usize,
     /// Bytes of captured arrays and of the graph, which each candidate needs.
     known: usize,
-    /// How far the simulator's figure may be above a program's.
+    /// How far the figures may be above a program's.
     allowance: u64,
     /// Bytes that a program has for each cluster that it computes.
     step_bytes: usize,
@@ -240,9 +240,11 @@ impl<'a> Search<'a> {
     fn cheapest(&mut self, limit: usize, below: u64) -> Result<Option<Compiled>> {
         let mut next = 0;
         loop {
-            let Some(candidate) = self.frontier.candidates.get(next).filter(|next| !self.frontier.is_deep(next)) else {
-                // Those with as much work are looked at with the deep ones.
-                if self.frontier.least_of_deep() >= below || !self.frontier.deepen()? {
+            let Some(candidate) =
+                self.frontier.candidates.get(next).filter(|next| !self.frontier.waits_for_costly(next))
+            else {
+                // Those with as much work are looked at with the costly ones.
+                if self.frontier.least_of_costly() >= below || !self.frontier.try_costly()? {
                     return Ok(None);
                 }
                 continue;
@@ -259,7 +261,7 @@ impl<'a> Search<'a> {
 
     /// The candidate that needs least, where that is less than what another one needs.
     fn least(&mut self, than: Option<usize>) -> Result<Option<TooSmall>> {
-        self.frontier.deepen()?;
+        self.frontier.try_costly()?;
         let mut order: Vec<&Candidate> = collected(self.frontier.candidates.iter())?;
         order.sort_by_key(|candidate| self.at_least(candidate));
         let mut least: Option<(usize, Option<&Candidate>)> = than.map(|than| (than, None));
@@ -307,7 +309,7 @@ pub fn frontier(graph: &Graph, leaps: usize, target: &Target, donated: &[bool]) 
             Some(level) => Search::of(&level.graph, target, donated, 0)?,
             None => Search::of(graph, target, donated, leaps)?,
         };
-        search.frontier.deepen()?;
+        search.frontier.try_costly()?;
         let again = level.as_ref().map_or(0, |level| level.extra_flops);
         for candidate in &search.frontier.candidates {
             let extra_flops = search.frontier.extra(candidate).saturating_add(again);

@@ -8,7 +8,7 @@ use ckad_plan::compile::{Compiled, compile};
 use ckad_plan::simulate::simulate;
 use ckad_plan::verify::verify_program;
 use ckad_plan::within::{Fitted, Point, TooSmall, compile_within, frontier};
-use programs::{blocks, equal_unet, heat, hvp, lstm, mlp, penalty, residual, target, trajectory, unet};
+use programs::{Tape, blocks, equal_unet, heat, hvp, lstm, mlp, penalty, residual, target, trajectory, unet};
 
 fn within(graph: &Graph, limit: usize) -> Result<Compiled, TooSmall> {
     match compile_within(graph, None, limit, &target(), &[]).unwrap() {
@@ -89,6 +89,26 @@ fn graphs_that_are_no_chains() {
         println!("{name}: {share:.3}");
         assert!(share <= most, "{name}: {share}");
     }
+}
+
+/// Plans of few states are tried late. They compute the loop again, and not the product behind it, which is most of the
+/// work.
+#[test]
+fn a_heavy_product_behind_a_long_loop_hides_no_plan() {
+    let mut tape = Tape::new();
+    let (mut x, w) = (tape.input(&[65536, 8]), tape.input(&[8, 8]));
+    let v = tape.input(&[8 * 65536, 1 << 17]);
+    for _ in 0..1200 {
+        let z = tape.matmul(x, w);
+        x = tape.unary(z, |z| z.tanh());
+    }
+    let row = tape.unary(x, |x| x.reshape(&[1, 8 * 65536]));
+    let y = tape.matmul(row, v);
+    let loss = tape.sum(y);
+    let graph = tape.gradient(loss);
+    let log = compile(&graph, CheckpointPolicy::Log, &target()).unwrap();
+    assert!(log.planned.extra_flops < log.planned.forward_flops);
+    assert!(within(&graph, log.peak.total()).is_ok());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The one way from Python into work on graphs: the GIL released, Ctrl-C heard, panics turned into errors.
 //!
-//! The work stays on the caller's thread, where signal handlers must run and where the graph is in the cache; long
-//! schedules are lowered with the help of a second one, which the first looks after. Every few thousand nodes a walk
-//! asks whether to stop, and from time to time the answer is Python's.
+//! The work stays on the caller's thread, where signal handlers must run and where the graph is in the cache; plans of
+//! long tapes are tried and lowered with the help of a second one, which the first looks after. Every few thousand
+//! nodes a walk asks whether to stop, and from time to time the answer is Python's.
 
 use std::any::Any;
 use std::cell::Cell;

@@ -8,6 +8,7 @@ use crate::policy::cells::Cells;
 use crate::policy::region::{Heed, Known};
 use crate::policy::sequence::Figures;
 use crate::policy::{Attempt, Material, offload, region};
+use crate::program::Target;
 use crate::tables::push;
 use crate::two_threads;
 
@@ -50,22 +51,17 @@ impl<'m, 'a> Best<'m, 'a> {
         Best { kept_live, tried: None }
     }
 
-    /// What counts is what is allocated, but no more may be live than where everything is kept. Of equal figures the
-    /// least work, then the first.
-    pub(super) fn order(&self) -> impl Fn(&Figures) -> (bool, u64, u64) + use<> {
-        let kept_live = self.kept_live;
-        move |&Figures { peak, allocated, flops, .. }| (peak > kept_live, allocated, flops)
-    }
-
     /// Tries what the policy makes of the clusterings.
     pub(super) fn of(
         &mut self,
-        two: bool,
+        target: &Target,
         materials: &[&'m Material<'a>],
         policy: CheckpointPolicy,
         heed: Heed,
     ) -> Result<()> {
-        let asked = two_threads::map(two, materials, |&material| {
+        let clusters = |material: &Material<'_>| material.clustering.clusters.len();
+        let all = materials.iter().map(|material| clusters(material)).sum();
+        let asked = two_threads::map(two_threads::are_worth_it(target, all), materials, |&material| {
             let profile = material.profile()?;
             let mut known = Known::default();
             let mut asked: Vec<(&Material<'a>, Cells, bool)> = Vec::new();
@@ -78,15 +74,17 @@ impl<'m, 'a> Best<'m, 'a> {
             Ok(asked)
         })?;
         let asked: Vec<_> = asked.into_iter().flatten().collect();
-        let judged = two_threads::map(two, &asked, |(material, cells, _)| match policy {
-            CheckpointPolicy::Offload(least_bytes) => {
-                let mut attempt = material.attempt(cells)?;
-                attempt.schedule = offload::offloaded(material, &attempt.schedule, least_bytes)?;
-                attempt.figures = material.simulated(&attempt.schedule)?;
-                Ok((attempt.figures, Some(attempt)))
-            }
-            _ => Ok((material.figures(cells)?, None)),
-        })?;
+        let all = asked.iter().map(|(material, ..)| clusters(material)).sum();
+        let judged =
+            two_threads::map(two_threads::are_worth_it(target, all), &asked, |(material, cells, _)| match policy {
+                CheckpointPolicy::Offload(least_bytes) => {
+                    let mut attempt = material.attempt(cells)?;
+                    attempt.schedule = offload::offloaded(material, &attempt.schedule, least_bytes)?;
+                    attempt.figures = material.simulated(&attempt.schedule)?;
+                    Ok((attempt.figures, Some(attempt)))
+                }
+                _ => Ok((material.figures(cells)?, None)),
+            })?;
         for ((material, cells, states_only), (figures, written)) in asked.into_iter().zip(judged) {
             let way = written.map_or(Way::Cells { material, cells, states_only }, Way::Written);
             self.take(Tried { figures, way });
@@ -100,8 +98,9 @@ impl<'m, 'a> Best<'m, 'a> {
     }
 
     fn take(&mut self, tried: Tried<'m, 'a>) {
-        let order = self.order();
-        if self.tried.as_ref().is_none_or(|best| order(&tried.figures) < order(&best.figures)) {
+        let order = |tried: &Tried<'_, '_>| tried.figures.order(self.kept_live);
+        // Of equal ones the first.
+        if self.tried.as_ref().is_none_or(|best| order(&tried) < order(best)) {
             self.tried = Some(tried);
         }
     }

@@ -1,4 +1,4 @@
-//! A tree of intervals of the tape: the one form in which policies answer.
+//! A tree of intervals of the tape: the form in which policies that divide it answer.
 //!
 //! Positions are those of clusters, compressed to 0, 1, 2, …. The root covers all of them. A *visit* of a cell is
 //! a stretch of the run in which clusters of its positions are computed. A value belongs to the innermost cell

@@ -1,8 +1,9 @@
 //! Policies: what to keep and what to recompute.
 //!
 //! A policy is a clustering and a tree of [`cells`](cells::Cells) over tape positions; [`emit`] turns these into
-//! a [`Schedule`]. [`schedule`] tries what the policy asks for, lets `simulate` measure each, and returns the
-//! one that allocates least, never one above keeping everything.
+//! a [`Sequence`] of computes. [`plans`] judges what the policy asks for by the sequence's figures, writes the
+//! [`Schedule`] of the one that allocates least, which `simulate` plays, and puts those behind it that take its place
+//! where it needs more than they do: keeping everything in the end.
 
 mod auto;
 mod best;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use ckad_graph::{CheckpointPolicy, Error, Graph, Result};
 
 use crate::cluster::cluster;
+use crate::compile::verifying;
 use crate::cost::forward_flops;
 use crate::liveness::Flow;
 use crate::policy::best::Best;
@@ -113,10 +115,12 @@ impl<'a> Material<'a> {
 
     /// The schedule of a sequence, played by the simulator.
     fn played(&self, sequence: Sequence, segments: usize, repeats: u64) -> Result<Attempt> {
-        let expected = if cfg!(debug_assertions) { Some(sequence.figures(self)?) } else { None };
+        let expected = if verifying() { Some(sequence.figures(self)?) } else { None };
         let schedule = sequence.schedule(self, repeats)?;
         let figures = self.simulated(&schedule)?;
-        debug_assert!(expected.is_none_or(|expected| expected == figures), "{expected:?} is {figures:?}");
+        if let Some(expected) = expected.filter(|expected| *expected != figures) {
+            return Err(Error::internal("plan", format!("a sequence of {expected:?} has a schedule of {figures:?}")));
+        }
         Ok(Attempt { schedule, figures, segments, states_only: false })
     }
 
@@ -179,17 +183,17 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
     let mut best = Best::new(kept_live);
     match user {
         Some(number) => best.of_written(user::attempt(&plain, number)?),
-        None if is_auto && !regions => best.of(two, &both[1..], policy, Heed::All)?,
-        None => best.of(two, &both, policy, Heed::All)?,
+        None if is_auto && !regions => best.of(target, &both[1..], policy, Heed::All)?,
+        None => best.of(target, &both, policy, Heed::All)?,
     }
     if regions && divides {
-        best.of(two, &[&plain], CheckpointPolicy::None, Heed::All)?;
+        best.of(target, &[&plain], CheckpointPolicy::None, Heed::All)?;
     }
     let steps: Vec<&Material<'_>> = steps.iter().collect();
     let mut by_steps = Best::new(kept_live);
-    by_steps.of(two, &steps, policy, Heed::All)?;
-    let order = best.order();
-    let is_less = |figures: Figures| order(&figures) < (false, kept, 0);
+    by_steps.of(target, &steps, policy, Heed::All)?;
+    let order = |figures: Figures| figures.order(kept_live);
+    let is_less = |figures: Figures| order(figures) < (false, kept, 0);
     let divided = |best: Attempt| {
         let (passes, borders) = (plain.flow.passes, best.segments - 1);
         let note = if chain::chained::is_chained(policy) && passes > 2 {
@@ -205,7 +209,7 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
     };
     // Of groups of one step each there are more: a program of larger ones may need less.
     let (best, larger) = match (best.figures(), by_steps.figures()) {
-        (Some(larger), Some(figures)) if order(&figures) < order(&larger) => (by_steps, Some(best)),
+        (Some(larger), Some(figures)) if order(figures) < order(larger) => (by_steps, Some(best)),
         (None, _) => (by_steps, None),
         _ => (best, None),
     };
@@ -218,7 +222,7 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
             }
         }
         Some(figures) if !is_auto => {
-            let (kept, asked) = match order(&figures).0 {
+            let (kept, asked) = match order(figures).0 {
                 true => (kept_live, figures.peak),
                 false => (kept, figures.allocated),
             };
@@ -233,7 +237,7 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
     let own = plans.len();
     let mut instead = |materials: &[&Material<'_>], policy, heed| {
         let mut best = Best::new(kept_live);
-        best.of(two, materials, policy, heed)?;
+        best.of(target, materials, policy, heed)?;
         if !best.figures().is_some_and(is_less) {
             return Ok(());
         }

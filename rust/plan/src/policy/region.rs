@@ -107,22 +107,24 @@ pub(crate) fn variants(material: &Material<'_>, policy: CheckpointPolicy, heed: 
 }
 
 /// For the tape around all regions: the memories that are worth trying in a chain's table, at most so many and with at
-/// most so many times the least work, and the number of steps.
+/// most so many times the least work; the number of steps, and what computing them again takes at least where so many
+/// are kept.
 pub(crate) fn sizes(
     material: &Material<'_>,
     profile: &Profile,
     known: &mut Known,
     (most, repeats): (usize, u64),
-) -> Result<(Vec<usize>, usize)> {
+    kept: usize,
+) -> Result<(Vec<usize>, usize, u64)> {
     let parts = parts(material, CheckpointPolicy::Log, Heed::All)?;
     let stretch = stretch(profile, &parts, 0)?;
     let chain = known.chains.of(0, material, 0, &stretch)?;
-    let steps = chain.steps();
+    let (steps, again) = (chain.steps(), chain.again(kept)?);
     // One memory of a table, which is of some of the steps, is nothing beside the closed form over all of them.
     if most == 1 && chain.is_uniform() {
-        return Ok((Vec::new(), steps));
+        return Ok((Vec::new(), steps, again));
     }
-    Ok((chained::sizes(known.chains.table(0, material, 0, &stretch)?, most, repeats)?, steps))
+    Ok((chained::sizes(known.chains.table(0, material, 0, &stretch)?, most, repeats)?, steps, again))
 }
 
 /// An interval of the tape with its policy; children lie inside, in order, and do not overlap.

@@ -158,6 +158,12 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
+    /// What counts is what is allocated, but no more may be live than where everything is kept. Of equal figures the
+    /// least work.
+    pub(crate) fn order(&self, kept_live: u64) -> (bool, u64, u64) {
+        (self.peak > kept_live, self.allocated, self.flops)
+    }
+
     /// Of a schedule that the simulator has played.
     pub(crate) fn of(schedule: &Schedule, simulation: &Simulation) -> Figures {
         let &Simulation { allocated, peak, flops, .. } = simulation;

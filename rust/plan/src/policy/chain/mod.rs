@@ -45,7 +45,7 @@ const LEAST_PLACES: usize = 3;
 pub(crate) struct Chain {
     /// From 0 to the length of the stretch.
     pub(crate) borders: Vec<usize>,
-    /// Operations of each step before the last pass.
+    /// Operations of each step before the last pass, and one for each position.
     pub(crate) work: Vec<u64>,
     /// Of each step the bytes that a later pass uses and that do not cross its end.
     pub(crate) inner: Vec<u64>,
@@ -76,6 +76,16 @@ impl Chain {
 
     pub(crate) fn steps(&self) -> usize {
         self.work.len()
+    }
+
+    /// Operations of all steps but the last one and so many of the others, those with the most work.
+    pub(crate) fn again(&self, kept: usize) -> Result<u64> {
+        let (_, but_last) = self.work.split_last().map_or((&0, &[][..]), |split| split);
+        let mut sorted = collected(but_last.iter().copied())?;
+        sorted.sort_unstable();
+        let less = &sorted[..sorted.len().saturating_sub(kept)];
+        let positions = self.borders.last().copied().unwrap_or(0) as u64;
+        Ok(less.iter().fold(0u64, |sum, &work| sum.saturating_add(work)).saturating_sub(positions))
     }
 
     /// Whether all steps take the same work and hold the same, but for the first and the last one.

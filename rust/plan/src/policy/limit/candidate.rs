@@ -10,7 +10,7 @@ use crate::policy::limit::evict::Eviction;
 use crate::policy::region::{Heed, Variant};
 use crate::policy::sequence::Figures;
 
-/// A schedule that was tried and not kept.
+/// A plan that was tried, without its schedule.
 pub(crate) struct Candidate {
     pub(crate) made: Made,
     /// The policy whose plan this is, which stays in any case: so a limit that a policy keeps by itself is kept.
@@ -22,7 +22,12 @@ pub(crate) struct Candidate {
     pub(crate) needed: Cell<Option<usize>>,
 }
 
-/// The clusters of a schedule: the plain ones, those called auto, either with dear and cheap values apart, or groups of
+/// Whether this policy's bytes are a limit that is kept.
+pub(crate) fn is_exact(of: Option<CheckpointPolicy>) -> bool {
+    matches!(of, Some(CheckpointPolicy::None | CheckpointPolicy::Sqrt | CheckpointPolicy::Log))
+}
+
+/// The clusters of a plan: the plain ones, those called auto, either with dear and cheap values apart, or groups of
 /// one step each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Over {
@@ -78,9 +83,9 @@ impl Candidate {
         Candidate { made, of, figures, least: Cell::new(0), needed: Cell::new(None) }
     }
 
-    /// Whether it is the plan of a policy whose bytes are a limit that is kept, whatever the simulator says of them.
+    /// Whether it is the plan of a policy whose bytes are a limit that is kept, whatever its figures say of them.
     pub(crate) fn is_exact(&self) -> bool {
-        matches!(self.of, Some(CheckpointPolicy::None | CheckpointPolicy::Sqrt | CheckpointPolicy::Log))
+        is_exact(self.of)
     }
 
     /// Whether nothing is recomputed, but for what regions ask.

@@ -29,17 +29,29 @@ pub(crate) const MOST_CLUSTERS: usize = 1000;
 pub(crate) const FAILURES: usize = 2;
 
 /// Clusters of all attempts together.
-pub(crate) const CLUSTERS_TRIED: usize = 20_000;
+const CLUSTERS_TRIED: usize = 20_000;
+/// Budgets with each weight, at least and at most.
+const BUDGETS: (usize, usize) = (4, 40);
 
 /// So many times as many computes as clusters, and a budget is given up.
 const MOST_RUNS: usize = 8;
+
+/// The same of operations: so many times those of all clusters once, beyond them.
+pub(crate) const MOST_REPEATS: u64 = 2;
 
 /// Steps of all attempts together, of walks and of looks at values, after which none is begun: about a tenth of a
 /// second. Nets take about half of that; it ends the series on chains of thousands of values in few clusters.
 const MOST_STEPS: u64 = 3_000_000;
 
-/// The same of operations: so many times those of all clusters once, beyond them.
-pub(crate) const MOST_REPEATS: u64 = 2;
+/// How many budgets are tried with each weight, of so many clusters.
+fn budgets(clusters: usize) -> usize {
+    (CLUSTERS_TRIED / (WEIGHTS.len() * clusters.max(1))).clamp(BUDGETS.0, BUDGETS.1)
+}
+
+/// Clusters of all attempts on so many clusters.
+pub(crate) fn clusters_tried(clusters: usize) -> usize {
+    clusters * WEIGHTS.len() * budgets(clusters)
+}
 
 /// What a program of evictions is made from: enough to make it again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,7 +131,7 @@ impl<'a> Evictions<'a> {
         let returned = graph.outputs.iter().map(|&output| graph.bytes(output) as u64).sum();
         let most = everything.saturating_sub(returned);
         let least = self.least().min(most);
-        let steps = (CLUSTERS_TRIED / (WEIGHTS.len() * self.material.flow.flops.len().max(1))).clamp(4, 40) as u64;
+        let steps = budgets(self.material.flow.flops.len()) as u64;
         (0..steps)
             .rev()
             .map(move |step| least + (u128::from(most - least) * u128::from(step) / u128::from(steps)) as u64)

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use crate::cluster::cluster;
 use crate::cost::forward_flops;
 use crate::policy::cells::Cells;
-use crate::policy::limit::candidate::{Candidate, Made, Over};
+use crate::policy::limit::candidate::{Candidate, Made, Over, is_exact};
 use crate::policy::limit::ladder::{Rung, ladder};
 use crate::policy::limit::{apart, budgets, dear, evict};
 use crate::policy::profile::Profile;
@@ -54,17 +54,25 @@ impl<'a> Materials<'a> {
         found.unwrap_or(&self.plain)
     }
 
+    fn clusters(&self, over: Over) -> usize {
+        self.of(over).clustering.clusters.len()
+    }
+
     /// What becomes of rungs, each over a clustering.
-    fn tried(&self, two: bool, asked: &[(Over, Vec<Rung>)]) -> Result<Vec<Candidate>> {
+    fn tried(&self, target: &Target, asked: &[(Over, Vec<Rung>)]) -> Result<Vec<Candidate>> {
+        let clusters = asked.iter().map(|(over, rungs)| rungs.len() * self.clusters(*over)).sum();
+        let two = two_threads::are_worth_it(target, clusters);
         let divided = two_threads::map(two, asked, |(over, rungs)| {
             let material = self.of(*over);
             divided(material, *over, &material.profile()?, &mut BTreeMap::new(), rungs)
         })?;
-        self.judged(two, divided)
+        self.judged(target, divided)
     }
 
-    fn judged(&self, two: bool, divided: Vec<Vec<Divided>>) -> Result<Vec<Candidate>> {
+    fn judged(&self, target: &Target, divided: Vec<Vec<Divided>>) -> Result<Vec<Candidate>> {
         let divided: Vec<Divided> = divided.into_iter().flatten().collect();
+        let clusters = divided.iter().map(|divided| self.clusters(divided.over)).sum();
+        let two = two_threads::are_worth_it(target, clusters);
         let figures = two_threads::map(two, &divided, |divided| self.of(divided.over).figures(&divided.cells))?;
         let candidate = |(Divided { over, rung: Rung { asked, of }, cells }, figures)| {
             Candidate::new(Made::Cells { over, cells, asked }, of, figures)
@@ -91,8 +99,11 @@ fn divided(
     let mut divided: Vec<Divided> = Vec::new();
     for &rung in rungs {
         let cells = region::cells(material, profile, known.entry(rung.asked.heed).or_default(), rung.asked)?;
-        if divided.iter().all(|other| other.cells != cells) {
-            push(&mut divided, Divided { over, rung, cells })?;
+        match divided.iter_mut().find(|other| other.cells == cells) {
+            // Whoever keeps to its own bytes does so whatever was tried before it.
+            Some(other) if !is_exact(other.rung.of) && is_exact(rung.of) => other.rung.of = rung.of,
+            Some(_) => {}
+            None => push(&mut divided, Divided { over, rung, cells })?,
         }
     }
     Ok(divided)
@@ -101,90 +112,91 @@ fn divided(
 /// The candidates of one graph, the least work first.
 pub(crate) struct Frontier<'a> {
     materials: Materials<'a>,
-    /// Whether attempts on the whole tape are worth two threads.
-    two: bool,
+    target: &'a Target,
     /// Operations where everything is kept.
     once: u64,
-    /// Operations of the passes before the last one.
-    again: u64,
     forward_flops: u64,
     pub(crate) candidates: Vec<Candidate>,
-    /// What takes a forward part more at least, and long to try, until somebody asks for it.
-    deep: Option<Vec<(Over, Vec<Rung>)>>,
+    /// What is costly to try, until somebody asks for it, and the least operations that any of it takes beyond keeping
+    /// everything.
+    costly: Option<Vec<(Over, Vec<Rung>)>>,
+    least_of_costly: u64,
 }
 
 impl<'a> Frontier<'a> {
-    pub(crate) fn of(graph: &'a Graph, target: &Target) -> Result<Frontier<'a>> {
+    pub(crate) fn of(graph: &'a Graph, target: &'a Target) -> Result<Frontier<'a>> {
         let plain = Material::new(graph, cluster(graph, target, false)?)?;
         let flow = &plain.flow;
         let forward_flops = forward_flops(graph, &plain.clustering, &flow.flops, usize::from(flow.passes));
-        let before_last = flow.flops.iter().zip(&plain.positions.pass).filter(|&(_, &pass)| pass + 1 < flow.passes);
-        let again = before_last.fold(0, |sum: u64, (&flops, _)| sum.saturating_add(flops));
         let passes = flow.passes;
         let whole = Cells::whole(plain.positions.count)?;
         let everything = plain.figures(&whole)?;
-        let two = two_threads::are_worth_it(target, plain.clustering.clusters.len());
         let materials = Materials { plain, auto: None, apart: None, dear: Vec::new(), steps: Vec::new() };
         let (once, candidates) = (everything.flops, Vec::new());
-        let mut found = Frontier { materials, two, once, again, forward_flops, candidates, deep: None };
+        let (costly, least_of_costly) = (None, u64::MAX);
+        let mut found = Frontier { materials, target, once, forward_flops, candidates, costly, least_of_costly };
         if passes == 1 {
             let asked = Variant::new(CheckpointPolicy::None, ANY);
             let made = Made::Cells { over: Over::Plain, cells: whole, asked };
             push(&mut found.candidates, Candidate::new(made, Some(asked.policy), everything))?;
             return Ok(found);
         }
-        found.climb(target)?;
+        found.climb()?;
         leave_plans(&mut found.candidates, everything.peak);
-        found.evict(target, everything.allocated)?;
-        found.keep_dear(target)?;
+        found.evict(everything.allocated)?;
+        found.keep_dear()?;
         let long = found.materials.plain.positions.count > SHORT;
         keep_the_best(&mut found.candidates, if long { LEAST_ONES_OF_LONG } else { LEAST_ONES });
         Ok(found)
     }
 
     /// Tries the ladder on each clustering that policies divide.
-    fn climb(&mut self, target: &Target) -> Result<()> {
-        let plain = &self.materials.plain;
+    fn climb(&mut self) -> Result<()> {
+        let (plain, target) = (&self.materials.plain, self.target);
+        let two = two_threads::are_worth_it(target, plain.clustering.clusters.len());
         let (auto, steps) =
-            two_threads::both(self.two, || auto::material(plain, target), || steps::materials(plain, target))?;
+            two_threads::both(two, || auto::material(plain, target), || steps::materials(plain, target))?;
         (self.materials.auto, self.materials.steps) = (auto, steps);
         let materials = &self.materials;
         let mut overs = vec![Over::Plain];
         overs.extend(materials.auto.iter().map(|_| Over::Auto));
         overs.extend((0..materials.steps.len()).map(Over::Steps));
-        let laddered = two_threads::map(self.two, &overs, |&over| {
+        let laddered = two_threads::map(two, &overs, |&over| {
             let material = materials.of(over);
             let (profile, mut known) = (material.profile()?, BTreeMap::new());
-            let (mut rungs, deep) = ladder(material, &profile, known.entry(Heed::All).or_default())?;
+            let (mut rungs, later) = ladder(material, &profile, known.entry(Heed::All).or_default())?;
             // Groups of one step each are there to be divided.
             let is_by_steps = matches!(over, Over::Steps(_));
             rungs.retain(|rung| !is_by_steps || rung.asked.policy != CheckpointPolicy::None);
-            Ok((divided(material, over, &profile, &mut known, &rungs)?, (over, deep)))
+            Ok((divided(material, over, &profile, &mut known, &rungs)?, (over, later)))
         })?;
-        let (divided, deep): (Vec<_>, Vec<_>) = laddered.into_iter().unzip();
-        self.candidates = materials.judged(self.two, divided)?;
-        self.deep = Some(deep).filter(|deep| deep.iter().any(|(_, rungs)| !rungs.is_empty()));
+        let (divided, later): (Vec<_>, Vec<_>) = laddered.into_iter().unzip();
+        self.candidates = materials.judged(target, divided)?;
+        let costly = || later.iter().filter(|(_, later)| !later.rungs.is_empty());
+        self.least_of_costly = costly().map(|(_, later)| later.again).min().unwrap_or(u64::MAX);
+        let costly: Vec<_> = costly().map(|(over, later)| (*over, later.rungs.clone())).collect();
+        self.costly = Some(costly).filter(|costly| !costly.is_empty());
         Ok(())
     }
 
     /// Tries evictions where the graph is small enough for them and has no regions with a policy of their own.
     /// `everything` is what keeping everything allocates.
-    fn evict(&mut self, target: &Target, everything: u64) -> Result<()> {
-        let clusters = |material: &Material<'_>| material.clustering.clusters.len();
+    fn evict(&mut self, everything: u64) -> Result<()> {
         let Materials { plain, auto, .. } = &self.materials;
         if region::asks_for_recomputation(plain.graph) {
             return Ok(());
         }
         // Of dear and cheap values apart only evictions keep the one and not the other.
         let of = auto.as_ref().unwrap_or(plain);
-        let apart = if clusters(of) <= evict::MOST_CLUSTERS { apart::material(of)? } else { None };
+        let apart = if of.clustering.clusters.len() <= evict::MOST_CLUSTERS { apart::material(of)? } else { None };
         let of_auto = self.candidates.iter().find(|candidate| candidate.made.over() == Over::Auto);
         let mut overs = vec![(Over::Plain, everything)];
         overs.extend(of_auto.map(|keeping| (Over::Auto, keeping.figures.allocated)));
-        overs.retain(|&(over, _)| clusters(self.materials.of(over)) <= evict::MOST_CLUSTERS);
+        overs.retain(|&(over, _)| self.materials.clusters(over) <= evict::MOST_CLUSTERS);
         overs.extend(apart.iter().map(|_| (Over::Apart, everything)));
         self.materials.apart = apart;
-        let two = two_threads::are_worth_it(target, overs.len() * evict::CLUSTERS_TRIED);
+        let tries = overs.iter().map(|&(over, _)| evict::clusters_tried(self.materials.clusters(over)));
+        let two = two_threads::are_worth_it(self.target, tries.sum());
         let (materials, once) = (&self.materials, self.once);
         let evicted = |&(over, everything): &_| budgets::evicted(materials.of(over), over, everything, once);
         let found = two_threads::map(two, &overs, evicted)?;
@@ -193,11 +205,10 @@ impl<'a> Frontier<'a> {
     }
 
     /// Tries to keep dear values and to recompute cheap ones.
-    fn keep_dear(&mut self, target: &Target) -> Result<()> {
+    fn keep_dear(&mut self) -> Result<()> {
         let Materials { plain, auto, apart, .. } = &self.materials;
         let of = apart.as_ref().or(auto.as_ref()).unwrap_or(plain);
-        let clusters = of.clustering.clusters.len();
-        if clusters > MOST_CLUSTERS_OF_DEAR {
+        if of.clustering.clusters.len() > MOST_CLUSTERS_OF_DEAR {
             return Ok(());
         }
         self.materials.dear = dear::materials(of)?;
@@ -206,8 +217,7 @@ impl<'a> Frontier<'a> {
         let rungs = policies.map(|policy| Rung { asked: Variant::new(policy, ANY), of: None });
         let asked = (0..self.materials.dear.len()).map(|index| (Over::Dear(index), rungs.to_vec()));
         let asked: Vec<_> = collected(asked)?;
-        let two = two_threads::are_worth_it(target, asked.len() * rungs.len() * clusters);
-        self.candidates.append(&mut self.materials.tried(two, &asked)?);
+        self.candidates.append(&mut self.materials.tried(self.target, &asked)?);
         Ok(())
     }
 
@@ -216,21 +226,22 @@ impl<'a> Frontier<'a> {
         candidate.figures.flops.saturating_sub(self.once)
     }
 
-    /// Fewer operations beyond keeping everything nothing takes that is tried late.
-    pub(crate) fn least_of_deep(&self) -> u64 {
-        self.again
+    /// Fewer operations beyond keeping everything nothing takes that is costly to try.
+    pub(crate) fn least_of_costly(&self) -> u64 {
+        self.least_of_costly
     }
 
-    /// Whether something that is not tried yet may take less work.
-    pub(crate) fn is_deep(&self, candidate: &Candidate) -> bool {
-        self.deep.is_some() && self.extra(candidate) >= self.again
+    /// Whether something that was not tried yet may take less work.
+    pub(crate) fn waits_for_costly(&self, candidate: &Candidate) -> bool {
+        self.costly.is_some() && self.extra(candidate) >= self.least_of_costly
     }
 
-    /// Tries what is left; whether there was something.
-    pub(crate) fn deepen(&mut self) -> Result<bool> {
-        let Some(deep) = self.deep.take() else { return Ok(false) };
-        let found = self.materials.tried(self.two, &deep)?;
-        let mut dearer = found.into_iter().filter(|candidate| self.extra(candidate) >= self.again).collect();
+    /// Tries what is costly; whether there was something.
+    pub(crate) fn try_costly(&mut self) -> Result<bool> {
+        let Some(costly) = self.costly.take() else { return Ok(false) };
+        let found = self.materials.tried(self.target, &costly)?;
+        // What was chosen before this was tried must have less work than all of it.
+        let mut dearer = found.into_iter().filter(|one| self.extra(one) >= self.least_of_costly).collect();
         self.candidates.append(&mut dearer);
         self.candidates.sort_by_key(|Candidate { figures, .. }| (figures.flops, figures.allocated));
         Ok(true)
@@ -267,9 +278,7 @@ impl<'a> Frontier<'a> {
 
 /// Of what each policy tries its plan is left: what it chooses among the schedules of both clusterings.
 fn leave_plans(candidates: &mut [Candidate], kept_live: u64) {
-    let order = |candidate: &Candidate| {
-        (candidate.figures.peak > kept_live, candidate.figures.allocated, candidate.figures.flops)
-    };
+    let order = |candidate: &Candidate| candidate.figures.order(kept_live);
     let mut best: FxHashMap<(CheckpointPolicy, Heed, Option<Over>, bool), usize> = FxHashMap::default();
     for index in 0..candidates.len() {
         let Made::Cells { over, asked, .. } = &candidates[index].made else { continue };

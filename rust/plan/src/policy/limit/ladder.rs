@@ -3,7 +3,7 @@
 use ckad_graph::{CheckpointPolicy, Result};
 
 use crate::policy::chain::binomial;
-use crate::policy::limit::deep;
+use crate::policy::limit::costly;
 use crate::policy::profile::Profile;
 use crate::policy::region::{Heed, Known, Variant};
 use crate::policy::sqrt::{ANY, EQUAL_SEGMENTS, PACES, PACES_OF_SHORT, Pace, SHORT};
@@ -42,9 +42,18 @@ pub(crate) struct Rung {
     pub(crate) of: Option<CheckpointPolicy>,
 }
 
+/// What is costly to try.
+#[derive(Default)]
+pub(crate) struct Later {
+    pub(crate) rungs: Vec<Rung>,
+    /// The least operations beyond keeping everything that any of them takes: they compute all steps but the last again
+    /// that they do not keep whole.
+    pub(crate) again: u64,
+}
+
 /// What is tried on one clustering: keeping everything first, then as much as the length of the tape leaves time for;
 /// and what is tried later.
-pub(crate) fn ladder(material: &Material<'_>, profile: &Profile, known: &mut Known) -> Result<(Vec<Rung>, Vec<Rung>)> {
+pub(crate) fn ladder(material: &Material<'_>, profile: &Profile, known: &mut Known) -> Result<(Vec<Rung>, Later)> {
     let short = material.positions.count <= SHORT;
     let clusters = material.clustering.clusters.len();
     let (paces, slacks, shares) = match short {
@@ -76,10 +85,10 @@ pub(crate) fn ladder(material: &Material<'_>, profile: &Profile, known: &mut Kno
     if clusters <= MOST_CLUSTERS_OF_SEGMENTS {
         ladder.extend(SEGMENTS.map(|count| own(CheckpointPolicy::Segments(count))));
     }
-    let mut deep = Vec::new();
+    let mut later = Later::default();
     if material.flow.passes == 2 {
         let (sizes, repeats) = if short { (SIZES, REPEATS) } else { (SIZES_OF_LONG, REPEATS_OF_LONG) };
-        let (sizes, steps) = region::sizes(material, profile, known, sizes)?;
+        let (sizes, steps, again) = region::sizes(material, profile, known, sizes, costly::MIXED as usize)?;
         let table = |units| Variant { units: Some(units), ..Variant::new(CheckpointPolicy::Log, ANY) };
         ladder.extend(sizes.into_iter().map(table).map(unnamed));
         let mut slots: Vec<u32> = (2..=repeats).map(|repeats| binomial::fewest_slots(steps, repeats)).collect();
@@ -88,11 +97,11 @@ pub(crate) fn ladder(material: &Material<'_>, profile: &Profile, known: &mut Kno
         }
         let fewest = slots.last().copied().unwrap_or(u32::MAX);
         ladder.extend(slots.into_iter().map(|slots| own(CheckpointPolicy::Revolve(slots))));
-        let few = deep::few(steps, clusters, fewest)?;
+        let few = costly::few(steps, clusters, fewest)?;
         ladder.extend(few.now.into_iter().map(own));
-        deep.extend(few.later.into_iter().map(own));
+        later = Later { rungs: few.costly.into_iter().map(own).collect(), again };
     } else {
         ladder.push(own(CheckpointPolicy::Log));
     }
-    Ok((ladder, deep))
+    Ok((ladder, later))
 }

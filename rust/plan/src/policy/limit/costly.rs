@@ -1,7 +1,7 @@
 //! Which policies over chains a limit may choose with so few states that steps are computed very often.
 //!
 //! They are the least memory that there is, and by far the most work: trying one takes as long as its schedule is.
-//! What is short is tried with all else, what is longer only where nothing cheaper fits.
+//! What is short is tried with all else, what is longer is called costly and tried only where nothing cheaper fits.
 
 use ckad_graph::{CheckpointPolicy, Result};
 
@@ -10,31 +10,31 @@ use crate::tables::push;
 
 /// The most slots of a state or a step that are tried one by one.
 const SLOTS: u32 = 8;
-const MIXED: u32 = 4;
+pub(super) const MIXED: u32 = 4;
 
 /// Clusters of a schedule that is tried with all else.
 const CLUSTERS_AT_ONCE: u64 = 4_000;
 
-/// Clusters of all that is tried late.
-const CLUSTERS_LATE: u64 = 400_000;
+/// Clusters of all that is costly.
+const CLUSTERS_OF_COSTLY: u64 = 400_000;
 
 /// Halving takes half a forward part for each time: with more steps than so many it takes more than one of them beyond
 /// keeping everything.
 const STEPS_OF_HALVING: usize = 32;
 
-/// Policies to try at once, and where nothing cheaper fits.
+/// Policies to try at once, and those to try where nothing cheaper fits.
 #[derive(Default)]
 pub(crate) struct Few {
     pub(crate) now: Vec<CheckpointPolicy>,
-    pub(crate) later: Vec<CheckpointPolicy>,
+    pub(crate) costly: Vec<CheckpointPolicy>,
 }
 
 /// For so many steps and clusters; the fewest slots for states that are tried anyway are `tried`.
 pub(crate) fn few(steps: usize, clusters: usize, tried: u32) -> Result<Few> {
     let mut few = Few::default();
-    let halving = if steps < STEPS_OF_HALVING { &mut few.now } else { &mut few.later };
+    let halving = if steps < STEPS_OF_HALVING { &mut few.now } else { &mut few.costly };
     push(halving, CheckpointPolicy::Log)?;
-    let mut left = CLUSTERS_LATE;
+    let mut left = CLUSTERS_OF_COSTLY;
     for slots in (1..=SLOTS).rev() {
         let times = binomial::repeats(steps, slots);
         let takes = times.max(1).saturating_mul(clusters as u64);
@@ -46,7 +46,7 @@ pub(crate) fn few(steps: usize, clusters: usize, tried: u32) -> Result<Few> {
                 push(&mut few.now, policy)?;
             } else if takes <= left {
                 left -= takes;
-                push(&mut few.later, policy)?;
+                push(&mut few.costly, policy)?;
             }
         }
     }
