@@ -219,7 +219,7 @@ def test_the_error_says_what_the_bytes_are_for() -> None:
         said[size] = str(caught.value)
         plan = ckad.plan(ckad.grad(chain(steps), memory_limit=caught.value.minimum))(np.ones(size))
         recorded = ckad.errors.in_units(plan.parts["graph"] + plan.parts["program"])
-        values = ckad.errors.in_units(sum(plan.parts[part] for part in ("arena", "outputs", "scratch")))
+        values = ckad.errors.in_units(sum(plan.parts[part] for part in ("arena", "outputs")))
         assert f"{recorded} of them for the graph and the program, {values} for values" in said[size]
     assert re.search(r"Hint: memory_limit=\d+, or a loop that is recorded once \(ckad.scan", said[4])
     assert re.search(r"Hint: memory_limit=\d+, or smaller arrays$", said[20_000])

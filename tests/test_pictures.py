@@ -46,8 +46,9 @@ class Reader(html.parser.HTMLParser):
 @pytest.mark.parametrize("options", [{}, {"checkpoint": "sqrt"}, {"memory_limit": "1MiB"}], ids=str)
 def test_the_page_needs_nothing_else(options: dict[str, Any], tmp_path: Path) -> None:
     plan = pictures.net(**options)
-    page = plan.to_html(tmp_path / "plan.html")
-    assert (tmp_path / "plan.html").read_text(encoding="utf-8") == page == plan.to_html() == plan.to_html(None)
+    page = plan.to_html()
+    plan.to_html(tmp_path / "plan.html")
+    assert (tmp_path / "plan.html").read_text(encoding="utf-8") == page == plan.to_html(None)
     read = Reader(page)
     assert read.open == []
     # Nothing to be fetched, no style or script that the policy does not name by its hash.

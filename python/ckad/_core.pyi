@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 
@@ -175,8 +175,12 @@ class Plan:
             forward, recomputed, backward: of each column, the lowest and highest place in the recorded program at
                 which it does such work; None where it does not.
         """
-    def to_html(self, path: str | PathLike[str] | None = None) -> str:
-        """The plan as one HTML page that needs nothing else; with a path it is written there, too."""
+    @overload
+    def to_html(self, path: None = None) -> str:
+        """The plan as one HTML page that needs nothing else."""
+    @overload
+    def to_html(self, path: str | PathLike[str]) -> None:
+        """Writes the plan as one HTML page that needs nothing else."""
     def to_png(self, path: str | PathLike[str]) -> None:
         """Writes the timeline and the frontier as a PNG file. It needs matplotlib: `pip install 'ckad[plot]'`."""
     def _repr_html_(self) -> str: ...

@@ -123,25 +123,43 @@ class MemoryLimitError(CkadError, MemoryError):
     Attributes:
         minimum: the smallest limit, in bytes, for which there is a plan. Where control flow on values forces runs, that
             of the run at hand; of `ckad.plan(f, memory_limit=…)(*args)`, that of all runs.
-        lines: the source lines that hold most of that plan's memory, as (file:line, bytes), the largest first.
+        lines: the source lines that hold most of that plan's values, as (file:line, bytes), the largest first.
     """
 
     minimum: int
     lines: list[tuple[str, int]]
 
     @classmethod
-    def of_plan(cls, minimum: int, lines: list[tuple[str, int]], values: int, recorded: int) -> MemoryLimitError:
-        """The error for a least plan of so many bytes, of them so many for values and for the graph and the program;
-        the core calls it."""
+    def of_plan(
+        cls,
+        minimum: int,
+        lines: list[tuple[str, int]],
+        parts: tuple[int, int, int, int, int],
+        asked: tuple[int | None, bool],
+    ) -> MemoryLimitError:
+        """The error for a least plan of so many bytes, of them so many for the graph and the program, values, scratch,
+        captured arrays, and what is held beside the run; for a limit, and whether a policy was asked for. The core
+        calls it."""
+        recorded, values, _, _, held = parts
+        limit, has_policy = asked
+        wanted = "the limit" if limit is None else f"the limit of {limit} bytes"
+        plan = "the policy's plan" if has_policy else "the least one that was found"
         what = (
-            f"no plan keeps to the limit: the least one that was found needs {minimum} bytes ({in_units(minimum)}), "
+            f"no plan keeps to {wanted}: {plan} needs {minimum} bytes ({in_units(minimum)}), "
             f"{in_units(recorded)} of them for the graph and the program, {in_units(values)} for values"
         )
         if lines:
-            what += ", most of these of " + ", ".join(f"{place} ({in_units(held)})" for place, held in lines)
+            what += ", most of these of " + ", ".join(f"{place} ({in_units(share)})" for place, share in lines)
+        names = ("kernels' scratch", "captured arrays", "copies of arguments and what the call makes beside its runs")
+        others = [f"{in_units(part)} for {name}" for name, part in zip(names, parts[2:], strict=True) if part]
+        what += "".join(f"; {other}" for other in others)
         # Where what was recorded is most of it, smaller arrays help little.
-        fewer = "a loop that is recorded once (ckad.scan, ckad.fori_loop)"
-        hint = f"memory_limit={minimum}, or {fewer if recorded > values else 'smaller arrays'}"
+        fewer = "smaller arrays"
+        if held > max(recorded, values):
+            fewer = "a smaller result, or arguments that need no copy (np.ascontiguousarray)"
+        elif recorded > values:
+            fewer = "a loop that is recorded once (ckad.scan, ckad.fori_loop)"
+        hint = f"memory_limit={minimum}, {'no checkpoint= beside it, ' if has_policy else ''}or {fewer}"
         error = cls.of("memory_limit", what, hint)
         error.minimum, error.lines = minimum, lines
         return error

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ckad.errors import CkadIndexError, DTypeError, ShapeError
+from ckad.errors import CkadIndexError, CkadTypeError, DTypeError, ShapeError
 
 
 def mse_loss(prediction: NDArray[Any], target: ArrayLike) -> np.floating[Any]:
@@ -22,14 +22,24 @@ def mse_loss(prediction: NDArray[Any], target: ArrayLike) -> np.floating[Any]:
 
     Raises:
         ValueError: the shapes differ. They are not broadcast: (n,) against (n, 1) would be n² differences.
+        TypeError: the prediction is a tuple.
 
     >>> float(mse_loss(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
     2.0
     """
+    _check_is_array("mse_loss", "prediction", prediction)
     if np.shape(prediction) != np.shape(target):
         what = f"prediction and target differ in shape: {np.shape(prediction)} and {np.shape(target)}"
         raise ShapeError.of("mse_loss", what, "reshape one of them; losses do not broadcast")
     return np.mean(np.square(prediction - target))
+
+
+def _check_is_array(loss: str, name: str, value: Any) -> None:
+    """Refuses what a model with a state returns."""
+    if isinstance(value, tuple):
+        what = f"{name} is a tuple of {len(value)}"
+        hint = "a model with a state returns (y, model): take its y, and keep the model"
+        raise CkadTypeError.of(loss, what, hint)
 
 
 def _check_classes(labels: Any, shape: tuple[int, ...]) -> None:
@@ -56,11 +66,12 @@ def softmax_cross_entropy(logits: NDArray[Any], labels: ArrayLike) -> np.floatin
     Raises:
         ValueError: the shapes do not fit.
         IndexError: a label is no class: below 0, or too large.
-        TypeError: the labels are neither integers nor floats.
+        TypeError: the labels are neither integers nor floats, or the logits are a tuple.
 
     >>> float(np.exp(softmax_cross_entropy(np.zeros((3, 4)), np.arange(3))).round(6))
     4.0
     """
+    _check_is_array("softmax_cross_entropy", "logits", logits)
     values: Any = labels if hasattr(labels, "dtype") else np.asarray(labels)
     shape = np.shape(logits)
     integer = values.dtype.kind in "iu"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
-from ckad.picture.ticks import round_amount, ticks
+from ckad.picture.ticks import percent_ticks, round_amount, spread, ticks
 from ckad.picture.view import View, amount
 
 WIDTH: Final = 1000.0
@@ -100,14 +100,16 @@ def frontier(seen: View) -> str:
     def x_at(size: float) -> float:
         return left + (right - left) * size / most
 
+    high = spread(work)
+
     def y_at(extra: float) -> float:
-        return bottom - (bottom - upper) * extra / work
+        return bottom - (bottom - upper) * (high(extra) / high(work))
 
     parts = [
         f'<svg class="frontier" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
         'aria-label="memory against extra work: every plan worth taking">'
     ]
-    for tick in ticks(work, 4):
+    for tick in percent_ticks(work):
         y = y_at(tick)
         parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{left - 7}" y="{y + 4:.1f}" text-anchor="end">{tick:g} %</text>')

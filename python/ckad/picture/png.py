@@ -7,7 +7,7 @@ from typing import Any
 
 from ckad._core import Plan
 from ckad.errors import CkadRuntimeError
-from ckad.picture.ticks import round_amount, ticks
+from ckad.picture.ticks import MANY_TIMES, round_amount, ticks
 from ckad.picture.view import COLOURS, OTHERS, View, amount, view
 
 
@@ -66,6 +66,8 @@ def _trade(axes: Any, seen: View) -> None:
     at = ticks(most, 4, binary=True)
     axes.set_xticks(at, [round_amount(tick) for tick in at])
     axes.set(xlabel="peak", ylabel="extra work, %", title="memory against extra work", xlim=(0, most), ylim=(0, None))
+    if max([seen.share, *extra]) > MANY_TIMES:
+        axes.set_yscale("symlog", linthresh=1.0)
     axes.legend(fontsize=8, frameon=False)
 
 

@@ -12,9 +12,21 @@ import numpy as np
 import ckad
 from ckad.errors import CkadValueError
 
-UNITS: Final = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+UNITS: Final = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TB": 10**12,
+    "TIB": 2**40,
+}
 
-_ALLOWED: Final = "use a number of bytes (an int ≥ 1) or a text such as '512MiB', in B, KB, MB, GB, KiB, MiB or GiB"
+_ALLOWED: Final = (
+    "use a number of bytes (an int ≥ 1) or a text such as '512MiB', in B, KB, MB, GB, TB, KiB, MiB, GiB or TiB"
+)
 _TEXT: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", re.ASCII)
 
 MemoryLimit = int | str | np.integer[Any] | None

@@ -57,7 +57,8 @@ pub fn compile_loops(
 /// Says in a plan what its loops compute anew.
 pub(crate) fn note_loops(compiled: &mut Compiled, extra_flops: u64, slots: u32) {
     compiled.planned.extra_flops = compiled.planned.extra_flops.saturating_add(extra_flops);
-    let loops = format!("loops keep {slots} states at most, and compute the others anew");
+    let states = if slots == 1 { "state" } else { "states" };
+    let loops = format!("loops keep {slots} {states} at most, and compute the others anew");
     compiled.planned.note = Some(loops);
 }
 

@@ -7,6 +7,7 @@ use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
+use crate::execute::Ask;
 use crate::lines::Lines;
 
 pyo3::import_exception!(ckad.errors, ShapeError);
@@ -59,24 +60,36 @@ pub fn to_python(error: &Error, location: &str) -> PyErr {
     })
 }
 
-/// The error for a limit that no plan keeps. `held` bytes are there before the run.
-pub fn over_limit(py: Python<'_>, refused: &TooSmall, held: usize, lines: &Lines) -> PyErr {
+/// The error for a limit that no plan keeps.
+pub fn over_limit(py: Python<'_>, refused: &TooSmall, ask: Ask, lines: &Lines) -> PyErr {
     let places = match refused.report.by_name(&|line| lines.text(py, line)) {
         Ok(rows) => rows,
         Err(error) => return raise(error),
     };
-    let places = places.into_iter().filter(|(place, cost)| cost.peak_bytes > 0 && !place.is_empty());
-    let places: Vec<(String, u64)> = places.map(|(place, cost)| (place, cost.peak_bytes)).take(LINES_NAMED).collect();
     let peak = &refused.peak;
-    let values = peak.arena.saturating_add(peak.outputs).saturating_add(peak.scratch);
+    let values = peak.arena.saturating_add(peak.outputs);
+    // Lines hold what the schedule keeps, of which joined steps leave out some: each has its share of the values.
+    let all = places.iter().fold(0, |sum: u64, (_, cost)| sum.saturating_add(cost.peak_bytes)).max(values as u64);
+    let share = |bytes: u64| (u128::from(bytes) * values as u128 / u128::from(all.max(1))) as u64;
+    let most = places.first().map_or(0, |(_, cost)| cost.peak_bytes);
+    let counts = |bytes: u64| bytes > 0 && bytes.saturating_mul(LEAST_NAMED) >= most;
+    let places = places.into_iter().filter(|(place, cost)| counts(cost.peak_bytes) && !place.is_empty());
+    let places: Vec<(String, u64)> =
+        places.map(|(place, cost)| (place, share(cost.peak_bytes))).take(LINES_NAMED).collect();
+    let minimum = refused.minimum.saturating_add(ask.held);
     let recorded = peak.graph.saturating_add(peak.program);
-    let minimum = refused.minimum.saturating_add(held);
-    let made = py.get_type::<MemoryLimitError>().call_method1("of_plan", (minimum, places, values, recorded));
+    let parts = (recorded, values, peak.scratch, peak.constants, minimum.saturating_sub(peak.total()));
+    // Where nothing of the limit was left, what it was is not known here.
+    let known = ask.limit.filter(|&left| left > 0 || ask.held == 0);
+    let limit = known.map(|left| left.saturating_add(ask.held));
+    let asked = (limit, ask.policy.is_some());
+    let made = py.get_type::<MemoryLimitError>().call_method1("of_plan", (minimum, places, parts, asked));
     made.map_or_else(|broken| broken, PyErr::from_value)
 }
 
-/// How many lines an error names.
+/// How many lines an error names, and of how large a part of what the first holds.
 const LINES_NAMED: usize = 3;
+const LEAST_NAMED: u64 = 100;
 
 /// A text that grows with a program, as Python's. PyO3 would panic where Python has no memory for it.
 pub fn text<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {

@@ -293,19 +293,19 @@ fn watch(graph: &Graph, recorded: (usize, usize)) -> Result<Option<Box<Watch>>, 
 pub fn compile(py: Python<'_>, graph: &Graph, policy: CheckpointPolicy, lines: &Arc<Lines>) -> PyResult<Executable> {
     let recorded = (graph.scalars.len(), graph.starts.len());
     let wanted = Wanted::now();
-    build(py, graph, lines, 0, || finished(graph, policy.into(), recorded, wanted))
+    build(py, graph, lines, policy.into(), || finished(graph, policy.into(), recorded, wanted))
 }
 
 fn build<R: Send>(
     py: Python<'_>,
     graph: &Graph,
     lines: &Arc<Lines>,
-    held: usize,
+    ask: Ask,
     job: impl FnOnce() -> Result<R, Stop> + Send,
 ) -> PyResult<R> {
     with_lines(lines, || enter(py, job))?.map_err(|stop| match stop {
         Stop::Failed(error) => to_python(&error, &refused_at(py, graph, &error, lines)),
-        Stop::TooSmall(refused) => over_limit(py, &refused, held, lines),
+        Stop::TooSmall(refused) => over_limit(py, &refused, ask, lines),
     })
 }
 
@@ -357,13 +357,13 @@ fn cached(py: Python<'_>, graph: &Graph, kind: Kind, mut ask: Ask, lines: &Arc<L
     let key = Key { kind, ask, captured, recorded: (graph.scalars.len(), graph.starts.len()) };
     let wanted = Wanted::now();
     if wanted != Wanted::default() {
-        return Ok(Arc::new(build(py, graph, lines, ask.held, || {
+        return Ok(Arc::new(build(py, graph, lines, ask, || {
             let (made, held) = working::measure(|| make(graph, &key, wanted));
             Ok(made?.planned_in(graph.own_bytes() + held.most.unsigned_abs()))
         })?));
     }
     CACHE.get_or_make(graph, key.clone(), || {
-        let made = build(py, graph, lines, ask.held, || make(graph, &key, wanted))?;
+        let made = build(py, graph, lines, ask, || make(graph, &key, wanted))?;
         let bytes = bytes_of(&made);
         Ok((made, bytes))
     })

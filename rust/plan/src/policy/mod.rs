@@ -227,8 +227,12 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
                 false => (kept, figures.allocated),
             };
             let note = match asked > kept {
-                true => format!("keeping everything needs {kept} bytes, this policy {asked}: everything is kept"),
-                false => format!("keeping everything needs {kept} bytes, this policy no fewer: everything is kept"),
+                true => {
+                    format!("keeping everything takes {kept} bytes for values, this policy {asked}: everything is kept")
+                }
+                false => format!(
+                    "keeping everything takes {kept} bytes for values, this policy no fewer: everything is kept"
+                ),
             };
             push(&mut plans, finish(plain.attempt(&none::cells(&plain)?)?, Some(note)))?;
         }
