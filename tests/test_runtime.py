@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -386,15 +387,20 @@ def test_release_keeps_everything_working() -> None:
     np.testing.assert_allclose(g(np.zeros(1000)), 1.0)
 
 
-def test_importing_is_quick_and_touches_nothing_heavy() -> None:
+def test_importing_is_quick_and_touches_nothing_heavy(tmp_path: Path) -> None:
     program = (
-        "import sys, time, numpy\nbefore, start = set(sys.modules), time.thread_time()\nimport ckad\n"
-        "print(time.thread_time() - start)\n"
+        "import sys, time\nstart = time.thread_time()\nimport numpy\n"
+        "before, first = set(sys.modules), time.thread_time()\nimport ckad\n"
+        "print(first - start, time.thread_time() - first)\n"
         "print(sorted(m for m in set(sys.modules) - before if m.split('.')[0] in ('scipy', 'matplotlib', 'memray')))"
     )
-    seconds, heavy = zip(*(run_python(program).splitlines() for _ in range(5)), strict=True)
+    # Modules are compiled in the first run, as after an installation: some machines ask Python to keep no bytecode.
+    environment = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    run_python(program, **environment)
+    seconds, heavy = zip(*(run_python(program, **environment).splitlines() for _ in range(5)), strict=True)
     # Time of the importing thread alone, the best of several: what others do on the machine does not count.
-    assert min(map(float, seconds)) <= 0.1
+    whole, own = (min(times) for times in zip(*(map(float, line.split()) for line in seconds), strict=True))
+    assert own <= whole, f"importing ckad takes {own:.3f} s, NumPy before it {whole:.3f} s"
     assert set(heavy) == {"[]"}
 
 

@@ -14,9 +14,10 @@ use pyo3::types::PyList;
 
 use crate::alive;
 use crate::boundary::enter;
+use crate::built::{Built, Kind, Tables, built, refused_at};
 use crate::convert::{owned, owned_to_numpy, value_to_numpy};
 use crate::errors::{TracerError, raise, refusal};
-use crate::execute::{Built, Donated, Kind, Tables, built, leave_idle_beside, measure_or_run, refused_at};
+use crate::execute::{Donated, leave_idle_beside, measure_or_run};
 use crate::layout::Layout;
 use crate::limited::{Around, held};
 use crate::linear_map::{LinearMap, Operand, Parts, When};

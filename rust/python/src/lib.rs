@@ -14,11 +14,11 @@
 //!   views alias as NumPy's do. What each of them touches is `guarded` by the interpreter's lock.
 //!   `random` records drawn bits, `loops` the bodies of scans, branches and rules of the user's own.
 //! * Where Python needs a number, `values` asks `force` to run what is pending.
-//! * `finish` transforms the recorded graph and either splices it into an enclosing trace or has `execute` find or
-//!   build a program and run it, under `boundary` (no GIL, Ctrl-C; `main_thread` says where that is heard). `limited`
-//!   keeps runs inside a trace with a limit to what is left of it, `chosen` asks a policy of the user's. A `result` is
-//!   what a run leaves. `linear_map` is what `vjp` and `linearize` return. `jit` keeps recorded graphs and runs them
-//!   again without recording.
+//! * `finish` transforms the recorded graph and either splices it into an enclosing trace or has `built` find or make a
+//!   program, which `execute` runs, both under `boundary` (no GIL, Ctrl-C; `main_thread` says where that is heard).
+//!   `limited` keeps runs inside a trace with a limit to what is left of it, `chosen` asks a policy of the user's. A
+//!   `result` is what a run leaves. `linear_map` is what `vjp` and `linearize` return. `jit` keeps recorded graphs and
+//!   runs them again without recording.
 //! * Beside the run: `graph_view` shows the graph, `plan_view` the plan (`looked_at` what it is explained from,
 //!   `made_inside` the arrays that were made while it was traced), both by the names of source lines (`places`);
 //!   `profile` shows where memory goes, `watching` where derivatives met infinities, `table` the table of primitives.
@@ -26,6 +26,7 @@
 
 mod alive;
 mod boundary;
+mod built;
 mod capture;
 mod chosen;
 mod class;
@@ -97,7 +98,7 @@ fn lower_reserve() {
 /// Frees the idle arena and forgets every program.
 #[pyfunction]
 fn release() {
-    execute::clear_cache();
+    built::clear_cache();
     jit::forget_programs();
     ckad_run::release();
 }
@@ -129,7 +130,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     jit::register(module)?;
     module.add_function(wrap_pyfunction!(release, module)?)?;
     module.add_function(wrap_pyfunction!(chosen::register_policy, module)?)?;
-    module.add_function(wrap_pyfunction!(execute::building, module)?)?;
+    module.add_function(wrap_pyfunction!(built::building, module)?)?;
     module.add_function(wrap_pyfunction!(table::elementwise_table, module)?)?;
     module.add_function(wrap_pyfunction!(ufunc::ufunc_names, module)?)?;
     Ok(())

@@ -12,8 +12,8 @@
 use pyo3::prelude::*;
 
 use crate::alive;
+use crate::built::Ask;
 use crate::errors::{MemoryLimitError, raise};
-use crate::execute::Ask;
 use crate::plan_view::{is_planning, note_refused};
 use crate::trace::open_tapes;
 

@@ -8,9 +8,10 @@ use ckad_transform::Side;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use crate::built::{Ask, Executable, Kind, Tables, compile, evaluated, flops_of};
 use crate::convert::{counted_room, value_in_layout};
 use crate::errors::raise;
-use crate::execute::{Ask, Donated, Executable, Kind, Tables, compile, evaluated, flops_of, measure_or_run};
+use crate::execute::{Donated, measure_or_run};
 use crate::finish::{
     Binding, ResultSpec, bind_like, copied_bytes, float_zeros, innermost, owned_values, same_line, splice_into,
     to_python, traced, values_of,

@@ -14,8 +14,8 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::built::{Executable, Tables};
 use crate::errors::raise;
-use crate::execute::{Executable, Tables};
 use crate::lines::Lines;
 use crate::looked_at::{self, LookedAt, frontier_of_all};
 use crate::places::{Places, parts};

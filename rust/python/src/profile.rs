@@ -8,8 +8,8 @@ use ckad_graph::{Error, NodeId, Result};
 use ckad_run::AllocationHooks;
 use pyo3::prelude::*;
 
+use crate::built::{Executable, Tables};
 use crate::errors::raise;
-use crate::execute::{Executable, Tables};
 use crate::lines::Lines;
 use crate::result::Output;
 

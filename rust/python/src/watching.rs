@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
 
-use crate::execute::{Executable, Tables, run};
+use crate::built::{Executable, Tables};
+use crate::execute::run;
 use crate::lines::Lines;
 use crate::value::Value;
 
