@@ -10,7 +10,7 @@ use crate::policy::{Planned, Plans, asks_for_recomputation, plans};
 use crate::program::{Program, Target};
 use crate::tables::push;
 use crate::takeover::take_over;
-use crate::verify::verify_program;
+use crate::verify::{verify_program, verifying};
 
 /// A program with what is known of it before it runs.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -19,11 +19,6 @@ pub struct Compiled {
     pub planned: Planned,
     /// What a run must allocate.
     pub peak: PeakBytes,
-}
-
-/// Whether graphs and programs are verified: in debug builds, and where `CKAD_VERIFY=1`.
-pub fn verifying() -> bool {
-    cfg!(debug_assertions) || std::env::var_os("CKAD_VERIFY").is_some_and(|value| value == "1")
 }
 
 /// Compiles the graph under a policy.

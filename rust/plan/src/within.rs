@@ -15,7 +15,7 @@ use std::sync::Arc;
 use ckad_graph::{CheckpointPolicy, Error, Graph, Result};
 
 use crate::checkpoint_loops::{Checkpointed, Levels};
-use crate::compile::{Compiled, compile_donating, compile_loops, lowered, note_loops, verifying};
+use crate::compile::{Compiled, compile_donating, compile_loops, lowered, note_loops};
 use crate::footprint::{PeakBytes, captured_bytes};
 use crate::least_bytes::{Least, least_bytes};
 use crate::policy::limit::candidate::Candidate;
@@ -24,6 +24,7 @@ use crate::program::Target;
 use crate::report::{Report, report};
 use crate::schedule::Schedule;
 use crate::tables::{collected, push};
+use crate::verify::verifying;
 
 /// What becomes of a graph under a limit.
 #[derive(Clone, PartialEq, Debug)]

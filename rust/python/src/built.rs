@@ -16,6 +16,7 @@ use ckad_transform::{Absorbed, Side, without_customs};
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
+use crate::ask::Ask;
 use crate::boundary::enter;
 use crate::chosen::with_lines;
 use crate::convert::owned;
@@ -38,42 +39,6 @@ pub enum Kind {
     Vjp(Vec<bool>),
     /// As it is, where the memory of some inputs is given up.
     Donating(Vec<bool>),
-}
-
-/// How the user wants a program planned.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Ask {
-    /// `None`: whatever fits the limit, "auto" without one.
-    pub policy: Option<CheckpointPolicy>,
-    /// The most bytes that a run may allocate.
-    pub limit: Option<usize>,
-    /// Bytes that were taken off the user's limit, as they are held before the run.
-    pub held: usize,
-    /// Of a linearisation under a limit whose linear part runs in the same call: bytes that are held beside those runs,
-    /// but for what the part itself keeps.
-    pub applied: Option<usize>,
-}
-
-impl Ask {
-    /// For a run beside so many bytes.
-    pub fn beside(held: usize, limit: Option<usize>, policy: Option<CheckpointPolicy>) -> Ask {
-        match limit {
-            Some(limit) => Ask { policy, limit: Some(limit.saturating_sub(held)), held, applied: None },
-            None => Ask { policy, limit: None, held: 0, applied: None },
-        }
-    }
-
-    /// For the linear part of a linearisation that keeps so many bytes of what is known.
-    fn of_linear_part(self, kept: usize) -> Ask {
-        let (Some(limit), Some(applied)) = (self.limit, self.applied) else { return self };
-        Ask::beside(applied.saturating_add(kept), Some(limit.saturating_add(self.held)), self.policy)
-    }
-}
-
-impl From<CheckpointPolicy> for Ask {
-    fn from(policy: CheckpointPolicy) -> Ask {
-        Ask { policy: Some(policy), limit: None, held: 0, applied: None }
-    }
 }
 
 /// What a cached program was built from, beside the graph.
@@ -365,7 +330,7 @@ fn cached(py: Python<'_>, graph: &Graph, kind: Kind, mut ask: Ask, lines: &Arc<L
 
 fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
     BUILDING.set(Building::default());
-    if ckad_plan::compile::verifying() {
+    if ckad_plan::verify::verifying() {
         ckad_prim::verify(graph)?;
     }
     let recorded = key.recorded;

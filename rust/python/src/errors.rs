@@ -7,7 +7,7 @@ use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use crate::built::Ask;
+use crate::ask::Ask;
 use crate::lines::Lines;
 
 pyo3::import_exception!(ckad.errors, ShapeError);

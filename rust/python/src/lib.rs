@@ -16,15 +16,16 @@
 //! * Where Python needs a number, `values` asks `force` to run what is pending.
 //! * `finish` transforms the recorded graph and either splices it into an enclosing trace or has `built` find or make a
 //!   program, which `execute` runs, both under `boundary` (no GIL, Ctrl-C; `main_thread` says where that is heard).
-//!   `limited` keeps runs inside a trace with a limit to what is left of it, `chosen` asks a policy of the user's. A
-//!   `result` is what a run leaves. `linear_map` is what `vjp` and `linearize` return. `jit` keeps recorded graphs and
-//!   runs them again without recording.
+//!   `ask` is what the user wants of a plan, `limited` keeps runs inside a trace with a limit to what is left of it,
+//!   `chosen` asks a policy of the user's. A `result` is what a run leaves. `linear_map` is what `vjp` and `linearize`
+//!   return. `jit` keeps recorded graphs and runs them again without recording.
 //! * Beside the run: `graph_view` shows the graph, `plan_view` the plan (`looked_at` what it is explained from,
 //!   `made_inside` the arrays that were made while it was traced), both by the names of source lines (`places`);
 //!   `profile` shows where memory goes, `watching` where derivatives met infinities, `table` the table of primitives.
 //!   `errors` is the one mapping to Python's exceptions.
 
 mod alive;
+mod ask;
 mod boundary;
 mod built;
 mod capture;

@@ -12,7 +12,7 @@
 use pyo3::prelude::*;
 
 use crate::alive;
-use crate::built::Ask;
+use crate::ask::Ask;
 use crate::errors::{MemoryLimitError, raise};
 use crate::plan_view::{is_planning, note_refused};
 use crate::trace::open_tapes;

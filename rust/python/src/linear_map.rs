@@ -8,7 +8,8 @@ use ckad_transform::Side;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::built::{Ask, Executable, Kind, Tables, compile, evaluated, flops_of};
+use crate::ask::Ask;
+use crate::built::{Executable, Kind, Tables, compile, evaluated, flops_of};
 use crate::convert::{counted_room, value_in_layout};
 use crate::errors::raise;
 use crate::execute::{Donated, measure_or_run};

@@ -7,11 +7,16 @@
 //!
 //! Only cheap nodes move: elementwise operations, casts, iotas, random bits and views by shape; of derived nodes also
 //! reductions, slices and padding. A node that reads a value which some other node overwrites stays too: moving it
-//! would keep the old version alive.
+//! would keep the old version alive. And no more moves together than belongs together: where a value is asked of a
+//! loop's steps by later passes alone (a second derivative, whose program does not return the loss), the steps stay
+//! where they are, as it is from their places that policies know what can be computed again.
 
 use ckad_graph::{Graph, NodeId, Op, Result, interrupt, tables};
 
 use crate::copy::{reached, table};
+
+/// How many recorded operations, one reading the other, may move together. Enough for the end of a loss.
+const FARTHEST: u8 = 4;
 
 /// What is live, and what of that moves to a later stage.
 pub(crate) struct Sinking {
@@ -41,6 +46,8 @@ fn candidates(op: &str, graph: &Graph, stage: &impl Fn(NodeId) -> u16) -> Result
         live[output.index()] = true;
         earliest[output.index()] = 0;
     }
+    // How many recorded operations move together with a node, of those that read it.
+    let mut moving = table(op, 0u8, graph.len())?;
     // All that is live, where it is asked for ahead of the walk.
     let mut all_live: Option<Vec<bool>> = None;
     for id in graph.ids().rev() {
@@ -50,7 +57,7 @@ fn candidates(op: &str, graph: &Graph, stage: &impl Fn(NodeId) -> u16) -> Result
             continue;
         }
         let mut needs_operands = stage(id);
-        if earliest[index] > needs_operands {
+        if earliest[index] > needs_operands && moving[index] <= FARTHEST {
             let moves = match Movable::of(graph.op(id)) {
                 Movable::Always => true,
                 Movable::Derived => {
@@ -69,6 +76,11 @@ fn candidates(op: &str, graph: &Graph, stage: &impl Fn(NodeId) -> u16) -> Result
             if moves && !overwritten.as_ref().is_some_and(reads_overwritten) {
                 (sunk[index], any) = (true, true);
                 needs_operands = earliest[index];
+                for &operand in graph.operands(id) {
+                    let next = graph.attributes(operand).position != graph.attributes(id).position;
+                    let together = moving[index].saturating_add(u8::from(next));
+                    moving[operand.index()] = moving[operand.index()].max(together);
+                }
             }
         }
         for operand in graph.operands(id) {

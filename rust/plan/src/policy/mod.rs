@@ -27,7 +27,6 @@ use std::sync::Arc;
 use ckad_graph::{CheckpointPolicy, Error, Graph, Result};
 
 use crate::cluster::cluster;
-use crate::compile::verifying;
 use crate::cost::forward_flops;
 use crate::liveness::Flow;
 use crate::policy::best::Best;
@@ -43,6 +42,7 @@ use crate::schedule::{Clustering, Schedule};
 use crate::simulate::simulate_costing;
 use crate::tables::push;
 use crate::two_threads;
+use crate::verify::verifying;
 
 /// A schedule and what is known of it before it runs.
 #[derive(Clone, PartialEq, Debug, Default)]

@@ -23,6 +23,11 @@ use crate::takeover::{Readers, fits};
 use crate::verify::loops::verify_loop;
 use crate::verify::transfers::Transfers;
 
+/// Whether graphs and programs are verified: in debug builds, and where `CKAD_VERIFY=1`.
+pub fn verifying() -> bool {
+    cfg!(debug_assertions) || std::env::var_os("CKAD_VERIFY").is_some_and(|value| value == "1")
+}
+
 pub(crate) fn broken(what: String) -> Error {
     Error::internal("verify", what)
 }
