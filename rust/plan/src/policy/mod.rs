@@ -177,7 +177,7 @@ pub(crate) fn plans(graph: &Graph, policy: CheckpointPolicy, target: &Target) ->
     let (auto, steps) = two_threads::both(
         two,
         || if is_none { Ok(None) } else { auto::material(&plain, target) },
-        || if divides { steps::materials(&plain, target) } else { Ok(Vec::new()) },
+        || if divides || region::names_policies(graph) { steps::materials(&plain, target) } else { Ok(Vec::new()) },
     )?;
     let both: Vec<&Material<'_>> = [&plain].into_iter().chain(&auto).collect();
     let mut best = Best::new(kept_live);

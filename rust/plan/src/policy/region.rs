@@ -27,7 +27,7 @@ fn recomputes(policy: CheckpointPolicy) -> bool {
 }
 
 /// Whether some region has a policy of its own that recomputes, beside those that are marked by hand.
-fn names_policies(graph: &Graph) -> bool {
+pub(crate) fn names_policies(graph: &Graph) -> bool {
     let named = |policy| recomputes(policy) && policy != CheckpointPolicy::Recompute;
     graph.regions.iter().skip(1).any(|region| named(region.policy))
 }
