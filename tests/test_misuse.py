@@ -210,14 +210,16 @@ def test_where_an_ordinary_array_is_wanted_the_hint_fits(f: Callable[[Any], Any]
     assert words in (caught.value.hint or "")
 
 
-def test_what_is_planned_in_place_of_products_with_derivatives() -> None:
+@pytest.mark.parametrize("look", [ckad.plan, ckad.debug_nans], ids=lambda look: look.__name__)
+def test_products_with_derivatives_are_looked_at_as_jit_has_them(look: Callable[..., Any]) -> None:
     v = np.array([1.0, 0.0, -1.0])
-    with pytest.raises(CkadError) as caught:
-        ckad.plan(lambda x: ckad.hvp(total, x, v))(X)
-    assert "np.sum(ckad.grad(f)(x) * v)" in (caught.value.hint or "")
-    product = ckad.grad(lambda x: np.sum(ckad.grad(total)(x) * v))
-    np.testing.assert_allclose(product(X), ckad.hvp(total, X, v))
-    assert ckad.plan(product)(X).flops > 0
-    pullback = ckad.grad(lambda x: np.sum(np.sin(x) * v))
-    np.testing.assert_allclose(pullback(X), ckad.vjp(np.sin, X)[1](v)[0])
-    assert ckad.plan(pullback)(X).flops > 0
+    calls: list[Callable[[Any], Any]] = [
+        lambda x: ckad.hvp(total, x, v),
+        lambda x: ckad.vjp(np.sin, x)[1](v),
+        lambda x: ckad.jvp(np.sin, (x,), (v,)),
+    ]
+    for call in calls:
+        with pytest.raises(CkadError) as caught:
+            look(call)(X)
+        assert f"ckad.{look.__name__}(ckad.jit(f))" in (caught.value.hint or "")
+        look(ckad.jit(call))(X)

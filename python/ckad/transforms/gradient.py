@@ -141,8 +141,7 @@ def _check_scalar(name: str, value: Any) -> None:
     # Given a plain function, these two look at its gradient; a function that calls a transform is one, too.
     of_transform = (
         f", or pass the transformed function itself: ckad.{name}(ckad.grad(f)), ckad.{name}(ckad.jacobian(f)); a "
-        "pullback of u is the gradient of np.sum(f(x) * u), and a Hessian's product with v that of "
-        "np.sum(ckad.grad(f)(x) * v)"
+        f"function that calls ckad.hvp, ckad.jvp or a pullback goes as ckad.{name}(ckad.jit(f))"
     )
     further = of_transform if name in ("plan", "debug_nans") else ", or use ckad.jacobian"
     check_returned(name, value)

@@ -12,7 +12,7 @@ use ckad_plan::compile::{Compiled, compile_loops};
 use ckad_plan::footprint::PeakBytes;
 use ckad_plan::within::{Fitted, TooSmall, compile_loops_within};
 use ckad_run::ProgramCache;
-use ckad_transform::{Absorbed, Side, without_customs};
+use ckad_transform::{Absorbed, Partition, Side, kept, without_customs};
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
@@ -114,6 +114,16 @@ impl Built {
         }
     }
 
+    /// The most bytes held by either run and between them: of one that returns so many values.
+    fn most_held(&self, values: usize) -> usize {
+        let first = self.first().compiled.peak.total();
+        let Built::Two { known, unknown, sides, residuals, .. } = self else { return first };
+        let outputs = &known.compiled.program.outputs;
+        let between: usize =
+            kept(&sides[values..], outputs.len(), *residuals).map(|index| outputs[index].bytes()).sum();
+        first.max(between.saturating_add(unknown.compiled.peak.total()))
+    }
+
     fn planned_in(mut self, bytes: usize) -> Built {
         let executables = match &mut self {
             Built::One(one) => vec![one],
@@ -192,6 +202,16 @@ pub fn flops_of(executable: &Executable) -> u64 {
 enum Stop {
     Failed(Error),
     TooSmall(TooSmall),
+}
+
+impl Stop {
+    /// Of two refusals, the one with the lower limit.
+    fn or_smaller(self, other: TooSmall) -> Stop {
+        match self {
+            Stop::TooSmall(own) if other.minimum < own.minimum => Stop::TooSmall(other),
+            own => own,
+        }
+    }
 }
 
 impl From<Error> for Stop {
@@ -335,32 +355,7 @@ fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
     }
     let recorded = key.recorded;
     if matches!(key.kind, Kind::Linearize(_) | Kind::Vjp(_)) {
-        let parts = key.kind.partition(graph)?;
-        let known = finished(&parts.known, key.ask, recorded, wanted);
-        let kept = parts.kept(graph.outputs.len());
-        let kept: usize = kept.map(|index| parts.known.bytes(parts.known.outputs[index])).sum();
-        let ask = key.ask.of_linear_part(kept);
-        let mut unknown = finished(&parts.unknown, ask, recorded, wanted);
-        if let Err(Stop::TooSmall(refused)) = &mut unknown {
-            // As the first part's: beside what is held when that runs.
-            refused.minimum = refused.minimum.saturating_add(ask.held).saturating_sub(key.ask.held);
-        }
-        // A limit that both parts can keep is named at once.
-        let (known, unknown) = match (known, unknown) {
-            (Err(Stop::TooSmall(known)), Err(Stop::TooSmall(unknown))) => {
-                return Err(Stop::TooSmall(if known.minimum < unknown.minimum { unknown } else { known }));
-            }
-            (known, unknown) => (Arc::new(known?), Arc::new(unknown?)),
-        };
-        let mut graph = parts.unknown;
-        graph.constants = Vec::new();
-        return Ok(Built::Two {
-            known,
-            unknown,
-            graph: Box::new(graph),
-            sides: parts.outputs,
-            residuals: parts.residuals,
-        });
+        return linearised(graph, key, wanted);
     }
     let begun = Instant::now();
     let derived = key.kind.transform(graph)?;
@@ -370,6 +365,49 @@ fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
         _ => &[],
     };
     Ok(Built::One(Arc::new(finished_donating(&derived, key.ask, recorded, wanted, donated)?)))
+}
+
+/// A linearisation, split so that the linear part keeps what it reads, or computes that again: what policies ask for,
+/// or else what fits.
+fn linearised(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
+    let values = graph.outputs.len();
+    let keeping = || in_parts(key.kind.partition(graph)?, values, key, wanted);
+    let again = || in_parts(key.kind.partition_again(graph)?, values, key, wanted);
+    let asks = ckad_plan::policy::asks_to_compute_again(graph, key.ask.policy.unwrap_or(CheckpointPolicy::Auto));
+    if !asks {
+        return match keeping() {
+            Err(Stop::TooSmall(kept)) if key.ask.limit.is_some() => again().map_err(|stop| stop.or_smaller(kept)),
+            kept => kept,
+        };
+    }
+    match (keeping(), again()) {
+        (Ok(kept), Ok(again)) => Ok(if again.most_held(values) < kept.most_held(values) { again } else { kept }),
+        (Err(Stop::TooSmall(kept)), again) => again.map_err(|stop| stop.or_smaller(kept)),
+        (kept, Err(Stop::TooSmall(_))) => kept,
+        (kept, again) => kept.and(again),
+    }
+}
+
+/// The programs of both parts.
+fn in_parts(parts: Partition, values: usize, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
+    let known = finished(&parts.known, key.ask, key.recorded, wanted);
+    let kept: usize = parts.kept(values).map(|index| parts.known.bytes(parts.known.outputs[index])).sum();
+    let ask = key.ask.of_linear_part(kept);
+    let mut unknown = finished(&parts.unknown, ask, key.recorded, wanted);
+    if let Err(Stop::TooSmall(refused)) = &mut unknown {
+        // As the first part's: beside what is held when that runs.
+        refused.minimum = refused.minimum.saturating_add(ask.held).saturating_sub(key.ask.held);
+    }
+    // A limit that both parts can keep is named at once.
+    let (known, unknown) = match (known, unknown) {
+        (Err(Stop::TooSmall(known)), Err(Stop::TooSmall(unknown))) => {
+            return Err(Stop::TooSmall(if known.minimum < unknown.minimum { unknown } else { known }));
+        }
+        (known, unknown) => (Arc::new(known?), Arc::new(unknown?)),
+    };
+    let mut graph = parts.unknown;
+    graph.constants = Vec::new();
+    Ok(Built::Two { known, unknown, graph: Box::new(graph), sides: parts.outputs, residuals: parts.residuals })
 }
 
 thread_local! {

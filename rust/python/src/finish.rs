@@ -527,4 +527,14 @@ impl Kind {
         let known: Vec<bool> = (0..whole.inputs.len()).map(|index| index < inputs).collect();
         ckad_transform::partition(&whole, &known)
     }
+
+    /// The two graphs of a linearisation whose linear part computes again what it needs.
+    pub fn partition_again(&self, graph: &Graph) -> Result<Partition> {
+        let whole = match self {
+            // Values and tangents go side by side: nothing of one waits for the other.
+            Kind::Linearize(active) => Kind::Jvp(active.clone()).transform(graph)?,
+            _ => self.transform(graph)?,
+        };
+        ckad_transform::compute_again(&Kind::Evaluate.transform(graph)?, &whole)
+    }
 }

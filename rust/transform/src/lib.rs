@@ -3,7 +3,8 @@
 //! * [`cone`]: the part of a graph that computes wanted values from known ones; [`extract`]: what outputs reach.
 //! * [`splice`] copies a graph into one under construction; [`settle`] puts such a graph into execution order.
 //! * [`jvp`] pushes tangents through the primitives' `diff` rules; [`vjp`] and [`value_and_grad`] transpose what `jvp`
-//!   built (`transpose`); [`partition`] separates what is known from what is not.
+//!   built (`transpose`); [`partition`] separates what is known from what is not, or
+//!   has all of it computed again ([`compute_again`]).
 //! * [`simplify`] merges what is equal, shortens what computes nothing (`rewrite`), drops what is dead, and moves
 //!   derivative coefficients to where they are used (`sink`, which `partition` shares). `drawn` says which values are
 //!   made of random bits alone: they are drawn again on the other side of a partition, not handed over.
@@ -17,6 +18,7 @@
 //! tape, odd ones down. Every walk is a loop over indices, and linear.
 
 mod absorbed;
+mod again;
 mod body;
 mod branch;
 mod calls;
@@ -40,6 +42,7 @@ mod transpose;
 mod vjp;
 
 pub use absorbed::{Absorbed, absorbed};
+pub use again::compute_again;
 pub use body::{used_in_loop, used_inputs, with_inputs};
 pub use close::{Closed, Outside};
 pub use cone::{Cone, cone};

@@ -16,6 +16,11 @@ use crate::policy::sqrt::{Budgets, Pace};
 use crate::policy::{Material, segments, sqrt};
 use crate::tables::{collected, filled, push, room};
 
+/// Whether a policy, or that of some region, asks for anything to be computed again.
+pub fn asks_to_compute_again(graph: &Graph, policy: CheckpointPolicy) -> bool {
+    recomputes(policy) || asks_for_recomputation(graph)
+}
+
 /// Whether some region recomputes.
 pub(crate) fn asks_for_recomputation(graph: &Graph) -> bool {
     graph.regions.iter().skip(1).any(|region| recomputes(region.policy))

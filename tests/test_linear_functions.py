@@ -1,0 +1,237 @@
+"""Pullbacks, linear functions and Jacobians under policies and limits: fewer bytes, the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import memray
+import numpy as np
+import optree
+import pytest
+
+import ckad
+
+POLICIES = ["none", "auto", "sqrt", "log", 4, ckad.Revolve(3), ckad.Mixed(3), ckad.Offload(min_bytes=1)]
+
+WEIGHTS = [np.random.default_rng(index).standard_normal((8, 8)) / 3 for index in range(12)]
+
+POINT = np.random.default_rng(5).uniform(0.2, 0.9, (6, 8))
+
+
+def net(x: Any) -> Any:
+    for w in WEIGHTS:
+        x = np.tanh(x @ w) + 0.5 * x
+    return x
+
+
+def marked(x: Any) -> Any:
+    half = ckad.checkpoint(lambda x: np.sin(np.exp(x) @ WEIGHTS[0]))
+    return half(half(x)) * x
+
+
+def saved(x: Any) -> Any:
+    for w in WEIGHTS:
+        x = ckad.save(np.tanh(x @ w))
+    return x
+
+
+def in_place(x: Any) -> Any:
+    u = x.copy()
+    for _ in range(20):
+        u[1:-1] += 0.1 * (u[:-2] - 2.0 * u[1:-1] + u[2:]) * np.sin(u[1:-1])
+    return u
+
+
+def scanned(x: Any) -> Any:
+    last, all_of = ckad.scan(lambda u, w: (np.tanh(u @ w), np.sum(u)), x, np.stack(WEIGHTS))
+    return last, all_of
+
+
+def looped(x: Any) -> Any:
+    return ckad.while_loop(lambda u: np.sum(u) > 1.0, lambda u: 0.8 * u * np.cos(u), x)
+
+
+def branched(x: Any) -> Any:
+    return ckad.cond(np.sum(x) > 0.0, lambda x: np.sin(x) * x, lambda x: x, x)
+
+
+def dropped_out(x: Any) -> Any:
+    for key in ckad.random.split(ckad.random.key(3), 5):
+        x = np.tanh(x) * ckad.random.bernoulli(key, 0.7, x.shape)
+    return x
+
+
+@ckad.custom_vjp
+def clipped(x: Any) -> Any:
+    return np.sin(x) * x
+
+
+clipped.defvjp(lambda x: (clipped(x), x), lambda x, g: (np.clip(g, -0.5, 0.5) * np.cos(x),))
+
+
+def with_rule(x: Any) -> Any:
+    for _ in range(6):
+        x = clipped(x) + 0.1 * x
+    return x
+
+
+def several(x: Any) -> Any:
+    """An argument as it is, a constant, integers, what does not depend on the argument, one value twice."""
+    y = np.exp(-x) * np.sin(x)
+    return x, np.ones(3), np.argmax(y), y, y
+
+
+def linear(x: Any) -> Any:
+    return x @ WEIGHTS[0]
+
+
+def gradient(x: Any) -> Any:
+    return ckad.grad(lambda x: np.sum(net(x) ** 2))(x)
+
+
+PROGRAMS = [
+    net,
+    marked,
+    saved,
+    in_place,
+    scanned,
+    looped,
+    branched,
+    dropped_out,
+    several,
+    linear,
+    gradient,
+    with_rule,
+]
+
+
+def bits(values: Any) -> list[bytes]:
+    return [np.asarray(leaf).tobytes() for leaf in ckad.tree.flatten(values)[0]]
+
+
+def like(values: Any) -> Any:
+    """Cotangents for a function's values."""
+    rng = np.random.default_rng(7)
+    return optree.tree_map(lambda leaf: rng.standard_normal(np.shape(leaf)), values)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_every_policy_gives_the_same_pullback(program: Callable[[Any], Any]) -> None:
+    values = program(POINT)
+    cotangents = like(values)
+    expected = None
+    for policy in POLICIES:
+        point = POINT.copy()
+        found, pullback = ckad.vjp(program, point, checkpoint=policy)
+        point[:] = np.nan
+        results = (found, pullback(cotangents), pullback(cotangents))
+        expected = expected or bits(results)
+        assert bits(results) == expected, policy
+
+
+@pytest.mark.parametrize("program", [one for one in PROGRAMS if one is not with_rule], ids=lambda one: one.__name__)
+def test_every_policy_gives_the_same_linear_function(program: Callable[[Any], Any]) -> None:
+    tangent = np.random.default_rng(8).standard_normal(POINT.shape)
+    expected = None
+    for policy in POLICIES:
+        point = POINT.copy()
+        found, function = ckad.linearize(program, point, checkpoint=policy)
+        point[:] = np.nan
+        results = (found, function(tangent), function(tangent))
+        expected = expected or bits(results)
+        assert bits(results) == expected, policy
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+@pytest.mark.parametrize("program", [net, marked, in_place, dropped_out])
+def test_every_policy_gives_the_same_jacobian(program: Callable[[Any], Any], mode: Any) -> None:
+    rows = lambda x: np.sum(program(x), axis=0)
+    expected = ckad.jacobian(rows, mode=mode)(POINT)
+    for policy in POLICIES:
+        found = ckad.jacobian(rows, mode=mode, checkpoint=policy)(POINT)
+        np.testing.assert_array_equal(found, expected)
+
+
+def least_limit(program: Callable[[Any], Any]) -> int:
+    """The least limit of a call: of the last of its runs, where the function has others first."""
+    least = 1
+    for _ in range(3):
+        try:
+            ckad.vjp(program, POINT, memory_limit=least)
+        except ckad.errors.MemoryLimitError as refused:
+            least = refused.minimum
+    return least
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_the_least_limit_of_a_pullback_is_kept(program: Callable[[Any], Any]) -> None:
+    least = least_limit(program)
+    values, pullback = ckad.vjp(program, POINT, memory_limit=least)
+    expected, expected_pullback = ckad.vjp(program, POINT)
+    cotangents = like(values)
+    assert bits((values, pullback(cotangents))) == bits((expected, expected_pullback(cotangents)))
+    with pytest.raises(ckad.errors.MemoryLimitError) as refused:
+        ckad.vjp(program, POINT, memory_limit=least - 1)
+    assert refused.value.minimum == least
+
+
+def deep(x: Any) -> Any:
+    for _ in range(48):
+        x = np.tanh(x @ WEIGHTS[0])
+    return x
+
+
+def deep_marked(x: Any) -> Any:
+    part = ckad.checkpoint(lambda x: np.tanh(np.tanh(np.tanh(np.tanh(x @ WEIGHTS[0]) @ WEIGHTS[1]))))
+    for _ in range(12):
+        x = part(x)
+    return x
+
+
+def deep_scan(x: Any) -> Any:
+    return ckad.scan(lambda x, _: (np.tanh(x), None), x, None, 100)[0]
+
+
+@pytest.mark.parametrize(
+    ("program", "policy", "most"),
+    [
+        (deep, "sqrt", 20),
+        (deep, ckad.Revolve(4), 16),
+        (deep_marked, "none", 20),
+        (deep_scan, "sqrt", 20),
+        (deep_scan, ckad.Revolve(3), 10),
+    ],
+)
+def test_pullbacks_hold_what_their_policy_keeps(program: Any, policy: Any, most: int, tmp_path: Path) -> None:
+    point = np.linspace(0.0, 1.0, 8 * 20_000).reshape(-1, 8)
+
+    def arrays(policy: Any) -> float:
+        ckad.memory.release()
+        path = tmp_path / f"{policy}.bin"
+        with memray.Tracker(path):
+            pullback = ckad.vjp(program, point, checkpoint=policy)[1]
+            pullback(point)
+        path_of = memray.FileReader(path)
+        return path_of.metadata.peak_memory / point.nbytes
+
+    assert arrays(policy) <= most
+    if program is not deep_marked:
+        assert arrays("auto") >= 2 * most
+
+
+def test_a_jacobian_grows_like_a_root() -> None:
+    def rows(steps: int) -> Callable[[Any], Any]:
+        def f(x: Any) -> Any:
+            for _ in range(steps):
+                x = x + 0.1 * np.sin(x)
+            return np.sum(np.reshape(x, (4, -1)), axis=1)
+
+        return f
+
+    x = np.ones(20_000)
+    make = lambda steps, policy: ckad.plan(ckad.jacobian(rows(steps), mode="reverse", checkpoint=policy))(x)
+    few, many = make(50, "sqrt"), make(200, "sqrt")
+    assert many.parts["arena"] <= 2.2 * few.parts["arena"]
+    assert many.peak_bytes < make(200, "none").peak_bytes / 4
