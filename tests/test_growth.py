@@ -136,6 +136,15 @@ def pendulum(steps: int) -> Made:
     return f, np.linspace(0.1, 0.9, 20_000)
 
 
+def exponentials(steps: int) -> Made:
+    def f(x: Any) -> Any:
+        for _ in range(steps):
+            x = np.exp(-x)
+        return np.sum(x * x)
+
+    return f, np.linspace(0.1, 0.9, 20_000)
+
+
 PROGRAMS = [
     # The most extra work of hvp, and of a gradient of a gradient; loops without heavy operations have the larger ones.
     (deep, 24, 0.5, 1.3),
@@ -147,8 +156,9 @@ PROGRAMS = [
     (verlet, 40, 0.8, 1.8),
     (chosen, 40, 0.8, 1.8),
     (with_mean, 40, 0.8, 1.8),
-    # Nearly all of its work is one sine a step, which three passes compute again.
+    # Nearly all of the work is one sine or exponential a step, which three passes compute again.
     (pendulum, 40, 0.8, 2.0),
+    (exponentials, 80, 0.8, 2.2),
 ]
 
 
