@@ -369,6 +369,12 @@ def test_frontiers_of_a_jacobian_add_up() -> None:
         return np.sum(y.reshape(2, -1), axis=1)
 
     points = ckad.memory_frontier(ckad.jacobian(f, mode="reverse"))(VECTOR)
+    assert len(points) > 5
     for one, other in itertools.pairwise(points):
         assert one.peak_bytes < other.peak_bytes
         assert one.extra_flops > other.extra_flops
+    # Its least has all values computed again, its last none.
+    assert points[0].peak_bytes == minimum(lambda **options: ckad.jacobian(f, mode="reverse", **options), VECTOR)
+    assert "all again, " in points[0].policy
+    assert points[-1].extra_flops == 0
+    assert points[0].peak_bytes < points[-1].peak_bytes / 3

@@ -177,6 +177,16 @@ def test_the_least_limit_of_a_pullback_is_kept(program: Callable[[Any], Any]) ->
     assert refused.value.minimum == least
 
 
+def peak_of_pullback(program: Any, point: Any, policy: Any, folder: Path) -> int:
+    """The most bytes that a function's value and a pullback hold at once, as memray sees them."""
+    ckad.memory.release()
+    path = folder / f"{policy}.bin"
+    with memray.Tracker(path):
+        pullback = ckad.vjp(program, point, checkpoint=policy)[1]
+        pullback(point)
+    return memray.FileReader(path).metadata.peak_memory
+
+
 def deep(x: Any) -> Any:
     for _ in range(48):
         x = np.tanh(x @ WEIGHTS[0])
@@ -208,13 +218,7 @@ def test_pullbacks_hold_what_their_policy_keeps(program: Any, policy: Any, most:
     point = np.linspace(0.0, 1.0, 8 * 20_000).reshape(-1, 8)
 
     def arrays(policy: Any) -> float:
-        ckad.memory.release()
-        path = tmp_path / f"{policy}.bin"
-        with memray.Tracker(path):
-            pullback = ckad.vjp(program, point, checkpoint=policy)[1]
-            pullback(point)
-        path_of = memray.FileReader(path)
-        return path_of.metadata.peak_memory / point.nbytes
+        return peak_of_pullback(program, point, policy, tmp_path) / point.nbytes
 
     assert arrays(policy) <= most
     if program is not deep_marked:
@@ -235,3 +239,98 @@ def test_a_jacobian_grows_like_a_root() -> None:
     few, many = make(50, "sqrt"), make(200, "sqrt")
     assert many.parts["arena"] <= 2.2 * few.parts["arena"]
     assert many.peak_bytes < make(200, "none").peak_bytes / 4
+
+
+def test_forward_mode_holds_no_values_between_columns() -> None:
+    rows = np.linspace(0.0, 1.0, 4000).reshape(-1, 1)
+    means = lambda x: np.mean(deep(rows * x), axis=0)
+    make = lambda policy: ckad.plan(ckad.jacobian(means, mode="forward", checkpoint=policy))(np.ones(8))
+    assert make("sqrt").peak_bytes < make("none").peak_bytes / 5
+
+
+def test_captured_arrays_are_not_copied_in_place_of_fewer_values(tmp_path: Path) -> None:
+    captured = [np.random.default_rng(index).uniform(size=(20, 20_000)) for index in range(12)]
+
+    def program(x: Any) -> Any:
+        for array in captured:
+            x = np.sin(np.mean(x + array, axis=0))
+        return x
+
+    point = np.linspace(0.0, 1.0, 20_000)
+    none, sqrt = (peak_of_pullback(program, point, policy, tmp_path) for policy in ("none", "sqrt"))
+    assert sqrt <= 1.01 * none
+
+
+def test_what_lies_outside_of_a_region_is_not_computed_again() -> None:
+    weights = np.random.default_rng(0).standard_normal((64, 64)) / 8
+
+    def program(part: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def f(x: Any) -> Any:
+            for _ in range(10):
+                x = np.tanh(x @ weights)
+            return np.sum(part(x), axis=1)[:8]
+
+        return f
+
+    cheap = lambda x: np.sin(np.exp(np.tanh(x)))
+    x = np.random.default_rng(1).standard_normal((200, 64))
+    plain, marked = (
+        ckad.plan(ckad.jacobian(program(part), mode="reverse"))(x) for part in (cheap, ckad.checkpoint(cheap))
+    )
+    assert marked.peak_bytes < plain.peak_bytes
+    assert marked.flops < 1.02 * plain.flops
+
+
+def test_a_value_and_a_pullback_compute_the_function_three_times() -> None:
+    loss = lambda x: np.sum(deep(x) ** 2)
+    x = np.linspace(0.0, 1.0, 8 * 2000).reshape(-1, 8)
+    gradient = ckad.plan(ckad.grad(loss, checkpoint="sqrt"))(x)
+    row = ckad.plan(ckad.jacobian(loss, mode="reverse", checkpoint="sqrt"))(x)
+    assert row.flops - gradient.flops == pytest.approx(gradient.forward_flops, rel=0.02)
+    assert row.extra_flops - gradient.extra_flops == pytest.approx(gradient.forward_flops, rel=0.02)
+
+
+def test_points_of_a_jacobians_frontier_are_taken() -> None:
+    rows = lambda x: np.sum(np.reshape(deep(x), (2, -1)), axis=1)
+    x = np.linspace(0.0, 1.0, 8 * 2000).reshape(-1, 8)
+    make = lambda **options: ckad.plan(ckad.jacobian(rows, mode="reverse", **options))(x)
+    points = ckad.memory_frontier(ckad.jacobian(rows, mode="reverse"))(x)
+    for point in [*points[::9], points[-1]]:
+        taken = make(memory_limit=point.peak_bytes)
+        assert taken.peak_bytes <= point.peak_bytes
+        assert taken.extra_flops == point.extra_flops
+
+
+def test_a_larger_limit_refuses_nothing_that_a_smaller_one_had_room_for() -> None:
+    other = np.random.default_rng(0).standard_normal((4000, 8))
+
+    def f(x: Any) -> Any:
+        pullback = ckad.vjp(deep, other)[1]
+        z = np.sin(x)
+        for _ in range(6):
+            z = np.exp(np.sin(z))
+        return np.sum(z) * float(np.sum(pullback(other)[0]))
+
+    def is_kept(limit: int) -> bool:
+        try:
+            ckad.grad(f, memory_limit=limit)(np.ones(100_000))
+        except ckad.errors.MemoryLimitError:
+            return False
+        return True
+
+    kept = [is_kept(limit) for limit in range(1 << 20, 20 << 20, 1 << 19)]
+    assert kept == sorted(kept)
+    assert not kept[0]
+    assert kept[-1]
+
+
+def test_a_raising_policy_is_asked_once() -> None:
+    class Raising:
+        calls = 0
+
+        def choose(self, clusters: Any) -> Any:
+            self.calls += 1
+            raise RuntimeError(f"call {self.calls}")
+
+    with pytest.raises(RuntimeError, match="call 1"):
+        ckad.vjp(deep, POINT, checkpoint=Raising())

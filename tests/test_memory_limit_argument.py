@@ -64,6 +64,8 @@ PROGRAMS: list[tuple[Callable[..., Any], Any]] = [(net, POINT), (loop, STATE), (
         ("1KiB", 1024),
         ("512MiB", 512 << 20),
         (" 1.5 GiB ", 3 << 29),
+        ("2TiB", 2 << 40),
+        ("0.5 TB", 500 * 10**9),
         ("0.0000001GiB", 107),
     ],
 )
@@ -223,6 +225,18 @@ def test_the_error_says_what_the_bytes_are_for() -> None:
         assert f"{recorded} of them for the graph and the program, {values} for values" in said[size]
     assert re.search(r"Hint: memory_limit=\d+, or a loop that is recorded once \(ckad.scan", said[4])
     assert re.search(r"Hint: memory_limit=\d+, or smaller arrays$", said[20_000])
+
+
+def test_the_error_names_the_limit_the_policy_and_what_is_held() -> None:
+    loss = lambda x: np.sum(np.sin(np.sin(x) * x))
+    with pytest.raises(MemoryLimitError, match="keeps to the limit of 70000 bytes: the policy's plan needs") as caught:
+        ckad.grad(loss, checkpoint="sqrt", memory_limit=70_000)(np.ones(20_000))
+    assert "no checkpoint= beside it" in str(caught.value)
+    with pytest.raises(
+        MemoryLimitError, match="for copies of arguments and what the call makes beside its runs"
+    ) as caught:
+        ckad.jacobian(lambda x: np.sin(x) * x, memory_limit="1MiB")(np.ones(800))
+    assert "a smaller result, or arguments that need no copy" in str(caught.value)
 
 
 def test_forced_runs_keep_to_the_limit() -> None:

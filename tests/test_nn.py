@@ -171,6 +171,13 @@ def test_softmax_cross_entropy(dtype: Any) -> None:
     assert nn.softmax_cross_entropy(logits[0, 0], labels[0, 0]) > 0
 
 
+def test_losses_refuse_what_a_model_with_a_state_returns() -> None:
+    pair = (np.ones((2, 3)), "model")
+    for loss in (nn.mse_loss, nn.softmax_cross_entropy):
+        with pytest.raises(TypeError, match=r"is a tuple of 2.*returns \(y, model\)"):
+            loss(pair, np.zeros(2, dtype=int))  # pyright: ignore[reportArgumentType]
+
+
 def test_softmax_cross_entropy_of_large_logits() -> None:
     assert nn.softmax_cross_entropy(np.array([[1000.0, 0.0]]), np.array([1])) == 1000.0
 

@@ -187,6 +187,19 @@ def test_the_png_is_a_picture(tmp_path: Path) -> None:
         assert height > 400
 
 
+def test_many_times_the_work_stands_on_a_logarithmic_axis(tmp_path: Path) -> None:
+    def f(x: Any) -> Any:
+        for _ in range(80):
+            x = np.tanh(x @ np.eye(4))
+        return np.sum(x)
+
+    plan = ckad.plan(ckad.grad(f, checkpoint=ckad.Revolve(1)))(np.ones((1000, 4)))
+    assert plan.extra_flops > 10 * (plan.flops - plan.extra_flops)
+    ticks = re.findall(r">([\d.e+]+) %</text>", plan.to_html())
+    assert ticks == ["0", "10", "100", "1000"]
+    plan.to_png(tmp_path / "plan.png")
+
+
 def test_without_matplotlib_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     with pytest.raises(

@@ -171,7 +171,7 @@ class MemoryLimitError(CkadError, MemoryError):
 
 def in_units(size: int) -> str:
     """Bytes to read: in the largest unit of which there is one."""
-    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+    for unit, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if size >= unit:
             return f"{size / unit:.1f} {name}"
     return f"{size} B"

@@ -33,7 +33,8 @@ def jacobian(
         f: function of arrays (or pytrees of them) to an array (or a pytree of them).
         argnums: position or positions of the arguments to differentiate.
         mode: 'forward' runs the linearised program once per input element, 'reverse' its transpose once per
-            output element, 'auto' the one for which count × flops is less, or the only one that there is.
+            output element, 'auto' the one for which count × flops is less where nothing is recomputed, or the only one
+            that there is.
         checkpoint: a policy: 'none', 'auto', 'sqrt', 'log', a number of segments, or an object such as
             `ckad.Revolve(10)`: what is kept and what recomputed, in each row or column.
         memory_limit: the most bytes that the call may allocate, its result included, an int or a text such as '512MiB'.

@@ -156,7 +156,7 @@ def linearize(
         has_aux: `f` returns `(out, aux)`; the result is then `(out, linear, aux)`.
         checkpoint: a policy: 'none', 'auto', 'sqrt', 'log', a number of segments, or an object such as
             `ckad.Revolve(10)`: what is kept and what recomputed. Under one that recomputes, the linear function owns
-            the arguments and computes what else it reads in each call.
+            the arguments and captured arrays, and computes what else it reads in each call.
         memory_limit: the most bytes that each run may allocate, the function's and that of the linear function,
             an int or a text such as '512MiB'.
 
@@ -205,7 +205,7 @@ def vjp(
         has_aux: `f` returns `(out, aux)`; the result is then `(out, pullback, aux)`.
         checkpoint: a policy: 'none', 'auto', 'sqrt', 'log', a number of segments, or an object such as
             `ckad.Revolve(10)`: what is kept and what recomputed. Under one that recomputes, the linear function owns
-            the arguments and computes what else it reads in each call.
+            the arguments and captured arrays, and computes what else it reads in each call.
         memory_limit: the most bytes that each run may allocate, the function's and that of the linear function,
             an int or a text such as '512MiB'.
 

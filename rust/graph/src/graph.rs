@@ -50,6 +50,14 @@ pub enum CheckpointPolicy {
     User(u32),
 }
 
+impl CheckpointPolicy {
+    /// Whether it may ask for values to be computed again that are not cheap.
+    pub fn recomputes(self) -> bool {
+        use CheckpointPolicy::{Auto, Keep, None, Offload};
+        !matches!(self, None | Auto | Offload(_) | Keep)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Region {
     pub policy: CheckpointPolicy,

@@ -11,17 +11,21 @@ pub struct Ask {
     pub limit: Option<usize>,
     /// Bytes that were taken off the user's limit, as they are held before the run.
     pub held: usize,
-    /// Of a linearisation under a limit whose linear part runs in the same call: bytes that are held beside those runs,
+    /// Of a linearisation whose linear part runs in the same call: bytes that are held beside those runs,
     /// but for what the part itself keeps.
     pub applied: Option<usize>,
+    /// Whether what a linear function owns is taken from runs that come after it: in a trace with a limit.
+    pub leaves_room: bool,
 }
 
 impl Ask {
     /// For a run beside so many bytes.
     pub fn beside(held: usize, limit: Option<usize>, policy: Option<CheckpointPolicy>) -> Ask {
         match limit {
-            Some(limit) => Ask { policy, limit: Some(limit.saturating_sub(held)), held, applied: None },
-            None => Ask { policy, limit: None, held: 0, applied: None },
+            Some(limit) => {
+                Ask { policy, limit: Some(limit.saturating_sub(held)), held, applied: None, leaves_room: false }
+            }
+            None => Ask { policy, limit: None, held: 0, applied: None, leaves_room: false },
         }
     }
 
@@ -34,6 +38,6 @@ impl Ask {
 
 impl From<CheckpointPolicy> for Ask {
     fn from(policy: CheckpointPolicy) -> Ask {
-        Ask { policy: Some(policy), limit: None, held: 0, applied: None }
+        Ask { policy: Some(policy), limit: None, held: 0, applied: None, leaves_room: false }
     }
 }

@@ -12,7 +12,7 @@ use ckad_plan::compile::{Compiled, compile_loops};
 use ckad_plan::footprint::PeakBytes;
 use ckad_plan::within::{Fitted, TooSmall, compile_loops_within};
 use ckad_run::ProgramCache;
-use ckad_transform::{Absorbed, Partition, Side, kept, without_customs};
+use ckad_transform::{Absorbed, Partition, Side, without_customs};
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
@@ -21,25 +21,14 @@ use crate::boundary::enter;
 use crate::chosen::with_lines;
 use crate::convert::owned;
 use crate::errors::{over_limit, to_python};
+use crate::kind::{Kind, Split};
 use crate::limited::{Around, fitting};
 use crate::lines::Lines;
-use crate::looked_at::LookedAt;
+use crate::looked_at::{LookedAt, OtherWay};
 use crate::plan_view::is_planning;
-use crate::trace::Recorded;
+use crate::trace::{Recorded, open_tapes};
 use crate::value::Snapshot;
 use crate::watching::is_watching;
-
-/// What becomes of a recorded graph. The flags say which inputs are differentiated.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Kind {
-    Evaluate,
-    ValueAndGrad(Vec<bool>),
-    Jvp(Vec<bool>),
-    Linearize(Vec<bool>),
-    Vjp(Vec<bool>),
-    /// As it is, where the memory of some inputs is given up.
-    Donating(Vec<bool>),
-}
 
 /// What a cached program was built from, beside the graph.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -103,6 +92,8 @@ pub enum Built {
         graph: Box<Graph>,
         sides: Vec<Side>,
         residuals: usize,
+        /// Bytes that the linear function owns.
+        owned: usize,
     },
 }
 
@@ -114,14 +105,26 @@ impl Built {
         }
     }
 
-    /// The most bytes held by either run and between them: of one that returns so many values.
-    fn most_held(&self, values: usize) -> usize {
+    /// The most bytes held by either run and between them.
+    fn most_held(&self) -> usize {
         let first = self.first().compiled.peak.total();
-        let Built::Two { known, unknown, sides, residuals, .. } = self else { return first };
-        let outputs = &known.compiled.program.outputs;
-        let between: usize =
-            kept(&sides[values..], outputs.len(), *residuals).map(|index| outputs[index].bytes()).sum();
-        first.max(between.saturating_add(unknown.compiled.peak.total()))
+        match self {
+            Built::One(_) => first,
+            Built::Two { unknown, owned, .. } => first.max(owned.saturating_add(unknown.compiled.peak.total())),
+        }
+    }
+
+    /// Has the other way to split the linearisation seen beside this one.
+    fn look_at(&mut self, other: Built) {
+        let Built::Two { unknown, owned, .. } = self else { return };
+        let Built::Two { known: other_known, unknown: other_unknown, owned: other_owned, .. } = other else { return };
+        let parts = [other_known, other_unknown].map(|part| Arc::into_inner(part).and_then(|part| part.looked_at));
+        if let ([Some(known), Some(rest)], Some(unknown)) = (parts, Arc::get_mut(unknown))
+            && let Some(looked_at) = &mut unknown.looked_at
+        {
+            let way = OtherWay { known, unknown: rest, owned: other_owned, instead_of: *owned };
+            looked_at.other_way = Some(Box::new(way));
+        }
     }
 
     fn planned_in(mut self, bytes: usize) -> Built {
@@ -308,13 +311,13 @@ pub fn built(
 ) -> PyResult<Arc<Built>> {
     let made = |ask| cached(py, &recorded.graph, kind.clone(), ask, &recorded.lines);
     if around.enclosed {
-        let free = made(Ask::beside(0, None, policy))?;
+        let leaves_room = open_tapes().last().is_some_and(|tape| tape.limit.is_some());
+        let free = made(Ask { leaves_room, ..Ask::beside(0, None, policy) })?;
         let tables = Tables::of(&recorded.graph);
         let needs = |built: &Arc<Built>| built.first().peak_bytes(&tables);
-        return fitting(py, around.held, free, needs, |ask| made(Ask { policy, ..ask }));
+        return fitting(py, around.held, free, needs, |ask| made(Ask { policy, leaves_room, ..ask }));
     }
-    let ask = Ask::beside(around.held, recorded.limit, policy);
-    made(Ask { applied: applied.filter(|_| ask.limit.is_some()), ..ask })
+    made(Ask { applied, ..Ask::beside(around.held, recorded.limit, policy) })
 }
 
 /// The program that computes a graph's outputs as they are.
@@ -367,47 +370,89 @@ fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
     Ok(Built::One(Arc::new(finished_donating(&derived, key.ask, recorded, wanted, donated)?)))
 }
 
-/// A linearisation, split so that the linear part keeps what it reads, or computes that again: what policies ask for,
-/// or else what fits.
+/// A linearisation, split so that the linear part keeps what it reads, or computes that again: what the policy asks
+/// for, or what fits.
 fn linearised(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
     let values = graph.outputs.len();
-    let keeping = || in_parts(key.kind.partition(graph)?, values, key, wanted);
-    let again = || in_parts(key.kind.partition_again(graph)?, values, key, wanted);
-    let asks = ckad_plan::policy::asks_to_compute_again(graph, key.ask.policy.unwrap_or(CheckpointPolicy::Auto));
-    if !asks {
-        return match keeping() {
-            Err(Stop::TooSmall(kept)) if key.ask.limit.is_some() => again().map_err(|stop| stop.or_smaller(kept)),
-            kept => kept,
+    let split = |way| key.kind.partition(graph, way).map_err(Stop::from);
+    let parts = |parts, ask| in_parts(parts, values, ask, key.recorded, wanted);
+    let ask = key.ask;
+    let (mut made, other) =
+        if ask.limit.is_none() && !ask.leaves_room && ask.policy.is_some_and(|policy| policy.recomputes()) {
+            let again = parts(split(Split::Again)?, ask)?;
+            let kept = parts(split(Split::Keeping)?, ask)?;
+            // More work for next to nothing is nothing that a policy asks for.
+            if again.most_held() < kept.most_held() / 8 * 7 { (again, Split::Keeping) } else { (kept, Split::Again) }
+        } else {
+            let (mut first, mut second) = (Split::Keeping, Split::Again);
+            if ask.leaves_room {
+                let held = |way| Ok::<usize, Stop>(owned_bytes(&split(way)?, values, ask));
+                if held(second)? < held(first)? {
+                    (first, second) = (second, first);
+                }
+            }
+            match parts(split(first)?, ask) {
+                Err(Stop::TooSmall(refused)) => {
+                    (parts(split(second)?, ask).map_err(|stop| stop.or_smaller(refused))?, first)
+                }
+                made => (made?, second),
+            }
         };
+    if wanted.report && ask.applied.is_some() {
+        made.look_at(parts(split(other)?, Ask { limit: None, policy: Some(CheckpointPolicy::Auto), ..ask })?);
     }
-    match (keeping(), again()) {
-        (Ok(kept), Ok(again)) => Ok(if again.most_held(values) < kept.most_held(values) { again } else { kept }),
-        (Err(Stop::TooSmall(kept)), again) => again.map_err(|stop| stop.or_smaller(kept)),
-        (kept, Err(Stop::TooSmall(_))) => kept,
-        (kept, again) => kept.and(again),
+    Ok(made)
+}
+
+/// Bytes that a linear function owns: what crosses over, and copies of captured arrays where it outlives its call.
+fn owned_bytes(parts: &Partition, values: usize, ask: Ask) -> usize {
+    let crossing: usize = parts.kept(values).map(|index| parts.known.bytes(parts.known.outputs[index])).sum();
+    if ask.applied.is_some() {
+        return crossing;
     }
+    let unknown = &parts.unknown;
+    let captured = unknown.ids().filter(|&id| matches!(unknown.op(id), Op::Constant(_)));
+    crossing + captured.map(|id| unknown.bytes(id)).sum::<usize>()
 }
 
 /// The programs of both parts.
-fn in_parts(parts: Partition, values: usize, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
-    let known = finished(&parts.known, key.ask, key.recorded, wanted);
-    let kept: usize = parts.kept(values).map(|index| parts.known.bytes(parts.known.outputs[index])).sum();
-    let ask = key.ask.of_linear_part(kept);
-    let mut unknown = finished(&parts.unknown, ask, key.recorded, wanted);
+fn in_parts(
+    parts: Partition,
+    values: usize,
+    ask: Ask,
+    recorded: (usize, usize),
+    wanted: Wanted,
+) -> Result<Built, Stop> {
+    let known = finished(&parts.known, ask, recorded, wanted);
+    let owned = owned_bytes(&parts, values, ask);
+    let of_linear_part = ask.of_linear_part(owned);
+    let mut unknown = finished(&parts.unknown, of_linear_part, recorded, wanted);
     if let Err(Stop::TooSmall(refused)) = &mut unknown {
         // As the first part's: beside what is held when that runs.
-        refused.minimum = refused.minimum.saturating_add(ask.held).saturating_sub(key.ask.held);
+        refused.minimum = refused.minimum.saturating_add(of_linear_part.held).saturating_sub(ask.held);
     }
     // A limit that both parts can keep is named at once.
-    let (known, unknown) = match (known, unknown) {
+    let (known, mut unknown) = match (known, unknown) {
         (Err(Stop::TooSmall(known)), Err(Stop::TooSmall(unknown))) => {
             return Err(Stop::TooSmall(if known.minimum < unknown.minimum { unknown } else { known }));
         }
-        (known, unknown) => (Arc::new(known?), Arc::new(unknown?)),
+        (known, unknown) => (known?, unknown?),
     };
+    let planned = &mut unknown.compiled.planned;
+    planned.extra_flops = planned.extra_flops.saturating_add(parts.repeated_flops);
+    if let Some(looked_at) = &mut unknown.looked_at {
+        looked_at.repeated_flops = parts.repeated_flops;
+    }
     let mut graph = parts.unknown;
     graph.constants = Vec::new();
-    Ok(Built::Two { known, unknown, graph: Box::new(graph), sides: parts.outputs, residuals: parts.residuals })
+    Ok(Built::Two {
+        known: Arc::new(known),
+        unknown: Arc::new(unknown),
+        graph: Box::new(graph),
+        sides: parts.outputs,
+        residuals: parts.residuals,
+        owned,
+    })
 }
 
 thread_local! {

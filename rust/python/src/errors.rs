@@ -87,8 +87,9 @@ pub fn over_limit(py: Python<'_>, refused: &TooSmall, ask: Ask, lines: &Lines) -
     made.map_or_else(|broken| broken, PyErr::from_value)
 }
 
-/// How many lines an error names, and of how large a part of what the first holds.
+/// How many lines an error names.
 const LINES_NAMED: usize = 3;
+/// It names those that hold at least this part of what the first one does: one in so many bytes.
 const LEAST_NAMED: u64 = 100;
 
 /// A text that grows with a program, as Python's. PyO3 would panic where Python has no memory for it.

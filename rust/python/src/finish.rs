@@ -6,18 +6,19 @@
 
 use std::sync::Arc;
 
-use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, Lent, NodeId, Region, Result, tables};
+use ckad_graph::{CheckpointPolicy, DType, Error, ErrorKind, Graph, NodeId, Region, Result, tables};
 use ckad_run::Filled;
-use ckad_transform::{Partition, kept};
+use ckad_transform::kept;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::alive;
 use crate::boundary::enter;
-use crate::built::{Built, Kind, Tables, built, refused_at};
+use crate::built::{Built, Tables, built, refused_at};
 use crate::convert::{owned, owned_to_numpy, value_to_numpy};
 use crate::errors::{TracerError, raise, refusal};
 use crate::execute::{Donated, leave_idle_beside, measure_or_run};
+use crate::kind::{Kind, Split};
 use crate::layout::Layout;
 use crate::limited::{Around, held};
 use crate::linear_map::{LinearMap, Operand, Parts, When};
@@ -27,7 +28,6 @@ use crate::tape::TapeCell;
 use crate::trace::{OutputInfo, Recorded};
 use crate::tracer::Tracer;
 use crate::value::{Snapshot, Value};
-use crate::watching::is_watching;
 
 /// Values and their derivatives.
 pub type Pair = (Vec<Py<PyAny>>, Vec<Py<PyAny>>);
@@ -409,7 +409,7 @@ pub fn linear(
     let (takes, gives) = if forward { (of_arguments, of_outputs) } else { (of_outputs, of_arguments) };
 
     if let Some(target) = innermost(&bindings) {
-        let parts = transformed(py, recorded, |graph| kind.partition(graph))?;
+        let parts = transformed(py, recorded, |graph| kind.partition(graph, Split::Whole))?;
         let nodes = splice_into(py, &target, &parts.known, &bindings, policy, &same_line)?;
         let values = nodes[..count]
             .iter()
@@ -429,16 +429,14 @@ pub fn linear(
     }
     let around = recorded.around(py, &[])?;
     let built = built(py, recorded, kind, policy, around, size.map(|(_, bytes)| bytes))?;
-    let Built::Two { known, unknown, graph, sides, residuals } = built.as_ref() else {
+    let Built::Two { known, unknown, graph, sides, residuals, owned } = built.as_ref() else {
         return Err(raise(Error::internal("run", "a linearisation built one graph")));
     };
     let values = Tables::of(&recorded.graph);
     let inputs = values_of(bindings)?;
     let mut applied = if size.is_some() { When::HereInside } else { When::Later };
     if let Some((times, bytes)) = size.filter(|_| !around.enclosed) {
-        let program = &known.compiled.program;
-        let lengths = kept(&sides[count..], program.outputs.len(), *residuals);
-        let held = bytes + lengths.map(|index| program.outputs[index].bytes()).sum::<usize>();
+        let held = bytes + owned;
         applied = When::Here { held };
         let of_function = PlannedRun::of(known, &values, around.held, 1);
         let of_derivative = PlannedRun::of(unknown, &values, held, times);
@@ -476,7 +474,7 @@ pub fn forward_is_cheaper(py: Python<'_>, recorded: &Recorded, columns: u64, row
     }
     let price = |kind: Kind, times: u64| {
         transformed(py, recorded, move |graph| {
-            let unknown = kind.partition(graph)?.unknown;
+            let unknown = kind.partition(graph, Split::Whole)?.unknown;
             let flops: u64 = unknown.ids().map(|id| ckad_prim::cost(&unknown, id).flops).sum();
             Ok(u128::from(flops) * u128::from(times))
         })
@@ -487,54 +485,5 @@ pub fn forward_is_cheaper(py: Python<'_>, recorded: &Recorded, columns: u64, row
         // Reverse mode does not go the way back through a loop of unknown length.
         Err(refused) if refused.is_instance_of::<TracerError>(py) => Ok(true),
         Err(error) => Err(error),
-    }
-}
-
-/// What a recorded graph is transformed from. What nobody needs is left out by every transform, but it must not count
-/// when splices are put in order.
-fn live(graph: &Graph) -> Result<Lent<'_>> {
-    if graph.splices.is_empty() {
-        return Ok(Lent::Borrowed(graph));
-    }
-    ckad_transform::extract(graph, &graph.outputs).map(Lent::Owned)
-}
-
-/// A recorded graph as `jit` keeps it: without what nobody needs, in the order in which it is to be derived.
-pub fn settled(graph: Graph) -> Result<Graph> {
-    let graph = ckad_transform::extract(&graph, &graph.outputs)?;
-    ckad_transform::settle(graph)
-}
-
-impl Kind {
-    /// The graph that a kind of one graph runs.
-    pub fn transform(&self, graph: &Graph) -> Result<Graph> {
-        let graph = live(graph)?;
-        let derived = match self {
-            Kind::Evaluate | Kind::Donating(_) => ckad_transform::settle(graph.into_owned()?)?,
-            Kind::ValueAndGrad(active) => ckad_transform::value_and_grad(&graph, active)?,
-            Kind::Jvp(active) => ckad_transform::jvp(&graph, active)?,
-            Kind::Linearize(active) => ckad_transform::linearize(&graph, active)?,
-            Kind::Vjp(active) => ckad_transform::vjp(&graph, active)?,
-        };
-        // A product that is left out of the derivative cannot be watched.
-        if is_watching() { ckad_transform::simplify_keeping_zeros(derived) } else { ckad_transform::simplify(derived) }
-    }
-
-    /// The two graphs of a linearisation: what is known at the point, and the linear rest.
-    pub fn partition(&self, graph: &Graph) -> Result<Partition> {
-        let inputs = graph.inputs.len();
-        let whole = self.transform(graph)?;
-        let known: Vec<bool> = (0..whole.inputs.len()).map(|index| index < inputs).collect();
-        ckad_transform::partition(&whole, &known)
-    }
-
-    /// The two graphs of a linearisation whose linear part computes again what it needs.
-    pub fn partition_again(&self, graph: &Graph) -> Result<Partition> {
-        let whole = match self {
-            // Values and tangents go side by side: nothing of one waits for the other.
-            Kind::Linearize(active) => Kind::Jvp(active.clone()).transform(graph)?,
-            _ => self.transform(graph)?,
-        };
-        ckad_transform::compute_again(&Kind::Evaluate.transform(graph)?, &whole)
     }
 }

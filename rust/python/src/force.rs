@@ -12,10 +12,11 @@ use std::sync::Arc;
 use ckad_graph::{CheckpointPolicy, Error, ErrorKind, NodeId, Op, Result, shape_text, tables};
 use pyo3::prelude::*;
 
-use crate::built::{Executable, Kind, Tables, evaluated};
+use crate::built::{Executable, Tables, evaluated};
 use crate::convert::leaf_value;
 use crate::errors::raise;
 use crate::execute::{Donated, run_inside};
+use crate::kind::Kind;
 use crate::limited::{fitting, held};
 use crate::tape::{Tape, TapeCell};
 use crate::trace::{innermost_for_others, open_tapes};

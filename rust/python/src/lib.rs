@@ -46,6 +46,7 @@ mod guarded;
 mod index;
 mod indexing;
 mod jit;
+mod kind;
 mod layout;
 mod leaf;
 mod leaf_slots;

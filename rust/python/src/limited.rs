@@ -52,7 +52,7 @@ pub fn fitting<T>(
     if peak_bytes(&free) <= left {
         return Ok(free);
     }
-    let ask = |limit| Ask { policy: None, limit: Some(limit), held, applied: None };
+    let ask = |limit| Ask { policy: None, limit: Some(limit), held, applied: None, leaves_room: false };
     match within(ask(left)) {
         Err(refused) if is_planning() && refused.is_instance_of::<MemoryLimitError>(py) => {
             let minimum: usize = refused.value(py).getattr("minimum")?.extract()?;

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::ask::Ask;
-use crate::built::{Executable, Kind, Tables, compile, evaluated, flops_of};
+use crate::built::{Executable, Tables, compile, evaluated, flops_of};
 use crate::convert::{counted_room, value_in_layout};
 use crate::errors::raise;
 use crate::execute::{Donated, measure_or_run};
@@ -17,6 +17,7 @@ use crate::finish::{
     Binding, ResultSpec, bind_like, copied_bytes, float_zeros, innermost, owned_values, same_line, splice_into,
     to_python, traced, values_of,
 };
+use crate::kind::Kind;
 use crate::limited::{Around, fitting, held};
 use crate::trace::open_tapes;
 use crate::value::{Snapshot, Value};

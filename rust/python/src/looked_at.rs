@@ -28,6 +28,19 @@ pub struct LookedAt {
     leaps: usize,
     /// Which inputs are given up.
     donated: Vec<bool>,
+    /// Operations that it does a second time, whatever the plan: of the linear part of a linearisation.
+    pub repeated_flops: u64,
+    /// Of the linear part: the other way to split the linearisation.
+    pub other_way: Option<Box<OtherWay>>,
+}
+
+/// The parts of a linearisation that is split in another way than what was planned.
+pub struct OtherWay {
+    pub known: Box<LookedAt>,
+    pub unknown: Box<LookedAt>,
+    /// Bytes that its linear function owns, and those that the other's does.
+    pub owned: usize,
+    pub instead_of: usize,
 }
 
 /// Memory against work of a call of several runs, each with how often it runs: under a limit each takes its cheapest
@@ -51,6 +64,18 @@ pub fn frontier_of_all(runs: &[(Vec<Point>, u64)]) -> Result<Vec<Point>> {
         }
     }
     Ok(found)
+}
+
+/// Those of which no other needs as few bytes and as little work.
+pub fn worth_taking(mut points: Vec<Point>) -> Vec<Point> {
+    points.sort_by_key(|point| (point.bytes, point.extra_flops));
+    let mut least = u64::MAX;
+    points.retain(|point| {
+        let is_less = point.extra_flops < least;
+        least = least.min(point.extra_flops);
+        is_less
+    });
+    points
 }
 
 /// `ckad.picture.data.FrontierPoint` of each; a forced run held `least` bytes.
@@ -98,6 +123,8 @@ impl LookedAt {
             leaps: graph.own_bytes().saturating_sub(copy.own_bytes()),
             graph: copy,
             donated: tables::list("plan", donated.iter().copied())?,
+            repeated_flops: 0,
+            other_way: None,
         })
     }
 
@@ -118,6 +145,10 @@ impl LookedAt {
         let mut points = enter(py, points)?.map_err(raise)?;
         for point in &mut points {
             point.bytes = point.bytes.saturating_add(held);
+            if self.repeated_flops > 0 {
+                point.extra_flops = point.extra_flops.saturating_add(self.repeated_flops);
+                point.policy = format!("all again, {}", point.policy);
+            }
         }
         Ok(points)
     }

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ckad_graph::Error;
+use ckad_graph::{Error, tables};
 use ckad_plan::footprint::PeakBytes;
 use ckad_plan::policy::Planned as Figures;
 use ckad_plan::report::bytes_text;
@@ -310,12 +310,20 @@ impl PlanView {
 
     /// The plans of which no other needs as few bytes and as little work, the least memory first.
     fn frontier<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let mut all = Vec::new();
+        let (mut all, mut other_way) = (Vec::new(), None);
         for run in self.runs.iter().filter(|run| run.times > 0) {
             let looked_at = run.program.looked_at.as_deref().ok_or_else(not_explained)?;
             all.push((looked_at.frontier(py, run.held)?, run.times));
+            other_way = other_way.or(looked_at.other_way.as_deref());
         }
-        let points = frontier_of_all(&all).map_err(raise)?;
+        let mut points = frontier_of_all(&all).map_err(raise)?;
+        if let (Some(other), [first, last]) = (other_way, self.runs.as_slice()) {
+            let held = (last.held + other.owned).saturating_sub(other.instead_of);
+            let (known, unknown) = (other.known.frontier(py, first.held)?, other.unknown.frontier(py, held)?);
+            let others = frontier_of_all(&[(known, first.times), (unknown, last.times)]).map_err(raise)?;
+            tables::extend("plan", &mut points, others).map_err(raise)?;
+        }
+        let points = looked_at::worth_taking(points);
         looked_at::points(py, &points, self.forced.peak_bytes)
     }
 

@@ -36,6 +36,7 @@ pub fn compute_again(function: &Graph, whole: &Graph) -> Result<Partition> {
 
     let known_sides = (0..values).map(Side::Known);
     let outputs = tables::list(op, known_sides.chain((0..derivatives.len()).map(Side::Unknown)))?;
-    let residuals = read.len();
-    Ok(Partition { known, unknown, outputs, residuals })
+    let flops = function.ids().map(|id| ckad_prim::cost(function, id).flops);
+    let repeated_flops = flops.fold(0u64, u64::saturating_add);
+    Ok(Partition { known, unknown, outputs, residuals: read.len(), repeated_flops })
 }

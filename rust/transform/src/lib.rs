@@ -3,8 +3,8 @@
 //! * [`cone`]: the part of a graph that computes wanted values from known ones; [`extract`]: what outputs reach.
 //! * [`splice`] copies a graph into one under construction; [`settle`] puts such a graph into execution order.
 //! * [`jvp`] pushes tangents through the primitives' `diff` rules; [`vjp`] and [`value_and_grad`] transpose what `jvp`
-//!   built (`transpose`); [`partition`] separates what is known from what is not, or
-//!   has all of it computed again ([`compute_again`]).
+//!   built (`transpose`); [`partition`] separates what is known from what is not;
+//!   [`compute_again`] keeps the arguments alone, and has all else computed a second time.
 //! * [`simplify`] merges what is equal, shortens what computes nothing (`rewrite`), drops what is dead, and moves
 //!   derivative coefficients to where they are used (`sink`, which `partition` shares). `drawn` says which values are
 //!   made of random bits alone: they are drawn again on the other side of a partition, not handed over.
@@ -49,7 +49,7 @@ pub use cone::{Cone, cone};
 pub use custom::{is_for_reverse_mode, without_customs};
 pub use extract::extract;
 pub use jvp::{jvp, linearize};
-pub use partition::{Partition, Side, kept, partition};
+pub use partition::{Partition, Side, kept, partition, partition_by_regions};
 pub use settle::settle;
 pub use simplify::{simplify, simplify_keeping_zeros};
 pub use splice::splice;

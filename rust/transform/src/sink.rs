@@ -16,7 +16,7 @@ use ckad_graph::{Graph, NodeId, Op, Result, interrupt, tables};
 use crate::copy::{reached, table};
 
 /// How many recorded operations, one reading the other, may move together. Enough for the end of a loss.
-const FARTHEST: u8 = 4;
+const FARTHEST: u8 = 5;
 
 /// What is live, and what of that moves to a later stage.
 pub(crate) struct Sinking {
@@ -57,7 +57,7 @@ fn candidates(op: &str, graph: &Graph, stage: &impl Fn(NodeId) -> u16) -> Result
             continue;
         }
         let mut needs_operands = stage(id);
-        if earliest[index] > needs_operands && moving[index] <= FARTHEST {
+        if earliest[index] > needs_operands && moving[index] < FARTHEST {
             let moves = match Movable::of(graph.op(id)) {
                 Movable::Always => true,
                 Movable::Derived => {

@@ -36,7 +36,6 @@ use crate::policy::pinned::pinned_values;
 use crate::policy::profile::{Positions, Profile};
 use crate::policy::region::Heed;
 pub(crate) use crate::policy::region::asks_for_recomputation;
-pub use crate::policy::region::asks_to_compute_again;
 use crate::policy::sequence::{Figures, Sequence};
 use crate::program::Target;
 use crate::schedule::{Clustering, Schedule};

@@ -16,24 +16,14 @@ use crate::policy::sqrt::{Budgets, Pace};
 use crate::policy::{Material, segments, sqrt};
 use crate::tables::{collected, filled, push, room};
 
-/// Whether a policy, or that of some region, asks for anything to be computed again.
-pub fn asks_to_compute_again(graph: &Graph, policy: CheckpointPolicy) -> bool {
-    recomputes(policy) || asks_for_recomputation(graph)
-}
-
 /// Whether some region recomputes.
 pub(crate) fn asks_for_recomputation(graph: &Graph) -> bool {
-    graph.regions.iter().skip(1).any(|region| recomputes(region.policy))
-}
-
-fn recomputes(policy: CheckpointPolicy) -> bool {
-    use CheckpointPolicy::{Auto, Keep, None, Offload};
-    !matches!(policy, None | Auto | Offload(_) | Keep)
+    graph.regions.iter().skip(1).any(|region| region.policy.recomputes())
 }
 
 /// Whether some region has a policy of its own that recomputes, beside those that are marked by hand.
 pub(crate) fn names_policies(graph: &Graph) -> bool {
-    let named = |policy| recomputes(policy) && policy != CheckpointPolicy::Recompute;
+    let named = |policy: CheckpointPolicy| policy.recomputes() && policy != CheckpointPolicy::Recompute;
     graph.regions.iter().skip(1).any(|region| named(region.policy))
 }
 
@@ -143,7 +133,7 @@ struct Part {
 fn stretch(profile: &Profile, parts: &[Part], index: usize) -> Result<Stretch> {
     let part = &parts[index];
     let whole: Vec<Interval> = collected(part.children.iter().map(|&child| parts[child].interval))?;
-    let hidden = part.children.iter().filter(|&&child| recomputes(parts[child].policy));
+    let hidden = part.children.iter().filter(|&&child| parts[child].policy.recomputes());
     let hidden: Vec<Interval> = collected(hidden.map(|&child| parts[child].interval))?;
     profile.stretch(part.interval.low, part.interval.high, &whole, &hidden)
 }

@@ -109,6 +109,7 @@ impl Candidate {
                     CheckpointPolicy::None if *over == Over::Auto => return "auto".to_owned(),
                     CheckpointPolicy::None => "none".to_owned(),
                     CheckpointPolicy::Segments(_) => format!("{} segments", cells.segments()),
+                    CheckpointPolicy::Revolve(1) => "1 state".to_owned(),
                     CheckpointPolicy::Revolve(slots) => format!("{slots} states"),
                     CheckpointPolicy::Mixed(slots) => format!("{slots} states or steps"),
                     // A chain's table is tried in several memories.
