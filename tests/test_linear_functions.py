@@ -184,7 +184,8 @@ def peak_of_pullback(program: Any, point: Any, policy: Any, folder: Path) -> int
     with memray.Tracker(path):
         pullback = ckad.vjp(program, point, checkpoint=policy)[1]
         pullback(point)
-    return memray.FileReader(path).metadata.peak_memory
+    with memray.FileReader(path) as reader:
+        return reader.metadata.peak_memory
 
 
 def deep(x: Any) -> Any:
@@ -334,3 +335,46 @@ def test_a_raising_policy_is_asked_once() -> None:
 
     with pytest.raises(RuntimeError, match="call 1"):
         ckad.vjp(deep, POINT, checkpoint=Raising())
+
+
+def test_copies_of_captured_arrays_count_within_a_limit(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).uniform(size=(300, 300)) / 300
+    x = np.ones((100, 300))
+    product = lambda x: x @ weight
+    with pytest.raises(ckad.errors.MemoryLimitError) as refused:
+        ckad.vjp(product, x, memory_limit=1)
+    least = refused.value.minimum
+    # The first call makes what threads need.
+    ckad.vjp(product, x)
+    ckad.memory.release()
+    with memray.Tracker(tmp_path / "product.bin"):
+        values, pullback = ckad.vjp(product, x, memory_limit=least)
+    with memray.FileReader(tmp_path / "product.bin") as reader:
+        # Python's objects come on top.
+        assert reader.metadata.peak_memory <= least + (64 << 10)
+    expected = values @ weight.T
+    weight[:] = np.nan
+    np.testing.assert_allclose(pullback(values)[0], expected, rtol=1e-13)
+
+
+def test_a_policy_holds_for_linear_functions_inside_of_a_limit() -> None:
+    x = np.linspace(0.1, 1.0, 8 * 4000).reshape(-1, 8)
+
+    def f(y: Any) -> Any:
+        rows = ckad.jacobian(lambda z: np.ravel(deep(z))[:3], mode="reverse", checkpoint="sqrt")(x)
+        return np.sum(rows * y)
+
+    with pytest.raises(ckad.errors.MemoryLimitError) as refused:
+        ckad.plan(ckad.grad(f, memory_limit=1))(x)
+    least = refused.value.minimum
+    ckad.grad(f, memory_limit=least)(x)
+    with pytest.raises(ckad.errors.MemoryLimitError):
+        ckad.grad(f, memory_limit=least - 1)(x)
+
+
+def test_jacobians_of_python_numbers() -> None:
+    assert ckad.jacobian(lambda x: x * 3.0)(1.0) == 3.0
+    for mode in ("forward", "reverse"):
+        of_array, of_number = ckad.jacobian(lambda x, y: y * 2.0, (0, 1), mode=mode)(np.ones((3, 2)), 1.0)
+        np.testing.assert_array_equal(of_array, np.zeros((3, 2)))
+        assert of_number == 2.0

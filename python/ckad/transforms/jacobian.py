@@ -70,9 +70,10 @@ def jacobian(
             for output in outputs:
                 _check_float("jacobian", output)
             ins, outs = _sizes(recording.leaves), _sizes(outputs)
-            chosen, linear = recording.trace.jacobian(outputs, mode, sum(ins), sum(outs), policy)
+            # Before the trace is over: leaves are values of it.
             in_specs = [(np.shape(leaf), getattr(leaf, "dtype", np.dtype(np.float64))) for leaf in recording.leaves]
             out_specs = [(np.shape(leaf), getattr(leaf, "dtype", np.dtype(np.float64))) for leaf in outputs]
+            chosen, linear = recording.trace.jacobian(outputs, mode, sum(ins), sum(outs), policy)
             assembled = _stacked if linear.is_traced else _filled
             blocks = assembled(linear, chosen == "reverse", in_specs, out_specs)
             return unflatten(structure, [recording.like_arguments(row) for row in blocks])

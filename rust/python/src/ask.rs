@@ -29,6 +29,14 @@ impl Ask {
         }
     }
 
+    /// For the same beside so many bytes more.
+    pub fn beside_more(self, bytes: usize) -> Ask {
+        match self.limit {
+            Some(limit) => Ask { limit: Some(limit.saturating_sub(bytes)), held: self.held + bytes, ..self },
+            None => self,
+        }
+    }
+
     /// For the linear part of a linearisation that keeps so many bytes of what is known.
     pub fn of_linear_part(self, kept: usize) -> Ask {
         let (Some(limit), Some(applied)) = (self.limit, self.applied) else { return self };

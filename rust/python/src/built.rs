@@ -35,8 +35,9 @@ use crate::watching::is_watching;
 pub struct Key {
     kind: Kind,
     ask: Ask,
-    /// Under a limit: bytes of captured arrays that were copied, which count.
-    captured: usize,
+    /// Under a limit: bytes of captured arrays that were copied, which count, and of the others, of which a linear
+    /// function makes copies.
+    captured: (usize, usize),
     /// Lengths of the tables of scalars and starts, behind which the program has its own: a graph may have entries that
     /// none of its nodes needs any more.
     recorded: (usize, usize),
@@ -105,13 +106,11 @@ impl Built {
         }
     }
 
-    /// The most bytes held by either run and between them.
-    fn most_held(&self) -> usize {
+    /// The most bytes held by either run and between them, where so many are held beside the second.
+    fn most_held(&self, beside: usize) -> usize {
         let first = self.first().compiled.peak.total();
-        match self {
-            Built::One(_) => first,
-            Built::Two { unknown, owned, .. } => first.max(owned.saturating_add(unknown.compiled.peak.total())),
-        }
+        let Built::Two { unknown, owned, .. } = self else { return first };
+        first.max(unknown.compiled.peak.total().saturating_add(*owned).saturating_add(beside))
     }
 
     /// Has the other way to split the linearisation seen beside this one.
@@ -156,9 +155,17 @@ impl<'a> Tables<'a> {
 
     /// Bytes of captured arrays that were copied, each counted once.
     pub fn owned_constants(&self) -> usize {
+        self.captured().0
+    }
+
+    /// The same, and bytes of those that are the caller's.
+    fn captured(&self) -> (usize, usize) {
         let mut seen = rustc_hash::FxHashSet::default();
         let distinct = self.constants.iter().filter(|constant| seen.insert(Arc::as_ptr(constant).cast::<u8>()));
-        distinct.map(|constant| constant.owned_bytes()).sum()
+        distinct.fold((0, 0), |(owned, others), constant| match constant.owned_bytes() {
+            0 => (owned, others + constant.bytes().len()),
+            bytes => (owned + bytes, others),
+        })
     }
 
     /// A copy of a derived graph with these values in front of those that rules added.
@@ -335,7 +342,7 @@ fn cached(py: Python<'_>, graph: &Graph, kind: Kind, mut ask: Ask, lines: &Arc<L
     if ask.limit.is_none() {
         ask.policy = ask.policy.or(Some(CheckpointPolicy::Auto));
     }
-    let captured = ask.limit.map_or(0, |_| Tables::of(graph).owned_constants());
+    let captured = ask.limit.map_or((0, 0), |_| Tables::of(graph).captured());
     let key = Key { kind, ask, captured, recorded: (graph.scalars.len(), graph.starts.len()) };
     let wanted = Wanted::now();
     if wanted != Wanted::default() {
@@ -382,7 +389,12 @@ fn linearised(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
             let again = parts(split(Split::Again)?, ask)?;
             let kept = parts(split(Split::Keeping)?, ask)?;
             // More work for next to nothing is nothing that a policy asks for.
-            if again.most_held() < kept.most_held() / 8 * 7 { (again, Split::Keeping) } else { (kept, Split::Again) }
+            let beside = ask.applied.unwrap_or(0);
+            if again.most_held(beside) < kept.most_held(beside) / 8 * 7 {
+                (again, Split::Keeping)
+            } else {
+                (kept, Split::Again)
+            }
         } else {
             let (mut first, mut second) = (Split::Keeping, Split::Again);
             if ask.leaves_room {
@@ -404,15 +416,28 @@ fn linearised(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
     Ok(made)
 }
 
-/// Bytes that a linear function owns: what crosses over, and copies of captured arrays where it outlives its call.
+/// Bytes that a linear function owns: what crosses over, and copies of captured arrays.
 fn owned_bytes(parts: &Partition, values: usize, ask: Ask) -> usize {
     let crossing: usize = parts.kept(values).map(|index| parts.known.bytes(parts.known.outputs[index])).sum();
+    crossing + copies(parts, ask)
+}
+
+/// Bytes of captured arrays that are copied when the function has run, where the linear part outlives the call.
+fn copies(parts: &Partition, ask: Ask) -> usize {
     if ask.applied.is_some() {
-        return crossing;
+        return 0;
     }
-    let unknown = &parts.unknown;
-    let captured = unknown.ids().filter(|&id| matches!(unknown.op(id), Op::Constant(_)));
-    crossing + captured.map(|id| unknown.bytes(id)).sum::<usize>()
+    let graph = &parts.unknown;
+    let read = graph.ids().filter_map(|id| match graph.op(id) {
+        Op::Constant(index) => Some(&graph.constants[index as usize]),
+        _ => None,
+    });
+    let mut seen = rustc_hash::FxHashSet::default();
+    let others = read.filter(|constant| constant.owned_bytes() == 0);
+    others
+        .filter(|constant| seen.insert(Arc::as_ptr(constant).cast::<u8>()))
+        .map(|constant| constant.bytes().len())
+        .sum()
 }
 
 /// The programs of both parts.
@@ -423,14 +448,21 @@ fn in_parts(
     recorded: (usize, usize),
     wanted: Wanted,
 ) -> Result<Built, Stop> {
-    let known = finished(&parts.known, ask, recorded, wanted);
     let owned = owned_bytes(&parts, values, ask);
-    let of_linear_part = ask.of_linear_part(owned);
-    let mut unknown = finished(&parts.unknown, of_linear_part, recorded, wanted);
-    if let Err(Stop::TooSmall(refused)) = &mut unknown {
-        // As the first part's: beside what is held when that runs.
-        refused.minimum = refused.minimum.saturating_add(of_linear_part.held).saturating_sub(ask.held);
-    }
+    // Copies are made before the function's run is over, and are the linear part's own from then on.
+    let copied = copies(&parts, ask);
+    let asks = [ask, ask.of_linear_part(owned)].map(|ask| ask.beside_more(copied));
+    let run = |graph, of: Ask| {
+        finished(graph, of, recorded, wanted).map_err(|stop| match stop {
+            // As the user's limit counts.
+            Stop::TooSmall(mut refused) => {
+                refused.minimum = refused.minimum.saturating_add(of.held).saturating_sub(ask.held);
+                Stop::TooSmall(refused)
+            }
+            failed => failed,
+        })
+    };
+    let (known, unknown) = (run(&parts.known, asks[0]), run(&parts.unknown, asks[1]));
     // A limit that both parts can keep is named at once.
     let (known, mut unknown) = match (known, unknown) {
         (Err(Stop::TooSmall(known)), Err(Stop::TooSmall(unknown))) => {

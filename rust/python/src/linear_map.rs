@@ -133,9 +133,10 @@ impl LinearMap {
         }
         let needs = |found: &Arc<Executable>| found.peak_bytes(&tables);
         let within = |ask| evaluated(py, &self.graph, &Kind::Evaluate, ask, &self.lines);
+        let by_policy = |ask| within(Ask { policy: self.policy, ..ask });
         match planned.limit.filter(|limit| !around.enclosed && around.held + needs(&planned) > *limit) {
             Some(limit) => within(Ask::beside(around.held, Some(limit), self.policy)),
-            None => fitting(py, around.held, planned, needs, within),
+            None => fitting(py, around.held, planned, needs, by_policy),
         }
     }
 
