@@ -12,7 +12,7 @@ use ckad_plan::compile::{Compiled, compile_loops};
 use ckad_plan::footprint::PeakBytes;
 use ckad_plan::within::{Fitted, TooSmall, compile_loops_within};
 use ckad_run::ProgramCache;
-use ckad_transform::{Absorbed, Partition, Side, without_customs};
+use ckad_transform::{Absorbed, Side, without_customs};
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
@@ -21,8 +21,9 @@ use crate::boundary::enter;
 use crate::chosen::with_lines;
 use crate::convert::owned;
 use crate::errors::{over_limit, to_python};
-use crate::kind::{Kind, Split};
+use crate::kind::Kind;
 use crate::limited::{Around, fitting};
+use crate::linearised::linearised;
 use crate::lines::Lines;
 use crate::looked_at::{LookedAt, OtherWay};
 use crate::plan_view::is_planning;
@@ -33,14 +34,14 @@ use crate::watching::is_watching;
 /// What a cached program was built from, beside the graph.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Key {
-    kind: Kind,
-    ask: Ask,
+    pub kind: Kind,
+    pub ask: Ask,
     /// Under a limit: bytes of captured arrays that were copied, which count, and of the others, of which a linear
     /// function makes copies.
     captured: (usize, usize),
     /// Lengths of the tables of scalars and starts, behind which the program has its own: a graph may have entries that
     /// none of its nodes needs any more.
-    recorded: (usize, usize),
+    pub recorded: (usize, usize),
 }
 
 /// A program with what a run of it needs to know.
@@ -67,8 +68,8 @@ pub struct Watch {
 
 /// What is wanted of a program beside running it. A program of which anything is wanted is not cached.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-struct Wanted {
-    report: bool,
+pub struct Wanted {
+    pub report: bool,
     watch: bool,
 }
 
@@ -107,14 +108,14 @@ impl Built {
     }
 
     /// The most bytes held by either run and between them, where so many are held beside the second.
-    fn most_held(&self, beside: usize) -> usize {
+    pub fn most_held(&self, beside: usize) -> usize {
         let first = self.first().compiled.peak.total();
         let Built::Two { unknown, owned, .. } = self else { return first };
         first.max(unknown.compiled.peak.total().saturating_add(*owned).saturating_add(beside))
     }
 
     /// Has the other way to split the linearisation seen beside this one.
-    fn look_at(&mut self, other: Built) {
+    pub fn look_at(&mut self, other: Built) {
         let Built::Two { unknown, owned, .. } = self else { return };
         let Built::Two { known: other_known, unknown: other_unknown, owned: other_owned, .. } = other else { return };
         let parts = [other_known, other_unknown].map(|part| Arc::into_inner(part).and_then(|part| part.looked_at));
@@ -209,14 +210,14 @@ pub fn flops_of(executable: &Executable) -> u64 {
 }
 
 /// Why there is no program.
-enum Stop {
+pub enum Stop {
     Failed(Error),
     TooSmall(TooSmall),
 }
 
 impl Stop {
     /// Of two refusals, the one with the lower limit.
-    fn or_smaller(self, other: TooSmall) -> Stop {
+    pub fn or_smaller(self, other: TooSmall) -> Stop {
         match self {
             Stop::TooSmall(own) if other.minimum < own.minimum => Stop::TooSmall(other),
             own => own,
@@ -230,7 +231,7 @@ impl From<Error> for Stop {
     }
 }
 
-fn finished(graph: &Graph, ask: Ask, recorded: (usize, usize), wanted: Wanted) -> Result<Executable, Stop> {
+pub fn finished(graph: &Graph, ask: Ask, recorded: (usize, usize), wanted: Wanted) -> Result<Executable, Stop> {
     finished_donating(graph, ask, recorded, wanted, &[])
 }
 
@@ -375,116 +376,6 @@ fn make(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
         _ => &[],
     };
     Ok(Built::One(Arc::new(finished_donating(&derived, key.ask, recorded, wanted, donated)?)))
-}
-
-/// A linearisation, split so that the linear part keeps what it reads, or computes that again: what the policy asks
-/// for, or what fits.
-fn linearised(graph: &Graph, key: &Key, wanted: Wanted) -> Result<Built, Stop> {
-    let values = graph.outputs.len();
-    let split = |way| key.kind.partition(graph, way).map_err(Stop::from);
-    let parts = |parts, ask| in_parts(parts, values, ask, key.recorded, wanted);
-    let ask = key.ask;
-    let (mut made, other) =
-        if ask.limit.is_none() && !ask.leaves_room && ask.policy.is_some_and(|policy| policy.recomputes()) {
-            let again = parts(split(Split::Again)?, ask)?;
-            let kept = parts(split(Split::Keeping)?, ask)?;
-            // More work for next to nothing is nothing that a policy asks for.
-            let beside = ask.applied.unwrap_or(0);
-            if again.most_held(beside) < kept.most_held(beside) / 8 * 7 {
-                (again, Split::Keeping)
-            } else {
-                (kept, Split::Again)
-            }
-        } else {
-            let (mut first, mut second) = (Split::Keeping, Split::Again);
-            if ask.leaves_room {
-                let held = |way| Ok::<usize, Stop>(owned_bytes(&split(way)?, values, ask));
-                if held(second)? < held(first)? {
-                    (first, second) = (second, first);
-                }
-            }
-            match parts(split(first)?, ask) {
-                Err(Stop::TooSmall(refused)) => {
-                    (parts(split(second)?, ask).map_err(|stop| stop.or_smaller(refused))?, first)
-                }
-                made => (made?, second),
-            }
-        };
-    if wanted.report && ask.applied.is_some() {
-        made.look_at(parts(split(other)?, Ask { limit: None, policy: Some(CheckpointPolicy::Auto), ..ask })?);
-    }
-    Ok(made)
-}
-
-/// Bytes that a linear function owns: what crosses over, and copies of captured arrays.
-fn owned_bytes(parts: &Partition, values: usize, ask: Ask) -> usize {
-    let crossing: usize = parts.kept(values).map(|index| parts.known.bytes(parts.known.outputs[index])).sum();
-    crossing + copies(parts, ask)
-}
-
-/// Bytes of captured arrays that are copied when the function has run, where the linear part outlives the call.
-fn copies(parts: &Partition, ask: Ask) -> usize {
-    if ask.applied.is_some() {
-        return 0;
-    }
-    let graph = &parts.unknown;
-    let read = graph.ids().filter_map(|id| match graph.op(id) {
-        Op::Constant(index) => Some(&graph.constants[index as usize]),
-        _ => None,
-    });
-    let mut seen = rustc_hash::FxHashSet::default();
-    let others = read.filter(|constant| constant.owned_bytes() == 0);
-    others
-        .filter(|constant| seen.insert(Arc::as_ptr(constant).cast::<u8>()))
-        .map(|constant| constant.bytes().len())
-        .sum()
-}
-
-/// The programs of both parts.
-fn in_parts(
-    parts: Partition,
-    values: usize,
-    ask: Ask,
-    recorded: (usize, usize),
-    wanted: Wanted,
-) -> Result<Built, Stop> {
-    let owned = owned_bytes(&parts, values, ask);
-    // Copies are made before the function's run is over, and are the linear part's own from then on.
-    let copied = copies(&parts, ask);
-    let asks = [ask, ask.of_linear_part(owned)].map(|ask| ask.beside_more(copied));
-    let run = |graph, of: Ask| {
-        finished(graph, of, recorded, wanted).map_err(|stop| match stop {
-            // As the user's limit counts.
-            Stop::TooSmall(mut refused) => {
-                refused.minimum = refused.minimum.saturating_add(of.held).saturating_sub(ask.held);
-                Stop::TooSmall(refused)
-            }
-            failed => failed,
-        })
-    };
-    let (known, unknown) = (run(&parts.known, asks[0]), run(&parts.unknown, asks[1]));
-    // A limit that both parts can keep is named at once.
-    let (known, mut unknown) = match (known, unknown) {
-        (Err(Stop::TooSmall(known)), Err(Stop::TooSmall(unknown))) => {
-            return Err(Stop::TooSmall(if known.minimum < unknown.minimum { unknown } else { known }));
-        }
-        (known, unknown) => (known?, unknown?),
-    };
-    let planned = &mut unknown.compiled.planned;
-    planned.extra_flops = planned.extra_flops.saturating_add(parts.repeated_flops);
-    if let Some(looked_at) = &mut unknown.looked_at {
-        looked_at.repeated_flops = parts.repeated_flops;
-    }
-    let mut graph = parts.unknown;
-    graph.constants = Vec::new();
-    Ok(Built::Two {
-        known: Arc::new(known),
-        unknown: Arc::new(unknown),
-        graph: Box::new(graph),
-        sides: parts.outputs,
-        residuals: parts.residuals,
-        owned,
-    })
 }
 
 thread_local! {

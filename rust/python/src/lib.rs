@@ -14,11 +14,12 @@
 //!   views alias as NumPy's do. What each of them touches is `guarded` by the interpreter's lock.
 //!   `random` records drawn bits, `loops` the bodies of scans, branches and rules of the user's own.
 //! * Where Python needs a number, `values` asks `force` to run what is pending.
-//! * `finish` transforms the recorded graph and either splices it into an enclosing trace or has `built` find or make a
-//!   program, which `execute` runs, both under `boundary` (no GIL, Ctrl-C; `main_thread` says where that is heard).
-//!   `ask` is what the user wants of a plan, `limited` keeps runs inside a trace with a limit to what is left of it,
-//!   `chosen` asks a policy of the user's. A `result` is what a run leaves. `linear_map` is what `vjp` and `linearize`
-//!   return. `jit` keeps recorded graphs and runs them again without recording.
+//! * `finish` transforms the recorded graph (`kind`) and either splices it into an enclosing trace or has `built` find
+//!   or make a program, which `execute` runs, both under `boundary` (no GIL, Ctrl-C; `main_thread` says where that is
+//!   heard). `ask` is what the user wants of a plan, `limited` keeps runs inside a trace with a limit to what is left
+//!   of it, `chosen` asks a policy of the user's. A `result` is what a run leaves. `linearised` splits a linearisation
+//!   in two programs, `linear_map` is what `vjp` and `linearize` return. `jit` keeps recorded graphs and runs them
+//!   again without recording.
 //! * Beside the run: `graph_view` shows the graph, `plan_view` the plan (`looked_at` what it is explained from,
 //!   `made_inside` the arrays that were made while it was traced), both by the names of source lines (`places`);
 //!   `profile` shows where memory goes, `watching` where derivatives met infinities, `table` the table of primitives.
@@ -52,6 +53,7 @@ mod leaf;
 mod leaf_slots;
 mod limited;
 mod linear_map;
+mod linearised;
 mod lines;
 mod looked_at;
 mod loops;
