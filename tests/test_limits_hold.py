@@ -200,6 +200,7 @@ def test_results_of_runs_inside_count_while_they_live(f: Callable[..., Any], hel
     assert abs(plan.parts["held"] - held) <= 64 << 10
     least = minimum(lambda **options: ckad.grad(f, **options), VECTOR)
     assert least >= held_at_least + VECTOR.nbytes
+    assert held_at_least == held or least < held + VECTOR.nbytes
     np.testing.assert_array_equal(ckad.grad(f, memory_limit=least)(VECTOR), ckad.grad(f)(VECTOR))
 
 

@@ -223,3 +223,13 @@ def test_products_with_derivatives_are_looked_at_as_jit_has_them(look: Callable[
             look(call)(X)
         assert f"ckad.{look.__name__}(ckad.jit(f))" in (caught.value.hint or "")
         look(ckad.jit(call))(X)
+
+
+def test_products_with_derivatives_are_gradients() -> None:
+    v = np.array([1.0, 0.0, -1.0])
+    product = ckad.grad(lambda x: np.sum(ckad.grad(total)(x) * v))
+    np.testing.assert_allclose(product(X), ckad.hvp(total, X, v))
+    assert ckad.plan(product)(X).flops > 0
+    pullback = ckad.grad(lambda x: np.sum(np.sin(x) * v))
+    np.testing.assert_allclose(pullback(X), ckad.vjp(np.sin, X)[1](v)[0])
+    assert ckad.plan(pullback)(X).flops > 0
